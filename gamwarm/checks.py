@@ -1,0 +1,129 @@
+"""Checks shared by the description and record classes: each refuses with the culprit's name and the next step."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gamwarm.errors import InvalidInput, InvalidType
+
+FloatArray = npt.NDArray[np.float64]
+
+_REAL_KINDS = "biuf"
+
+
+def real_array(value: Any, what: str, expected: str) -> FloatArray:
+    """Return ``value`` as a C-ordered float64 copy; text, complex, object and masked arrays are refused."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InvalidInput(f"{what} is ragged; it must be {expected} ({error})") from None
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidType(f"{what} is a masked array; fill or drop the masked entries first")
+    if array.dtype.kind not in _REAL_KINDS:
+        raise InvalidType(f"{what} must be {expected}; it is {type(value).__name__} of element type {array.dtype}")
+    return np.array(array, dtype=np.float64, order="C")
+
+
+def items(value: Iterable[Any], what: str) -> tuple[Any, ...]:
+    """Return a sequence as a tuple; a single object or a string in its place is refused."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise InvalidType(f"{what} must be a sequence; it is {type(value).__name__}")
+    return tuple(value)
+
+
+def float_vector(value: Any, what: str, *, length: int | None = None, finite: bool = True) -> FloatArray:
+    """Return ``value`` as a read-only float64 copy of shape (length,)."""
+    array = real_array(value, what, "a vector of real numbers")
+    if array.ndim != 1 or (length is not None and array.shape[0] != length):
+        expected = "(n,)" if length is None else f"({length},)"
+        raise InvalidInput(f"{what} has shape {array.shape}; expected {expected}")
+    if finite and not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise InvalidInput(f"{what} holds a non-finite number at position {bad} ({array[bad]}); mend it before fitting")
+    array.flags.writeable = False
+    return array
+
+
+def float_matrix(value: Any, what: str) -> FloatArray:
+    """Return ``value`` (array or SciPy sparse) as a read-only, finite, C-ordered float64 copy of shape (rows, cols)."""
+    dense = value.toarray() if hasattr(value, "toarray") else value
+    array = real_array(dense, what, "a matrix of real numbers")
+    if array.ndim != 2:
+        raise InvalidInput(f"{what} has shape {array.shape}; expected a matrix (rows, columns)")
+    if not np.isfinite(array).all():
+        row, col = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InvalidInput(f"{what} holds a non-finite number at [{row}, {col}] ({array[row, col]})")
+    array.flags.writeable = False
+    return array
+
+
+def symmetric_matrix(value: Any, what: str) -> FloatArray:
+    """`float_matrix` that is also square and symmetric within 1e-10 * max(1, max|S|)."""
+    array = float_matrix(value, what)
+    if array.shape[0] != array.shape[1]:
+        raise InvalidInput(f"{what} has shape {array.shape}; a penalty is square")
+    if array.size:
+        gap = float(np.abs(array - array.T).max())
+        if gap > 1e-10 * max(1.0, float(np.abs(array).max())):
+            raise InvalidInput(
+                f"{what} is not symmetric: max|S - S^T| = {gap:.3g}; pass (S + S.T) / 2 if that is what you mean"
+            )
+    return array
+
+
+def whole_number(value: Any, what: str, *, minimum: int = 0) -> int:
+    """Return ``value`` as an int not below ``minimum``; booleans and fractions are refused."""
+    if isinstance(value, (bool, np.bool_)):
+        raise InvalidType(f"{what} must be a whole number; it is a boolean")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidType(f"{what} must be a whole number; it is {value!r} ({type(value).__name__})") from None
+    if number < minimum:
+        raise InvalidInput(f"{what} is {number}; it cannot be below {minimum}")
+    return number
+
+
+def real_number(value: Any, what: str, *, minimum: float | None = None, infinite: bool = False) -> float:
+    """Return ``value`` as a float, finite unless ``infinite`` allows +inf, not below ``minimum``."""
+    number = loose_number(value, what)
+    if not np.isfinite(number) and not (infinite and number == np.inf):
+        raise InvalidInput(f"{what} is {number}; it must be finite")
+    if minimum is not None and number < minimum:
+        raise InvalidInput(f"{what} is {number}; it cannot be below {minimum}")
+    return number
+
+
+def loose_number(value: Any, what: str) -> float:
+    """Return ``value`` as a float; non-finite numbers may pass, a gate sees them later."""
+    if isinstance(value, (bool, np.bool_, str, bytes)):
+        raise InvalidType(f"{what} must be a number; it is {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidType(f"{what} must be a number; it is {value!r} ({type(value).__name__})") from None
+
+
+def truth(value: Any, what: str) -> bool:
+    """Return ``value`` as a bool; only real booleans are taken."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidType(f"{what} must be True or False; it is {value!r}")
+    return bool(value)
+
+
+def plain_string(value: Any, what: str, *, empty: bool = False) -> str:
+    """Return ``value`` if it is a non-empty string that UTF-8 can encode."""
+    if not isinstance(value, str):
+        raise InvalidType(f"{what} must be a string; it is {value!r} ({type(value).__name__})")
+    if not value and not empty:
+        raise InvalidInput(f"{what} is empty; give it a name")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{what} ({value!r}) cannot be written as UTF-8") from None
+    return str(value)

@@ -1,0 +1,24 @@
+"""Naming a fit: fingerprint protocol, matrix digests, exact key, term identities, descriptor, `FitProblem`."""
+
+from gamwarm.identity.components import Components, Label
+from gamwarm.identity.descriptor import FitDescriptor, check_descriptor_key, term_identity
+from gamwarm.identity.exact import EXCLUDED, check_exact_key, component_labels, exact_key
+from gamwarm.identity.fingerprint import Fingerprinter
+from gamwarm.identity.fit_problem import FitProblem
+from gamwarm.identity.matrices import matrix_digest, positive_zeros
+
+__all__ = [
+    "EXCLUDED",
+    "Components",
+    "Fingerprinter",
+    "FitDescriptor",
+    "FitProblem",
+    "Label",
+    "check_descriptor_key",
+    "check_exact_key",
+    "component_labels",
+    "exact_key",
+    "matrix_digest",
+    "positive_zeros",
+    "term_identity",
+]

@@ -1,0 +1,142 @@
+"""Eight bytes of digest per component of a fit: enough to say, of two fits, what differs between them.
+
+The components are taken in the walk that makes the exact key, from the same bytes, so that designs are read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from blake3 import blake3
+
+from gamwarm.checks import items, whole_number
+from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.identity.fingerprint import Fingerprinter
+
+__all__ = ["Components", "Label", "Walk"]
+
+HEAD: Final = ("engine", "family kind", "family fingerprint")
+# What each block gives besides one digest per penalty, in the order of the key.
+BEFORE_PENALTIES: Final = ("design", "offset")
+AFTER_PENALTIES: Final = ("null-space dims", "initial log lambdas")
+_PER_BLOCK: Final = len(BEFORE_PENALTIES) + len(AFTER_PENALTIES)
+_LIMIT: Final = 1 << 63
+
+
+class Label(NamedTuple):
+    """What one component is: of a block, or (``block`` None) of the whole fit.
+
+    ``what`` is ``engine``, ``family kind``, ``family fingerprint``, ``option``, ``design``, ``offset``, ``penalty``,
+    ``null-space dims`` or ``initial log lambdas``; ``name`` is the option's name, ``number`` the penalty's.
+    """
+
+    what: str
+    block: str | None = None
+    name: str | None = None
+    number: int | None = None
+
+
+@dataclass(frozen=True)
+class Components:
+    """What a fit is made of, as digests. Labels follow from the names of the blocks; see docs/file-format.md.
+
+    Parameters
+    ----------
+    penalties : sequence of int
+        Number of penalties of each block.
+    digests : sequence of int
+        Signed 64-bit: engine, family kind, family fingerprint; per block design, offset, each penalty, null-space
+        dims, initial log lambdas; then the options in the order of the exact key, but those at the end that
+        have their default are left out.
+    """
+
+    penalties: Sequence[int]
+    digests: Sequence[int]
+
+    def __post_init__(self) -> None:
+        counts = tuple(whole_number(n, "components penalties") for n in items(self.penalties, "components penalties"))
+        digests = tuple(_signed(d) for d in items(self.digests, "components digests"))
+        least = len(HEAD) + sum(_PER_BLOCK + n for n in counts)
+        if len(digests) < least:
+            raise InvalidInput(
+                f"components has {len(digests)} digests; blocks with {list(counts)} penalties need {least}"
+            )
+        object.__setattr__(self, "penalties", counts)
+        object.__setattr__(self, "digests", digests)
+
+    @classmethod
+    def of(cls, penalties: Sequence[int], parts: Sequence[int], defaults: Sequence[int]) -> Components:
+        """Take all ``parts`` of a walk, which ends with the options, and leave out trailing ``defaults``."""
+        kept, first = len(parts), len(parts) - len(defaults)
+        while kept > first and parts[kept - 1] == defaults[kept - 1 - first]:
+            kept -= 1
+        return cls(penalties, parts[:kept])
+
+    def labelled(
+        self, block_names: Sequence[str], option_names: Sequence[str], defaults: Sequence[int]
+    ) -> dict[Label, int]:
+        """Return digests by label.
+
+        Raises
+        ------
+        InvalidInput
+            The names are not of as many blocks.
+        """
+        if len(block_names) != len(self.penalties):
+            raise InvalidInput(f"components of {len(self.penalties)} blocks, given {len(block_names)} names")
+        labels = [Label(what) for what in HEAD]
+        for block, count in zip(block_names, self.penalties, strict=True):
+            labels += [Label(what, block) for what in BEFORE_PENALTIES]
+            labels += [Label("penalty", block, number=j) for j in range(count)]
+            labels += [Label(what, block) for what in AFTER_PENALTIES]
+        options = [Label("option", name=name) for name in option_names]
+        given = dict(zip([*labels, *options], self.digests, strict=False))  # a later version may know more options
+        return dict(zip(options, defaults, strict=True)) | given
+
+
+class Walk(Fingerprinter):
+    """A fingerprinter that also digests marked stretches of what is written, each by itself.
+
+    Attributes
+    ----------
+    parts : list of int
+        First 8 bytes of each stretch's digest, as signed little-endian integers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[int] = []
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """What is written inside is one part. Parts do not nest."""
+        whole = self._hasher
+        both = _Both(whole, blake3())
+        self._hasher = both
+        try:
+            yield
+        finally:
+            self._hasher = whole
+        self.parts.append(int.from_bytes(both.part.digest()[:8], "little", signed=True))
+
+
+class _Both:
+    def __init__(self, whole: Any, part: Any) -> None:
+        self._whole = whole
+        self.part = part
+
+    def update(self, data: Any) -> None:
+        self._whole.update(data)
+        self.part.update(data)
+
+
+def _signed(value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InvalidType(f"components digest is {type(value).__name__}; expected a whole number")
+    number = int(value)
+    if not -_LIMIT <= number < _LIMIT:
+        raise InvalidInput(f"components digest {number} does not fit 64 bits")
+    return number

@@ -1,0 +1,119 @@
+"""Identities of terms, and the descriptor under which related fits find each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from gamwarm.checks import items, plain_string, whole_number
+from gamwarm.errors import InvalidInput, InvalidKey
+from gamwarm.identity.fingerprint import Fingerprinter
+from gamwarm.problem import ParameterBlockSpec, Role
+
+__all__ = ["FitDescriptor", "check_descriptor_key", "strict_identity", "structural_identity", "term_identity"]
+
+_ROLE_CODES = {Role.MEAN: 0, Role.LOG_SLOPE: 1, Role.GENERIC: 2}
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+
+
+def term_identity(
+    role: Role | str, name: str, labels: Sequence[str | None], nullspace_dims: Sequence[int], width: int
+) -> str:
+    """Return the identity of a term, 64 hex digits.
+
+    Parameters
+    ----------
+    role : {"mean", "log-slope", "generic"}
+    name : str
+        Block name.
+    labels : sequence of (str or None)
+        Precision label per penalty.
+    nullspace_dims : sequence of int
+        Null-space dimension per penalty (empty for a structural identity).
+    width : int
+        Reduced width (strict) or raw width (structural).
+    """
+    try:
+        code = _ROLE_CODES[Role(role)]
+    except ValueError:
+        raise InvalidInput(f"term {name!r}: role {role!r}; use one of {[str(r) for r in Role]}") from None
+    fp = Fingerprinter()
+    fp.write_str("gamwarm-term-identity")
+    fp.write_u64(code)
+    fp.write_str(name)
+    fp.write_u64(len(labels))
+    for label in labels:
+        fp.write_bool(label is not None)
+        if label is not None:
+            fp.write_str(label)
+    fp.write_u64(len(nullspace_dims))
+    for dim in nullspace_dims:
+        fp.write_u64(dim)
+    fp.write_u64(whole_number(width, f"term {name!r}: width"))
+    return fp.hexdigest()
+
+
+def _labels(spec: ParameterBlockSpec) -> list[str | None]:
+    return [penalty.precision_label for penalty in spec.penalties]
+
+
+def strict_identity(spec: ParameterBlockSpec) -> str:
+    """Return a block's strict identity: reduced width and null-space dimensions enter."""
+    return term_identity(spec.role or Role.GENERIC, spec.name, _labels(spec), spec.nullspace_dims, spec.width)
+
+
+def structural_identity(spec: ParameterBlockSpec, raw_width: int) -> str:
+    """Return a block's structural identity: raw width, no null-space list (a held-out column changes it)."""
+    return term_identity(spec.role or Role.GENERIC, spec.name, _labels(spec), (), raw_width)
+
+
+def check_descriptor_key(key: object) -> str:
+    """Return ``key`` if it is a well-formed descriptor key or term identity, else raise `InvalidKey`."""
+    if not isinstance(key, str) or not _HEX64.fullmatch(key):
+        raise InvalidKey(
+            f"{key!r} is not a descriptor key; expected 64 lower-case hex digits (see FitProblem.descriptor)"
+        )
+    return key
+
+
+@dataclass(frozen=True)
+class FitDescriptor:
+    """What makes two fits relatives: family and terms, in any order. Rows and response do not enter the key.
+
+    Parameters
+    ----------
+    family_kind : str
+    term_identities : sequence of str
+        64 hex digits each.
+    response_signature, row_population : str, optional
+        For readers; not part of the key.
+    """
+
+    family_kind: str
+    term_identities: tuple[str, ...]
+    response_signature: str | None = None
+    row_population: str | None = None
+
+    def __post_init__(self) -> None:
+        plain_string(self.family_kind, "descriptor family_kind")
+        object.__setattr__(
+            self,
+            "term_identities",
+            tuple(check_descriptor_key(t) for t in items(self.term_identities, "descriptor term_identities")),
+        )
+        for name in ("response_signature", "row_population"):
+            if getattr(self, name) is not None:
+                plain_string(getattr(self, name), f"descriptor {name}", empty=True)
+
+    @cached_property
+    def key(self) -> str:
+        """Descriptor key, 64 hex digits; the order of the terms does not matter."""
+        fp = Fingerprinter()
+        fp.write_str("gamwarm-descriptor")
+        fp.write_str(self.family_kind)
+        fp.write_u64(len(self.term_identities))
+        for identity in sorted(bytes.fromhex(t) for t in self.term_identities):
+            fp.write_bytes(identity)
+        return fp.hexdigest()

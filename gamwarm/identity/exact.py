@@ -1,0 +1,360 @@
+"""The exact key: everything the answer of a fit depends on, in one digest.
+
+Every field of a block, of the options and of each penalty kind is either written by a table here or named in
+`EXCLUDED`; `_check_exhaustive` runs at import, so that a field added later and forgotten stops the package.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
+from functools import cache
+from typing import Any
+
+from gamwarm.checks import plain_string
+from gamwarm.errors import CollectiveError, InvalidKey, InvalidType, UnkeyableFit
+from gamwarm.identity.components import Components, Label, Walk
+from gamwarm.identity.fingerprint import Fingerprinter
+from gamwarm.parallel import SERIAL, Communicator, agree, as_communicator, mark_agreed
+from gamwarm.problem import (
+    BlockwiseFitOptions,
+    BlockwisePenalty,
+    CustomFamily,
+    DensePenalty,
+    FixedPenalty,
+    KroneckerPenalty,
+    LabeledPenalty,
+    ParameterBlockSpec,
+    check_family,
+    check_specs,
+    family_kind_of,
+)
+
+__all__ = ["EXCLUDED", "SCHEMA", "check_exact_key", "component_labels", "exact_key", "name_fit"]
+
+SCHEMA = "gamwarm-schema-1"
+_EXACT_KEY = re.compile(r"cf-[0-9a-f]{64}")
+
+EXCLUDED: Mapping[str, str] = {
+    "ParameterBlockSpec.initial_beta": "moves the start only",
+    "ParameterBlockSpec.role": "matches terms across fits, not the answer of one",
+    "ParameterBlockSpec.raw_width": "width before the gauge; the answer is in reduced coordinates",
+    "ParameterBlockSpec.basis": "for readers of the archive",
+    "FitProblem.engine_version": "kept in the producer: another build's record is found, and ranked as a checkpoint",
+    "FitProblem.gauge": "lifts the answer; the blocks are in reduced coordinates already",
+}
+
+Writer = Callable[[Fingerprinter, Any, Communicator], None]
+
+
+def _string(fp: Fingerprinter, value: Any, _: Communicator) -> None:
+    fp.write_str(value)
+
+
+def _integer(fp: Fingerprinter, value: Any, _: Communicator) -> None:
+    fp.write_u64(value)
+
+
+def _number(fp: Fingerprinter, value: Any, _: Communicator) -> None:
+    fp.write_f64(value)
+
+
+def _boolean(fp: Fingerprinter, value: Any, _: Communicator) -> None:
+    fp.write_bool(value)
+
+
+def _vector(fp: Fingerprinter, value: Any, _: Communicator) -> None:
+    fp.write_f64_array(value)
+
+
+def _matrix(fp: Fingerprinter, value: Any, _: Communicator) -> None:
+    fp.write_matrix(value)
+
+
+def _shared_matrix(fp: Fingerprinter, value: Any, comm: Communicator) -> None:
+    fp.write_matrix(value, comm)
+
+
+def _integers(fp: Fingerprinter, value: Any, _: Communicator) -> None:
+    fp.write_u64(len(value))
+    for item in value:
+        fp.write_u64(item)
+
+
+def _optional(write: Writer) -> Writer:
+    def write_optional(fp: Fingerprinter, value: Any, comm: Communicator) -> None:
+        fp.write_bool(value is not None)
+        if value is not None:
+            write(fp, value, comm)
+
+    return write_optional
+
+
+def _penalty(fp: Fingerprinter, penalty: Any, comm: Communicator) -> None:
+    try:
+        tag, writers = _PENALTIES[type(penalty)]
+    except KeyError:
+        raise InvalidType(
+            f"penalty kind {type(penalty).__name__} has no place in the exact key; use one of "
+            f"{', '.join(kind.__name__ for kind in _PENALTIES)}"
+        ) from None
+    fp.write_str(tag)
+    for name, write in writers.items():
+        write(fp, getattr(penalty, name), comm)
+
+
+def _penalties(fp: Fingerprinter, value: Any, comm: Communicator) -> None:
+    fp.write_u64(len(value))
+    for penalty in value:
+        with _part(fp):
+            _penalty(fp, penalty, comm)
+
+
+def _part(fp: Fingerprinter) -> AbstractContextManager[None]:
+    """What is written inside is one component of the fit, where components are taken."""
+    return fp.part() if isinstance(fp, Walk) else nullcontext()
+
+
+def _as_part(write: Writer) -> Writer:
+    def write_part(fp: Fingerprinter, value: Any, comm: Communicator) -> None:
+        with _part(fp):
+            write(fp, value, comm)
+
+    return write_part
+
+
+_PENALTIES: dict[type, tuple[str, dict[str, Writer]]] = {
+    DensePenalty: ("dense", {"matrix": _matrix}),
+    KroneckerPenalty: ("kron", {"left": _matrix, "right": _matrix}),
+    BlockwisePenalty: ("blockwise", {"start": _integer, "stop": _integer, "total_dim": _integer, "local": _matrix}),
+    LabeledPenalty: ("labeled", {"label": _string, "inner": _penalty}),
+    FixedPenalty: ("fixed", {"log_lambda": _number, "inner": _penalty}),
+}
+
+_BLOCK: dict[str, Writer] = {
+    "name": _string,  # no component: records hold the names
+    "design": _as_part(_shared_matrix),
+    "offset": _as_part(_vector),
+    "penalties": _penalties,
+    "nullspace_dims": _as_part(_integers),
+    "initial_log_lambdas": _as_part(_vector),
+}
+
+_OPTIONS: dict[str, Writer] = {
+    "inner_max_cycles": _integer,
+    "inner_tol": _number,
+    "outer_max_iter": _integer,
+    "outer_tol": _number,
+    "outer_rel_cost_tol": _optional(_number),
+    "min_weight": _number,
+    "ridge_floor": _number,
+    "ridge_policy": _string,
+    "use_reml_objective": _boolean,
+    "use_outer_hessian": _boolean,
+    "compute_covariance": _boolean,
+    "early_exit_threshold": _optional(_number),
+    "outer_score_subsample": _optional(_vector),
+    "auto_outer_subsample": _boolean,
+    "rho_bound": _number,
+}
+
+
+def _check_exhaustive() -> None:
+    tables: dict[type, dict[str, Writer]] = {kind: writers for kind, (_, writers) in _PENALTIES.items()}
+    tables |= {ParameterBlockSpec: _BLOCK, BlockwiseFitOptions: _OPTIONS}
+    for cls, writers in tables.items():
+        for field in fields(cls):
+            excluded = f"{cls.__name__}.{field.name}" in EXCLUDED
+            if (field.name in writers) == excluded:
+                raise AssertionError(
+                    f"{cls.__name__}.{field.name} must either enter the exact key or be named in EXCLUDED"
+                )
+
+
+_check_exhaustive()
+
+
+def _check_walked(blocks: Sequence[ParameterBlockSpec], options: BlockwiseFitOptions) -> None:
+    """Refuse subclasses with fields that the tables do not know: their fits cannot be told apart."""
+    for described, writers, cls in [(b, _BLOCK, ParameterBlockSpec) for b in blocks] + [
+        (options, _OPTIONS, BlockwiseFitOptions)
+    ]:
+        for field in fields(described):
+            if field.name not in writers and f"{cls.__name__}.{field.name}" not in EXCLUDED:
+                raise UnkeyableFit(
+                    f"{type(described).__name__}.{field.name} has no place in the exact key; let the family's "
+                    f"fingerprint hold it, and describe the fit with plain {cls.__name__}",
+                    why="design",
+                )
+
+
+def family_fingerprint(
+    family: CustomFamily, specs: Sequence[ParameterBlockSpec], options: BlockwiseFitOptions
+) -> tuple[str, str]:
+    """Return (family_kind, fingerprint); raises `UnkeyableFit` if the family opts out."""
+    kind = family_kind_of(check_family(family))
+    try:
+        fingerprint = family.persistent_warm_start_fingerprint(specs, options)
+    except Exception as caught:
+        raise UnkeyableFit(
+            f"family {kind}: its persistent_warm_start_fingerprint failed ({type(caught).__name__}: {caught}); "
+            "the fit runs without a store until that is mended",
+            why="family",
+        ) from caught
+    if fingerprint is None:
+        raise UnkeyableFit(
+            f"family {kind} opted out of persistence (its fingerprint is None); the fit runs without a store",
+            why="opt-out",
+        )
+    if not isinstance(fingerprint, str):
+        raise InvalidType(
+            f"family {kind}: persistent_warm_start_fingerprint returned {type(fingerprint).__name__}; "
+            "return a string, or None to opt out"
+        )
+    return kind, fingerprint
+
+
+def _write_field(fp: Fingerprinter, block: ParameterBlockSpec, name: str, ranks: Communicator) -> None:
+    try:
+        _BLOCK[name](fp, getattr(block, name), ranks)
+    except UnkeyableFit:
+        raise
+    except CollectiveError as caught:
+        if caught.details.get("failed"):
+            # The leaves of a design are dealt out: whether all ranks or some cannot read it, each must try it whole.
+            agree(ranks, "exact_key", None, _unreadable(block, name))
+        raise
+    except Exception as caught:
+        raise _unkeyable(block, name, caught) from caught
+
+
+def _unreadable(block: ParameterBlockSpec, name: str) -> UnkeyableFit | None:
+    try:
+        _BLOCK[name](Fingerprinter(), getattr(block, name), SERIAL)
+    except Exception as caught:
+        return _unkeyable(block, name, caught)
+    return None
+
+
+def _unkeyable(block: ParameterBlockSpec, name: str, caught: Exception) -> UnkeyableFit:
+    return UnkeyableFit(
+        f"block {block.name!r}: its {name} could not be read for the exact key "
+        f"({type(caught).__name__}: {caught}); the fit runs without a store until that is mended",
+        why="design",
+        block=block.name,
+    )
+
+
+def exact_key(
+    family: CustomFamily,
+    specs: Sequence[ParameterBlockSpec],
+    options: BlockwiseFitOptions,
+    *,
+    engine: str,
+    comm: Any = None,
+) -> str:
+    """Return the exact key of a fit: ``"cf-"`` and 64 hex digits.
+
+    Parameters
+    ----------
+    family, specs, options
+        The fit; see `FitProblem`.
+    engine : str
+        Name of the fitting engine; its version is not part of the key.
+    comm : mpi4py communicator, optional
+        Collective: every rank passes the same fit, and the leaves of its designs are shared over ranks.
+
+    Raises
+    ------
+    UnkeyableFit
+        The family opted out, failed or is only known as ``__main__``, or a design could not be read; the message says
+        which. With ``comm``: on every rank, where no rank can read it.
+    CollectiveError
+        With ``comm``: one rank failed, or the ranks describe different fits.
+    """
+    return name_fit(family, specs, options, engine=engine, comm=comm)[0]
+
+
+def name_fit(
+    family: CustomFamily,
+    specs: Sequence[ParameterBlockSpec],
+    options: BlockwiseFitOptions,
+    *,
+    engine: str,
+    comm: Any = None,
+) -> tuple[str, Components]:
+    """Return the exact key and, of the same walk over the fit, 8 bytes of digest per component; see `exact_key`."""
+    ranks = as_communicator(comm)
+    error: BaseException | None = None
+    named: tuple[str, str, str] | None = None
+    blocks: tuple[ParameterBlockSpec, ...] = ()
+    try:
+        blocks = check_specs(specs)
+        if not isinstance(options, BlockwiseFitOptions):
+            raise InvalidType(f"options is {type(options).__name__}; expected BlockwiseFitOptions")
+        _check_walked(blocks, options)
+        named = (plain_string(engine, "engine"), *family_fingerprint(family, blocks, options))
+        if not ranks.is_serial:  # designs are read collectively: whatever else may fail, fails before the first of them
+            rehearsal = Fingerprinter()
+            for block in blocks:
+                for name in _BLOCK.keys() - {"design"}:
+                    _write_field(rehearsal, block, name, ranks)
+    except Exception as caught:  # every rank must reach the agreement below
+        error = caught
+    _check_equal("number of blocks", agree(ranks, "exact_key", len(blocks), error))
+    assert named is not None
+    fp = Walk()
+    for text in ("gamwarm-exact-key", SCHEMA):
+        fp.write_str(text)
+    for text in named:
+        with fp.part():
+            fp.write_str(text)
+    fp.write_u64(len(blocks))
+    for block in blocks:
+        for name in _BLOCK:
+            _write_field(fp, block, name, ranks)
+    _write_options(fp, options)
+    key = f"cf-{fp.hexdigest()}"
+    _check_equal("key", agree(ranks, "exact_key", key))
+    return key, Components.of([len(block.penalties) for block in blocks], fp.parts, _default_parts())
+
+
+def _write_options(fp: Walk, options: BlockwiseFitOptions) -> None:
+    for name, write in _OPTIONS.items():
+        with fp.part():
+            write(fp, getattr(options, name), SERIAL)
+
+
+@cache
+def _default_parts() -> tuple[int, ...]:
+    fp = Walk()
+    _write_options(fp, BlockwiseFitOptions())
+    return tuple(fp.parts)
+
+
+def component_labels(components: Components, block_names: Sequence[str]) -> dict[Label, int]:
+    """Return the digests of ``components`` by what they are of; options at their defaults included."""
+    return components.labelled(block_names, tuple(_OPTIONS), _default_parts())
+
+
+def _check_equal(what: str, reports: Sequence[object]) -> None:
+    for rank, other in enumerate(reports):
+        if other != reports[0]:
+            error = CollectiveError(
+                f"rank {rank} describes another fit than rank 0 ({what} {other}, there {reports[0]}); pass the same "
+                "problem on every rank, or each=True for one fit per rank",
+                rank=rank,
+                cause=f"{what} differs",
+                failed=False,
+            )
+            mark_agreed(error)
+            raise error
+
+
+def check_exact_key(key: object) -> str:
+    """Return ``key`` if it is a well-formed exact key, else raise `InvalidKey`."""
+    if not isinstance(key, str) or not _EXACT_KEY.fullmatch(key):
+        raise InvalidKey(f"{key!r} is not an exact key; expected 'cf-' and 64 lower-case hex digits (see exact_key)")
+    return key

@@ -1,0 +1,89 @@
+"""Fingerprint protocol, version 1: typed values into one BLAKE3 digest.
+
+Integers are unsigned 64-bit little-endian; floats binary64 little-endian with -0.0 written as +0.0 and NaN bits as they
+are; strings UTF-8 after their byte length; booleans one byte.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from gamwarm.checks import loose_number, plain_string, truth, whole_number
+from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.identity.matrices import as_bytes, matrix_digest, positive_zeros
+from gamwarm.problem import check_exact_dtype
+
+__all__ = ["Fingerprinter"]
+
+_U64 = struct.Struct("<Q")
+_F64 = struct.Struct("<d")
+_U64_LIMIT = 1 << 64
+_CHUNK = 1 << 17  # numbers converted at a time: 1 MiB
+
+
+class Fingerprinter:
+    """Hash typed values in the order they are written.
+
+    Two sequences of writes give one digest only if they are the same writes, save `write_bytes`, which is raw.
+    """
+
+    def __init__(self) -> None:
+        self._hasher: Any = blake3()
+
+    def write_bytes(self, value: bytes) -> None:
+        """Write raw bytes, without their length."""
+        self._hasher.update(value)
+
+    def write_bool(self, value: bool) -> None:
+        """Write one byte, 0 or 1."""
+        self._hasher.update(b"\x01" if truth(value, "fingerprint boolean") else b"\x00")
+
+    def write_u64(self, value: int) -> None:
+        """Write a whole number from 0 to 2**64 - 1."""
+        number = whole_number(value, "fingerprint integer")
+        if number >= _U64_LIMIT:
+            raise InvalidInput(f"fingerprint integer {number} does not fit 64 bits")
+        self._hasher.update(_U64.pack(number))
+
+    def write_f64(self, value: float) -> None:
+        """Write a number; -0.0 is written as +0.0."""
+        number = loose_number(value, "fingerprint number")
+        if isinstance(value, (int, np.integer)) and int(number) != int(value):
+            raise InvalidType(f"fingerprint number {value} cannot be held by binary64; convert it to float64 yourself")
+        self._hasher.update(_F64.pack(0.0 if number == 0.0 else number))
+
+    def write_str(self, value: str) -> None:
+        """Write the byte length, then UTF-8."""
+        data = plain_string(value, "fingerprint string", empty=True).encode("utf-8")
+        self._hasher.update(_U64.pack(len(data)))
+        self._hasher.update(data)
+
+    def write_f64_array(self, values: Any) -> None:
+        """Write the length, then the numbers, of a vector of shape (n,)."""
+        if isinstance(values, np.ma.MaskedArray):
+            raise InvalidType("fingerprint array is a masked array; fill or drop the masked entries first")
+        array = np.asarray(values)
+        if array.ndim != 1:
+            raise InvalidInput(f"fingerprint array has shape {array.shape}; expected a vector (matrices: write_matrix)")
+        if array.size == 0:
+            array = array.astype(np.float64)
+        check_exact_dtype(array.dtype, "fingerprint array")
+        self._hasher.update(_U64.pack(array.shape[0]))
+        for at in range(0, array.shape[0], _CHUNK):
+            self._hasher.update(as_bytes(positive_zeros(array[at : at + _CHUNK], "fingerprint array")))
+
+    def write_matrix(self, matrix: Any, comm: Any = None) -> None:
+        """Write the 32 bytes of `matrix_digest`."""
+        self._hasher.update(bytes.fromhex(matrix_digest(matrix, comm)))
+
+    def digest(self) -> bytes:
+        """Return the 32 bytes of what was written so far."""
+        return bytes(self._hasher.digest())
+
+    def hexdigest(self) -> str:
+        """Return the 64 hex digits of what was written so far."""
+        return str(self._hasher.hexdigest())

@@ -1,0 +1,180 @@
+"""One fit, described and named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Any, cast
+
+from gamwarm.checks import plain_string
+from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.identity.components import Components
+from gamwarm.identity.descriptor import FitDescriptor, strict_identity, structural_identity
+from gamwarm.identity.exact import name_fit
+from gamwarm.parallel import Communicator
+from gamwarm.problem import (
+    BlockwiseFitOptions,
+    CustomFamily,
+    Gauge,
+    ParameterBlockSpec,
+    PenaltyLayout,
+    check_family,
+    check_specs,
+    family_kind_of,
+)
+
+__all__ = ["FitProblem"]
+
+
+class FitProblem:
+    """Everything gamwarm needs to know of one fit. Immutable; names are computed once, when first asked for.
+
+    Parameters
+    ----------
+    family : CustomFamily
+    specs : sequence of ParameterBlockSpec
+        Blocks in reduced coordinates.
+    options : BlockwiseFitOptions
+    engine : str
+        Name of the fitting engine; part of the exact key.
+    engine_version : str
+        Part of the producer, not of the key.
+    gauge : Gauge, optional
+        Lift from reduced to raw coefficients; None is the identity.
+
+    Raises
+    ------
+    InvalidInput, InvalidType
+        Blocks, gauge or options disagree; tied penalties with different initial values.
+    """
+
+    __slots__ = ("__dict__", "_sealed", "engine", "engine_version", "family", "gauge", "options", "specs")
+
+    family: CustomFamily
+    specs: tuple[ParameterBlockSpec, ...]
+    options: BlockwiseFitOptions
+    engine: str
+    engine_version: str
+    gauge: Gauge | None
+
+    def __init__(
+        self,
+        family: CustomFamily,
+        specs: Sequence[ParameterBlockSpec],
+        options: BlockwiseFitOptions,
+        *,
+        engine: str,
+        engine_version: str = "",
+        gauge: Gauge | None = None,
+    ) -> None:
+        if not isinstance(options, BlockwiseFitOptions):
+            raise InvalidType(f"options is {type(options).__name__}; expected BlockwiseFitOptions")
+        self.family = check_family(family)
+        self.specs = check_specs(specs)
+        self.options = options
+        self.engine = plain_string(engine, "engine")
+        self.engine_version = plain_string(engine_version, "engine_version", empty=True)
+        self.gauge = gauge
+        self._check_gauge()
+        self.__dict__["layout"] = PenaltyLayout.from_specs(self.specs)
+        self._sealed = True
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if getattr(self, "_sealed", False):
+            raise AttributeError(f"FitProblem is immutable; make a new one to change {name!r}")
+        object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        again = partial(FitProblem, engine=self.engine, engine_version=self.engine_version, gauge=self.gauge)
+        return again, (self.family, self.specs, self.options)
+
+    def _check_gauge(self) -> None:
+        gauge = self.gauge
+        if gauge is None:
+            return
+        if not isinstance(gauge, Gauge):
+            raise InvalidType(f"gauge is {type(gauge).__name__}; expected Gauge or None")
+        widths = tuple(spec.width for spec in self.specs)
+        if gauge.reduced_widths != widths:
+            raise InvalidInput(
+                f"gauge has reduced widths {list(gauge.reduced_widths)}; the blocks "
+                f"{[spec.name for spec in self.specs]} have widths {list(widths)}"
+            )
+        for spec, raw in zip(self.specs, gauge.raw_widths, strict=True):
+            if spec.raw_width is not None and spec.raw_width != raw:
+                raise InvalidInput(
+                    f"block {spec.name!r} states raw_width {spec.raw_width}; its gauge block lifts to {raw}"
+                )
+
+    @cached_property
+    def layout(self) -> PenaltyLayout:
+        """Map between outer coordinates and physical penalties."""
+        return PenaltyLayout.from_specs(self.specs)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows n."""
+        return self.specs[0].n_rows
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """Names of the blocks, in order."""
+        return tuple(spec.name for spec in self.specs)
+
+    @property
+    def block_dims(self) -> tuple[int, ...]:
+        """Reduced widths of the blocks, in order."""
+        return tuple(spec.width for spec in self.specs)
+
+    @property
+    def raw_widths(self) -> tuple[int, ...]:
+        """Raw width per block: as stated, else the gauge's, else (identity) the block's own."""
+        gauge_widths = self.block_dims if self.gauge is None else self.gauge.raw_widths
+        return tuple(
+            width if spec.raw_width is None else spec.raw_width
+            for spec, width in zip(self.specs, gauge_widths, strict=True)
+        )
+
+    @cached_property
+    def strict_identities(self) -> tuple[str, ...]:
+        """Strict identity per term, in block order."""
+        return tuple(strict_identity(spec) for spec in self.specs)
+
+    @cached_property
+    def structural_identities(self) -> tuple[str, ...]:
+        """Structural identity per term, in block order."""
+        return tuple(structural_identity(s, w) for s, w in zip(self.specs, self.raw_widths, strict=True))
+
+    @cached_property
+    def key(self) -> str:
+        """Exact key; reads every design once. Raises `UnkeyableFit`."""
+        return self._name(None)
+
+    @cached_property
+    def components(self) -> Components:
+        """8 bytes of digest per component, from the walk that makes the key. Raises `UnkeyableFit`."""
+        self._name(None)
+        return cast(Components, self.__dict__["components"])
+
+    def _name(self, comm: Communicator | None) -> str:
+        key, components = name_fit(self.family, self.specs, self.options, engine=self.engine, comm=comm)
+        self.__dict__.update(key=key, components=components)
+        return key
+
+    def shared_key(self, comm: Communicator) -> str:
+        """Return the exact key, computed by all ranks of ``comm`` together; every rank holds this same problem."""
+        return self._name(comm)
+
+    @cached_property
+    def descriptor(self) -> FitDescriptor:
+        """Strict descriptor. Raises `UnkeyableFit` if the family has no stable name."""
+        return FitDescriptor(family_kind_of(self.family), self.strict_identities)
+
+    @cached_property
+    def structural_key(self) -> str | None:
+        """Structural descriptor key: the strict one's construction over structural identities."""
+        return FitDescriptor(family_kind_of(self.family), self.structural_identities).key
+
+    def __repr__(self) -> str:
+        family = type(self.family).__name__
+        return f"FitProblem({family}, {self.n_rows} rows, {len(self.specs)} blocks, engine {self.engine!r})"

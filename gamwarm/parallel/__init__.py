@@ -1,0 +1,15 @@
+"""Ranks behind one small interface: a serial stand-in, mpi4py where a communicator is given, agreement on errors."""
+
+from gamwarm.parallel.agreement import agree, already_agreed, mark_agreed
+from gamwarm.parallel.communicator import SERIAL, Communicator, SerialCommunicator, as_communicator, share
+
+__all__ = [
+    "SERIAL",
+    "Communicator",
+    "SerialCommunicator",
+    "agree",
+    "already_agreed",
+    "as_communicator",
+    "mark_agreed",
+    "share",
+]

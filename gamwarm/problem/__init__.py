@@ -1,0 +1,41 @@
+"""Describing a fit: blocks, designs, penalties, their layout, options, the gauge and the family protocol."""
+
+from gamwarm.problem.basis import BasisMeta
+from gamwarm.problem.blocks import ParameterBlockSpec, Role, check_specs, infer_role
+from gamwarm.problem.designs import RowChunkSource, check_exact_dtype, design_shape, is_row_source
+from gamwarm.problem.family import CustomFamily, check_family, family_kind_of
+from gamwarm.problem.gauge import Gauge
+from gamwarm.problem.layout import PenaltyLayout
+from gamwarm.problem.options import BlockwiseFitOptions
+from gamwarm.problem.penalties import (
+    BlockwisePenalty,
+    DensePenalty,
+    FixedPenalty,
+    KroneckerPenalty,
+    LabeledPenalty,
+    Penalty,
+)
+
+__all__ = [
+    "BasisMeta",
+    "BlockwiseFitOptions",
+    "BlockwisePenalty",
+    "CustomFamily",
+    "DensePenalty",
+    "FixedPenalty",
+    "Gauge",
+    "KroneckerPenalty",
+    "LabeledPenalty",
+    "ParameterBlockSpec",
+    "Penalty",
+    "PenaltyLayout",
+    "Role",
+    "RowChunkSource",
+    "check_exact_dtype",
+    "check_family",
+    "check_specs",
+    "design_shape",
+    "family_kind_of",
+    "infer_role",
+    "is_row_source",
+]

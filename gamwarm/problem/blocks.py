@@ -1,0 +1,178 @@
+"""One parameter block of a fit: design, offset, penalties, and the hints that only move its start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from gamwarm.checks import FloatArray, float_vector, items, plain_string, whole_number
+from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.problem.basis import BasisMeta
+from gamwarm.problem.designs import design_shape
+from gamwarm.problem.penalties import Penalty
+
+__all__ = ["ParameterBlockSpec", "Role", "check_specs", "infer_role"]
+
+
+class Role(StrEnum):
+    """What a block's linear predictor describes."""
+
+    MEAN = "mean"
+    LOG_SLOPE = "log-slope"
+    GENERIC = "generic"
+
+
+_LOG_SLOPE_WORDS = ("logslope", "log_slope", "scale", "sigma", "dispersion", "disp")
+_MEAN_WORDS = ("mean", "loc", "marginal")
+
+
+def infer_role(name: str) -> Role:
+    """Return the role that a block's lower-cased name suggests."""
+    lowered = name.lower()
+    if any(word in lowered for word in _LOG_SLOPE_WORDS):
+        return Role.LOG_SLOPE
+    if any(word in lowered for word in _MEAN_WORDS):
+        return Role.MEAN
+    return Role.GENERIC
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterBlockSpec:
+    """One block, in *reduced* coordinates. Immutable; arrays other than the design are copied and read-only.
+
+    Parameters
+    ----------
+    name : str
+        Unique within a fit; part of every identity of the block.
+    design : array, sparse matrix or row source of shape (n, p)
+        Kept by reference and read when the fit is named; do not change it afterwards.
+    offset : array of shape (n,), optional
+        Default zeros.
+    penalties : sequence of penalties of width p
+    nullspace_dims : sequence of int
+        Empty, or the null-space dimension of each penalty.
+    initial_log_lambdas : array of shape (number of penalties,), optional
+        Default zeros.
+    initial_beta : array of shape (p,), optional
+        Moves the start only; not part of the exact key.
+    role : {"mean", "log-slope", "generic"}, optional
+        Default: inferred from the name.
+    raw_width : int, optional
+        Width before the gauge; not part of the exact key.
+    basis : BasisMeta, optional
+        What the columns are made of, kept in artifacts for readers; not part of any key.
+
+    Raises
+    ------
+    InvalidInput, InvalidType
+        Naming the block, the penalty and both shapes.
+    """
+
+    name: str
+    design: Any
+    offset: Any = None
+    penalties: Sequence[Penalty] = ()
+    nullspace_dims: Sequence[int] = ()
+    initial_log_lambdas: Any = None
+    initial_beta: Any = None
+    role: Role | str | None = None
+    raw_width: int | None = None
+    basis: BasisMeta | None = None
+
+    def __post_init__(self) -> None:
+        name = plain_string(self.name, "block name")
+        where = f"block {name!r}"
+        n, p = design_shape(self.design, f"{where}: design")
+        if self.offset is None:
+            offset: FloatArray = np.zeros(n)
+            offset.flags.writeable = False
+        else:
+            offset = float_vector(self.offset, f"{where}: offset (design {n} x {p})", length=n)
+        penalties = items(self.penalties, f"{where}: penalties")
+        for j, penalty in enumerate(penalties):
+            if not isinstance(penalty, Penalty):
+                raise InvalidType(
+                    f"{where}: penalty {j} is {type(penalty).__name__}; wrap the matrix in DensePenalty(...)"
+                )
+            if penalty.dim != p:
+                raise InvalidInput(
+                    f"{where}: penalty {j} has shape ({penalty.dim}, {penalty.dim}); the design has shape ({n}, {p})"
+                )
+        stated = items(self.nullspace_dims, f"{where}: nullspace_dims")
+        dims = tuple(whole_number(d, f"{where}: nullspace_dims[{j}]") for j, d in enumerate(stated))
+        if dims and len(dims) != len(penalties):
+            raise InvalidInput(
+                f"{where}: {len(dims)} nullspace_dims for {len(penalties)} penalties; give one each, or none"
+            )
+        if any(d > p for d in dims):
+            raise InvalidInput(f"{where}: nullspace_dims {dims} exceed the block's width {p}")
+        initial = np.zeros(len(penalties)) if self.initial_log_lambdas is None else self.initial_log_lambdas
+        log_lambdas = float_vector(
+            initial, f"{where}: initial_log_lambdas ({len(penalties)} penalties)", length=len(penalties)
+        )
+        beta = None
+        if self.initial_beta is not None:
+            beta = float_vector(self.initial_beta, f"{where}: initial_beta (design {n} x {p})", length=p)
+        try:
+            role = infer_role(name) if self.role is None else Role(self.role)
+        except ValueError:
+            raise InvalidInput(f"{where}: role {self.role!r}; use one of {[str(r) for r in Role]} or None") from None
+        raw = self.raw_width
+        if raw is not None:
+            raw = whole_number(raw, f"{where}: raw_width")
+            if raw < p:
+                raise InvalidInput(f"{where}: raw_width {raw} is below the reduced width {p}")
+        if self.basis is not None and not isinstance(self.basis, BasisMeta):
+            raise InvalidType(f"{where}: basis must be a BasisMeta; it is {type(self.basis).__name__}")
+        settled = {
+            "name": name,
+            "offset": offset,
+            "penalties": penalties,
+            "nullspace_dims": dims,
+            "initial_log_lambdas": log_lambdas,
+            "initial_beta": beta,
+            "role": role,
+            "raw_width": raw,
+        }
+        for field, value in settled.items():
+            object.__setattr__(self, field, value)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows n of the design."""
+        return design_shape(self.design)[0]
+
+    @property
+    def width(self) -> int:
+        """Number of columns p of the design (the reduced width)."""
+        return design_shape(self.design)[1]
+
+    def __repr__(self) -> str:
+        return f"ParameterBlockSpec({self.name!r}, {self.n_rows} x {self.width}, {len(self.penalties)} penalties)"
+
+
+def check_specs(specs: Sequence[ParameterBlockSpec]) -> tuple[ParameterBlockSpec, ...]:
+    """Return the blocks of one fit as a tuple: at least one, unique names, one n for all."""
+    blocks = items(specs, "the blocks of a fit")
+    if not blocks:
+        raise InvalidInput("a fit needs at least one block; none was given")
+    for position, block in enumerate(blocks):
+        if not isinstance(block, ParameterBlockSpec):
+            raise InvalidType(f"block {position} is {type(block).__name__}; expected a ParameterBlockSpec")
+    seen: dict[str, int] = {}
+    for position, block in enumerate(blocks):
+        if block.name in seen:
+            raise InvalidInput(f"blocks {seen[block.name]} and {position} are both named {block.name!r}; rename one")
+        seen[block.name] = position
+    first = blocks[0]
+    for block in blocks[1:]:
+        if block.n_rows != first.n_rows:
+            raise InvalidInput(
+                f"block {block.name!r} has shape ({block.n_rows}, {block.width}) but block {first.name!r} has shape "
+                f"({first.n_rows}, {first.width}); all blocks of a fit share their rows"
+            )
+    return blocks

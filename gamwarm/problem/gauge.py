@@ -1,0 +1,218 @@
+"""The affine gauge: how reduced coefficients of one fit lift to raw coefficients that mean the same in every fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from gamwarm.checks import FloatArray, float_matrix, float_vector, items, whole_number
+from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.problem.designs import design_shape, is_row_source
+
+__all__ = ["Gauge"]
+
+
+def _partition(starts: Any, total: int, what: str) -> tuple[int, ...]:
+    numbers = tuple(whole_number(s, what) for s in items(starts, what))
+    if not numbers or numbers[0] != 0 or numbers[-1] != total or any(a > b for a, b in pairwise(numbers)):
+        raise InvalidInput(f"{what} is {list(numbers)}; it must rise from 0 to {total}, one number more than blocks")
+    return numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Gauge:
+    """``beta_raw = T theta + a``, with both sides partitioned into the same blocks.
+
+    Parameters
+    ----------
+    lift : array of shape (raw, reduced)
+        T.
+    raw_starts, reduced_starts : sequences of blocks + 1 whole numbers
+        Where each block begins; the last number is the total.
+    shift : array of shape (raw,), optional
+        a; default zeros.
+    """
+
+    lift: Any
+    raw_starts: Sequence[int]
+    reduced_starts: Sequence[int]
+    shift: Any = None
+
+    def __post_init__(self) -> None:
+        lift = float_matrix(self.lift, "gauge lift T")
+        raw = _partition(self.raw_starts, lift.shape[0], "gauge raw_starts")
+        reduced = _partition(self.reduced_starts, lift.shape[1], "gauge reduced_starts")
+        if len(raw) != len(reduced):
+            raise InvalidInput(
+                f"gauge raw_starts has {len(raw)} numbers and reduced_starts {len(reduced)}; "
+                "both partition the same blocks"
+            )
+        for b in range(len(raw) - 1):
+            if reduced[b + 1] - reduced[b] > raw[b + 1] - raw[b]:
+                raise InvalidInput(
+                    f"gauge block {b} has reduced width {reduced[b + 1] - reduced[b]} above its raw width "
+                    f"{raw[b + 1] - raw[b]}; a gauge lifts fewer coefficients to more"
+                )
+        shift = np.zeros(lift.shape[0]) if self.shift is None else self.shift
+        shift = float_vector(shift, f"gauge shift (T has shape {lift.shape})", length=lift.shape[0])
+        for name, value in (("lift", lift), ("raw_starts", raw), ("reduced_starts", reduced), ("shift", shift)):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def identity(cls, widths: Sequence[int]) -> Gauge:
+        """Return the gauge of blocks whose coefficients are raw already."""
+        starts = np.concatenate(
+            ([0], np.cumsum([whole_number(w, "gauge width") for w in items(widths, "gauge widths")], dtype=np.int64))
+        )
+        return cls(np.eye(int(starts[-1])), starts.tolist(), starts.tolist())
+
+    @classmethod
+    def from_blocks(cls, blocks: Sequence[Any], shift: Any = None) -> Gauge:
+        """Return the block-diagonal gauge of ``T_b`` matrices; ``shift`` is the whole raw vector."""
+        slabs = [float_matrix(block, f"gauge block {b}") for b, block in enumerate(items(blocks, "gauge blocks"))]
+        if not slabs:
+            raise InvalidInput("a gauge needs at least one block; none was given")
+        raw = np.concatenate(([0], np.cumsum([s.shape[0] for s in slabs])))
+        reduced = np.concatenate(([0], np.cumsum([s.shape[1] for s in slabs])))
+        lift = np.zeros((int(raw[-1]), int(reduced[-1])))
+        for b, slab in enumerate(slabs):
+            lift[raw[b] : raw[b + 1], reduced[b] : reduced[b + 1]] = slab
+        return cls(lift, raw.tolist(), reduced.tolist(), shift)
+
+    @classmethod
+    def sum_to_zero(cls, basis: Any) -> Gauge:
+        """Return the one-block gauge whose lift is the constraint null-space basis Z (tall: rows > columns)."""
+        z = float_matrix(basis, "sum-to-zero basis Z")
+        if z.shape[0] <= z.shape[1]:
+            raise InvalidInput(
+                f"sum-to-zero basis Z has shape {z.shape}; it must be tall (rows > columns): transpose it?"
+            )
+        return cls.from_blocks([z])
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks."""
+        return len(self.raw_starts) - 1
+
+    @property
+    def raw_widths(self) -> tuple[int, ...]:
+        """Raw width per block."""
+        return tuple(b - a for a, b in pairwise(self.raw_starts))
+
+    @property
+    def reduced_widths(self) -> tuple[int, ...]:
+        """Reduced width per block."""
+        return tuple(b - a for a, b in pairwise(self.reduced_starts))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether reduced and raw coefficients are the same numbers."""
+        return (
+            self.raw_starts == self.reduced_starts
+            and not self.shift.any()
+            and bool(np.array_equal(self.lift, np.eye(self.lift.shape[0])))
+        )
+
+    @property
+    def is_block_diagonal(self) -> bool:
+        """Whether every block lifts from its own reduced coefficients alone."""
+        outside = np.array(self.lift)
+        for b in range(self.n_blocks):
+            outside[self._raw(b), self._reduced(b)] = 0.0
+        return not outside.any()
+
+    def _check_block(self, b: int) -> int:
+        if not 0 <= b < self.n_blocks:
+            raise InvalidInput(f"gauge has blocks 0 to {self.n_blocks - 1}; block {b} was asked for")
+        return b
+
+    def _raw(self, b: int) -> slice:
+        return slice(self.raw_starts[b], self.raw_starts[b + 1])
+
+    def _reduced(self, b: int) -> slice:
+        return slice(self.reduced_starts[b], self.reduced_starts[b + 1])
+
+    def block(self, b: int) -> FloatArray:
+        """Return the diagonal slab T_b of shape (raw_b, reduced_b), read-only."""
+        self._check_block(b)
+        slab: FloatArray = self.lift[self._raw(b), self._reduced(b)]
+        return slab
+
+    def block_shift(self, b: int) -> FloatArray:
+        """Return the shift a_b of shape (raw_b,), read-only."""
+        part: FloatArray = self.shift[self._raw(self._check_block(b))]
+        return part
+
+    def split_raw(self, beta_raw: FloatArray) -> list[FloatArray]:
+        """Cut a whole raw vector into blocks."""
+        return [np.array(beta_raw[self._raw(b)]) for b in range(self.n_blocks)]
+
+    def split_reduced(self, theta: FloatArray) -> list[FloatArray]:
+        """Cut a whole reduced vector into blocks."""
+        return [np.array(theta[self._reduced(b)]) for b in range(self.n_blocks)]
+
+    def join_reduced(self, blocks: Sequence[Any]) -> FloatArray:
+        """Join reduced vectors of the blocks into one; widths are checked."""
+        if len(blocks) != self.n_blocks:
+            raise InvalidInput(f"gauge has {self.n_blocks} blocks; {len(blocks)} coefficient vectors were given")
+        parts = [
+            float_vector(v, f"coefficients of gauge block {b}", length=w, finite=False)
+            for b, (v, w) in enumerate(zip(blocks, self.reduced_widths, strict=True))
+        ]
+        return np.concatenate(parts)
+
+    def lift_blocks(self, blocks: Sequence[Any]) -> list[FloatArray]:
+        """Lift reduced block vectors to raw block vectors: ``T theta + a``."""
+        return self.split_raw(self.lift @ self.join_reduced(blocks) + self.shift)
+
+    def lift_covariance(self, covariance: Any) -> FloatArray:
+        """Lift a covariance of theta (reduced x reduced) to one of beta_raw: ``T Σ T'``."""
+        sigma = self._square(covariance, "covariance", self.lift.shape[1])
+        lifted: FloatArray = self.lift @ sigma @ self.lift.T
+        return lifted
+
+    def restrict_design(self, design: Any) -> Any:
+        """Return ``X T`` (n x reduced) of a raw design X (n x raw), dense or sparse."""
+        self._check_columns(design)
+        if is_row_source(design):
+            raise InvalidType(
+                "design is a row source; restrict the rows that its row_chunk returns (chunk @ gauge.lift)"
+            )
+        return design @ self.lift
+
+    def restrict_offset(self, design: Any, offset: Any) -> FloatArray:
+        """Return ``o + X a`` of shape (n,)."""
+        self._check_columns(design)
+        if is_row_source(design):
+            raise InvalidType("design is a row source; add its chunks' own `chunk @ gauge.shift` to the offset")
+        base = float_vector(offset, f"offset (design {design.shape})", length=int(design.shape[0]))
+        shifted: FloatArray = base + np.asarray(design @ self.shift).ravel()
+        return shifted
+
+    def restrict_penalty(self, penalty: Any) -> FloatArray:
+        """Return ``T' S T`` (reduced x reduced) of a raw penalty S (raw x raw)."""
+        s = self._square(penalty, "penalty", self.lift.shape[0])
+        restricted: FloatArray = self.lift.T @ s @ self.lift
+        return restricted
+
+    def _square(self, value: Any, what: str, width: int) -> FloatArray:
+        matrix = float_matrix(value, what)
+        if matrix.shape != (width, width):
+            raise InvalidInput(
+                f"{what} has shape {matrix.shape}; gauge T of shape {self.lift.shape} needs ({width}, {width})"
+            )
+        return matrix
+
+    def _check_columns(self, design: Any) -> None:
+        shape = design_shape(design)
+        if shape[1] != self.lift.shape[0]:
+            raise InvalidInput(
+                f"design has shape {shape}; gauge T of shape {self.lift.shape} needs (n, {self.lift.shape[0]})"
+            )
+
+    def __repr__(self) -> str:
+        return f"Gauge(raw {list(self.raw_widths)}, reduced {list(self.reduced_widths)})"

@@ -1,0 +1,202 @@
+"""Quadratic penalties ``lambda * beta' S beta`` of one block, as descriptions of their matrix S (p x p).
+
+Matrices are finite and symmetric within 1e-10 * max(1, max|S|); a Kronecker product checks each factor by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from gamwarm.checks import FloatArray, plain_string, real_number, symmetric_matrix, whole_number
+from gamwarm.errors import InvalidInput, InvalidType
+
+__all__ = ["BlockwisePenalty", "DensePenalty", "FixedPenalty", "KroneckerPenalty", "LabeledPenalty", "Penalty"]
+
+
+@runtime_checkable
+class Penalty(Protocol):
+    """What every penalty kind offers."""
+
+    @property
+    def dim(self) -> int:
+        """Width p of the block it belongs to."""
+        ...
+
+    @property
+    def precision_label(self) -> str | None:
+        """Label that ties this smoothing parameter to others of the same label, if any."""
+        ...
+
+    @property
+    def fixed_log_lambda(self) -> float | None:
+        """The value, if this smoothing parameter is not optimised."""
+        ...
+
+    def to_dense(self) -> FloatArray:
+        """S as an array of shape (p, p)."""
+        ...
+
+
+class _Untied:
+    """A penalty with a smoothing parameter of its own."""
+
+    @property
+    def precision_label(self) -> str | None:
+        return None
+
+    @property
+    def fixed_log_lambda(self) -> float | None:
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class DensePenalty(_Untied):
+    """S given in full.
+
+    Parameters
+    ----------
+    matrix : array of shape (p, p)
+    """
+
+    matrix: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matrix", symmetric_matrix(self.matrix, "penalty matrix"))
+
+    @property
+    def dim(self) -> int:
+        return int(self.matrix.shape[0])
+
+    def to_dense(self) -> FloatArray:
+        return np.array(self.matrix)
+
+
+@dataclass(frozen=True, eq=False)
+class KroneckerPenalty(_Untied):
+    """S = left ⊗ right, row index ``i_left * p_right + i_right``.
+
+    Parameters
+    ----------
+    left, right : arrays of shape (p_left, p_left), (p_right, p_right)
+    """
+
+    left: Any
+    right: Any
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "left", symmetric_matrix(self.left, "Kronecker penalty, left factor"))
+        object.__setattr__(self, "right", symmetric_matrix(self.right, "Kronecker penalty, right factor"))
+
+    @property
+    def dim(self) -> int:
+        return int(self.left.shape[0]) * int(self.right.shape[0])
+
+    def to_dense(self) -> FloatArray:
+        return np.kron(self.left, self.right)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockwisePenalty(_Untied):
+    """S is ``local`` on coefficients ``start:stop`` and zero elsewhere.
+
+    Parameters
+    ----------
+    local : array of shape (stop - start, stop - start)
+    start, stop : int
+        Half-open range of coefficients.
+    total_dim : int
+        Width p of the block.
+    """
+
+    local: Any
+    start: int
+    stop: int
+    total_dim: int
+
+    def __post_init__(self) -> None:
+        local = symmetric_matrix(self.local, "blockwise penalty, local matrix")
+        start = whole_number(self.start, "blockwise penalty, start")
+        stop = whole_number(self.stop, "blockwise penalty, stop")
+        total = whole_number(self.total_dim, "blockwise penalty, total_dim")
+        if not start <= stop <= total:
+            raise InvalidInput(
+                f"blockwise penalty covers {start}:{stop} of {total}; expected start <= stop <= total_dim"
+            )
+        if local.shape[0] != stop - start:
+            raise InvalidInput(
+                f"blockwise penalty, local matrix has shape {local.shape}; {start}:{stop} needs "
+                f"({stop - start}, {stop - start})"
+            )
+        for name, value in (("local", local), ("start", start), ("stop", stop), ("total_dim", total)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def dim(self) -> int:
+        return self.total_dim
+
+    def to_dense(self) -> FloatArray:
+        dense = np.zeros((self.total_dim, self.total_dim))
+        dense[self.start : self.stop, self.start : self.stop] = self.local
+        return dense
+
+
+def _check_inner(inner: object, what: str) -> None:
+    if not isinstance(inner, Penalty):
+        raise InvalidType(f"{what} must wrap a penalty; it wraps {type(inner).__name__}")
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledPenalty:
+    """A penalty whose smoothing parameter is shared with every other penalty of the same label."""
+
+    label: str
+    inner: Penalty
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", plain_string(self.label, "precision label"))
+        _check_inner(self.inner, f"labelled penalty {self.label!r}")
+
+    @property
+    def dim(self) -> int:
+        return self.inner.dim
+
+    @property
+    def precision_label(self) -> str | None:
+        return self.label
+
+    @property
+    def fixed_log_lambda(self) -> float | None:
+        return self.inner.fixed_log_lambda
+
+    def to_dense(self) -> FloatArray:
+        return self.inner.to_dense()
+
+
+@dataclass(frozen=True, eq=False)
+class FixedPenalty:
+    """A penalty whose log smoothing parameter is given and not optimised; any label inside is ignored."""
+
+    log_lambda: float
+    inner: Penalty
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "log_lambda", real_number(self.log_lambda, "fixed log lambda"))
+        _check_inner(self.inner, "fixed penalty")
+
+    @property
+    def dim(self) -> int:
+        return self.inner.dim
+
+    @property
+    def precision_label(self) -> str | None:
+        return None
+
+    @property
+    def fixed_log_lambda(self) -> float | None:
+        return self.log_lambda
+
+    def to_dense(self) -> FloatArray:
+        return self.inner.to_dense()
