@@ -1,0 +1,35 @@
+"""What is kept: exact records, cross-fit artifacts, curvature and the plateau rule, provenance, results and starts."""
+
+from gamwarm.records.artifact import ARTIFACT_SCHEMA, FitArtifact, GlobalFitSummary, TermArtifact
+from gamwarm.records.block import ActiveSet, BlockRecord, InnerMode, RecordKind, check_attributes, normalize_active_sets
+from gamwarm.records.curvature import PLATEAU_EDF, Curvature, plateau_flags
+from gamwarm.records.gates import artifact_refusal, gate_record, record_refusal
+from gamwarm.records.provenance import Cost, Lineage, Producer, Provenance, StartSource, check_entry_id
+from gamwarm.records.result import ConstrainedWarmStart, FitResult
+
+__all__ = [
+    "ARTIFACT_SCHEMA",
+    "PLATEAU_EDF",
+    "ActiveSet",
+    "BlockRecord",
+    "ConstrainedWarmStart",
+    "Cost",
+    "Curvature",
+    "FitArtifact",
+    "FitResult",
+    "GlobalFitSummary",
+    "InnerMode",
+    "Lineage",
+    "Producer",
+    "Provenance",
+    "RecordKind",
+    "StartSource",
+    "TermArtifact",
+    "artifact_refusal",
+    "check_attributes",
+    "check_entry_id",
+    "gate_record",
+    "normalize_active_sets",
+    "plateau_flags",
+    "record_refusal",
+]

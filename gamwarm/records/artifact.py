@@ -1,0 +1,206 @@
+"""The cross-fit artifact: gauge-free coefficients, rho and outer curvature per term of one converged fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gamwarm.checks import items, loose_number, plain_string, real_number, truth, whole_number
+from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key
+from gamwarm.problem import BasisMeta, Role
+from gamwarm.records._content import ContentEquality
+from gamwarm.records.block import check_attributes
+from gamwarm.records.curvature import Curvature, loose_vector
+from gamwarm.records.provenance import Cost, Lineage, Producer
+
+__all__ = ["ARTIFACT_SCHEMA", "FitArtifact", "GlobalFitSummary", "TermArtifact"]
+
+ARTIFACT_SCHEMA = "gamwarm-artifact-1"
+
+
+@dataclass(frozen=True, eq=False)
+class TermArtifact(ContentEquality):
+    """What one term learned, in raw coordinates.
+
+    Parameters
+    ----------
+    identity : str
+        Strict term identity.
+    role : {"mean", "log-slope", "generic"}
+    basis_meta : BasisMeta
+    raw_beta : array of shape (raw width,)
+        ``T theta + a`` of the term's block.
+    rho_for_term : array
+        Its outer coordinates' values, in the block's order.
+    structural_identity : str, optional
+    reduced_width : int, optional
+        Width in the fit it was captured from.
+    plateau : array of bool, optional
+        Flags of ``rho_for_term``.
+    rho_slots : sequence of int, optional
+        Which outer coordinates of the fit (rows of its curvature) ``rho_for_term`` are.
+    name : str
+        Block name, for readers.
+    """
+
+    identity: str
+    role: Role | str
+    basis_meta: BasisMeta | None
+    raw_beta: Any
+    rho_for_term: Any
+    structural_identity: str | None = None
+    reduced_width: int | None = None
+    plateau: Any = None
+    rho_slots: Sequence[int] | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        check_descriptor_key(self.identity)
+        if self.structural_identity is not None:
+            check_descriptor_key(self.structural_identity)
+        try:
+            role = Role(self.role)
+        except ValueError:
+            raise InvalidInput(f"term role {self.role!r}; use one of {[str(r) for r in Role]}") from None
+        if self.basis_meta is not None and not isinstance(self.basis_meta, BasisMeta):
+            raise InvalidType(f"term basis_meta is {type(self.basis_meta).__name__}; expected BasisMeta or None")
+        object.__setattr__(self, "role", role)
+        object.__setattr__(self, "raw_beta", loose_vector(self.raw_beta, "term raw_beta"))
+        object.__setattr__(self, "rho_for_term", loose_vector(self.rho_for_term, "term rho_for_term"))
+        if self.reduced_width is not None:
+            object.__setattr__(self, "reduced_width", whole_number(self.reduced_width, "term reduced_width"))
+        if self.plateau is not None:
+            object.__setattr__(self, "plateau", Curvature(plateau=self.plateau).plateau)
+        if self.rho_slots is not None:
+            slots = tuple(whole_number(s, "term rho_slots") for s in items(self.rho_slots, "term rho_slots"))
+            object.__setattr__(self, "rho_slots", slots)
+        plain_string(self.name, "term name", empty=True)
+
+    def misfit(self) -> str | None:
+        """Return why counts disagree or a number is not finite, else None."""
+        label = f"term {self.name or self.identity[:12]!r}"
+        if not np.isfinite(self.raw_beta).all():
+            return f"{label}: raw_beta holds a non-finite number"
+        if not np.isfinite(self.rho_for_term).all():
+            return f"{label}: rho_for_term holds a non-finite number"
+        if self.plateau is not None and len(self.plateau) != len(self.rho_for_term):
+            return f"{label}: {len(self.plateau)} plateau flags for {len(self.rho_for_term)} rho"
+        if self.rho_slots is not None and len(self.rho_slots) != len(self.rho_for_term):
+            return f"{label}: {len(self.rho_slots)} rho_slots for {len(self.rho_for_term)} rho"
+        return None
+
+
+@dataclass(frozen=True)
+class GlobalFitSummary:
+    """Objective, convergence and rows of the fit an artifact was captured from."""
+
+    outer_objective: float
+    converged: bool
+    n_rows: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outer_objective", loose_number(self.outer_objective, "summary outer_objective"))
+        object.__setattr__(self, "converged", truth(self.converged, "summary converged"))
+        object.__setattr__(self, "n_rows", whole_number(self.n_rows, "summary n_rows"))
+
+
+@dataclass(frozen=True, eq=False)
+class FitArtifact(ContentEquality):
+    """What one fit gives another.
+
+    Parameters
+    ----------
+    descriptor : FitDescriptor
+        Strict descriptor of the fit.
+    terms : sequence of TermArtifact
+    summary : GlobalFitSummary
+    curvature : Curvature, optional
+        In the fit's outer coordinates.
+    rho_bound : float
+    producer, created, lineage, cost, attributes
+        As in `BlockRecord`.
+    fit_key : str, optional
+        Exact key of the fit.
+    schema : str
+    """
+
+    descriptor: FitDescriptor
+    terms: Sequence[TermArtifact]
+    summary: GlobalFitSummary
+    curvature: Curvature | None = None
+    rho_bound: float = 10.0
+    producer: Producer | None = None
+    created: int | None = field(default=None, compare=False)
+    lineage: Lineage | None = None
+    cost: Cost | None = None
+    attributes: Mapping[str, str | int | float] = field(default_factory=dict)
+    fit_key: str | None = None
+    schema: str = ARTIFACT_SCHEMA
+
+    def __post_init__(self) -> None:
+        for name, kind in (("descriptor", FitDescriptor), ("summary", GlobalFitSummary)):
+            if not isinstance(getattr(self, name), kind):
+                raise InvalidType(f"artifact {name} is {type(getattr(self, name)).__name__}; expected {kind.__name__}")
+        for name, optional in (
+            ("curvature", Curvature),
+            ("producer", Producer),
+            ("lineage", Lineage),
+            ("cost", Cost),
+        ):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, optional):
+                raise InvalidType(f"artifact {name} is {type(value).__name__}; expected {optional.__name__} or None")
+        if self.created is not None:
+            object.__setattr__(self, "created", whole_number(self.created, "artifact created"))
+        terms = items(self.terms, "artifact terms")
+        for term in terms:
+            if not isinstance(term, TermArtifact):
+                raise InvalidType(f"artifact terms hold {type(term).__name__}; expected TermArtifact")
+        object.__setattr__(self, "terms", terms)
+        object.__setattr__(self, "rho_bound", real_number(self.rho_bound, "artifact rho_bound", infinite=True))
+        object.__setattr__(self, "attributes", check_attributes(self.attributes))
+        if self.fit_key is not None:
+            check_exact_key(self.fit_key)
+
+    @property
+    def structural_key(self) -> str | None:
+        """Descriptor key over structural identities; None if a term lacks one."""
+        identities = [t.structural_identity for t in self.terms]
+        if any(i is None for i in identities):
+            return None
+        return FitDescriptor(self.descriptor.family_kind, tuple(i for i in identities if i is not None)).key
+
+    @property
+    def reduced_width(self) -> int:
+        """Total reduced width of the fit (0 for terms that do not tell)."""
+        return sum(t.reduced_width or 0 for t in self.terms)
+
+    def misfit(self) -> str | None:
+        """Return why this artifact must not be used (schema, non-finite objective or payload), else None."""
+        if self.schema != ARTIFACT_SCHEMA:
+            return f"its schema is {self.schema!r}, this gamwarm reads {ARTIFACT_SCHEMA!r}"
+        if not np.isfinite(self.summary.outer_objective):
+            return f"its objective is {self.summary.outer_objective}"
+        for term in self.terms:
+            reason = term.misfit()
+            if reason is not None:
+                return reason
+        return None if self.curvature is None else self.curvature.misfit(self._n_outer(self.curvature))
+
+    def _n_outer(self, curvature: Curvature) -> int:
+        """Outer coordinates of the fit: what the terms' slots say, else what the curvature's own parts agree on."""
+        known = [t.rho_slots for t in self.terms if t.rho_slots is not None]
+        stated = max((slot + 1 for slots in known for slot in slots), default=0)
+        if len(known) == len(self.terms):
+            return stated
+        parts = (curvature.gradient, curvature.hessian, curvature.edf, curvature.plateau)
+        return max(stated, *(0 if part is None else len(part) for part in parts))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a fit may start from this artifact under the default policy: known schema, finite, converged."""
+        return self.misfit() is None and self.summary.converged

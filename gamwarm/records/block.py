@@ -1,0 +1,248 @@
+"""The exact record: the state of one fit under its exact key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from gamwarm.checks import items, loose_number, plain_string, real_number, truth, whole_number
+from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.identity import Components, check_exact_key
+from gamwarm.records._content import ContentEquality
+from gamwarm.records.curvature import Curvature, loose_vector
+from gamwarm.records.provenance import Cost, Lineage, Producer
+
+__all__ = ["BlockRecord", "InnerMode", "RecordKind", "check_attributes", "normalize_active_sets"]
+
+
+class RecordKind(StrEnum):
+    """Whether a record is an answer or a stop on the way."""
+
+    CHECKPOINT = "checkpoint"
+    FINAL = "final"
+
+
+ActiveSet = tuple[int, ...] | None
+
+
+def normalize_active_sets(sets: Iterable[Iterable[int] | None] | None) -> tuple[ActiveSet, ...] | None:
+    """Return active sets in their one form: None stays, row numbers sorted and unique, empty becomes None."""
+    if sets is None:
+        return None
+    normal: list[ActiveSet] = []
+    for b, rows in enumerate(sets):
+        numbers = () if rows is None else sorted({whole_number(r, f"active set of block {b}") for r in rows})
+        normal.append(tuple(numbers) or None)
+    return tuple(normal)
+
+
+@dataclass(frozen=True, eq=False)
+class InnerMode(ContentEquality):
+    """Summary of the inner solve at one rho; also the cached mode that `inner_cap` reads. Never used as an evaluation.
+
+    Parameters
+    ----------
+    log_likelihood, penalty_value : float
+    cycles : int
+        Inner cycles it took.
+    converged : bool
+    block_logdet_h, block_logdet_s : arrays of shape (blocks,)
+        Log determinants of penalized Hessian and penalty, per block.
+    inner_tol : float, optional
+    log_lambdas : array, optional
+        Physical log lambdas, one per penalty.
+    """
+
+    log_likelihood: float
+    penalty_value: float
+    cycles: int
+    converged: bool
+    block_logdet_h: Any
+    block_logdet_s: Any
+    inner_tol: float | None = None
+    log_lambdas: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("log_likelihood", "penalty_value", "inner_tol"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, loose_number(getattr(self, name), f"inner {name}"))
+        object.__setattr__(self, "cycles", whole_number(self.cycles, "inner cycles"))
+        object.__setattr__(self, "converged", truth(self.converged, "inner converged"))
+        for name in ("block_logdet_h", "block_logdet_s", "log_lambdas"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, loose_vector(getattr(self, name), f"inner {name}"))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every number that is present is finite."""
+        scalars = [self.log_likelihood, self.penalty_value, 0.0 if self.inner_tol is None else self.inner_tol]
+        arrays = [v for v in (self.block_logdet_h, self.block_logdet_s, self.log_lambdas) if v is not None]
+        return bool(np.isfinite(scalars).all()) and all(bool(np.isfinite(a).all()) for a in arrays)
+
+
+def check_attributes(attributes: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
+    """Return a copy of user attributes: string names, values strings or finite numbers."""
+    checked: dict[str, str | int | float] = {}
+    for name, value in attributes.items():
+        what = f"attribute {plain_string(name, 'attribute name')!r}"
+        if isinstance(value, str):
+            checked[name] = plain_string(value, what, empty=True)
+        elif isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)):
+            checked[name] = int(value)
+        else:
+            checked[name] = real_number(value, what)
+    return checked
+
+
+@dataclass(frozen=True, eq=False)
+class BlockRecord(ContentEquality):
+    """State of one fit. Numbers may be non-finite or of the wrong width until a gate (`record_refusal`) sees them.
+
+    Parameters
+    ----------
+    key : str
+        Exact key.
+    n_rows : int
+    block_names : sequence of str
+    block_dims : sequence of int
+        Reduced widths.
+    rho : array of shape (n_outer,)
+        Outer coordinates.
+    block_beta : sequence of arrays
+        Reduced coefficients per block.
+    active_sets : sequence of (None or row numbers), optional
+        One per block; default None for each.
+    inner : InnerMode, optional
+    objective : float, optional
+        What the outer search minimises.
+    kind : {"checkpoint", "final"}
+    converged : bool, optional
+        Default: True for a final, False for a checkpoint.
+    iteration : int, optional
+    curvature : Curvature, optional
+    rho_bound : float
+        The fit's bound on outer coordinates.
+    producer : Producer, optional
+        Stamped by the store if None.
+    created : int, optional
+        UTC microseconds; stamped by the store.
+    lineage, cost : optional
+    attributes : mapping of str to strings and numbers
+    components : Components, optional
+        Digests of what the key was made of, for `explain`; not part of the content, which the key names already.
+    """
+
+    key: str
+    n_rows: int
+    block_names: Sequence[str]
+    block_dims: Sequence[int]
+    rho: Any
+    block_beta: Sequence[Any]
+    active_sets: Any = None
+    inner: InnerMode | None = None
+    objective: float | None = None
+    kind: RecordKind | str = RecordKind.FINAL
+    converged: bool | None = None
+    iteration: int | None = None
+    curvature: Curvature | None = None
+    rho_bound: float = 10.0
+    producer: Producer | None = None
+    created: int | None = field(default=None, compare=False)
+    lineage: Lineage | None = None
+    cost: Cost | None = None
+    attributes: Mapping[str, str | int | float] = field(default_factory=dict)
+    components: Components | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        check_exact_key(self.key)
+        names = tuple(plain_string(n, "record block name") for n in items(self.block_names, "record block_names"))
+        try:
+            kind = RecordKind(self.kind)
+        except ValueError:
+            raise InvalidInput(f"record kind {self.kind!r}; use 'final' or 'checkpoint'") from None
+        for name, expected in (
+            ("inner", InnerMode),
+            ("curvature", Curvature),
+            ("producer", Producer),
+            ("lineage", Lineage),
+            ("cost", Cost),
+            ("components", Components),
+        ):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, expected):
+                raise InvalidType(f"record {name} is {type(value).__name__}; expected {expected.__name__} or None")
+        converged = kind is RecordKind.FINAL if self.converged is None else truth(self.converged, "record converged")
+        sets = (None,) * len(names) if self.active_sets is None else normalize_active_sets(self.active_sets)
+        settled = {
+            "n_rows": whole_number(self.n_rows, "record n_rows"),
+            "block_names": names,
+            "block_dims": tuple(
+                whole_number(d, "record block_dims") for d in items(self.block_dims, "record block_dims")
+            ),
+            "rho": loose_vector(self.rho, "record rho"),
+            "block_beta": tuple(
+                loose_vector(b, f"record block_beta[{i}]")
+                for i, b in enumerate(items(self.block_beta, "record block_beta"))
+            ),
+            "active_sets": sets,
+            "objective": None if self.objective is None else loose_number(self.objective, "record objective"),
+            "kind": kind,
+            "converged": converged,
+            "iteration": None if self.iteration is None else whole_number(self.iteration, "record iteration"),
+            "created": None if self.created is None else whole_number(self.created, "record created"),
+            "rho_bound": real_number(self.rho_bound, "record rho_bound", infinite=True),
+            "attributes": check_attributes(self.attributes),
+        }
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
+
+    def misfit(self) -> str | None:
+        """Return why counts and widths disagree or a number is not finite, else None.
+
+        The inner summary is not looked at.
+        """
+        blocks = len(self.block_names)
+        for what, count in (
+            ("block_dims", len(self.block_dims)),
+            ("block_beta", len(self.block_beta)),
+            ("active_sets", len(self.active_sets)),
+        ):
+            if count != blocks:
+                return f"{what} has {count} entries for {blocks} blocks"
+        for name, dim, beta in zip(self.block_names, self.block_dims, self.block_beta, strict=True):
+            if len(beta) != dim:
+                return f"block {name!r}: block_beta has {len(beta)} numbers, its width is {dim}"
+            if not np.isfinite(beta).all():
+                return f"block {name!r}: block_beta holds a non-finite number"
+        if not np.isfinite(self.rho).all():
+            return f"rho holds a non-finite number at coordinate {int(np.flatnonzero(~np.isfinite(self.rho))[0])}"
+        if self.objective is not None and not np.isfinite(self.objective):
+            return f"objective is {self.objective}"
+        return None if self.curvature is None else self.curvature.misfit(len(self.rho))
+
+    def incompatibility(
+        self, key: str, n_rows: int, block_names: Sequence[str], block_dims: Sequence[int], rho_len: int
+    ) -> str | None:
+        """Return why this record cannot restart the fit so described, else None."""
+        for what, mine, theirs in (
+            ("key", self.key, key),
+            ("n_rows", self.n_rows, n_rows),
+            ("block_names", self.block_names, tuple(block_names)),
+            ("block_dims", self.block_dims, tuple(block_dims)),
+            ("number of outer coordinates", len(self.rho), rho_len),
+        ):
+            if mine != theirs:
+                return f"{what} is {mine!r} in the record, {theirs!r} in the fit"
+        if self.inner is not None and not self.inner.is_finite:
+            return "inner summary holds a non-finite number"
+        return self.misfit()
+
+    def is_compatible(
+        self, key: str, n_rows: int, block_names: Sequence[str], block_dims: Sequence[int], rho_len: int
+    ) -> bool:
+        """Whether this record can restart the fit so described; `incompatibility` says why not."""
+        return self.incompatibility(key, n_rows, block_names, block_dims, rho_len) is None

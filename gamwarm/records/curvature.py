@@ -1,0 +1,109 @@
+"""Outer curvature of a fit at its answer, and the one place of the plateau rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gamwarm.checks import real_array, real_number
+from gamwarm.errors import InvalidInput
+from gamwarm.records._content import ContentEquality
+
+__all__ = ["PLATEAU_EDF", "Curvature", "loose_vector", "plateau_flags"]
+
+PLATEAU_EDF: Final = 0.1  # effective degrees of freedom within this of none (or all) are spent on a plateau
+
+
+def loose_vector(value: Any, what: str) -> npt.NDArray[np.float64]:
+    """Return a read-only float64 vector; non-finite numbers may pass, a gate sees them later."""
+    array = real_array(value, what, "a vector of real numbers")
+    if array.ndim != 1:
+        raise InvalidInput(f"{what} has shape {array.shape}; expected a vector")
+    array.flags.writeable = False
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature(ContentEquality):
+    """Outer gradient, Hessian, effective degrees of freedom and plateau flags, per outer coordinate.
+
+    Parameters
+    ----------
+    gradient : array of shape (q,), optional
+        d objective / d rho.
+    hessian : array of shape (q, q), optional
+    edf : array of shape (q,), optional
+        Summed over tied penalties.
+    plateau : array of bool of shape (q,), optional
+        From `plateau_flags`. None is no evidence.
+    """
+
+    gradient: Any = None
+    hessian: Any = None
+    edf: Any = None
+    plateau: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("gradient", "edf"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, loose_vector(getattr(self, name), f"curvature {name}"))
+        if self.hessian is not None:
+            hessian = real_array(self.hessian, "curvature hessian", "a matrix of real numbers")
+            if hessian.ndim != 2 or hessian.shape[0] != hessian.shape[1]:
+                raise InvalidInput(f"curvature hessian has shape {hessian.shape}; expected (q, q)")
+            hessian.flags.writeable = False
+            object.__setattr__(self, "hessian", hessian)
+        if self.plateau is not None:
+            plateau = np.array(self.plateau)
+            if plateau.ndim != 1 or (plateau.size and plateau.dtype != np.bool_):
+                raise InvalidInput("curvature plateau must be a vector of booleans, one per outer coordinate")
+            plateau = plateau.astype(np.bool_)
+            plateau.flags.writeable = False
+            object.__setattr__(self, "plateau", plateau)
+
+    def misfit(self, n_outer: int) -> str | None:
+        """Return why this does not belong to ``n_outer`` coordinates or is not finite, else None."""
+        for name in ("gradient", "hessian", "edf", "plateau"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if len(value) != n_outer:
+                return f"curvature {name} has length {len(value)}; rho has {n_outer}"
+            if not np.isfinite(value).all():
+                return f"curvature {name} holds a non-finite number"
+        return None
+
+
+def plateau_flags(
+    rho: Any, gradient: Any, edf: Any, max_edf: Any, tol: float, rho_bound: float
+) -> npt.NDArray[np.bool_]:
+    r"""Return, per outer coordinate, whether the objective is flat beyond this point.
+
+    For rho > 0: edf < 0.1 and gradient <= tol. For rho < 0: max_edf - edf < 0.1 and gradient >= -tol. A flag is
+    evidence that a large \|rho\| is an answer and not a search that ran away.
+
+    Parameters
+    ----------
+    rho, gradient, edf : arrays of shape (q,)
+    max_edf : array of shape (q,) or float
+        Largest effective degrees of freedom a coordinate can have (rank of its penalties).
+    tol : float
+        Gradient tolerance of the certificate.
+    rho_bound : float
+        The fit's bound; the rule itself does not depend on it, but it must be a legal one.
+    """
+    if not real_number(rho_bound, "rho_bound", infinite=True) > 2.0:
+        raise InvalidInput(f"rho_bound is {rho_bound}; it must be above 2 (or inf)")
+    r, g, e = (loose_vector(v, name) for v, name in ((rho, "rho"), (gradient, "gradient"), (edf, "edf")))
+    if not r.shape == g.shape == e.shape:
+        raise InvalidInput(f"rho, gradient and edf have lengths {len(r)}, {len(g)}, {len(e)}; they must agree")
+    top = np.full(r.shape, max_edf, dtype=np.float64) if np.ndim(max_edf) == 0 else loose_vector(max_edf, "max_edf")
+    if top.shape != r.shape:
+        raise InvalidInput(f"max_edf has length {len(top)}, rho {len(r)}; they must agree")
+    vanished = (r > 0) & (e < PLATEAU_EDF) & (g <= tol)
+    saturated = (r < 0) & (top - e < PLATEAU_EDF) & (g >= -tol)
+    flags: npt.NDArray[np.bool_] = vanished | saturated
+    return flags

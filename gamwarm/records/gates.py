@@ -1,0 +1,51 @@
+"""Gates on writing: why a record or artifact is not kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gamwarm.records.artifact import FitArtifact
+from gamwarm.records.block import BlockRecord, RecordKind
+
+__all__ = ["artifact_refusal", "gate_record", "record_refusal"]
+
+_SATURATION_MARGIN = 1.0
+
+
+def record_refusal(record: BlockRecord) -> str | None:
+    """Return why ``record`` is not written, else None; names the coordinate, block or count at fault."""
+    if record.kind is RecordKind.FINAL and not record.converged:
+        return "a final record must be converged; keep it as a checkpoint"
+    reason = record.misfit()
+    if reason is not None:
+        return reason
+    flags = None if record.curvature is None else record.curvature.plateau
+    limit = record.rho_bound - _SATURATION_MARGIN
+    for i, value in enumerate(record.rho):
+        if abs(value) >= limit and not (flags is not None and flags[i]):
+            evidence = "no plateau flags were given" if flags is None else "its plateau flag is False"
+            return (
+                f"rho[{i}] = {value:.6g} is saturated (|rho| >= {limit:g}) and {evidence}: "
+                "a search that ran away is not kept"
+            )
+    return None
+
+
+def gate_record(record: BlockRecord) -> tuple[BlockRecord, str | None]:
+    """Return the record as it may be written, and why it may not (None if it may).
+
+    An inner summary with a non-finite number is dropped and the record kept.
+    """
+    if record.inner is not None and not record.inner.is_finite:
+        record = replace(record, inner=None)
+    return record, record_refusal(record)
+
+
+def artifact_refusal(artifact: FitArtifact) -> str | None:
+    """Return why ``artifact`` is not written, else None."""
+    reason = artifact.misfit()
+    if reason is not None:
+        return reason
+    if sorted(t.identity for t in artifact.terms) != sorted(artifact.descriptor.term_identities):
+        return "its terms are not the terms of its descriptor"
+    return None

@@ -1,0 +1,114 @@
+"""Who made an entry, what it started from, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gamwarm._version import __version__
+from gamwarm.checks import plain_string, real_number, whole_number
+from gamwarm.errors import InvalidInput, InvalidKey
+
+__all__ = ["Cost", "Lineage", "Producer", "Provenance", "StartSource", "check_entry_id"]
+
+
+class StartSource(StrEnum):
+    """Where a start came from."""
+
+    EXACT = "exact"
+    TRANSFER = "transfer"
+    COLD = "cold"
+
+
+class Provenance(StrEnum):
+    """What a term of a start holds of its parent."""
+
+    PROJECTED = "projected"
+    RHO_ONLY = "rho-only"
+    COLD = "cold"
+
+
+def check_entry_id(value: object) -> str:
+    """Return ``value`` if it is an entry id (32 lower-case hex digits), else raise `InvalidKey`."""
+    if not isinstance(value, str) or len(value) != 32 or any(c not in "0123456789abcdef" for c in value):
+        raise InvalidKey(f"{value!r} is not an entry id; expected 32 lower-case hex digits")
+    return value
+
+
+@dataclass(frozen=True)
+class Producer:
+    """The build that wrote an entry."""
+
+    engine: str = ""
+    engine_version: str = ""
+    gamwarm_version: str = __version__
+
+    def __post_init__(self) -> None:
+        for name in ("engine", "engine_version", "gamwarm_version"):
+            plain_string(getattr(self, name), f"producer {name}", empty=True)
+
+    def is_same_build(self, other: Producer | None) -> bool:
+        """Whether both name one engine and version; gamwarm's does not count, an unnamed engine is unknown."""
+        return (
+            other is not None
+            and self.engine != ""
+            and (self.engine, self.engine_version) == (other.engine, other.engine_version)
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a fit took. Seconds are not part of an entry's content.
+
+    Parameters
+    ----------
+    evaluations : int
+        Outer objective values.
+    outer_iterations, inner_iterations : int
+    hessian_formations : int
+        Formations of X'WX over all rows.
+    seconds : float
+        Wall time.
+    """
+
+    evaluations: int = 0
+    outer_iterations: int = 0
+    inner_iterations: int = 0
+    hessian_formations: int = 0
+    seconds: float = field(default=0.0, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("evaluations", "outer_iterations", "inner_iterations", "hessian_formations"):
+            object.__setattr__(self, name, whole_number(getattr(self, name), f"cost {name}"))
+        object.__setattr__(self, "seconds", real_number(self.seconds, "cost seconds", minimum=0.0))
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a kept fit started from.
+
+    Parameters
+    ----------
+    source : {"exact", "transfer", "cold"}
+    entry : str, optional
+        Entry id of the record or artifact it started from.
+    terms : tuple of (str, str)
+        Block name and provenance, for transfers.
+    consumed : bool, optional
+        Whether the engine said that it used the start; None if it did not say.
+    """
+
+    source: StartSource | str
+    entry: str | None = None
+    terms: tuple[tuple[str, str], ...] = ()
+    consumed: bool | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "source", StartSource(self.source))
+            terms = tuple((plain_string(n, "lineage block name"), Provenance(p)) for n, p in self.terms)
+        except ValueError as error:
+            raise InvalidInput(f"lineage: {error}") from None
+        object.__setattr__(self, "terms", terms)
+        if self.entry is not None:
+            check_entry_id(self.entry)

@@ -1,0 +1,105 @@
+"""What an engine hands over, and what it is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gamwarm.checks import items, loose_number, truth, whole_number
+from gamwarm.errors import InvalidType
+from gamwarm.records._content import ContentEquality
+from gamwarm.records.block import InnerMode, normalize_active_sets
+from gamwarm.records.curvature import Curvature, loose_vector
+from gamwarm.records.provenance import Cost
+
+__all__ = ["ConstrainedWarmStart", "FitResult"]
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult(ContentEquality):
+    """The outcome of a fit, or where it stands.
+
+    Parameters
+    ----------
+    rho : array of shape (n_outer,)
+    block_beta : sequence of arrays
+        Reduced coefficients per block.
+    objective : float
+        What the outer search minimises.
+    converged : bool
+        True: `keep` files a final record and an artifact; False: a checkpoint.
+    active_sets, inner, curvature, iteration, cost : optional
+        As in `BlockRecord`.
+    start_used : bool, optional
+        Whether the offered start was consumed; None if the engine does not say.
+    """
+
+    rho: Any
+    block_beta: Sequence[Any]
+    objective: float | None
+    converged: bool
+    active_sets: Any = None
+    inner: InnerMode | None = None
+    curvature: Curvature | None = None
+    iteration: int | None = None
+    cost: Cost | None = None
+    start_used: bool | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rho", loose_vector(self.rho, "result rho"))
+        blocks = items(self.block_beta, "result block_beta")
+        beta = tuple(loose_vector(b, f"result block_beta[{i}]") for i, b in enumerate(blocks))
+        object.__setattr__(self, "block_beta", beta)
+        if self.objective is not None:
+            object.__setattr__(self, "objective", loose_number(self.objective, "result objective"))
+        object.__setattr__(self, "converged", truth(self.converged, "result converged"))
+        object.__setattr__(self, "active_sets", normalize_active_sets(self.active_sets))
+        for name, kind in (("inner", InnerMode), ("curvature", Curvature), ("cost", Cost)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise InvalidType(f"result {name} is {type(value).__name__}; expected {kind.__name__} or None")
+        if self.iteration is not None:
+            object.__setattr__(self, "iteration", whole_number(self.iteration, "result iteration"))
+        if self.start_used is not None:
+            object.__setattr__(self, "start_used", truth(self.start_used, "result start_used"))
+
+
+@dataclass(frozen=True, eq=False)
+class ConstrainedWarmStart(ContentEquality):
+    """Where a fit is offered to begin.
+
+    Parameters
+    ----------
+    rho : array of shape (n_outer,)
+        Replaces the fit's default rho.
+    block_beta : sequence of arrays
+        Reduced coefficients per block.
+    active_sets : sequence of (None or row numbers)
+    cached_inner : InnerMode, optional
+        Budgets intermediate evaluations (`inner_cap`); never replaces one.
+    curvature : Curvature, optional
+        Of the entry the start came from, in this fit's outer coordinates: a metric for the search, never evidence.
+    objective : float, optional
+        Stored objective, to compare with the first evaluation; never replaces it.
+    """
+
+    rho: Any
+    block_beta: Sequence[Any]
+    active_sets: Any = None
+    cached_inner: InnerMode | None = None
+    curvature: Curvature | None = None
+    objective: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rho", loose_vector(self.rho, "start rho"))
+        for name, kind in (("cached_inner", InnerMode), ("curvature", Curvature)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise InvalidType(f"start {name} is {type(value).__name__}; expected {kind.__name__} or None")
+        if self.objective is not None:
+            object.__setattr__(self, "objective", loose_number(self.objective, "start objective"))
+        blocks = items(self.block_beta, "start block_beta")
+        beta = tuple(loose_vector(b, f"start block_beta[{i}]") for i, b in enumerate(blocks))
+        object.__setattr__(self, "block_beta", beta)
+        object.__setattr__(self, "active_sets", normalize_active_sets(self.active_sets))

@@ -1,0 +1,34 @@
+"""Turning what is stored into a start, and a result into what is stored. Pure: no files, no engine."""
+
+from gamwarm.transfer.build import build_warm_start
+from gamwarm.transfer.capture import capture_artifact, capture_record, producer_of
+from gamwarm.transfer.guard import PREDICTED_STEP_LIMIT, beta_gate, false_plateaus, predicted_step
+from gamwarm.transfer.inner_cap import InnerCapState, inner_cap
+from gamwarm.transfer.policy import TransferPolicy
+from gamwarm.transfer.report import BetaOutcome, RhoOutcome, SlotReport, StartReport, TermReport, TransferredStart
+from gamwarm.transfer.restore import restore, restore_refusal
+from gamwarm.transfer.terms import TermContext, term_contexts
+
+__all__ = [
+    "PREDICTED_STEP_LIMIT",
+    "BetaOutcome",
+    "InnerCapState",
+    "RhoOutcome",
+    "SlotReport",
+    "StartReport",
+    "TermContext",
+    "TermReport",
+    "TransferPolicy",
+    "TransferredStart",
+    "beta_gate",
+    "build_warm_start",
+    "capture_artifact",
+    "capture_record",
+    "false_plateaus",
+    "inner_cap",
+    "predicted_step",
+    "producer_of",
+    "restore",
+    "restore_refusal",
+    "term_contexts",
+]

@@ -1,0 +1,294 @@
+"""Turning a parent's artifact into a start: pure, and every outcome with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gamwarm.checks import FloatArray, float_vector
+from gamwarm.errors import DescriptorMismatch, InvalidInput, ParentUnusable
+from gamwarm.identity import FitDescriptor
+from gamwarm.problem import Gauge
+from gamwarm.records import Curvature, FitArtifact, Provenance, TermArtifact
+from gamwarm.transfer.policy import TransferPolicy
+from gamwarm.transfer.project import project, relative_residual
+from gamwarm.transfer.report import BetaOutcome, RhoOutcome, SlotReport, TermReport, TransferredStart
+from gamwarm.transfer.terms import TermContext
+
+__all__ = ["build_warm_start"]
+
+_SKIP_MARGIN = 1.0
+_CLAMP_MARGIN = 2.0
+_THETA_LIMIT = 1e6
+
+# Furthest from plain copying last: a term reports the last of its slots' outcomes in this order.
+_RHO_ORDER = (RhoOutcome.COPIED, RhoOutcome.TIED, RhoOutcome.PLATEAU, RhoOutcome.CLAMPED, RhoOutcome.DEFAULT)
+
+_Beta = tuple[FloatArray, BetaOutcome, str, float | None]
+
+
+def build_warm_start(
+    descriptor: FitDescriptor,
+    terms: Sequence[TermContext],
+    rho_default: Any,
+    parent: FitArtifact,
+    policy: TransferPolicy | None = None,
+    gauge: Gauge | None = None,
+) -> TransferredStart:
+    """Return the start that ``parent`` gives a related fit.
+
+    Parameters
+    ----------
+    descriptor : FitDescriptor
+        The child's strict descriptor.
+    terms : sequence of TermContext
+        The child's terms, one per block, in block order.
+    rho_default : array of shape (n_outer,)
+        Where coordinates that are not carried over start.
+    parent : FitArtifact
+    policy : TransferPolicy, optional
+    gauge : Gauge, optional
+        The child's whole gauge; needed only where it is not block-diagonal.
+
+    Raises
+    ------
+    ParentUnusable
+        Another schema, non-finite numbers, or not converged (``policy.require_converged``).
+    DescriptorMismatch
+        Neither strict nor structural keys agree.
+    """
+    policy = TransferPolicy() if policy is None else policy
+    contexts = tuple(terms)
+    _check_parent(parent, policy)
+    _check_related(descriptor, contexts, parent)
+    if gauge is not None and gauge.n_blocks != len(contexts):
+        raise InvalidInput(f"gauge has {gauge.n_blocks} blocks; the fit has {len(contexts)} terms")
+    if gauge is not None and gauge.reduced_widths != tuple(c.reduced_width for c in contexts):
+        raise InvalidInput(
+            f"gauge has reduced widths {list(gauge.reduced_widths)}; "
+            f"the terms have {[c.reduced_width for c in contexts]}"
+        )
+    matches = _match(contexts, parent.terms)
+    rho = np.array(float_vector(rho_default, "rho_default", finite=False))
+    sources: dict[int, int | None] = {}
+    slot_reports = [_carry_rho(c, m, rho, sources, policy) for c, m in zip(contexts, matches, strict=True)]
+    betas = _carry_betas(contexts, matches, policy, gauge)
+    reports = tuple(_term_report(c, slots, beta) for c, slots, beta in zip(contexts, slot_reports, betas, strict=True))
+    return TransferredStart(
+        rho=rho,
+        block_beta=tuple(beta[0] for beta in betas),
+        curvature=_child_curvature(parent.curvature, sources, len(rho)),
+        provenance=tuple(r.provenance for r in reports),
+        terms=reports,
+    )
+
+
+def _check_parent(parent: FitArtifact, policy: TransferPolicy) -> None:
+    reason = parent.misfit()
+    if reason is not None:
+        raise ParentUnusable(f"the parent cannot be used: {reason}; name another parent, or start cold")
+    if policy.require_converged and not parent.summary.converged:
+        raise ParentUnusable(
+            "the parent did not converge; name another parent, or use TransferPolicy(require_converged=False)"
+        )
+
+
+def _check_related(descriptor: FitDescriptor, terms: Sequence[TermContext], parent: FitArtifact) -> None:
+    if descriptor.key == parent.descriptor.key:
+        return
+    mine = [t.structural_identity for t in terms]
+    if parent.structural_key is not None and all(i is not None for i in mine):
+        own = FitDescriptor(descriptor.family_kind, tuple(i for i in mine if i is not None)).key
+        if own == parent.structural_key:
+            return
+    raise DescriptorMismatch(
+        f"the parent's descriptor {parent.descriptor.key[:12]} ({parent.descriptor.family_kind}, "
+        f"{len(parent.terms)} terms) is not this fit's {descriptor.key[:12]} ({descriptor.family_kind}, {len(terms)} "
+        "terms), nor are their structural keys equal; a parent must have the same family and terms"
+    )
+
+
+def _match(contexts: Sequence[TermContext], terms: Sequence[TermArtifact]) -> list[TermArtifact | None]:
+    strict: dict[str, TermArtifact] = {}
+    structural: dict[str, TermArtifact] = {}
+    for term in terms:
+        strict.setdefault(term.identity, term)
+        if term.structural_identity is not None:
+            structural.setdefault(term.structural_identity, term)
+    return [
+        strict.get(c.identity) or (structural.get(c.structural_identity) if c.structural_identity else None)
+        for c in contexts
+    ]
+
+
+def _carry_rho(
+    context: TermContext,
+    parent: TermArtifact | None,
+    rho: FloatArray,
+    sources: dict[int, int | None],
+    policy: TransferPolicy,
+) -> list[SlotReport]:
+    """Fill ``rho`` in place; ``sources`` maps each filled slot to the parent's outer coordinate, if known."""
+    reports = []
+    reason = ""
+    if parent is None:
+        reason = "no term of the parent matches"
+    elif len(parent.rho_for_term) != len(context.rho_slots):
+        reason = (
+            f"the parent's term has {len(parent.rho_for_term)} smoothing parameters, this one {len(context.rho_slots)}"
+        )
+    for position, slot in enumerate(context.rho_slots):
+        if slot >= len(rho):
+            reports.append(
+                SlotReport(
+                    slot, RhoOutcome.DEFAULT, float("nan"), f"slot {slot} is out of range of {len(rho)} coordinates"
+                )
+            )
+        elif slot in sources:
+            reports.append(SlotReport(slot, RhoOutcome.TIED, float(rho[slot]), "an earlier term filled this tied slot"))
+        elif reason or parent is None:
+            reports.append(SlotReport(slot, RhoOutcome.DEFAULT, float(rho[slot]), reason))
+        else:
+            flagged = parent.plateau is not None and bool(parent.plateau[position])
+            value, outcome, why = _carried_value(float(parent.rho_for_term[position]), flagged, policy.rho_bound)
+            if outcome is not RhoOutcome.DEFAULT:
+                rho[slot] = value
+                sources[slot] = None if parent.rho_slots is None else parent.rho_slots[position]
+            reports.append(SlotReport(slot, outcome, float(rho[slot]), why))
+    return reports
+
+
+def _carried_value(value: float, flagged: bool, bound: float) -> tuple[float, RhoOutcome, str]:
+    if not np.isfinite(value):
+        return value, RhoOutcome.DEFAULT, f"the parent's value is {value}"
+    if flagged:
+        return float(np.clip(value, -bound, bound)), RhoOutcome.PLATEAU, "the parent flags a plateau here"
+    if abs(value) >= bound - _SKIP_MARGIN:
+        return value, RhoOutcome.DEFAULT, f"the parent's {value:.6g} is saturated (|rho| >= {bound - _SKIP_MARGIN:g})"
+    limit = bound - _CLAMP_MARGIN
+    if abs(value) > limit:
+        return (
+            float(np.clip(value, -limit, limit)),
+            RhoOutcome.CLAMPED,
+            f"the parent's {value:.6g} is beyond ±{limit:g}",
+        )
+    return value, RhoOutcome.COPIED, ""
+
+
+def _carry_betas(
+    contexts: Sequence[TermContext],
+    matches: Sequence[TermArtifact | None],
+    policy: TransferPolicy,
+    gauge: Gauge | None,
+) -> list[_Beta]:
+    coupled = gauge is not None and not gauge.is_block_diagonal
+    if gauge is not None and coupled:
+        joint = _joint_betas(contexts, matches, policy, gauge)
+        if joint is not None:
+            return joint
+    return [_slab_beta(c, m, policy, approximate=coupled) for c, m in zip(contexts, matches, strict=True)]
+
+
+def _gap_reason(context: TermContext, parent: TermArtifact, policy: TransferPolicy) -> str:
+    here, there = context.reduced_width, parent.reduced_width
+    if there is None or not abs(here - there) > policy.max_width_gap * there:
+        return ""
+    return f"reduced widths differ by more than {policy.max_width_gap:.0%}: {here} here, {there} in the parent"
+
+
+def _theta_reason(theta: FloatArray) -> str:
+    if not np.isfinite(theta).all():
+        return "the projection is not finite"
+    if theta.size and float(np.abs(theta).max()) > _THETA_LIMIT:
+        return f"a projected coefficient exceeds {_THETA_LIMIT:g}"
+    return ""
+
+
+def _joint_betas(
+    contexts: Sequence[TermContext],
+    matches: Sequence[TermArtifact | None],
+    policy: TransferPolicy,
+    gauge: Gauge,
+) -> list[_Beta] | None:
+    """Project through the full T, or return None if some term cannot take part."""
+    raw_parts = []
+    for context, parent, raw_width in zip(contexts, matches, gauge.raw_widths, strict=True):
+        if parent is None or len(parent.raw_beta) != raw_width or _gap_reason(context, parent, policy):
+            return None
+        raw_parts.append(parent.raw_beta)
+    target = np.concatenate(raw_parts) - gauge.shift
+    theta = project(gauge.lift, target)
+    if _theta_reason(theta):
+        return None
+    residual = relative_residual(gauge.lift, theta, target)
+    return [(part, BetaOutcome.PROJECTED, "", residual) for part in gauge.split_reduced(theta)]
+
+
+def _slab_beta(
+    context: TermContext, parent: TermArtifact | None, policy: TransferPolicy, *, approximate: bool
+) -> _Beta:
+    def cold(reason: str) -> _Beta:
+        return np.zeros(context.reduced_width), BetaOutcome.COLD, reason, None
+
+    if parent is None:
+        return cold("no term of the parent matches")
+    if context.gauge_block is None:
+        return cold("this term has no gauge block")
+    if context.reduced_width == 0:
+        return cold("this term has no coefficients")
+    block = context.gauge_block
+    if len(parent.raw_beta) != block.shape[0]:
+        return cold(f"raw widths disagree: {block.shape[0]} here, {len(parent.raw_beta)} in the parent")
+    reason = _gap_reason(context, parent, policy)
+    if reason:
+        return cold(reason)
+    target = parent.raw_beta if context.gauge_shift is None else parent.raw_beta - context.gauge_shift
+    if not (np.isfinite(block).all() and np.isfinite(target).all()):
+        return cold("the gauge or the parent's coefficients hold a non-finite number")
+    theta = project(block, target)
+    reason = _theta_reason(theta)
+    if reason:
+        return cold(reason)
+    residual = relative_residual(block, theta, target)
+    if approximate:
+        return theta, BetaOutcome.APPROXIMATE, "the gauge couples blocks; only this block's slab was used", residual
+    return theta, BetaOutcome.PROJECTED, "", residual
+
+
+def _term_report(context: TermContext, slots: list[SlotReport], beta: _Beta) -> TermReport:
+    _, outcome, beta_reason, residual = beta
+    worst = max(slots, key=lambda s: _RHO_ORDER.index(s.outcome), default=None)
+    if outcome is not BetaOutcome.COLD:
+        provenance = Provenance.PROJECTED
+    elif any(s.outcome is not RhoOutcome.DEFAULT for s in slots):
+        provenance = Provenance.RHO_ONLY
+    else:
+        provenance = Provenance.COLD
+    return TermReport(
+        identity=context.identity,
+        provenance=provenance,
+        rho=RhoOutcome.DEFAULT if worst is None else worst.outcome,
+        rho_reason="this term has no smoothing parameter" if worst is None else worst.reason,
+        slots=tuple(slots),
+        beta=outcome,
+        beta_reason=beta_reason,
+        residual=residual,
+    )
+
+
+def _child_curvature(parent: Curvature | None, sources: dict[int, int | None], n_outer: int) -> Curvature | None:
+    """Reorder the parent's curvature to the child's outer coordinates; None unless every coordinate has a source."""
+    if parent is None or len(sources) != n_outer:
+        return None
+    order = [sources[slot] for slot in range(n_outer)]
+    columns = np.array([i for i in order if i is not None], dtype=np.intp)
+    if len(columns) != n_outer or len(set(columns.tolist())) != n_outer:
+        return None
+
+    def pick(values: Any) -> Any:
+        return None if values is None else values[columns]
+
+    hessian = None if parent.hessian is None else parent.hessian[np.ix_(columns, columns)]
+    return Curvature(pick(parent.gradient), hessian, pick(parent.edf), pick(parent.plateau))

@@ -1,0 +1,107 @@
+"""From an engine's result to what is kept: an exact record, and an artifact in raw coordinates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gamwarm.identity import FitProblem
+from gamwarm.records import (
+    BlockRecord,
+    FitArtifact,
+    FitResult,
+    GlobalFitSummary,
+    Lineage,
+    Producer,
+    RecordKind,
+    TermArtifact,
+    artifact_refusal,
+)
+
+__all__ = ["capture_artifact", "capture_record", "producer_of"]
+
+
+def producer_of(problem: FitProblem) -> Producer:
+    """Return the build that fits ``problem``."""
+    return Producer(problem.engine, problem.engine_version)
+
+
+def capture_record(problem: FitProblem, key: str, result: FitResult, lineage: Lineage | None = None) -> BlockRecord:
+    """Return the exact record of ``result``: final if it converged, else a checkpoint. Gates look at it later."""
+    return BlockRecord(
+        key=key,
+        n_rows=problem.n_rows,
+        block_names=problem.block_names,
+        block_dims=problem.block_dims,
+        rho=result.rho,
+        block_beta=result.block_beta,
+        active_sets=result.active_sets,
+        inner=result.inner,
+        objective=result.objective,
+        kind=RecordKind.FINAL if result.converged else RecordKind.CHECKPOINT,
+        iteration=result.iteration,
+        curvature=result.curvature,
+        rho_bound=problem.options.rho_bound,
+        producer=producer_of(problem),
+        lineage=lineage,
+        cost=result.cost,
+        components=problem.components,
+    )
+
+
+def capture_artifact(
+    problem: FitProblem, key: str, result: FitResult, lineage: Lineage | None = None
+) -> tuple[FitArtifact | None, str]:
+    """Return the artifact of a converged ``result`` and "", or None and why it was not captured."""
+    reason = _capture_refusal(problem, result)
+    if reason:
+        return None, reason
+    raw = list(result.block_beta) if problem.gauge is None else problem.gauge.lift_blocks(result.block_beta)
+    flags = None if result.curvature is None else result.curvature.plateau
+    terms = []
+    for b, (spec, slots) in enumerate(zip(problem.specs, problem.layout.per_block_slots(), strict=True)):
+        picked = np.array(slots, dtype=np.intp)
+        terms.append(
+            TermArtifact(
+                identity=problem.strict_identities[b],
+                role=spec.role or "generic",
+                basis_meta=spec.basis,
+                raw_beta=raw[b],
+                rho_for_term=result.rho[picked],
+                structural_identity=problem.structural_identities[b],
+                reduced_width=spec.width,
+                plateau=None if flags is None else flags[picked],
+                rho_slots=slots,
+                name=spec.name,
+            )
+        )
+    artifact = FitArtifact(
+        descriptor=problem.descriptor,
+        terms=terms,
+        summary=GlobalFitSummary(float(result.objective or 0.0), result.converged, problem.n_rows),
+        curvature=result.curvature,
+        rho_bound=problem.options.rho_bound,
+        producer=producer_of(problem),
+        lineage=lineage,
+        cost=result.cost,
+        fit_key=key,
+    )
+    refusal = artifact_refusal(artifact)
+    return (artifact, "") if refusal is None else (None, refusal)
+
+
+def _capture_refusal(problem: FitProblem, result: FitResult) -> str:
+    if not result.converged:
+        return "only converged fits become artifacts"
+    if result.objective is None or not np.isfinite(result.objective):
+        return f"its objective is {result.objective}"
+    if len(result.rho) != problem.layout.n_outer:
+        return f"it has {len(result.rho)} rho for {problem.layout.n_outer} outer coordinates"
+    if len(result.block_beta) != len(problem.specs):
+        return f"it has {len(result.block_beta)} coefficient vectors for {len(problem.specs)} blocks"
+    for spec, beta in zip(problem.specs, result.block_beta, strict=True):
+        if len(beta) != spec.width:
+            return f"block {spec.name!r} has {len(beta)} coefficients, its width is {spec.width}"
+        if not np.isfinite(beta).all():
+            return f"block {spec.name!r} has a non-finite coefficient"
+    reason = None if result.curvature is None else result.curvature.misfit(problem.layout.n_outer)
+    return reason or ""

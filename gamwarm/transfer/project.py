@@ -1,0 +1,45 @@
+"""Projection of raw coefficients into a child's reduced coordinates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gamwarm.checks import FloatArray
+
+__all__ = ["project", "relative_residual"]
+
+_RELATIVE_RIDGE = 1e-8
+_LEAST_RIDGE = 1e-12
+
+
+def project(lift: FloatArray, target: FloatArray) -> FloatArray:
+    """Return ``argmin |T theta - target|^2`` by ridge normal equations.
+
+    Parameters
+    ----------
+    lift : array of shape (raw, reduced)
+        T.
+    target : array of shape (raw,)
+        ``beta_raw - a``.
+
+    Notes
+    -----
+    The ridge is ``max(1e-8 * trace(T'T) / reduced, 1e-12)``: enough to survive a rank-deficient T, too little to
+    matter. A zero-width T gives an empty vector; sums that overflow give NaN.
+    """
+    reduced = lift.shape[1]
+    if reduced == 0:
+        return np.zeros(0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gram, moment = lift.T @ lift, lift.T @ target
+    if not (np.isfinite(gram).all() and np.isfinite(moment).all()):
+        return np.full(reduced, np.nan)  # a solver given infinities may answer with innocent zeros
+    ridge = max(_RELATIVE_RIDGE * float(np.trace(gram)) / reduced, _LEAST_RIDGE)
+    gram[np.diag_indices(reduced)] += ridge
+    return np.asarray(np.linalg.solve(gram, moment), dtype=np.float64)
+
+
+def relative_residual(lift: FloatArray, theta: FloatArray, target: FloatArray) -> float:
+    """Return ``|T theta - target| / |target|`` (0 for a zero target)."""
+    norm = float(np.linalg.norm(target))
+    return float(np.linalg.norm(lift @ theta - target)) / norm if norm > 0.0 else 0.0

@@ -1,0 +1,115 @@
+"""What a start holds, term by term, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from gamwarm.records import ConstrainedWarmStart, Provenance, StartSource
+
+__all__ = ["BetaOutcome", "RhoOutcome", "SlotReport", "StartReport", "TermReport", "TransferredStart"]
+
+
+class RhoOutcome(StrEnum):
+    """What became of a parent's smoothing parameter."""
+
+    COPIED = "copied"
+    CLAMPED = "clamped"
+    PLATEAU = "plateau"
+    TIED = "tied"
+    DEFAULT = "default"
+
+
+class BetaOutcome(StrEnum):
+    """What became of a parent's coefficients."""
+
+    PROJECTED = "projected"
+    APPROXIMATE = "approximate"
+    COLD = "cold"
+
+
+@dataclass(frozen=True)
+class SlotReport:
+    """One outer coordinate of one term."""
+
+    slot: int
+    outcome: RhoOutcome
+    value: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TermReport:
+    """One term of a transfer.
+
+    Attributes
+    ----------
+    identity : str
+        Strict identity of the child's term.
+    provenance : {"projected", "rho-only", "cold"}
+    rho, rho_reason
+        The outcome furthest from plain copying among the term's slots, and why.
+    slots : tuple of SlotReport
+    beta, beta_reason
+    residual : float, optional
+        ``|T theta - (beta_raw - a)| / |beta_raw - a|`` of the projection.
+    """
+
+    identity: str
+    provenance: Provenance
+    rho: RhoOutcome
+    rho_reason: str
+    slots: tuple[SlotReport, ...]
+    beta: BetaOutcome
+    beta_reason: str
+    residual: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TransferredStart(ConstrainedWarmStart):
+    """A start built from a parent: active sets and cached inner mode are None."""
+
+    provenance: tuple[Provenance, ...] = ()
+    terms: tuple[TermReport, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class StartReport:
+    """Where a fit begins and why.
+
+    Attributes
+    ----------
+    source : {"exact", "transfer", "cold"}
+    start : ConstrainedWarmStart or None
+        None for cold.
+    key : str or None
+        Exact key; None for an unkeyable fit.
+    parent : str or None
+        Entry id of the artifact a transfer started from.
+    reason : str
+        Why this source and not a better one.
+    terms : tuple of TermReport
+        For transfers.
+    entry : str or None
+        Entry id of the record (exact) or artifact (transfer) it started from.
+    """
+
+    source: StartSource
+    start: ConstrainedWarmStart | None = None
+    key: str | None = None
+    parent: str | None = None
+    reason: str = ""
+    terms: tuple[TermReport, ...] = ()
+    entry: str | None = None
+
+    @property
+    def curvature(self) -> Any:
+        """Curvature that came with the start, in this fit's outer coordinates, or None."""
+        return None if self.start is None else self.start.curvature
+
+    def __str__(self) -> str:
+        what = f"{self.source} start"
+        if self.entry is not None:
+            what += f" from {self.entry[:12]}"
+        return f"{what}: {self.reason}" if self.reason else what

@@ -1,0 +1,25 @@
+"""Restoring an exact record: the fit begins at its own answer."""
+
+from __future__ import annotations
+
+from gamwarm.identity import FitProblem
+from gamwarm.records import BlockRecord, ConstrainedWarmStart
+
+__all__ = ["restore", "restore_refusal"]
+
+
+def restore_refusal(record: BlockRecord, problem: FitProblem, key: str) -> str | None:
+    """Return why ``record`` cannot restart ``problem``, else None."""
+    return record.incompatibility(key, problem.n_rows, problem.block_names, problem.block_dims, problem.layout.n_outer)
+
+
+def restore(record: BlockRecord) -> ConstrainedWarmStart:
+    """Return the start that ``record`` holds. Its rho replaces the default; nothing in it stands for an evaluation."""
+    return ConstrainedWarmStart(
+        rho=record.rho,
+        block_beta=record.block_beta,
+        active_sets=record.active_sets,
+        cached_inner=record.inner,
+        curvature=record.curvature,
+        objective=record.objective,
+    )

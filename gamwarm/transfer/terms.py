@@ -1,0 +1,76 @@
+"""A fit's terms as the transfer sees them: identities, outer slots and gauge slabs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gamwarm.checks import FloatArray, float_vector, items, real_array, whole_number
+from gamwarm.errors import InvalidInput
+from gamwarm.identity import FitProblem, check_descriptor_key
+
+__all__ = ["TermContext", "term_contexts"]
+
+
+@dataclass(frozen=True, eq=False)
+class TermContext:
+    """One term of the fit that is to be started.
+
+    Parameters
+    ----------
+    identity : str
+        Strict term identity.
+    rho_slots : sequence of int
+        Its outer coordinates.
+    reduced_width : int
+    gauge_block : array of shape (raw width, reduced width), optional
+        T_b. None: coefficients cannot be projected and start cold.
+    gauge_shift : array of shape (raw width,), optional
+        a_b; default zeros.
+    structural_identity : str, optional
+    """
+
+    identity: str
+    rho_slots: Sequence[int]
+    reduced_width: int
+    gauge_block: Any = None
+    gauge_shift: Any = None
+    structural_identity: str | None = None
+
+    def __post_init__(self) -> None:
+        check_descriptor_key(self.identity)
+        if self.structural_identity is not None:
+            check_descriptor_key(self.structural_identity)
+        slots = tuple(whole_number(s, "term rho_slots") for s in items(self.rho_slots, "term rho_slots"))
+        object.__setattr__(self, "rho_slots", slots)
+        width = whole_number(self.reduced_width, "term reduced_width")
+        object.__setattr__(self, "reduced_width", width)
+        if self.gauge_block is None:
+            return
+        block = real_array(self.gauge_block, "term gauge_block", "a matrix of real numbers")
+        if block.ndim != 2 or block.shape[1] != width:
+            raise InvalidInput(f"term gauge_block has shape {block.shape}; its reduced width is {width}")
+        object.__setattr__(self, "gauge_block", block)
+        if self.gauge_shift is not None:
+            shift = float_vector(self.gauge_shift, "term gauge_shift", length=block.shape[0], finite=False)
+            object.__setattr__(self, "gauge_shift", shift)
+
+
+def term_contexts(problem: FitProblem) -> tuple[TermContext, ...]:
+    """Return the terms of ``problem``, in block order."""
+    gauge = problem.gauge
+    contexts = []
+    for b, (spec, slots) in enumerate(zip(problem.specs, problem.layout.per_block_slots(), strict=True)):
+        block: FloatArray | None = None
+        shift: FloatArray | None = None
+        if gauge is not None:
+            block, shift = gauge.block(b), gauge.block_shift(b)
+        elif problem.raw_widths[b] == spec.width:
+            block = np.eye(spec.width)
+        contexts.append(
+            TermContext(problem.strict_identities[b], slots, spec.width, block, shift, problem.structural_identities[b])
+        )
+    return tuple(contexts)

@@ -1,0 +1,198 @@
+"""Which parent may start which child, how terms find each other, and what the start says of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gamwarm.errors import DescriptorMismatch, ParentUnusable
+from gamwarm.identity import FitDescriptor
+from gamwarm.records import Curvature, GlobalFitSummary
+from gamwarm.transfer import StartReport, TermContext, TransferPolicy, build_warm_start
+from tests.support.entries import artifact, hex_of, inner, record, term
+
+
+def child(number, slots=(0,), structural=True, strict=None):
+    return TermContext(
+        hex_of(number if strict is None else strict),
+        slots,
+        4,
+        np.eye(4),
+        structural_identity=hex_of(1000 + number) if structural else None,
+    )
+
+
+def build(contexts, parent, rho=(0.0,), family="gaussian", **policy):
+    descriptor = FitDescriptor(family, [c.identity for c in contexts])
+    return build_warm_start(descriptor, contexts, list(rho), parent, TransferPolicy(**policy))
+
+
+def test_the_default_policy_is_the_published_one():
+    assert TransferPolicy() == TransferPolicy(require_converged=True, max_width_gap=0.25, rho_bound=10.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"schema": "gamwarm-artifact-0"}, "schema"),
+        ({"summary": GlobalFitSummary(np.nan, True, 20)}, "objective"),
+        ({"summary": GlobalFitSummary(np.inf, True, 20)}, "objective"),
+        ({"summary": GlobalFitSummary(1.0, False, 20)}, "did not converge"),
+        ({"curvature": Curvature(hessian=[[np.nan]])}, "hessian"),
+    ],
+)
+def test_an_unusable_parent_starts_nothing(changes, said):
+    with pytest.raises(ParentUnusable, match=said):
+        build([child(1)], artifact(**changes))
+
+
+@pytest.mark.parametrize("changes", [{"raw_beta": [0.0, np.nan, 0.0, 0.0]}, {"rho_for_term": [np.nan]}])
+def test_a_parent_with_a_non_finite_payload_starts_nothing(changes):
+    with pytest.raises(ParentUnusable, match="non-finite"):
+        build([child(1)], artifact(term(1, **changes)))
+
+
+def test_a_parent_that_did_not_converge_may_be_allowed():
+    stopped = artifact(summary=GlobalFitSummary(1.0, False, 20))
+
+    assert build([child(1)], stopped, require_converged=False).provenance == ("projected",)
+
+
+def test_strict_keys_are_enough():
+    start = build([child(1, structural=False)], artifact(term(1, structural_identity=None)))
+
+    assert start.provenance == ("projected",)
+
+
+def test_structural_keys_are_enough_where_strict_ones_differ():
+    start = build([child(1, strict=77)], artifact())
+
+    assert start.rho.tolist() == [1.0]
+    assert start.provenance == ("projected",)
+    assert start.terms[0].identity == hex_of(77)
+
+
+@pytest.mark.parametrize(
+    ("contexts", "parent"),
+    [
+        ([child(2)], artifact()),
+        ([child(1, strict=77, structural=False)], artifact()),
+        ([child(1, strict=77)], artifact(term(1, structural_identity=None))),
+        ([child(1), child(2)], artifact()),
+        ([child(1)], artifact(term(1), term(2))),
+        ([child(1, strict=77), child(2, structural=False)], artifact(term(1), term(2))),
+    ],
+)
+def test_fits_of_other_terms_are_refused(contexts, parent):
+    with pytest.raises(DescriptorMismatch, match="same family and terms"):
+        build(contexts, parent)
+
+
+def test_fits_of_another_family_are_refused():
+    with pytest.raises(DescriptorMismatch, match=r"gaussian, 1 terms.*poisson, 1 terms"):
+        build([child(1)], artifact(), family="poisson")
+
+
+def test_a_strict_match_is_preferred_to_a_structural_one():
+    terms = (
+        term(1, structural_identity=hex_of(1002), rho_for_term=[1.0]),
+        term(2, structural_identity=hex_of(1001), rho_for_term=[2.0]),
+    )
+
+    assert build([child(1, [0]), child(2, [1])], artifact(*terms), [0.0, 0.0]).rho.tolist() == [1.0, 2.0]
+
+
+@given(st.permutations(range(4)), st.permutations(range(4)))
+def test_the_order_of_terms_never_changes_what_a_term_gets(parents, children):
+    parent = artifact(*(term(n, raw_beta=np.full(4, float(n)), rho_for_term=[float(n)]) for n in parents))
+    start = build([child(n, [slot]) for slot, n in enumerate(children)], parent, np.full(4, -1.0))
+
+    assert start.rho.tolist() == [float(n) for n in children]
+    for n, beta in zip(children, start.block_beta, strict=True):
+        np.testing.assert_allclose(beta, float(n), rtol=1e-7)
+
+
+def test_provenance_says_how_much_came_over():
+    contexts = [child(1, [0]), child(2, [1]), child(3, [2])]
+    terms = (term(1), term(2, raw_beta=np.ones(5)), term(3, raw_beta=np.ones(5), rho_for_term=[9.5]))
+
+    start = build(contexts, artifact(*terms), np.zeros(3))
+
+    assert start.provenance == ("projected", "rho-only", "cold")
+    assert tuple(t.provenance for t in start.terms) == start.provenance
+
+
+def test_a_transferred_start_has_no_active_sets_and_no_cached_inner():
+    start = build([child(1)], artifact())
+
+    assert start.active_sets is None
+    assert start.cached_inner is None
+    assert start.objective is None
+
+
+def curved(*slots, n=3):
+    rng = np.random.default_rng(1)
+    hessian = rng.normal(size=(n, n))
+    return Curvature(rng.normal(size=n), hessian + hessian.T, np.arange(1.0, n + 1), np.arange(n) == 1)
+
+
+def test_curvature_is_mapped_into_the_childs_coordinates():
+    curvature = curved()
+    parent = artifact(
+        term(1, rho_for_term=[1.0, 2.0], rho_slots=[2, 0]),
+        term(2, rho_for_term=[3.0], rho_slots=[1]),
+        curvature=curvature,
+    )
+
+    start = build([child(2, [2]), child(1, [0, 1])], parent, np.zeros(3))
+
+    order = [2, 0, 1]
+    assert start.rho.tolist() == [1.0, 2.0, 3.0]
+    np.testing.assert_array_equal(start.curvature.gradient, curvature.gradient[order])
+    np.testing.assert_array_equal(start.curvature.hessian, curvature.hessian[np.ix_(order, order)])
+    np.testing.assert_array_equal(start.curvature.edf, curvature.edf[order])
+    np.testing.assert_array_equal(start.curvature.plateau, curvature.plateau[order])
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"curvature": None}, "nothing to map"),
+        ({"terms": {"rho_slots": None}}, "no slots known"),
+        ({"terms": {"rho_for_term": [1.0, 9.5]}}, "a coordinate starts at its default"),
+    ],
+)
+def test_curvature_stays_behind_unless_every_coordinate_has_a_source(changes, why):
+    first = term(1, **{"rho_for_term": [1.0, 2.0], "rho_slots": [0, 1]} | changes.get("terms", {}))
+    parent = artifact(first, curvature=changes.get("curvature", curved(n=2)))
+
+    assert build([child(1, [0, 1])], parent, np.zeros(2)).curvature is None, why
+
+
+def test_curvature_stays_behind_where_the_child_unties_coordinates():
+    parent = artifact(term(1, rho_slots=[0]), term(2, rho_slots=[0]), curvature=Curvature([0.0], [[1.0]]))
+
+    assert build([child(1, [0]), child(2, [1])], parent, np.zeros(2)).curvature is None
+
+
+def test_a_start_report_reads_as_a_sentence():
+    start = build([child(1)], artifact(curvature=None))
+    report = StartReport("transfer", start, "cf", 32 * "a", "1 of 1 terms", start.terms, 32 * "a")
+
+    assert str(report) == "transfer start from aaaaaaaaaaaa: 1 of 1 terms"
+    assert report.curvature is None
+    assert str(StartReport("cold")) == "cold start"
+
+
+def test_an_exact_record_and_a_transfer_share_their_form():
+    from gamwarm.transfer import restore
+
+    exact = restore(record(inner=inner(), active_sets=[[2, 1, 2], []]))
+
+    assert exact.rho.tolist() == [0.5, -1.0]
+    assert [b.tolist() for b in exact.block_beta] == [[1.0, 1.0, 1.0], [0.0, 0.0]]
+    assert exact.active_sets == ((1, 2), None)
+    assert exact.cached_inner == inner()
+    assert exact.objective == 12.5
