@@ -1,0 +1,424 @@
+"""The file and its journal as bytes: load (with recovery), commit, checkpoint, creation. No HDF5 here.
+
+Everything in this module but `create` and `FilePair.reserve_directory` runs under the writer lock. docs/file-format.md
+argues the order of the calls case by case; the short form:
+
+* the ``fdatasync`` of the journal in `FilePair.commit` is the commit point;
+* the file is marked (odd sequence, no HDF5 signature) before its first page changes and unmarked after its last;
+* the header is only ever rewritten while the journal can repair it;
+* the journal is only cut after an ``fdatasync`` of the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+if sys.platform != "win32":
+    import fcntl
+
+from gamwarm.errors import StoreDamaged, StoreNotFound
+from gamwarm.storage import _disk, _journal
+from gamwarm.storage._disk import UNKNOWN_BOOT
+from gamwarm.storage._header import (
+    BODY_OFFSET,
+    HDF5_SIGNATURE,
+    HEADER_BYTES,
+    PAGE,
+    SIGNATURE_OFFSET,
+    USER_BLOCK,
+    Header,
+    TornHeader,
+    parse,
+)
+
+__all__ = ["CHECKPOINT_BYTES", "FilePair", "NotApplied", "create", "journal_path", "leading_bytes", "trusted"]
+
+CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
+PLAIN_READER_PATIENCE: Final = 0.25
+"""Seconds to wait for a plain h5py reader (which holds a shared flock on the file) before applying regardless."""
+
+_log = logging.getLogger("gamwarm")
+
+Pages = Mapping[int, bytes | bytearray | memoryview]
+Mark = tuple[bytes, int, int, int, int]
+
+
+class NotApplied(Exception):
+    """After the commit point not even the mark could be written; the transaction was taken back from the journal."""
+
+
+def journal_path(path: Path) -> Path:
+    return path.with_name(path.name + "-journal")
+
+
+def scratch_path(path: Path) -> Path:
+    """A new file grows under this name until it is whole; the name is fixed, so the next creator overwrites debris."""
+    return path.with_name(path.name + "-new")
+
+
+def leading_bytes(fd: int) -> bytes:
+    return _disk.DISK.pread(fd, BODY_OFFSET, 0)
+
+
+def trusted(header: Header) -> bool:
+    """Whether what was written to the file under this header is in the page cache, or on the media, as a whole."""
+    return not header.applying and header.boot == _disk.boot_identity() != UNKNOWN_BOOT
+
+
+class FilePair:
+    """A file, its journal, and what this process knows about both.
+
+    Attributes
+    ----------
+    main, journal : int
+        Descriptors, -1 when not open.
+    header : Header
+        As of the last `load` or `commit`.
+    journal_end : int
+        Where the next frame goes.
+    syncs : int
+        fsync and fdatasync calls so far.
+    recoveries : int
+        Journals replayed so far.
+    """
+
+    def __init__(self, path: Path, *, flock_main: bool = True) -> None:
+        self.path = path
+        self.journal_path = journal_path(path)
+        self.flock_main = flock_main
+        self.main = self.journal = -1
+        self.header = Header(0, b"", UNKNOWN_BOOT, 0)
+        self.journal_end = 0
+        self.syncs = 0
+        self.recoveries = 0
+        self._mark: Mark | None = None
+        self._named = False
+        self._warned_of_plain_reader = False
+
+    # ------------------------------------------------------------------ opening
+
+    def unchanged(self) -> bool:
+        """Whether file and journal are byte for byte (header, inode, size, mtime) as our last commit left them."""
+        if self._mark is None or self.main < 0:
+            return False
+        try:
+            if self._look() != self._mark:
+                return False
+            if self.journal < 0:
+                return not os.path.lexists(self.journal_path)
+            beside = _disk.DISK.stat(self.journal_path)
+        except OSError:
+            return False
+        ours = _disk.DISK.fstat(self.journal)
+        return (beside.st_dev, beside.st_ino, ours.st_size) == (ours.st_dev, ours.st_ino, self.journal_end)
+
+    def load(self) -> None:
+        """Open both files afresh, and bring the main file to its last committed state if it is not there."""
+        previous, self._mark = self._mark, None
+        self._reopen()
+        size = _disk.DISK.fstat(self.journal).st_size if self.journal >= 0 else 0
+        try:
+            header = parse(leading_bytes(self.main), str(self.path))
+        except TornHeader as torn:
+            self._recover(None, torn.uuid)
+        else:
+            self.header = header
+            if header.applying or (size and not trusted(header)):
+                self._recover(header, header.uuid)
+            elif size and _journal.frames_end_at(self.journal, header.uuid, header.sequence, header.journal_length):
+                # Frames beyond were never acknowledged: their writer died before it marked the file.
+                self.journal_end = header.journal_length
+                self._named = self.journal_end > 0
+                if size > self.journal_end:
+                    _disk.DISK.ftruncate(self.journal, self.journal_end)
+                if previous is None or previous[0] == header.pack():
+                    # Somebody may have edited the file with plain HDF5; the journal must not outlive such an edit,
+                    # for after a power loss it would be replayed over it.
+                    self.checkpoint()
+            else:
+                self._discard_journal(size or header.journal_length)
+        self.remember()
+
+    def _reopen(self) -> None:
+        status = _disk.DISK.stat(self.path)
+        if self.main >= 0:
+            ours = _disk.DISK.fstat(self.main)
+            if (ours.st_dev, ours.st_ino) != (status.st_dev, status.st_ino):
+                self._close_main()
+        if self.main < 0:
+            self.main = _disk.DISK.open(self.path, os.O_RDWR)
+        self._close_journal()
+        with contextlib.suppress(FileNotFoundError):
+            self.journal = _disk.DISK.open(self.journal_path, os.O_RDWR)
+
+    def _recover(self, header: Header | None, uuid: bytes) -> None:
+        replay = _journal.scan(self.journal, uuid) if self.journal >= 0 else None
+        if replay is None or (header is not None and not replay.follows(header.sequence)):
+            if header is not None and not header.applying:
+                # A whole state, and a journal that does not lead on from it (of another file, or of a later history
+                # than this restored copy): replaying would destroy the file.
+                self._discard_journal(1)
+                return
+            raise cut_short(self.path)
+        self.header = Header(replay.last, uuid, _disk.boot_identity(), replay.length)
+        self._apply(replay.pages, replay.size)
+        self.journal_end = replay.length
+        self.checkpoint()
+        self.recoveries += 1
+
+    def _discard_journal(self, stood_for: int) -> None:
+        """Go on without the journal; if it stood for bytes that may not be on the media yet, sync those first."""
+        self.journal_end = 0
+        if stood_for:
+            self._sync(self.main)
+            if self.journal >= 0:
+                _disk.DISK.ftruncate(self.journal, 0)
+
+    # ------------------------------------------------------------------ committing
+
+    def commit(self, pages: Pages, size: int) -> None:
+        """Make one transaction durable, then apply it.
+
+        Raises
+        ------
+        OSError
+            Before the commit point: both files are as before. `NotApplied` wraps the cause where it struck just after.
+
+        Notes
+        -----
+        An `OSError` while the pages are applied is swallowed: the transaction is committed, `unchanged` turns false and
+        the next `load` replays it.
+        """
+        before, end_before = self.header, self.journal_end
+        sequence = before.sequence + 2
+        old_size = _disk.DISK.fstat(self.main).st_size
+        self._mark = None
+        try:
+            self._create_journal()
+            if size > old_size:
+                # A full disk must strike before the commit point.
+                _disk.DISK.fallocate(self.main, old_size, size - old_size)
+            frame = _journal.build_frame(sequence, size, before.uuid, pages)
+            _disk.DISK.pwrite(self.journal, frame, self.journal_end)
+            self._sync(self.journal)
+        except BaseException:
+            self._take_back(old_size)
+            raise
+        self.journal_end += len(frame)
+        self.header = Header(sequence, before.uuid, _disk.boot_identity(), self.journal_end)
+        try:
+            with self._plain_readers_away():
+                self._apply(pages, size)
+            self.remember()
+        except OSError as exc:
+            if not self._marked(before):
+                self.header, self.journal_end = before, end_before
+                self._take_back(old_size)
+                raise NotApplied from exc
+            _log.warning(
+                "%s: committed to the journal, but the file could not be updated (%s); the next transaction, or the "
+                "next reader that may write, will finish it",
+                self.path,
+                exc,
+            )
+
+    def _take_back(self, old_size: int) -> None:
+        """Undo an append. What fails here the next `load` makes good: it cuts the journal to the header's length."""
+        with contextlib.suppress(OSError):
+            if self.journal >= 0:
+                _disk.DISK.ftruncate(self.journal, self.journal_end)
+        with contextlib.suppress(OSError):
+            if _disk.DISK.fstat(self.main).st_size != old_size:
+                _disk.DISK.ftruncate(self.main, old_size)
+
+    def _marked(self, before: Header) -> bool:
+        """Whether the file shows that it is behind the journal; if not, mark it (unmarked, it would be trusted)."""
+        try:
+            if parse(leading_bytes(self.main), str(self.path)) != before:
+                return True
+        except (TornHeader, OSError):
+            pass
+        try:
+            self._put_header(self.header, applying=True)
+        except OSError:
+            return False
+        return True
+
+    def _apply(self, pages: Pages, size: int) -> None:
+        """Bring the main file to `self.header`. Idempotent: every call may be repeated from the start."""
+        disk, main = _disk.DISK, self.main
+        self._put_header(self.header, applying=True)
+        disk.pwrite(main, bytes(len(HDF5_SIGNATURE)), SIGNATURE_OFFSET)
+        for first, count in _journal.window([number for number in pages if number]):
+            run = b"".join([pages[number] for number in range(first, first + count)])
+            disk.pwrite(main, memoryview(run)[: max(0, size - first * PAGE)], first * PAGE)
+        if disk.fstat(main).st_size != size:
+            disk.ftruncate(main, size)
+        if 0 in pages:
+            disk.pwrite(main, memoryview(pages[0])[BODY_OFFSET : min(PAGE, size)], BODY_OFFSET)
+        disk.pwrite(main, HDF5_SIGNATURE, SIGNATURE_OFFSET)
+        self._put_header(self.header)
+
+    def _put_header(self, header: Header, *, applying: bool = False) -> None:
+        if applying:
+            header = Header(header.sequence - 1, header.uuid, header.boot, header.journal_length)
+        _disk.DISK.pwrite(self.main, header.pack(), 0)
+
+    def _create_journal(self) -> None:
+        if self.journal < 0:
+            self.journal = _disk.DISK.open(self.journal_path, os.O_RDWR | os.O_CREAT, self._permissions())
+            self.journal_end = 0
+        if self.journal_end == 0 and not self._named:
+            self.sync_directory()
+            self._named = True
+
+    def _permissions(self) -> int:
+        return _disk.DISK.fstat(self.main).st_mode & 0o666 | 0o600
+
+    @contextlib.contextmanager
+    def _plain_readers_away(self) -> Iterator[None]:
+        """Hold an exclusive flock on the file while it changes, so that a plain h5py open fails loudly; best effort."""
+        held = False
+        if self.flock_main:
+            deadline = time.monotonic() + (0.0 if self._warned_of_plain_reader else PLAIN_READER_PATIENCE)
+            while not held:
+                try:
+                    fcntl.flock(self.main, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    held, self._warned_of_plain_reader = True, False
+                except OSError as exc:
+                    if exc.errno not in {errno.EAGAIN, errno.EACCES}:
+                        break
+                    if time.monotonic() >= deadline:
+                        if not self._warned_of_plain_reader:
+                            _log.warning(
+                                "%s: open in another program through plain HDF5; what that program reads "
+                                "while gamwarm writes may be torn",
+                                self.path,
+                            )
+                            self._warned_of_plain_reader = True
+                        break
+                    time.sleep(0.002)
+        try:
+            yield
+        finally:
+            if held:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(self.main, fcntl.LOCK_UN)
+
+    # ------------------------------------------------------------------ checkpoint and closing
+
+    def checkpoint(self) -> None:
+        """Make the main file durable on its own and cut the journal."""
+        if self.journal < 0 or self.journal_end == 0:
+            return
+        mark, self._mark = self._mark, None
+        try:
+            self._sync(self.main)
+        except OSError:
+            # After a failed sync the kernel may call the lost pages clean, and the next sync would succeed without
+            # them. The mark makes whoever comes next write them again from the journal.
+            with contextlib.suppress(OSError):
+                self._put_header(self.header, applying=True)
+            raise
+        # The header keeps the old journal length. Rewriting it would be the one write that no journal could repair.
+        _disk.DISK.ftruncate(self.journal, 0)
+        self.journal_end = 0
+        self._mark = mark
+
+    def remove_journal(self) -> None:
+        """Checkpoint, then leave nothing beside the file."""
+        self.checkpoint()
+        if self.journal >= 0:
+            _disk.DISK.unlink(self.journal_path)
+            self._close_journal()
+
+    def sync_directory(self) -> None:
+        self.syncs += 1
+        _disk.DISK.fsync_dir(self.path.parent)
+
+    def close(self) -> None:
+        """Close the descriptors; touches nothing else."""
+        self._mark = None
+        self._close_journal()
+        self._close_main()
+
+    def _close_main(self) -> None:
+        if self.main >= 0:
+            with contextlib.suppress(OSError):
+                _disk.DISK.close(self.main)
+            self.main = -1
+
+    def _close_journal(self) -> None:
+        if self.journal >= 0:
+            with contextlib.suppress(OSError):
+                _disk.DISK.close(self.journal)
+            self.journal = -1
+        self.journal_end, self._named = 0, False
+
+    def _sync(self, fd: int) -> None:
+        self.syncs += 1
+        _disk.DISK.fdatasync(fd)
+
+    def remember(self) -> None:
+        self._mark = self._look()
+
+    def _look(self) -> Mark:
+        status = _disk.DISK.stat(self.path)
+        block = _disk.DISK.pread(self.main, HEADER_BYTES, 0)
+        return block, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def create(path: Path, pages: Pages, size: int, uuid: bytes) -> int:
+    """Put a new file in the place of a missing or empty one, whole or not at all; return the number of syncs.
+
+    Under the writer lock. The file is written beside its place and renamed, so that no state of a half-made file needs
+    a recovery rule of its own.
+    """
+    disk, scratch = _disk.DISK, scratch_path(path)
+    mode = 0o666
+    with contextlib.suppress(FileNotFoundError):
+        status = disk.stat(path)
+        if status.st_size:
+            return 0
+        mode = status.st_mode & 0o777
+    with contextlib.suppress(FileNotFoundError):
+        # A journal whose file was removed must not meet the new one.
+        disk.unlink(journal_path(path))
+    fd = disk.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        image = bytearray(size)
+        for number, page in pages.items():
+            start = number * PAGE
+            image[start : start + PAGE] = page[: max(0, min(PAGE, size - start))]
+        image[:USER_BLOCK] = Header(2, uuid, _disk.boot_identity(), 0).pack().ljust(USER_BLOCK, b"\0")
+        disk.pwrite(fd, image, 0)
+        disk.fdatasync(fd)
+        disk.rename(scratch, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            disk.unlink(scratch)
+        raise
+    finally:
+        disk.close(fd)
+    disk.fsync_dir(path.parent)
+    return 2
+
+
+def cut_short(path: Path) -> StoreDamaged:
+    return StoreDamaged(
+        f"{path}: a write was cut short, and {journal_path(path).name} that could finish it is missing, damaged or of "
+        "another file. Put that journal back beside the file, or restore a copy.",
+        path=str(path),
+    )
+
+
+def missing(path: Path) -> StoreNotFound:
+    return StoreNotFound(f"{path}: no such file. Check the path; mode='a' creates a missing file.", path=str(path))

@@ -1,0 +1,135 @@
+"""The 64-byte header in the HDF5 user block (all numbers little-endian; see docs/file-format.md).
+
+HDF5 never touches the first `USER_BLOCK` bytes. The header says which transaction the file holds, whether one is being
+applied right now, and which machine boot wrote it. It lies in one sector and carries its own CRC, so a reader can tell
+a torn header from an old one.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+from gamwarm.errors import NewerFormat, NotAStore
+
+__all__ = ["FORMAT_VERSION", "HDF5_SIGNATURE", "HEADER_BYTES", "PAGE", "USER_BLOCK", "Header", "TornHeader", "parse"]
+
+MAGIC: Final = b"GAMWARM\n"
+FORMAT_VERSION: Final = 1
+PAGE: Final = 4096
+
+_MAGIC_AND_VERSION: Final = struct.Struct("<8sH")
+# magic, format version, header bytes, sequence, uuid, boot identity, journal length, page bytes, reserved
+_BODY: Final = struct.Struct("<8sHHQ16s8sQII")
+_CRC: Final = struct.Struct("<I")
+CRC_OFFSET: Final = _BODY.size
+HEADER_BYTES: Final = CRC_OFFSET + _CRC.size
+UUID_OFFSET: Final = struct.calcsize("<8sHHQ")
+UUID_BYTES: Final = 16
+
+USER_BLOCK: Final = 512
+HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+SIGNATURE_OFFSET: Final = USER_BLOCK
+BODY_OFFSET: Final = SIGNATURE_OFFSET + len(HDF5_SIGNATURE)
+"""Where the bytes of page 0 begin that are neither header nor signature."""
+
+assert HEADER_BYTES == 64
+assert HEADER_BYTES <= USER_BLOCK < PAGE
+
+
+class TornHeader(Exception):
+    """The header carries our magic but its CRC is wrong: a write was cut in the middle of it.
+
+    ``uuid`` is what stands where the uuid should be. Two headers of one file agree on it, so a cut between them
+    leaves it.
+    """
+
+    def __init__(self, uuid: bytes) -> None:
+        super().__init__("torn header")
+        self.uuid = uuid
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header says.
+
+    Attributes
+    ----------
+    sequence : int
+        Twice the number of committed transactions; odd while the next one is being applied to the file.
+    uuid : bytes
+        Given at creation; ties a journal to its file.
+    boot : bytes
+        Identity of the machine boot under which the file was last written.
+    journal_length : int
+        Bytes of the journal whose frames are applied to the file, though perhaps not yet on the media.
+    """
+
+    sequence: int
+    uuid: bytes
+    boot: bytes
+    journal_length: int
+
+    @property
+    def applying(self) -> bool:
+        return self.sequence % 2 == 1
+
+    @property
+    def generation(self) -> int:
+        return self.sequence // 2
+
+    def pack(self) -> bytes:
+        body = _BODY.pack(
+            MAGIC, FORMAT_VERSION, HEADER_BYTES, self.sequence, self.uuid, self.boot, self.journal_length, PAGE, 0
+        )
+        return body + _CRC.pack(checksum(body))
+
+
+def checksum(body: bytes) -> int:
+    return zlib.crc32(body)
+
+
+def parse(block: bytes, name: str) -> Header:
+    """Read a header.
+
+    Parameters
+    ----------
+    block : bytes
+        The first bytes of the file, at least `HEADER_BYTES` where the file has them.
+    name : str
+        Path, for messages.
+
+    Raises
+    ------
+    NotAStore, NewerFormat
+        The bytes are not ours to read.
+    TornHeader
+        Our magic with a wrong CRC.
+    """
+    if len(block) < _MAGIC_AND_VERSION.size or not block.startswith(MAGIC):
+        raise NotAStore(
+            f"{name}: not a gamwarm file ({_describe(block)}). It was not changed; choose another path.", path=name
+        )
+    version = _MAGIC_AND_VERSION.unpack_from(block)[1]
+    if version > FORMAT_VERSION:
+        # Magic, version and the place of the CRC are the same in every version, but not what the CRC covers.
+        raise NewerFormat(
+            f"{name}: file format {version}, this gamwarm reads up to {FORMAT_VERSION}. It was not changed; "
+            "upgrade gamwarm to open it.",
+            path=name,
+            format_version=version,
+        )
+    if len(block) < HEADER_BYTES or _CRC.unpack_from(block, CRC_OFFSET)[0] != checksum(block[:CRC_OFFSET]):
+        raise TornHeader(block[UUID_OFFSET : UUID_OFFSET + UUID_BYTES])
+    _, _, _, sequence, uuid, boot, journal_length, _, _ = _BODY.unpack_from(block)
+    return Header(sequence, uuid, boot, journal_length)
+
+
+def _describe(block: bytes) -> str:
+    if block.startswith(HDF5_SIGNATURE):
+        return "HDF5 written by another program"
+    if block[SIGNATURE_OFFSET:BODY_OFFSET] == HDF5_SIGNATURE:
+        return "HDF5 with another program's user block"
+    return "not HDF5"

@@ -1,0 +1,139 @@
+"""The redo journal ``<name>-journal``: committed transactions as page images, until the file itself holds them durably.
+
+A frame is one transaction: head, table of page numbers, pages; it starts on a page boundary, so appending one never
+rewrites a sector that holds an acknowledged one. A frame counts only if its digest is right and its sequence number
+follows the frame before, so what an interrupted truncation or a shorter rewrite left behind is never taken for one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from blake3 import blake3
+
+from gamwarm.storage import _disk
+from gamwarm.storage._header import PAGE, UUID_BYTES
+
+__all__ = ["Replay", "build_frame", "frames_end_at", "scan", "window"]
+
+MAGIC: Final = b"GWJRNL1\n"
+DIGEST_BYTES: Final = 32
+# magic, sequence (even), size of the file after this transaction, uuid, number of pages, page bytes
+_FIELDS: Final = struct.Struct(f"<8sQQ{UUID_BYTES}sII")
+HEAD_BYTES: Final = _FIELDS.size + DIGEST_BYTES
+_NUMBER_BYTES: Final = struct.calcsize("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """All whole frames of a journal, folded into one: the newest image of each page."""
+
+    first: int
+    last: int
+    size: int
+    pages: dict[int, memoryview]
+    length: int
+    """Bytes of the journal that the frames take."""
+
+    def follows(self, sequence: int) -> bool:
+        """Whether a file at `sequence` is where these frames lead on from.
+
+        Frames hold whole pages, so any state from just before the first frame to the last one will do. Any other
+        state is of another history (a restored backup, say), which the frames would destroy.
+        """
+        applying = sequence % 2
+        return self.first - 2 + 2 * applying <= sequence + applying <= self.last
+
+
+def build_frame(sequence: int, size: int, uuid: bytes, pages: Mapping[int, bytes | bytearray | memoryview]) -> bytes:
+    """One transaction as journal bytes, padded to a whole number of pages."""
+    numbers = sorted(pages)
+    fields = _FIELDS.pack(MAGIC, sequence, size, uuid, len(numbers), PAGE)
+    body = b"".join([struct.pack(f"<{len(numbers)}Q", *numbers), *(pages[number] for number in numbers)])
+    frame = b"".join([fields, _digest(fields, body), body])
+    return frame.ljust(_padded(len(frame)), b"\0")
+
+
+def scan(fd: int, uuid: bytes) -> Replay | None:
+    """Read the journal from its start and fold the frames of `uuid` up to the first that is not whole; None if none."""
+    first = last = offset = size = 0
+    pages: dict[int, memoryview] = {}
+    end = _disk.DISK.fstat(fd).st_size
+    while True:
+        head = _head(fd, offset, end, uuid)
+        if head is None or (last and head.sequence != last + 2):
+            break
+        body = _disk.DISK.pread(fd, head.body_bytes, offset + HEAD_BYTES)
+        if len(body) != head.body_bytes or _digest(head.fields, body) != head.digest:
+            break
+        view = memoryview(body)
+        start = head.count * _NUMBER_BYTES
+        for index, number in enumerate(struct.unpack_from(f"<{head.count}Q", body)):
+            pages[number] = view[start + index * PAGE : start + (index + 1) * PAGE]
+        first, last, size = first or head.sequence, head.sequence, head.size
+        offset += _padded(HEAD_BYTES + head.body_bytes)
+    if not last:
+        return None
+    beyond = [number for number in pages if number * PAGE >= size]
+    for number in beyond:
+        del pages[number]
+    return Replay(first, last, size, pages, offset)
+
+
+def frames_end_at(fd: int, uuid: bytes, sequence: int, length: int) -> bool:
+    """Whether the first `length` bytes are frames of `uuid` whose last has this `sequence` (heads only, no digests)."""
+    offset, last = 0, 0
+    end = _disk.DISK.fstat(fd).st_size
+    while offset < length:
+        head = _head(fd, offset, end, uuid)
+        if head is None or (last and head.sequence != last + 2):
+            return False
+        last = head.sequence
+        offset += _padded(HEAD_BYTES + head.body_bytes)
+    return offset == length and (length == 0 or last == sequence)
+
+
+def window(pages: Sequence[int]) -> list[tuple[int, int]]:
+    """Runs of neighbouring page numbers as (first, count), for as few writes as possible."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted(pages):
+        if runs and sum(runs[-1]) == number:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((number, 1))
+    return runs
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    fields: bytes
+    digest: bytes
+    sequence: int
+    size: int
+    count: int
+    body_bytes: int
+
+
+def _head(fd: int, offset: int, end: int, uuid: bytes) -> _Head | None:
+    raw = _disk.DISK.pread(fd, HEAD_BYTES, offset)
+    if len(raw) < HEAD_BYTES:
+        return None
+    fields, digest = raw[: _FIELDS.size], raw[_FIELDS.size :]
+    magic, sequence, size, of, count, page = _FIELDS.unpack(fields)
+    body_bytes = count * (_NUMBER_BYTES + PAGE)
+    if magic != MAGIC or of != uuid or page != PAGE or sequence % 2 or sequence == 0:
+        return None
+    if offset + HEAD_BYTES + body_bytes > end:
+        return None
+    return _Head(fields, digest, sequence, size, count, body_bytes)
+
+
+def _digest(fields: bytes, body: bytes) -> bytes:
+    return blake3(fields).update(body).digest()
+
+
+def _padded(count: int) -> int:
+    return -(-count // PAGE) * PAGE

@@ -1,0 +1,205 @@
+"""Read handles, one per state of the file, and the look at the header that tells states apart. Takes no lock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import h5py
+
+from gamwarm.storage import _disk, _journal
+from gamwarm.storage._files import cut_short, journal_path, leading_bytes, trusted
+from gamwarm.storage._header import (
+    BODY_OFFSET,
+    HDF5_SIGNATURE,
+    HEADER_BYTES,
+    PAGE,
+    SIGNATURE_OFFSET,
+    Header,
+    TornHeader,
+    parse,
+)
+from gamwarm.storage._overlay import Overlay
+
+__all__ = ["Reader", "Snapshot", "Unsettled", "close_quietly"]
+
+READ_CACHE_BYTES: Final = 32 * 1024 * 1024
+READ_CACHE_LIMIT: Final = 2 * READ_CACHE_BYTES
+
+
+class Unsettled(Exception):
+    """No handle on the file can be trusted now.
+
+    ``moved`` tells that it changed while it was read; otherwise the file stands half-applied, by a writer at work or
+    one that died.
+    """
+
+    def __init__(self, *, moved: bool = False) -> None:
+        super().__init__("moved" if moved else "half-applied")
+        self.moved = moved
+
+
+class Snapshot(NamedTuple):
+    """Everything that changes when the file does."""
+
+    block: bytes
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+class Reader:
+    """Read handles on one path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._name = os.fspath(path)
+        self._fd = -1
+        self._identity = (-1, -1)
+        self._at: Snapshot | None = None
+        self._h5: h5py.File | None = None
+        self._overlay: Overlay | None = None
+
+    def look(self) -> Snapshot:
+        """Header and file status now, following the path if the file was replaced."""
+        status = _disk.DISK.stat(self._name)
+        if (status.st_dev, status.st_ino) != self._identity:
+            self.close()
+            self._fd = _disk.DISK.open(self.path, os.O_RDONLY)
+            status = _disk.DISK.fstat(self._fd)
+            self._identity = (status.st_dev, status.st_ino)
+        block = os.pread(self._fd, HEADER_BYTES, 0)
+        return Snapshot(block, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def header(self, snapshot: Snapshot) -> Header:
+        """The header, or why there is none (`NotAStore`, `NewerFormat`, `TornHeader`)."""
+        try:
+            return parse(snapshot.block, str(self.path))
+        except TornHeader:
+            raise
+        except Exception:
+            # Say what the file is instead; that takes more than the header.
+            return parse(leading_bytes(self._fd), str(self.path))
+
+    def glance(self) -> bytes | None:
+        """The header's bytes by one read; None if the file was removed or replaced under its name."""
+        try:
+            return os.pread(self._fd, HEADER_BYTES, 0) if os.fstat(self._fd).st_nlink else None
+        except OSError:
+            return None  # another thread is following a replaced file just now
+
+    def handle(self, snapshot: Snapshot) -> h5py.File:
+        """A handle on the file as it stands.
+
+        Raises
+        ------
+        Unsettled
+            The file alone does not hold the last committed state (or not yet).
+        """
+        if self._h5 is not None and self._at == snapshot:
+            return self._h5
+        self.drop()
+        try:
+            header = self.header(snapshot)
+        except TornHeader as torn:
+            raise Unsettled() from torn
+        if header.applying or not (trusted(header) or self._journal_is_empty()):
+            raise Unsettled()
+        return self._keep(snapshot, Overlay(self._fd, snapshot.size))
+
+    def handle_over_journal(self, snapshot: Snapshot) -> h5py.File:
+        """A handle on the committed state that a writer has not (or not yet) brought into the file.
+
+        The journal's pages lie over the file in memory. They hold every page that the writer may be changing, so this
+        is sound beside a live writer too, as long as the header stays as it was.
+        """
+        if self._h5 is not None and self._at == snapshot:
+            return self._h5
+        self.drop()
+        header: Header | None = None
+        try:
+            header = self.header(snapshot)
+            uuid = header.uuid
+        except TornHeader as torn:
+            uuid = torn.uuid
+        replay = self._scan(uuid)
+        if replay is None or (header is not None and not replay.follows(header.sequence)):
+            if header is not None and not header.applying:
+                return self._keep(snapshot, Overlay(self._fd, snapshot.size))
+            raise cut_short(self.path)
+        pages: dict[int, bytes | memoryview] = dict(replay.pages)
+        first = bytearray(pages[0] if 0 in pages else _disk.DISK.pread(self._fd, PAGE, 0).ljust(PAGE, b"\0"))
+        first[SIGNATURE_OFFSET:BODY_OFFSET] = HDF5_SIGNATURE
+        pages[0] = bytes(first)
+        return self._keep(snapshot, Overlay(self._fd, min(snapshot.size, replay.size), pages, replay.size))
+
+    def _scan(self, uuid: bytes) -> _journal.Replay | None:
+        try:
+            fd = _disk.DISK.open(journal_path(self.path), os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            return _journal.scan(fd, uuid)
+        finally:
+            _disk.DISK.close(fd)
+
+    def _journal_is_empty(self) -> bool:
+        try:
+            return _disk.DISK.stat(journal_path(self.path)).st_size == 0
+        except FileNotFoundError:
+            return True
+
+    def _keep(self, snapshot: Snapshot, overlay: Overlay) -> h5py.File:
+        overlay.dead = True
+        self._overlay = overlay
+        self._h5 = _open(overlay)
+        self._at = snapshot
+        return self._h5
+
+    @property
+    def latched(self) -> BaseException | None:
+        """The first error of the disk under the handle."""
+        return self._overlay.error if self._overlay is not None else None
+
+    def drop(self) -> None:
+        """Close the handle: what it has cached is of another state."""
+        h5 = self._h5
+        self._h5 = self._at = self._overlay = None
+        if h5 is not None:
+            close_quietly(h5)
+
+    def close(self) -> None:
+        self.drop()
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                _disk.DISK.close(self._fd)
+        self._fd, self._identity = -1, (-1, -1)
+
+
+def close_quietly(h5: h5py.File) -> None:
+    """Close a handle that must not fail; what it could not write does not matter (its overlay is dead)."""
+    with contextlib.suppress(Exception):
+        h5.close()
+
+
+@lru_cache(maxsize=1)
+def _access() -> Any:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    cache = access.get_mdc_config()
+    cache.set_initial_size = True
+    cache.initial_size = cache.min_size = READ_CACHE_BYTES
+    cache.max_size = READ_CACHE_LIMIT
+    access.set_mdc_config(cache)
+    return access
+
+
+def _open(overlay: Overlay) -> h5py.File:
+    # Not HDF5's native driver: it gives a second open of one inode in one process the first one's cache, however old,
+    # and refuses a user's plain h5py.File of the same file beside ours. It would save a quarter of a cold look-up.
+    access = _access().copy()
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, overlay)
+    return h5py.File(h5py.h5f.open(repr(overlay).encode(), h5py.h5f.ACC_RDONLY, fapl=access))

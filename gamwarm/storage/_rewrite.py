@@ -1,0 +1,139 @@
+"""Put a file written anew in the place of the old one, whole or not at all (docs/file-format.md, "Rewriting")."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import h5py
+
+from gamwarm.storage import _disk
+from gamwarm.storage._files import FilePair, scratch_path
+from gamwarm.storage._header import USER_BLOCK, Header
+from gamwarm.storage._reader import close_quietly
+
+__all__ = ["rewrite"]
+
+T = TypeVar("T")
+LIBVER = ("v108", "v108")
+
+
+class _Through:
+    """The file-like object under h5py's ``fileobj`` driver that writes straight to a descriptor.
+
+    As in `_overlay`, no callback that writes ever raises: the first error is kept for the owner to look at.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.size = 0
+        self.error: BaseException | None = None
+        self._position = 0
+
+    def __repr__(self) -> str:
+        return f"gamwarm-rewrite-{id(self):x}"
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = self.size if whence == os.SEEK_END else self._position if whence == os.SEEK_CUR else 0
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:
+        count = len(buffer)
+        try:
+            buffer[:] = _disk.DISK.pread(self.fd, count, self._position).ljust(count, b"\0")
+        except BaseException as exc:
+            buffer[:] = bytes(count)
+            self._latch(exc)
+        self._position += count
+        return count
+
+    def read(self, count: int) -> bytes:
+        """h5py takes for a file what has this method."""
+        buffer = bytearray(count)
+        self.readinto(memoryview(buffer))
+        return bytes(buffer)
+
+    def write(self, data: memoryview) -> int:
+        if self.error is None:
+            try:
+                _disk.DISK.pwrite(self.fd, bytes(data), self._position)
+            except BaseException as exc:
+                self._latch(exc)
+        self._position += len(data)
+        self.size = max(self.size, self._position)
+        return len(data)
+
+    def truncate(self, size: int) -> int:
+        if self.error is None:
+            try:
+                _disk.DISK.ftruncate(self.fd, size)
+            except BaseException as exc:
+                self._latch(exc)
+        self.size = size
+        return size
+
+    def flush(self) -> None:
+        """Nothing counts before the rename."""
+
+    def _latch(self, exc: BaseException) -> None:
+        if self.error is None:
+            self.error = exc
+
+
+def rewrite(pair: FilePair, fill: Callable[[h5py.File], T]) -> T:
+    """Let ``fill`` write a new file, and rename it over the one of ``pair``. Under the writer lock, after its `load`.
+
+    The uuid stays, the generation is one more. An exception, ``fill``'s included, leaves the file as it was.
+
+    Notes
+    -----
+    The journal is emptied and removed before the rename. Should a power loss bring it back beside the new file, its
+    last frame is older than the new header, so it does not lead on from it and is discarded.
+    """
+    disk, scratch = _disk.DISK, scratch_path(pair.path)
+    status = disk.fstat(pair.main)
+    fd = disk.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC, status.st_mode & 0o777)
+    try:
+        with contextlib.suppress(OSError):
+            os.fchmod(fd, status.st_mode & 0o777)
+            os.fchown(fd, -1, status.st_gid)
+        result = _write(fd, fill)
+        header = Header(pair.header.sequence + 2, pair.header.uuid, _disk.boot_identity(), 0)
+        disk.pwrite(fd, header.pack().ljust(USER_BLOCK, b"\0"), 0)
+        disk.fdatasync(fd)
+        pair.remove_journal()
+        disk.rename(scratch, pair.path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            disk.unlink(scratch)
+        raise
+    finally:
+        disk.close(fd)
+        pair.close()
+    pair.sync_directory()
+    return result
+
+
+def _write(fd: int, fill: Callable[[h5py.File], T]) -> T:
+    through = _Through(fd)
+    h5 = h5py.File(through, "w", driver="fileobj", libver=LIBVER, userblock_size=USER_BLOCK)
+    try:
+        result = fill(h5)
+        h5.close()
+    except BaseException as exc:
+        if through.error is None:
+            through.error = exc
+        raise through.error from None
+    finally:
+        close_quietly(h5)
+    if through.error is not None:
+        raise through.error
+    if _disk.DISK.fstat(fd).st_size != through.size:
+        _disk.DISK.ftruncate(fd, through.size)
+    return result

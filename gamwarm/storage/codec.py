@@ -1,0 +1,460 @@
+"""Entries as stored: a JSON text and a few arrays, with two digests (docs/file-format.md, "Inside the HDF5 file").
+
+The *entry id* names the content and leaves out times and seconds. The *seal* covers every stored byte, and the place
+where it is stored; it is checked whenever an entry is decoded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from blake3 import blake3
+
+from gamwarm.checks import loose_number, truth
+from gamwarm.identity import Components, FitDescriptor, check_exact_key, positive_zeros
+from gamwarm.problem import BasisMeta
+from gamwarm.records import (
+    BlockRecord,
+    Cost,
+    Curvature,
+    FitArtifact,
+    GlobalFitSummary,
+    InnerMode,
+    Lineage,
+    Producer,
+    RecordKind,
+    TermArtifact,
+    check_attributes,
+    normalize_active_sets,
+)
+
+__all__ = ["ARTIFACTS", "RECORDS", "DamagedEntry", "Encoded", "decode", "encode_artifact", "encode_record", "seal_of"]
+
+RECORDS: Final = "block_records"
+ARTIFACTS: Final = "fit_artifacts"
+_ENTRY_ID_BYTES: Final = 16
+# Left out of the content digest: times, and components, which follow from what the key names already.
+_VOLATILE: Final = ("created", "entry_id", "penalties")
+_DERIVED: Final = "components"
+
+Array = npt.NDArray[Any]
+Meta = dict[str, Any]
+_NOTHING: Final = np.frombuffer(b"", dtype=np.float64)
+
+
+class DamagedEntry(Exception):
+    """An entry whose bytes are not what was written. Never leaves the storage layer."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One entry, ready to be stored or just read.
+
+    Attributes
+    ----------
+    section, key : str
+        Where it belongs: ``block_records`` or ``fit_artifacts``, and the key in it.
+    meta : dict
+        Everything but the long vectors, as JSON holds it.
+    arrays : dict of str to array
+        ``rho``, ``beta``, and where present ``curvature``, ``inner``, ``active``, ``components``; float64 or int64
+        vectors.
+    """
+
+    section: str
+    key: str
+    meta: Meta
+    arrays: dict[str, Array]
+
+    @property
+    def entry_id(self) -> str:
+        return str(self.meta["entry_id"])
+
+    @property
+    def created(self) -> int:
+        return int(self.meta["created"])
+
+    def text(self) -> bytes:
+        """The JSON text as stored: sorted, without blanks, UTF-8."""
+        return _canonical(self.meta)
+
+    @property
+    def nbytes(self) -> int:
+        """Payload bytes."""
+        return len(self.text()) + sum(int(a.nbytes) for a in self.arrays.values())
+
+
+_write_json: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+def _canonical(meta: Meta) -> bytes:
+    return _write_json(meta).encode("utf-8")
+
+
+def seal_of(section: str, key: str, text: bytes, arrays: dict[str, Array]) -> str:
+    """Return the seal of stored bytes: 32 hex digits of BLAKE3 over place, text and arrays, each after its length."""
+    place = f"{section}/{key}".encode()
+    parts = [b"place:%d:" % len(place), place, b"meta:%d:" % len(text), text]
+    for name in sorted(arrays):
+        data = _little_endian(arrays[name])
+        parts += [f"{name}:{len(data)}:".encode(), data]
+    return str(blake3(b"".join(parts)).hexdigest(length=_ENTRY_ID_BYTES))
+
+
+def _little_endian(array: Array) -> bytes:
+    if sys.byteorder == "little" and array.dtype.isnative:
+        return array.tobytes()
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+_U64: Final = struct.Struct("<Q")
+_MINUS_ZERO: Final = np.iinfo(np.int64).min  # its bits
+
+
+def _fingerprinted(array: Array) -> bytes:
+    """Return a vector as `Fingerprinter.write_f64_array` hashes it, after its length."""
+    if array.dtype == np.float64 and not (np.ascontiguousarray(array).view(np.int64) == _MINUS_ZERO).any():
+        return array.tobytes() if sys.byteorder == "little" else array.astype("<f8").tobytes()
+    return positive_zeros(array, "entry vector").tobytes()
+
+
+def _content_id(section: str, key: str, meta: Meta, arrays: dict[str, Array]) -> str:
+    """Hash what `Fingerprinter` would, in one call: strings and vectors after their lengths."""
+    content = {name: value for name, value in meta.items() if name not in _VOLATILE}
+    if isinstance(content.get("cost"), dict):
+        content["cost"] = {name: value for name, value in content["cost"].items() if name != "seconds"}
+    parts: list[bytes] = []
+    for text in (b"gamwarm-entry-1", section.encode(), key.encode(), _canonical(content)):
+        parts += [_U64.pack(len(text)), text]
+    for name in sorted(arrays.keys() - {_DERIVED}):
+        array = arrays[name]
+        parts += [_U64.pack(len(name)), name.encode(), _U64.pack(len(array)), _fingerprinted(array)]
+    return str(blake3(b"".join(parts)).hexdigest(length=_ENTRY_ID_BYTES))
+
+
+def stamped_at(encoded: Encoded, created: int) -> Encoded:
+    """Return an entry with another time; its id does not change."""
+    return Encoded(encoded.section, encoded.key, {**encoded.meta, "created": created}, encoded.arrays)
+
+
+def _encoded(section: str, key: str, meta: Meta, arrays: dict[str, Array]) -> Encoded:
+    arrays = {name: array for name, array in arrays.items() if array.size}
+    created = meta["created"]
+    meta["entry_id"] = _content_id(section, key, meta, arrays)
+    return Encoded(section, key, {**meta, "created": created}, arrays)
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _bound(value: Any) -> float:
+    return math.inf if value is None else float(value)
+
+
+def _concatenate(parts: Sequence[Any]) -> Array:
+    return np.concatenate([np.asarray(p, dtype=np.float64).ravel() for p in parts]) if parts else np.zeros(0)
+
+
+def _common_meta(entry: BlockRecord | FitArtifact) -> Meta:
+    producer = entry.producer or Producer("", "", "")
+    return {
+        "created": entry.created,
+        "producer": dict(vars(producer)),
+        "lineage": None if entry.lineage is None else dict(vars(entry.lineage)),
+        "cost": None if entry.cost is None else dict(vars(entry.cost)),
+        "attributes": dict(entry.attributes),
+        "rho_bound": _finite_or_none(entry.rho_bound),
+    }
+
+
+def _common_fields(meta: Meta) -> dict[str, Any]:
+    lineage, cost = meta["lineage"], meta["cost"]
+    if lineage is not None:
+        lineage = Lineage(**{**lineage, "terms": tuple((n, p) for n, p in lineage["terms"])})
+    return {
+        "created": _count(meta["created"]),
+        "producer": _producer(**meta["producer"]),
+        "lineage": lineage,
+        "cost": None if cost is None else Cost(**cost),
+        "attributes": check_attributes(meta["attributes"]),
+        "rho_bound": _bound(meta["rho_bound"]),
+    }
+
+
+@lru_cache(maxsize=64)
+def _producer(engine: str, engine_version: str, gamwarm_version: str) -> Producer:
+    return Producer(engine, engine_version, gamwarm_version)
+
+
+_CURVATURE_PARTS: Final = ("gradient", "hessian", "edf", "plateau")
+
+
+def _encode_curvature(curvature: Curvature | None, arrays: dict[str, Array]) -> list[str] | None:
+    if curvature is None:
+        return None
+    present = [name for name in _CURVATURE_PARTS if getattr(curvature, name) is not None]
+    arrays["curvature"] = _concatenate([getattr(curvature, name) for name in present])
+    return present
+
+
+def _decode_curvature(meta: Meta, arrays: dict[str, Array]) -> Curvature | None:
+    present = meta["curvature"]
+    if present is None:
+        return None
+    q = int(meta["n_outer"])
+    sizes = [q * q if name == "hessian" else q for name in present]
+    parts = dict(zip(present, _split(arrays.get("curvature"), sizes), strict=True))
+    if "hessian" in parts:
+        parts["hessian"] = parts["hessian"].reshape(q, q)
+    if "plateau" in parts:
+        parts["plateau"] = parts["plateau"].astype(np.bool_)
+    curvature: Curvature = _over_bytes(Curvature(**parts))
+    return curvature
+
+
+def _split(array: Array | None, sizes: Sequence[int]) -> list[Array]:
+    whole = _NOTHING if array is None else array
+    edges = [0, *accumulate(sizes)]
+    if edges[-1] != len(whole) or min(sizes, default=0) < 0:
+        raise DamagedEntry(f"a vector has {len(whole)} numbers, its description {edges[-1]}")
+    return [whole[a:b] for a, b in pairwise(edges)]
+
+
+def encode_record(record: BlockRecord) -> Encoded:
+    """Encode a gated record whose ``created`` is stamped."""
+    arrays: dict[str, Array] = {"rho": record.rho, "beta": _concatenate(record.block_beta)}
+    active = [None if s is None else len(s) for s in record.active_sets]
+    arrays["active"] = np.array([row for s in record.active_sets if s is not None for row in s], dtype=np.int64)
+    inner: Meta | None = None
+    if record.inner is not None:
+        mode = record.inner
+        vectors = (mode.block_logdet_h, mode.block_logdet_s, () if mode.log_lambdas is None else mode.log_lambdas)
+        arrays["inner"] = _concatenate(vectors)
+        inner = {
+            "log_likelihood": mode.log_likelihood,
+            "penalty_value": mode.penalty_value,
+            "cycles": mode.cycles,
+            "converged": mode.converged,
+            "inner_tol": mode.inner_tol,
+            "logdet_h": len(mode.block_logdet_h),
+            "logdet_s": len(mode.block_logdet_s),
+            "log_lambdas": None if mode.log_lambdas is None else len(mode.log_lambdas),
+        }
+    meta = {
+        **_common_meta(record),
+        "entry": "record",
+        "kind": str(record.kind),
+        "converged": record.converged,
+        "n_rows": record.n_rows,
+        "n_outer": len(record.rho),
+        "blocks": list(record.block_names),
+        "widths": list(record.block_dims),
+        "active": active if any(a is not None for a in active) else None,
+        "inner": inner,
+        "objective": record.objective,
+        "iteration": record.iteration,
+        "curvature": _encode_curvature(record.curvature, arrays),
+    }
+    if record.components is not None:
+        meta["penalties"] = list(record.components.penalties)
+        arrays[_DERIVED] = np.array(record.components.digests, dtype=np.int64)
+    return _encoded(RECORDS, record.key, meta, arrays)
+
+
+def _decode_record(entry: Encoded) -> BlockRecord:
+    meta, arrays = entry.meta, entry.arrays
+    blocks = len(meta["blocks"])
+    active: Any = None
+    if meta["active"] is not None:
+        parts = iter(_split(arrays.get("active"), [n for n in meta["active"] if n is not None]))
+        active = [None if n is None else [int(row) for row in next(parts)] for n in meta["active"]]
+    inner = None
+    if meta["inner"] is not None:
+        stored = dict(meta["inner"])
+        h, s, lam = stored.pop("logdet_h"), stored.pop("logdet_s"), stored.pop("log_lambdas")
+        logdet_h, logdet_s, lambdas = _split(arrays.get("inner"), [h, s, lam or 0])
+        inner = _over_bytes(
+            InnerMode(
+                **stored, block_logdet_h=logdet_h, block_logdet_s=logdet_s, log_lambdas=None if lam is None else lambdas
+            )
+        )
+    components = None
+    if "penalties" in meta:
+        components = Components(meta["penalties"], arrays.get(_DERIVED, np.zeros(0, dtype=np.int64)).tolist())
+    if len(meta["widths"]) != blocks:
+        raise DamagedEntry(f"it has {len(meta['widths'])} widths for {blocks} blocks")
+    # Not by the constructor, which would copy and check what the seal vouches for; only types are looked at.
+    record: BlockRecord = object.__new__(BlockRecord)
+    vars(record).update(
+        key=check_exact_key(entry.key),
+        n_rows=_count(meta["n_rows"]),
+        block_names=tuple([_string(name) for name in meta["blocks"]]),
+        block_dims=tuple([_count(width) for width in meta["widths"]]),
+        rho=_split(arrays.get("rho"), [meta["n_outer"]])[0],
+        block_beta=tuple(_split(arrays.get("beta"), meta["widths"])),
+        active_sets=(None,) * blocks if active is None else normalize_active_sets(active),
+        inner=inner,
+        objective=None if meta["objective"] is None else loose_number(meta["objective"], "objective"),
+        kind=RecordKind(meta["kind"]),
+        converged=truth(meta["converged"], "converged"),
+        iteration=None if meta["iteration"] is None else _count(meta["iteration"]),
+        curvature=_decode_curvature(meta, arrays),
+        components=components,
+        **_common_fields(meta),
+    )
+    return record
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise DamagedEntry(f"{value!r} stands where a count should")
+    return value
+
+
+def _string(value: Any) -> str:
+    if type(value) is not str or not value:
+        raise DamagedEntry(f"{value!r} stands where a name should")
+    return value
+
+
+def encode_artifact(artifact: FitArtifact) -> Encoded:
+    """Encode a gated artifact whose ``created`` is stamped."""
+    arrays: dict[str, Array] = {
+        "rho": _concatenate([t.rho_for_term for t in artifact.terms]),
+        "beta": _concatenate([t.raw_beta for t in artifact.terms]),
+    }
+    present = _encode_curvature(artifact.curvature, arrays)
+    terms = [
+        {
+            "name": t.name,
+            "identity": t.identity,
+            "structural_identity": t.structural_identity,
+            "role": str(t.role),
+            "basis": None if t.basis_meta is None else asdict(t.basis_meta),
+            "raw_width": len(t.raw_beta),
+            "reduced_width": t.reduced_width,
+            "n_rho": len(t.rho_for_term),
+            "rho_slots": None if t.rho_slots is None else list(t.rho_slots),
+            "plateau": None if t.plateau is None else [bool(f) for f in t.plateau],
+        }
+        for t in artifact.terms
+    ]
+    meta = {
+        **_common_meta(artifact),
+        "entry": "artifact",
+        "schema": artifact.schema,
+        "descriptor": {
+            "family_kind": artifact.descriptor.family_kind,
+            "term_identities": list(artifact.descriptor.term_identities),
+            "response_signature": artifact.descriptor.response_signature,
+            "row_population": artifact.descriptor.row_population,
+        },
+        "structural_key": artifact.structural_key,
+        "terms": terms,
+        "objective": artifact.summary.outer_objective,
+        "converged": artifact.summary.converged,
+        "n_rows": artifact.summary.n_rows,
+        "n_outer": _n_outer(artifact.curvature),
+        "curvature": present,
+        "fit_key": artifact.fit_key,
+    }
+    return _encoded(ARTIFACTS, artifact.descriptor.key, meta, arrays)
+
+
+def _n_outer(curvature: Curvature | None) -> int:
+    parts = [] if curvature is None else [getattr(curvature, name) for name in _CURVATURE_PARTS]
+    return next((len(p) for p in parts if p is not None), 0)
+
+
+def _decode_artifact(entry: Encoded) -> FitArtifact:
+    meta, arrays = entry.meta, entry.arrays
+    rhos = _split(arrays.get("rho"), [t["n_rho"] for t in meta["terms"]])
+    betas = _split(arrays.get("beta"), [t["raw_width"] for t in meta["terms"]])
+    terms = [
+        TermArtifact(
+            identity=t["identity"],
+            role=t["role"],
+            basis_meta=None if t["basis"] is None else BasisMeta(**t["basis"]),
+            raw_beta=beta,
+            rho_for_term=rho,
+            structural_identity=t["structural_identity"],
+            reduced_width=t["reduced_width"],
+            plateau=None if t["plateau"] is None else np.array(t["plateau"], dtype=np.bool_),
+            rho_slots=t["rho_slots"],
+            name=t["name"],
+        )
+        for t, rho, beta in zip(meta["terms"], rhos, betas, strict=True)
+    ]
+    stored = meta["descriptor"]
+    return FitArtifact(
+        descriptor=FitDescriptor(**{**stored, "term_identities": tuple(stored["term_identities"])}),
+        terms=terms,
+        summary=GlobalFitSummary(meta["objective"], meta["converged"], meta["n_rows"]),
+        curvature=_decode_curvature(meta, arrays),
+        fit_key=meta["fit_key"],
+        schema=meta["schema"],
+        **_common_fields(meta),
+    )
+
+
+def decode(entry: Encoded) -> BlockRecord | FitArtifact:
+    """Return the record or artifact of an entry whose seal has been checked.
+
+    Raises
+    ------
+    DamagedEntry
+        Its text and arrays do not belong together.
+    """
+    try:
+        return _decode_record(entry) if entry.section == RECORDS else _decode_artifact(entry)
+    except DamagedEntry:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedEntry(f"its text does not describe an entry ({type(error).__name__}: {error})") from error
+
+
+def check_content(entry: Encoded) -> None:
+    """Raise `DamagedEntry` unless the entry id is the digest of the content, encoded anew."""
+    again = _content_id(entry.section, entry.key, dict(entry.meta), entry.arrays)
+    if again != entry.entry_id:
+        raise DamagedEntry(f"its entry id is {entry.entry_id}, its content digest {again}")
+
+
+def stamped(value: Any, created: int, producer: Producer) -> Any:
+    """Return a record or artifact with its time, and the store's producer where it has none."""
+    return _with(value, created=created, producer=value.producer or producer)
+
+
+def _with(value: Any, **changes: Any) -> Any:
+    """`dataclasses.replace` for fields that need no check, without checking all the others again."""
+    again = object.__new__(type(value))
+    vars(again).update(vars(value), **changes)
+    return again
+
+
+def private_copy(record: BlockRecord) -> BlockRecord:
+    """Return a record that shares nothing with `record` that its holder could change.
+
+    The vectors of a decoded record lie over immutable bytes, and its other parts are frozen.
+    """
+    copy: BlockRecord = _with(record, attributes=dict(record.attributes))
+    return copy
+
+
+def _over_bytes(part: Any) -> Any:
+    """Lay the arrays of a decoded part over immutable bytes."""
+    for name, value in vars(part).items():
+        if isinstance(value, np.ndarray):
+            vars(part)[name] = np.frombuffer(value.tobytes(), value.dtype).reshape(value.shape)
+    return part

@@ -1,0 +1,570 @@
+"""One gamwarm file as bytes: atomic, durable write transactions and consistent reads.
+
+Where the guarantees come from is argued in docs/file-format.md; which module keeps them:
+
+* `_files` orders the calls of commit, checkpoint, recovery and creation;
+* `_overlay` keeps HDF5's writes in memory until then, `_writer` the handle over it;
+* `_reader` tells states of the file apart;
+* `locks` keeps writers apart;
+* this module joins them, under one reentrant lock per container for everything that enters HDF5.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import secrets
+import stat
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+import h5py
+
+from gamwarm.errors import (
+    GamwarmError,
+    InvalidInput,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreNotFound,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+from gamwarm.storage import _disk, _files
+from gamwarm.storage._disk import explain
+from gamwarm.storage._header import UUID_BYTES, TornHeader, parse
+from gamwarm.storage._reader import Reader, Snapshot, Unsettled
+from gamwarm.storage._rewrite import rewrite
+from gamwarm.storage._writer import Writer, new_image, unreadable
+from gamwarm.storage.locks import LockKind, WriterLock, choose
+
+__all__ = ["Container"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("gamwarm")
+
+READ_ATTEMPTS: Final = 12
+HALFWAY_ATTEMPTS: Final = 4
+"""After so many looks at a half-applied file (about 4 ms) its writer is slow or dead; the journal then answers."""
+FIRST_PAUSE: Final = 0.0005
+CLOSE_PATIENCE: Final = 5.0
+"""A neighbour that holds the lock for longer will clear the journal away when it closes."""
+EXIT_PATIENCE: Final = 5.0
+
+_alive: weakref.WeakSet[Container] = weakref.WeakSet()
+
+
+class Container:
+    """One gamwarm file: every transaction is whole and durable, every read sees one committed state.
+
+    Use `open`. Methods may be called from several threads; they take turns. A container belongs to the process that
+    opened it: in a forked child it can be read but not written.
+    """
+
+    def __init__(self, path: Path, mode: Literal["r", "a"], lock_timeout: float, check: Check | None) -> None:
+        self.path: Path = path
+        self.mode: str = mode
+        self.uuid: bytes = bytes(UUID_BYTES)
+        self._rlock = threading.RLock()
+        self._pid = os.getpid()
+        self._lock_timeout = lock_timeout
+        self._check = check
+        self._closed = False
+        self._writing = False
+        self._reading = 0
+        self._created_syncs = 0
+        self._generation = 0
+        self._generation_block = b""
+        self._vetted = b""
+        self._lock: WriterLock | None = None
+        self._shared = False
+        self._writer = Writer(path)
+        self._reader = Reader(path)
+        self._finalizer: weakref.finalize | None = None  # type: ignore[type-arg]
+
+    # ------------------------------------------------------------------ opening
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        mode: Literal["r", "a"] = "a",
+        lock: LockKind = "auto",
+        lock_timeout: float = 60.0,
+        create: Callable[[h5py.File], None] | None = None,
+        check: Callable[[h5py.File], None] | None = None,
+    ) -> Container:
+        """Open a file, or create it (mode ``"a"``, missing or of length zero). Never truncates.
+
+        Parameters
+        ----------
+        path : path
+            Symbolic links are followed once, now.
+        mode : {"a", "r"}
+            ``"r"`` changes nothing on disk, ever, and needs no permission to write.
+        lock : {"auto", "flock", "soft"}
+            How writers are kept apart; ``"auto"`` tries what the directory supports.
+        lock_timeout : float
+            Seconds to wait for another writer.
+        create : callable, optional
+            Lays out a new file, as its first transaction: a kill leaves no file, or the whole of it.
+        check : callable, optional
+            Looks at an opened file and may raise; called with a handle to read from.
+
+        Raises
+        ------
+        StoreNotFound, NotAStore, NewerFormat, StoreReadOnly, StoreDamaged, LockTimeout, StoreUnavailable
+            All are `StoreError`; the file is unchanged.
+        """
+        if mode not in ("r", "a"):
+            raise InvalidInput(f"mode={mode!r}: expected 'r' (read only) or 'a' (read, write, create).")
+        if sys.platform == "win32":
+            raise StoreUnavailable(
+                f"{path}: gamwarm files are not supported on Windows (no flock, no directory sync). Use Linux, WSL or "
+                "macOS.",
+                path=str(path),
+            )
+        self = cls(Path(os.path.realpath(path)), mode, lock_timeout, check)
+        try:
+            self._open(lock, create)
+        except BaseException as exc:
+            self._abandon()
+            if isinstance(exc, OSError) and not isinstance(exc, GamwarmError):
+                raise explain(exc, self.path, "open it") from exc
+            raise
+        self._finalizer = weakref.finalize(self, _drop, self._writer, self._reader)
+        self._finalizer.atexit = False
+        _alive.add(self)
+        return self
+
+    def _open(self, lock: LockKind, create: Check | None) -> None:
+        try:
+            status = _disk.DISK.stat(self.path)
+        except FileNotFoundError:
+            if self.mode == "r":
+                raise _files.missing(self.path) from None
+            status = None
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            raise StoreUnavailable(f"{self.path}: not a regular file. Give the path of a file.", path=str(self.path))
+        if self.mode == "a":
+            if not self.path.parent.is_dir():
+                raise StoreNotFound(
+                    f"{self.path}: there is no directory {self.path.parent}. Create it first.", path=str(self.path)
+                )
+            if status is not None:
+                self._refuse_foreign(status.st_size)
+                # Permission is asked for before the lock is made, so that nothing is left beside a file of others.
+                _disk.DISK.close(_disk.DISK.open(self.path, os.O_RDWR))
+            if not os.access(self.path.parent, os.W_OK | os.X_OK):
+                raise StoreReadOnly(
+                    f"{self.path}: no permission to write in {self.path.parent}, where the journal and the lock must "
+                    "lie. Open it with mode='r', or give this account write permission to the directory.",
+                    path=str(self.path),
+                )
+            choice = choose(self.path.parent, lock, self.path.name)
+            self._shared = choice.shared
+            self._writer.pair.flock_main = not choice.shared
+            self._lock = WriterLock(self.path, choice, self._lock_timeout)
+            if status is None or status.st_size == 0:
+                self._create(create)
+        self.read(_nothing)
+
+    def _refuse_foreign(self, size: int) -> None:
+        if size:
+            fd = _disk.DISK.open(self.path, os.O_RDONLY)
+            try:
+                with contextlib.suppress(TornHeader):
+                    parse(_files.leading_bytes(fd), str(self.path))
+            finally:
+                _disk.DISK.close(fd)
+
+    def _create(self, create: Check | None) -> None:
+        assert self._lock is not None
+        with self._rlock, self._lock.held():
+            try:
+                if _disk.DISK.stat(self.path).st_size:
+                    return  # another process was first
+            except FileNotFoundError:
+                pass
+            pages, size = new_image(create)
+            self._created_syncs = _files.create(self.path, pages, size, secrets.token_bytes(UUID_BYTES))
+
+    def _vet(self, block: bytes, h5: h5py.File) -> None:
+        """Pass a file that is met under this name for the first time through the check of the layer above."""
+        if block == self._vetted:
+            return
+        try:
+            uuid = parse(block, str(self.path)).uuid
+        except TornHeader as torn:
+            uuid = torn.uuid
+        if uuid != self.uuid or not self._vetted:
+            if self._check is not None:
+                self._check(h5)
+            self.uuid = uuid
+        self._vetted = block
+
+    # ------------------------------------------------------------------ reading
+
+    @property
+    def generation(self) -> int:
+        """Committed transactions in the file now, other processes' included (one small read)."""
+        if self._closed:
+            raise self._closed_error()
+        block = self._reader.glance()
+        if block is None or not self._understood(block):
+            # Replaced, removed, or caught in the middle of a write.
+            with self._rlock:
+                self._ensure_open()
+                if not self._writing:
+                    self.read(_nothing)
+                self._understood(self._guard(self._reader.look).block)
+        return self._generation
+
+    def _understood(self, block: bytes) -> bool:
+        if block != self._generation_block:
+            try:
+                header = parse(block, str(self.path))
+            except (TornHeader, StoreError):
+                return False
+            if header.uuid != self.uuid:
+                return False
+            self._generation, self._generation_block = header.generation, block
+        return True
+
+    @property
+    def sync_count(self) -> int:
+        """Calls of fsync and fdatasync so far."""
+        return self._writer.pair.syncs + self._created_syncs
+
+    @property
+    def recovered(self) -> bool:
+        """Whether this container had to replay a journal: a writer died, or the machine went down."""
+        return self._writer.pair.recoveries > 0
+
+    def read(self, fn: Callable[[h5py.File], T]) -> T:
+        """Call `fn` with a handle on one committed state and return what it returns.
+
+        `fn` may be called more than once (a writer came between; what it returned or raised is then thrown away), so it
+        must not change anything, and must not keep objects of the handle. Inside this thread's own `write`, `fn` gets
+        the handle being written.
+
+        Raises
+        ------
+        StoreDamaged
+            HDF5 cannot open the file, or its last writer died and the journal is gone.
+        StoreUnavailable, StoreClosed, LockTimeout
+            As they say. What `fn` raises on an unchanged file is passed on as it is.
+        """
+        return self.read_state(fn)[0]
+
+    def look(self) -> Snapshot | None:
+        """Everything that changes when the file does; None inside a transaction, and where only `read` can tell."""
+        with self._rlock:
+            if self._closed or self._writing:
+                return None
+            try:
+                return self._reader.look()
+            except OSError:
+                return None
+
+    def read_state(self, fn: Callable[[h5py.File], T]) -> tuple[T, Snapshot | None]:
+        """`read`, and the state that was read: as long as `look` returns the same, `fn` would too.
+
+        None inside a transaction.
+        """
+        with self._rlock:
+            self._ensure_open()
+            if self._writing:
+                assert self._writer.h5 is not None
+                return fn(self._writer.h5), None
+            self._reading += 1
+            try:
+                return self._read_optimistically(fn)
+            finally:
+                self._reading -= 1
+
+    def _read_optimistically(self, fn: Callable[[h5py.File], T]) -> tuple[T, Snapshot]:
+        halfway = 0
+        for attempt in range(READ_ATTEMPTS):
+            try:
+                return self._attempt(fn, self._reader.handle)
+            except Unsettled as unsettled:
+                halfway += not unsettled.moved
+                if halfway == HALFWAY_ATTEMPTS:
+                    break
+                time.sleep(FIRST_PAUSE * 2 ** min(attempt, 4))
+        if self.mode == "a":
+            assert self._lock is not None
+            try:
+                with self._lock.held():
+                    self._guard(self._writer.load)
+                    try:
+                        return self._attempt(fn, self._reader.handle)
+                    finally:
+                        self._before_release()
+            except Unsettled:
+                pass  # somebody writes without the lock; what is left is the road without it
+            except StoreError as exc:
+                if isinstance(exc, StoreDamaged):
+                    raise
+        deadline = time.monotonic() + self._lock_timeout
+        while True:
+            try:
+                return self._attempt(fn, self._reader.handle_over_journal)
+            except Unsettled:
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(
+                        f"{self.path}: it changed during every read for {self._lock_timeout:g} s. Read less at a "
+                        "time, or stop the writers.",
+                        path=str(self.path),
+                    ) from None
+                time.sleep(FIRST_PAUSE)
+
+    def _attempt(self, fn: Callable[[h5py.File], T], handle: Callable[..., h5py.File]) -> tuple[T, Snapshot]:
+        """One read between two looks at the file; `Unsettled` if they differ."""
+        reader = self._reader
+        before = self._guard(reader.look)
+        opened = False
+        try:
+            h5 = handle(before)
+            opened = True
+            self._vet(before.block, h5)
+            result = fn(h5)
+        except Unsettled:
+            raise
+        except Exception as exc:
+            if self._guard(reader.look) != before:
+                reader.drop()
+                raise Unsettled(moved=True) from exc
+            latched = reader.latched
+            if isinstance(latched, OSError):
+                reader.drop()
+                raise explain(latched, self.path, "read it") from exc
+            if opened or isinstance(exc, GamwarmError):
+                raise
+            if isinstance(exc, OSError) and exc.errno is not None:
+                raise explain(exc, self.path, "read it") from exc
+            raise unreadable(self.path, exc) from exc
+        if self._guard(reader.look) != before:
+            reader.drop()
+            raise Unsettled(moved=True)
+        return result, before
+
+    # ------------------------------------------------------------------ writing
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[h5py.File]:
+        """One transaction: everything done to the yielded handle becomes durable together, or not at all.
+
+        Committed (and on disk) when the block ends; an exception in it takes everything back. Other writers wait.
+
+        Raises
+        ------
+        StoreReadOnly, LockTimeout, StoreUnavailable, StoreDamaged, StoreClosed
+            The transaction did not happen.
+        """
+        with self._rlock:
+            self._ensure_writable()
+            assert self._lock is not None
+            self._lock.acquire()
+            try:
+                h5 = self._guard(self._begin)
+                self._writing = True
+                try:
+                    yield h5
+                except BaseException as exc:
+                    latched = self._writer.latched
+                    self._writer.drop()
+                    if isinstance(exc, Exception) and isinstance(latched, OSError):
+                        raise explain(latched, self.path, "read it") from exc
+                    raise
+                finally:
+                    self._writing = False
+                if os.getpid() != self._pid:
+                    raise self._forked_error()
+                self._writer.commit()
+            finally:
+                try:
+                    self._before_release()
+                finally:
+                    self._lock.release()
+
+    def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> T:
+        """Write the file anew: ``fill(old, new)`` copies what is to stay, then the new file takes the old one's place.
+
+        The generation grows by one; other handles and processes notice and go on with the new file. An exception
+        leaves the file as it was. A kill leaves the old or the new one, whole.
+        """
+        with self._rlock:
+            self._ensure_writable()
+            assert self._lock is not None
+            with self._lock.held():
+                old = self._guard(self._begin)
+                self._writing = True
+                try:
+                    return rewrite(self._writer.pair, lambda new: fill(old, new))
+                except OSError as exc:
+                    if isinstance(exc, GamwarmError) or exc.errno is None:
+                        raise
+                    raise explain(exc, self.path, "rewrite it") from exc
+                finally:
+                    self._writing = False
+                    self._writer.drop()
+                    self._reader.drop()
+
+    def _begin(self) -> h5py.File:
+        h5 = self._writer.begin()
+        try:
+            self._vet(self._writer.pair.header.pack(), h5)
+        except BaseException:
+            self._writer.drop()
+            raise
+        return h5
+
+    def _before_release(self) -> None:
+        """Where other nodes may see the file, they must find it whole without our journal."""
+        if self._shared:
+            with contextlib.suppress(OSError):
+                self._writer.pair.checkpoint()
+
+    # ------------------------------------------------------------------ closing
+
+    def close(self) -> None:
+        """Make the file stand alone (no journal) and close it. Idempotent.
+
+        What fails here only leaves the journal beside the file; the next open takes it from there.
+        """
+        with self._rlock:
+            if self._closed:
+                return
+            if self._writing:
+                raise StoreError(f"{self.path}: close() inside a transaction. Leave the with block first.")
+            self._close(self._lock_timeout)
+
+    def _close(self, patience: float) -> None:
+        self._closed = True
+        try:
+            if self._lock is not None and os.getpid() == self._pid:
+                self._finish(min(patience, CLOSE_PATIENCE))
+                self._lock.tidy()
+        finally:
+            self._abandon()
+
+    def _finish(self, patience: float) -> None:
+        """Leave nothing beside the file: our own journal, or what a process that died has left."""
+        assert self._lock is not None
+        if not self._writer.used and not os.path.lexists(_files.journal_path(self.path)):
+            return
+        try:
+            with self._lock.held(patience if self._writer.used else 0.0):
+                self._writer.finish()
+        except (StoreError, OSError) as exc:
+            level = logging.WARNING if self._writer.used else logging.DEBUG
+            _log.log(level, "%s: its journal stays beside it until the next close (%s)", self.path, exc)
+
+    def _abandon(self) -> None:
+        self._closed = True
+        self._reader.close()
+        self._writer.close()
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        _alive.discard(self)
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<gamwarm.Container {str(self.path)!r} mode={self.mode!r}{' closed' if self._closed else ''}>"
+
+    # ------------------------------------------------------------------ states that forbid
+
+    def _ensure_open(self) -> None:
+        if self._closed:
+            raise self._closed_error()
+
+    def _ensure_writable(self) -> None:
+        self._ensure_open()
+        if self.mode == "r":
+            raise StoreReadOnly(
+                f"{self.path}: opened with mode='r'. Open it with mode='a' to write.", path=str(self.path)
+            )
+        if os.getpid() != self._pid:
+            raise self._forked_error()
+        if self._writing:
+            raise StoreError(
+                f"{self.path}: a transaction is open in this thread; transactions do not nest. "
+                "Use the handle of the open one.",
+                path=str(self.path),
+            )
+        if self._reading:
+            raise StoreError(f"{self.path}: write() inside read(). Return from read() first.", path=str(self.path))
+
+    def _closed_error(self) -> StoreClosed:
+        return StoreClosed(f"{self.path}: closed. Open it again.", path=str(self.path))
+
+    def _forked_error(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self.path}: opened by process {self._pid}, which forked this one. Open it again here to write.",
+            path=str(self.path),
+        )
+
+    def _guard(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except GamwarmError:
+            raise
+        except FileNotFoundError as exc:
+            raise StoreNotFound(
+                f"{self.path}: the file was removed while it was open. Put it back, or open it again to start anew.",
+                path=str(self.path),
+            ) from exc
+        except OSError as exc:
+            raise explain(exc, self.path, "read it") from exc
+
+
+Check = Callable[[h5py.File], None]
+
+
+def _nothing(_: h5py.File) -> None:
+    return None
+
+
+def _drop(writer: Writer, reader: Reader) -> None:
+    """A container was collected without being closed: the journal keeps what was acknowledged."""
+    reader.close()
+    writer.close()
+
+
+def _at_exit() -> None:
+    """Close what is open, and let no thread into HDF5 afterwards: the locks are taken and never released."""
+    for container in list(_alive):
+        if container._rlock.acquire(timeout=EXIT_PATIENCE):
+            with contextlib.suppress(Exception):
+                container._close(0.0)
+        else:
+            container._writer.disarm()
+
+
+def _after_fork_in_child() -> None:
+    for container in list(_alive):
+        # The thread that held it does not exist here.
+        container._rlock = threading.RLock()
+        container._reading, container._writing = 0, False
+        container._writer.disarm()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,641 @@
+"""Entries behind transactions: put, look up, verify. Knows records and artifacts, not what a start is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+from weakref import WeakSet
+
+import h5py
+
+from gamwarm.errors import GamwarmError, StoreDamaged, StoreError
+from gamwarm.identity import check_descriptor_key, check_exact_key
+from gamwarm.records import (
+    BlockRecord,
+    FitArtifact,
+    Producer,
+    artifact_refusal,
+    check_entry_id,
+    gate_record,
+)
+from gamwarm.storage import selection
+from gamwarm.storage._disk import explain
+from gamwarm.storage._reader import Snapshot
+from gamwarm.storage.cache import StateCache
+from gamwarm.storage.codec import (
+    ARTIFACTS,
+    RECORDS,
+    DamagedEntry,
+    Encoded,
+    decode,
+    encode_artifact,
+    encode_record,
+    private_copy,
+    stamped,
+    stamped_at,
+)
+from gamwarm.storage.container import Container
+from gamwarm.storage.layout import Irreplaceable, check_file, create_file
+from gamwarm.storage.outcome import PutOutcome
+from gamwarm.storage.stored import ArtifactHeader, Held, StoredArtifact, StoredRecord
+from gamwarm.storage.turns import Turn
+from gamwarm.storage.upkeep import (
+    CompactReport,
+    Evicted,
+    EvictReport,
+    MergeReport,
+    Portion,
+    Problem,
+    UpkeepView,
+    VerifyReport,
+    copy_file,
+    order_of_eviction,
+)
+
+__all__ = [
+    "ArtifactHeader",
+    "EntryStore",
+    "Problem",
+    "StoredArtifact",
+    "StoredRecord",
+    "VerifyReport",
+    "content_id",
+]
+
+log = logging.getLogger("gamwarm")
+T = TypeVar("T")
+LockChoice = Literal["auto", "flock", "soft"]
+Progress = Callable[[int, int], object]
+PORTION_KEYS: Final = 256
+MANY_ENTRIES: Final = 1000
+SLACK: Final = 16
+_Whole = tuple[Encoded, BlockRecord | FitArtifact]
+_Damaged = tuple[str, DamagedEntry]
+_DECODED_OVERHEAD = 4096  # bytes of Python objects in a decoded record, about
+UNCHANGED = "unchanged: the file holds this entry already"
+
+
+class EntryStore:
+    """Records and artifacts in one file. Every method is local to the calling process; threads take turns.
+
+    Parameters
+    ----------
+    path, mode, lock
+        As in `gamwarm.open`.
+    producer : Producer
+        Stamps entries that come without one.
+    keep_last : int
+        Finals that an exact key keeps.
+    size_budget : int, optional
+        Live bytes beyond which a commit evicts the oldest entries.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Literal["r", "a"] = "a",
+        lock: LockChoice = "auto",
+        lock_timeout: float = 60.0,
+        producer: Producer | None = None,
+        keep_last: int = 1,
+        size_budget: int | None = None,
+    ) -> None:
+        self._producer = producer or Producer()
+        self._keep_last = keep_last
+        self._size_budget = size_budget
+        self._grew = False
+        self._pending: list[PutOutcome] = []
+        self.held: WeakSet[Held] = WeakSet()
+        self._view: UpkeepView | None = None
+        self._seen: tuple[h5py.File, UpkeepView] | None = None
+        self._cached: StateCache[Snapshot, tuple[str, Producer | None], StoredRecord] = StateCache()
+        self._warned: set[str] = set()
+        # Held for the whole of a transaction: another thread must neither join it nor see what is pending in it.
+        self._turn = Turn(self._forget_transaction)
+        self._path = Path(os.fspath(path))
+        self.container = Container.open(
+            path,
+            mode=mode,
+            lock=lock,
+            lock_timeout=lock_timeout,
+            create=create_file,
+            check=self._check,
+        )
+
+    def _forget_transaction(self) -> None:
+        self._view = None
+        self._pending = []
+        self._grew = False
+
+    def _check(self, h5: h5py.File) -> None:
+        with self._hdf5_errors():
+            check_file(h5, self._path)
+
+    # -- transactions ------------------------------------------------------------------------------------------
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction of this object is open."""
+        return self._view is not None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make the puts inside one atomic write; an inner transaction joins the outer one of the same thread."""
+        with self._turn:
+            if self._view is not None:
+                yield
+                return
+            committing, written, reason = False, False, "the transaction was rolled back"
+            try:
+                with self.container.write() as h5:
+                    self._view = UpkeepView(h5)
+                    try:
+                        yield
+                        self._stay_within_budget(self._view)
+                    finally:
+                        self._view = None
+                    committing = True
+                written, reason = True, ""
+            except GamwarmError as error:
+                if committing:
+                    reason = str(error)
+                raise
+            finally:
+                self._settle(written=written, reason=reason)
+
+    def _settle(self, *, written: bool, reason: str) -> None:
+        for outcome in self._pending:
+            outcome.settle(written=written, reason=reason)
+        self._pending.clear()
+        self._grew = False
+
+    def unchanged(self, entry_id: str) -> PutOutcome:
+        """Return the outcome of putting what the file holds already: as pending as the put that it repeats."""
+        return self._write(lambda _: self._again(entry_id))
+
+    def _again(self, entry_id: str) -> PutOutcome:
+        pending = any(outcome.entry_id == entry_id for outcome in self._pending)
+        return PutOutcome(written=not pending, pending=pending, reason=UNCHANGED, entry_id=entry_id)
+
+    def _write(self, change: Callable[[UpkeepView], PutOutcome]) -> PutOutcome:
+        with self.transaction():
+            assert self._view is not None
+            with self._hdf5_errors():
+                try:
+                    outcome = change(self._view)
+                except Irreplaceable as error:
+                    log.warning("%s: %s", self.container.path, error)
+                    return PutOutcome(reason=str(error))
+            if outcome.pending:
+                self._pending.append(outcome)
+        return outcome
+
+    # -- putting -----------------------------------------------------------------------------------------------
+
+    def put_record(self, record: BlockRecord) -> PutOutcome:
+        """File a record if the gates let it pass; pending until the transaction around it ends."""
+        gated, reason = gate_record(record)
+        if reason is not None:
+            log.debug("record of %s not written: %s", record.key, reason)
+            return PutOutcome(reason=reason)
+        return self._write(lambda view: self._file_record(view, gated))
+
+    def _file_record(self, view: UpkeepView, record: BlockRecord) -> PutOutcome:
+        there: list[tuple[StoredRecord, Encoded]] = []
+        for path in view.entry_paths(RECORDS, record.key):
+            try:
+                encoded = view.read(RECORDS, path)
+                there.append((StoredRecord(_as_record(encoded), encoded.entry_id), encoded))
+            except DamagedEntry as error:
+                self._warn_damaged(RECORDS, path, error)
+        new = encode_record(stamped(record, 0, self._producer))
+        if any(stored.entry_id == new.entry_id for stored, _ in there):
+            return self._again(new.entry_id)
+        record = stamped(record, view.next_created(_now()), self._producer)
+        new = stamped_at(new, record.created or 0)
+        entries = {stored.entry_id: encoded for stored, encoded in there} | {new.entry_id: new}
+        candidates = [stored for stored, _ in there] + [StoredRecord(record, new.entry_id)]
+        kept = [stored.entry_id for stored in selection.retained(candidates, self._keep_last)]
+        if new.entry_id not in kept:
+            return PutOutcome(reason="a better checkpoint of this fit is kept", entry_id=new.entry_id)
+        view.write_records(record.key, [entries[entry_id] for entry_id in kept])
+        return PutOutcome(pending=True, entry_id=new.entry_id)
+
+    def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
+        """File an artifact; pending until the transaction around it ends."""
+        reason = artifact_refusal(artifact)
+        if reason is not None:
+            log.debug("artifact of %s not written: %s", artifact.descriptor.key, reason)
+            return PutOutcome(reason=reason)
+        return self._write(lambda view: self._file_artifact(view, artifact))
+
+    def _file_artifact(self, view: UpkeepView, artifact: FitArtifact) -> PutOutcome:
+        key = artifact.descriptor.key
+        new = encode_artifact(stamped(artifact, 0, self._producer))
+        entry_id = new.entry_id
+        if view.has_artifact(key, entry_id):
+            try:
+                view.read(ARTIFACTS, f"{key}/{entry_id}")
+            except DamagedEntry as error:
+                self._warn_damaged(ARTIFACTS, f"{key}/{entry_id}", error)
+            else:
+                return self._again(entry_id)
+        new = stamped_at(new, view.next_created(_now()))
+        view.write_artifact(new)
+        return PutOutcome(pending=True, entry_id=new.entry_id)
+
+    # -- looking up --------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _hdf5_errors(self) -> Iterator[None]:
+        """Turn HDF5's complaints about its own metadata into `StoreDamaged`; damage of one entry never comes here."""
+        try:
+            yield
+        except GamwarmError:
+            raise
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise explain(error, self._path, "read it") from error
+            raise StoreDamaged(
+                f"{self._path}: HDF5 cannot read the file's own structure ({error}); "
+                "keep a copy of the file, then restore a backup or start a new file"
+            ) from error
+
+    def _read(self, look: Callable[[UpkeepView], T]) -> T:
+        return self._read_state(look)[0]
+
+    def _read_state(self, look: Callable[[UpkeepView], T]) -> tuple[T, Snapshot | None]:
+        """Look at the file, and return the state that was seen too (None inside a transaction)."""
+
+        def with_view(h5: h5py.File) -> T:
+            seen = self._seen
+            if seen is None or seen[0] is not h5:
+                # One view per handle: it keeps open what every look-up goes through.
+                seen = self._seen = (h5, UpkeepView(h5, keeps_groups=True))
+            return look(seen[1])
+
+        with self._turn, self._hdf5_errors():
+            if self._view is not None:
+                return look(self._view), None
+            return self.container.read_state(with_view)
+
+    @staticmethod
+    def _decoded(view: UpkeepView, section: str, paths: list[str]) -> tuple[list[_Whole], list[_Damaged]]:
+        whole: list[_Whole] = []
+        damaged: list[_Damaged] = []
+        for path in paths:
+            try:
+                encoded = view.read(section, path)
+                whole.append((encoded, decode(encoded)))
+            except DamagedEntry as error:
+                damaged.append((path, error))
+        return whole, damaged
+
+    def _entries(self, section: str, list_paths: Callable[[UpkeepView], list[str]]) -> list[_Whole]:
+        whole, damaged = self._read(lambda view: self._decoded(view, section, list_paths(view)))
+        for path, error in damaged:
+            self._warn_damaged(section, path, error)
+        return whole
+
+    def _warn_damaged(self, section: str, path: str, error: DamagedEntry) -> None:
+        place = f"/{section}/{path}"
+        if place not in self._warned:
+            self._warned.add(place)
+            log.warning(
+                "%s: entry %s is damaged (%s) and counts as missing; verify() lists all such entries",
+                self.container.path,
+                place,
+                error,
+            )
+
+    def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
+        """Return the record that ``producer`` means under an exact key, or None."""
+        check_exact_key(key)
+        with self._turn:
+            found = self._recent(key, producer)
+            return self._find_record(key, producer) if found is None else _handed_out(found)
+
+    def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
+        """Return the record that `find_record` would, if it was found before and the file has not moved since."""
+        with self._turn:
+            found = self._recent(key, producer)
+        return None if found is None else private_copy(found.record)
+
+    def _recent(self, key: str, producer: Producer | None) -> StoredRecord | None:
+        if (key, producer) not in self._cached:
+            return None
+        return self._cached.get(self.container.look(), (key, producer))
+
+    def _find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
+        def look(view: UpkeepView) -> tuple[list[_Whole], list[_Damaged]]:
+            return self._decoded(view, RECORDS, view.entry_paths(RECORDS, key))
+
+        (whole, damaged), state = self._read_state(look)
+        for path, error in damaged:
+            self._warn_damaged(RECORDS, path, error)
+        stored = [StoredRecord(r, e.entry_id) for e, r in whole if isinstance(r, BlockRecord)]
+        chosen = selection.select_record(stored, producer)
+        if chosen is None or damaged:
+            return chosen
+        nbytes = _DECODED_OVERHEAD + sum(array.nbytes for encoded, _ in whole for array in encoded.arrays.values())
+        self._cached.put(state, (key, producer), chosen, nbytes)
+        return _handed_out(chosen)
+
+    def find_artifacts(self, descriptor_key: str) -> list[StoredArtifact]:
+        """Return the whole artifacts under a strict descriptor key."""
+        check_descriptor_key(descriptor_key)
+        found = self._entries(ARTIFACTS, lambda view: view.entry_paths(ARTIFACTS, descriptor_key))
+        return [StoredArtifact(a, e.entry_id) for e, a in found if isinstance(a, FitArtifact)]
+
+    def find_artifact(self, entry_id: str) -> StoredArtifact | None:
+        """Return one artifact by its entry id."""
+        check_entry_id(entry_id)
+        return self._first_artifact(lambda view: list(view.artifact_paths(entry_id)), lambda _: True)
+
+    def artifact_headers(self, descriptor_key: str, *, structural: bool = False) -> list[ArtifactHeader]:
+        """Return what a choice of parent ranks by, for every artifact under a strict (or structural) descriptor key.
+
+        Headers are read without their seals: what is chosen is checked when it is read whole.
+        """
+        check_descriptor_key(descriptor_key)
+
+        def look(view: UpkeepView) -> tuple[list[ArtifactHeader], list[_Damaged]]:
+            keys = view.strict_keys(descriptor_key) if structural else [descriptor_key]
+            headers: list[ArtifactHeader] = []
+            damaged: list[_Damaged] = []
+            for path in (p for key in keys for p in view.entry_paths(ARTIFACTS, key)):
+                try:
+                    headers.append(ArtifactHeader.of(path, view.read_meta(ARTIFACTS, path)))
+                except DamagedEntry as error:
+                    damaged.append((path, error))
+            return headers, damaged
+
+        # A look may be repeated because a writer came between; only what the last one met is warned of.
+        headers, damaged = self._read(look)
+        for path, error in damaged:
+            self._warn_damaged(ARTIFACTS, path, error)
+        return headers
+
+    def hold_artifacts(self) -> Held:
+        """Return the artifacts that are in the file now, and keep them from eviction here while the answer lives."""
+        headers = (header for key in self.descriptor_keys() for header in self.artifact_headers(key))
+        held = Held({header.entry_id: header.created for header in headers})
+        self.held.add(held)
+        return held
+
+    def first_usable(
+        self, headers: Iterable[ArtifactHeader], accept: Callable[[FitArtifact], bool]
+    ) -> StoredArtifact | None:
+        """Return the first artifact, in the order given, that is whole and accepted."""
+        paths = [header.path for header in headers]
+        return self._first_artifact(lambda _: paths, accept)
+
+    def _first_artifact(
+        self, list_paths: Callable[[UpkeepView], list[str]], accept: Callable[[FitArtifact], bool]
+    ) -> StoredArtifact | None:
+        def look(view: UpkeepView) -> tuple[StoredArtifact | None, list[_Damaged]]:
+            damaged: list[_Damaged] = []
+            for path in list_paths(view):
+                try:
+                    encoded = view.read(ARTIFACTS, path)
+                    artifact = decode(encoded)
+                except DamagedEntry as error:
+                    damaged.append((path, error))
+                    continue
+                if isinstance(artifact, FitArtifact) and accept(artifact):
+                    return StoredArtifact(artifact, encoded.entry_id), damaged
+            return None, damaged
+
+        found, damaged = self._read(look)
+        for path, error in damaged:
+            self._warn_damaged(ARTIFACTS, path, error)
+        return found
+
+    # -- the whole file ----------------------------------------------------------------------------------------
+
+    def keys(self) -> list[str]:
+        """Return the exact keys that have a record, sorted."""
+        return self._read(lambda view: view.keys(RECORDS))
+
+    def descriptor_keys(self) -> list[str]:
+        """Return the strict descriptor keys that have artifacts, sorted."""
+        return self._read(lambda view: view.keys(ARTIFACTS))
+
+    def entry_ids(self) -> set[str]:
+        """Return the logical content of the file: the entry ids of all whole entries."""
+
+        def look(view: UpkeepView) -> set[str]:
+            ids = set()
+            for section, path in view.all_paths():
+                try:
+                    ids.add(view.read(section, path).entry_id)
+                except DamagedEntry:
+                    continue
+            return ids
+
+        return self._read(look)
+
+    def __len__(self) -> int:
+        return self._read(lambda view: view.total("n_entries"))
+
+    @property
+    def generation(self) -> int:
+        """Number of committed transactions."""
+        return self.container.generation
+
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        """Read every entry, check its seal, its content digest and that it decodes; check totals and index.
+
+        In mode ``"a"`` wrong totals and a wrong index are put right. ``progress(done, total)`` ends the walk by
+        returning False.
+        """
+        report, wrong = self._read(lambda view: view.check(progress))
+        repaired: tuple[Problem, ...] = ()
+        if self.container.recovered:
+            what = "its last writer died or the machine went down; the journal was replayed on opening"
+            repaired = (Problem(str(self._path), what),)
+        problems = report.problems + wrong
+        if wrong and self.container.mode == "a":
+            try:
+                with self.transaction(), self._hdf5_errors():
+                    assert self._view is not None
+                    self._view.put_right()
+                problems, repaired = report.problems, repaired + wrong
+            except StoreError as error:
+                log.warning("%s: what verify found could not be put right: %s", self._path, error)
+        return replace(report, problems=problems, repaired=repaired)
+
+    # -- upkeep ------------------------------------------------------------------------------------------------
+
+    def pin(self, entry_id: str, *, pinned: bool = True) -> bool:
+        """Keep an entry from eviction (or no longer); return whether it is there."""
+        check_entry_id(entry_id)
+        with self.transaction(), self._hdf5_errors():
+            view = self._view
+            assert view is not None
+            section = view.section_of(entry_id)
+            for each in (RECORDS, ARTIFACTS):
+                ids = view.pins(each)
+                view.set_pins(each, ids | {entry_id} if pinned and each == section else ids - {entry_id})
+        return section is not None
+
+    def evict(
+        self, size_budget: int | None = None, max_age: float | None = None, *, dry_run: bool = False
+    ) -> EvictReport:
+        """Remove the oldest entries until the live bytes are within ``size_budget`` and none is older than ``max_age``.
+
+        Parameters
+        ----------
+        size_budget : int, optional
+            Live payload bytes that may stay.
+        max_age : float, optional
+            Seconds.
+        dry_run : bool
+            Only say what would go.
+        """
+        before = None if max_age is None else _now() - round(max_age * 1e6)
+        if dry_run:
+            return self._read(lambda view: self._evict(view, size_budget, before, dry_run=True))
+        with self.transaction(), self._hdf5_errors():
+            assert self._view is not None
+            return self._evict(self._view, size_budget, before)
+
+    def _evict(
+        self, view: UpkeepView, size_budget: int | None, before: int | None, *, dry_run: bool = False
+    ) -> EvictReport:
+        weighed = view.weigh()
+        live = sum(e.nbytes for e in weighed)
+        keep = view.pins(RECORDS) | view.pins(ARTIFACTS) | {e.parent for e in weighed if e.parent is not None}
+        keep |= {entry_id for held in self.held for entry_id in held.created}  # parents of campaigns under way
+        # What this very transaction files is about to be acknowledged.
+        keep |= {outcome.entry_id for outcome in self._pending if outcome.entry_id is not None}
+        gone: list[Evicted] = []
+        while True:
+            chosen = order_of_eviction(weighed, size_budget=size_budget, before=before, keep=keep)
+            removed = {e.entry_id for e in chosen} if dry_run else view.remove(chosen)
+            gone += [Evicted(e.entry_id, f"/{e.section}/{e.path}", e.nbytes) for e in chosen if e.entry_id in removed]
+            if len(removed) == len(chosen):
+                break
+            keep |= {e.entry_id for e in chosen} - removed
+            weighed = [e for e in weighed if e.entry_id not in removed]
+        return EvictReport(tuple(gone), live, live - sum(e.nbytes for e in gone), dry_run)
+
+    def _stay_within_budget(self, view: UpkeepView) -> None:
+        budget = self._size_budget
+        if budget is None or not (self._pending or self._grew):
+            return
+        with self._hdf5_errors():
+            if view.total("live_bytes") <= budget:
+                return
+            if view.total("n_entries") > MANY_ENTRIES:
+                budget -= budget // SLACK  # so that not every commit has to look at every entry
+            report = self._evict(view, budget, None)
+        log.info(
+            "%s: %d oldest entries evicted, %d live bytes left", self._path, len(report.evicted), report.bytes_after
+        )
+
+    def compact(self) -> CompactReport:
+        """Write the file anew without the space that removed entries left, and say what that gave back."""
+        with self._turn:
+            before = os.path.getsize(self.container.path)
+            with self._hdf5_errors():
+                entries, lost = self.container.rewrite(copy_file)
+            for problem in lost:
+                log.warning("%s: %s", self._path, problem)
+            return CompactReport(before, os.path.getsize(self.container.path), entries, tuple(lost))
+
+    def merge(self, path: str | os.PathLike[str]) -> MergeReport:
+        """Take over the entries of another file, which is only read; one transaction.
+
+        Raises
+        ------
+        StoreError
+            With ``details["source"]`` if it is the other file that cannot be read.
+        """
+        try:
+            if os.path.samefile(path, self.container.path):
+                return MergeReport(reason="it is this file")
+        except OSError:
+            pass
+        try:
+            source = EntryStore(path, mode="r")
+        except StoreError as error:
+            error.details["source"] = os.fspath(path)
+            raise
+        try:
+            return self.absorb(source.portions(), self._keep_last)
+        finally:
+            source.close()
+
+    def portions(self) -> Iterator[Portion]:
+        """Yield the entries key by key, and what is damaged."""
+        try:
+            for section in (RECORDS, ARTIFACTS):
+                keys, pins = self._read(partial(UpkeepView.keys_and_pins, section=section))
+                for start in range(0, len(keys), PORTION_KEYS):
+                    some = keys[start : start + PORTION_KEYS]
+                    yield from self._read(partial(UpkeepView.portions, section=section, keys=some, pins=pins))
+        except StoreError as error:
+            error.details["source"] = str(self._path)
+            raise
+
+    def absorb(self, portions: Iterable[Portion], keep_last: int) -> MergeReport:
+        """File entries of other files as they are; one transaction."""
+        added: set[str] = set()
+        problems: list[Problem] = []
+        seen = superseded = 0
+        with self.transaction():
+            view = self._view
+            assert view is not None
+            for portion in portions:
+                problems += portion.damaged
+                seen += len(portion.entries)
+                if not portion.entries:
+                    continue
+                with self._hdf5_errors():
+                    try:
+                        before, after = view.absorb(portion.section, portion.key, portion.entries, keep_last)
+                    except Irreplaceable as error:
+                        problems.append(Problem(f"/{portion.section}/{portion.key}", str(error)))
+                        continue
+                    if portion.pinned:
+                        view.set_pins(portion.section, view.pins(portion.section) | portion.pinned)
+                self._grew |= bool(after - before)
+                added |= after - before
+                superseded += len({e.entry_id for e in portion.entries} - after)
+        return MergeReport(tuple(sorted(added)), seen, superseded, tuple(problems))
+
+    def close(self) -> None:
+        """Checkpoint and close; idempotent."""
+        self.container.close()
+
+
+def _handed_out(stored: StoredRecord) -> StoredRecord:
+    return StoredRecord(private_copy(stored.record), stored.entry_id)
+
+
+def content_id(entry: BlockRecord | FitArtifact, producer: Producer) -> str:
+    """Return the entry id that ``entry`` would be filed under by a store of ``producer``; "" if a gate refuses it."""
+    if isinstance(entry, FitArtifact):
+        return "" if artifact_refusal(entry) is not None else encode_artifact(stamped(entry, 0, producer)).entry_id
+    record, reason = gate_record(entry)
+    return "" if reason is not None else encode_record(stamped(record, 0, producer)).entry_id
+
+
+def _as_record(encoded: Encoded) -> BlockRecord:
+    record = decode(encoded)
+    if not isinstance(record, BlockRecord):
+        raise DamagedEntry("it is not a record")
+    return record
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

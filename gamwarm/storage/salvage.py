@@ -1,0 +1,156 @@
+"""Bring the whole entries of a damaged file to a new one, reading it in a child process that may hang or crash."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+
+from gamwarm.errors import StoreError
+from gamwarm.storage._files import missing
+from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode
+from gamwarm.storage.entries import EntryStore
+from gamwarm.storage.upkeep import KEEP_ALL, Portion, Problem, SalvageReport
+
+__all__ = ["salvage_file"]
+
+MOST_CHILDREN: Final = 200
+"""Each crash or hang costs one; what is not reached then is listed as such."""
+START_PATIENCE: Final = 60.0
+"""Seconds for a child to start; a busy machine takes some to import HDF5."""
+
+Frame = tuple[dict[str, Any], bytes]
+
+
+def salvage_file(path: Path, into: str | os.PathLike[str], time_limit: float) -> SalvageReport:
+    """Copy every entry of the file at ``path`` that its digests confirm into a new file at ``into``."""
+    target = Path(into)
+    if not os.path.exists(path):
+        raise missing(path)
+    if os.path.lexists(target):
+        raise StoreError(
+            f"{target}: exists already; salvage only makes new files. Give another path.", path=str(target)
+        )
+    walk = _Walk(Path(os.path.realpath(path)), time_limit)
+    entries = EntryStore(target)
+    try:
+        merged = entries.absorb(walk.portions(), KEEP_ALL)
+    finally:
+        entries.close()
+    return SalvageReport(merged.added, merged.problems, str(target))
+
+
+class _Walk:
+    def __init__(self, path: Path, time_limit: float) -> None:
+        self._path = path
+        self._time_limit = time_limit
+        self._skip: set[str] = set()
+        self._listed: set[str] = set()
+
+    def portions(self) -> Iterator[Portion]:
+        """Yield what children read; a place where one hangs or crashes is left out by the next."""
+        for _ in range(MOST_CHILDREN):
+            place, reason, known = "/", "", len(self._skip)
+            for frame, payload in self._frames():
+                if "done" in frame:
+                    return
+                if "at" in frame:
+                    place = frame["at"]
+                elif "bad" in frame:
+                    yield from self._problem(frame["bad"], frame["reason"])
+                elif "entry" in frame:
+                    self._skip.add(place)
+                    yield self._entry(frame, payload)
+                elif "end" in frame:
+                    reason = frame["end"]
+            if place not in self._skip:
+                self._skip.add(place)
+                yield from self._problem(place.rstrip("/") or "/", f"reading it {reason}")
+            elif len(self._skip) == known:
+                break
+        yield from self._problem("/", "given up: what comes behind the places listed here was not reached")
+
+    def _problem(self, place: str, reason: str) -> Iterator[Portion]:
+        if place not in self._listed:
+            self._listed.add(place)
+            yield Portion("", "", [], damaged=[Problem(place, reason)])
+
+    @staticmethod
+    def _entry(frame: dict[str, Any], payload: bytes) -> Portion:
+        section, key, place = frame["section"], frame["key"], frame["entry"]
+        try:
+            pieces, start = {}, 0
+            for name, dtype, count in frame["parts"]:
+                pieces[name] = (dtype, payload[start : start + count])
+                start += count
+            _, text = pieces.pop("")
+            arrays: dict[str, Any] = {
+                name: np.frombuffer(data, dtype=dtype).copy() for name, (dtype, data) in pieces.items()
+            }
+            entry = Encoded(section, key, json.loads(text), arrays)
+            check_content(entry)
+            decode(entry)
+        except (DamagedEntry, ValueError, TypeError, KeyError) as error:
+            return Portion(section, key, [], damaged=[Problem(place, str(error))])
+        return Portion(section, key, [entry])
+
+    def _frames(self) -> Iterator[Frame]:
+        """Yield the frames of one child; a last one with ``end`` says how it failed."""
+        command = [sys.executable, "-m", "gamwarm.storage._salvage_child", str(self._path)]
+        frames: queue.Queue[Frame | None] = queue.Queue(maxsize=64)
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        reader = threading.Thread(target=_read_frames, args=(child.stdout, frames), daemon=True)
+        reader.start()
+        try:
+            with contextlib.suppress(OSError):
+                child.stdin.write(json.dumps(sorted(self._skip)).encode())
+                child.stdin.close()
+            patience = max(self._time_limit, START_PATIENCE)
+            while True:
+                try:
+                    frame = frames.get(timeout=patience)
+                except queue.Empty:
+                    yield {"end": f"made no progress for {self._time_limit:g} s"}, b""
+                    return
+                if frame is None:
+                    yield {"end": f"ended the process that read it (status {child.wait()})"}, b""
+                    return
+                patience = self._time_limit
+                yield frame
+        finally:
+            child.kill()
+            child.wait()
+            while reader.is_alive():
+                with contextlib.suppress(queue.Empty):
+                    frames.get(timeout=0.05)
+            child.stdout.close()
+
+
+def _read_frames(stream: IO[bytes], frames: queue.Queue[Frame | None]) -> None:
+    try:
+        while line := stream.readline():
+            frame = json.loads(line)
+            payload = stream.read(frame["bytes"])
+            if len(payload) < frame["bytes"]:
+                break
+            frames.put((frame, payload))
+    except (ValueError, OSError):
+        pass
+    frames.put(None)

@@ -1,0 +1,84 @@
+"""Entries as selection and the choice of a parent see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gamwarm.records import BlockRecord, FitArtifact, Producer, RecordKind
+from gamwarm.storage.codec import DamagedEntry
+
+__all__ = ["ArtifactHeader", "Held", "StoredArtifact", "StoredRecord"]
+
+
+@dataclass(frozen=True)
+class StoredRecord:
+    """A record with its entry id, as selection sees it."""
+
+    record: BlockRecord
+    entry_id: str
+
+    @property
+    def kind(self) -> RecordKind:
+        return RecordKind(self.record.kind)
+
+    @property
+    def objective(self) -> float | None:
+        return self.record.objective
+
+    @property
+    def producer(self) -> Producer:
+        return self.record.producer or Producer("", "", "")
+
+    @property
+    def created(self) -> int:
+        return self.record.created or 0
+
+
+@dataclass(frozen=True)
+class StoredArtifact:
+    """An artifact with its entry id."""
+
+    artifact: FitArtifact
+    entry_id: str
+
+    @property
+    def created(self) -> int:
+        return self.artifact.created or 0
+
+
+@dataclass(frozen=True)
+class ArtifactHeader:
+    """What a choice of parent ranks by."""
+
+    path: str
+    entry_id: str
+    n_rows: int
+    created: int
+    reduced_width: int
+    fit_key: str | None
+    producer: Producer
+
+    @classmethod
+    def of(cls, path: str, meta: dict[str, Any]) -> ArtifactHeader:
+        """Take the header from an artifact's JSON text."""
+        try:
+            width = sum(int(t["reduced_width"] or 0) for t in meta["terms"])
+            return cls(
+                path=path,
+                entry_id=str(meta["entry_id"]),
+                n_rows=int(meta["n_rows"]),
+                created=int(meta["created"]),
+                reduced_width=width,
+                fit_key=meta["fit_key"],
+                producer=Producer(**meta["producer"]),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DamagedEntry(f"its text does not describe an artifact ({error})") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Artifacts that a campaign may start from, with their times: none is evicted while this object lives."""
+
+    created: dict[str, int]

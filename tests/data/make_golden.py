@@ -1,0 +1,202 @@
+"""Writes store-format-1.h5 and store-format-1.json: a small store with every optional part, and what is in it.
+
+Run by hand, once per format version, and never again for one that was released:
+
+    PYTHONPATH=. python tests/data/make_golden.py
+
+Times, uuid and boot identity are fixed, so another run gives the same entries. The JSON is made from what was put, not
+from what the store reads back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from enum import Enum
+from itertools import count
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+import gamwarm
+from gamwarm import (
+    BasisMeta,
+    BlockRecord,
+    Cost,
+    Curvature,
+    FitArtifact,
+    FitDescriptor,
+    GlobalFitSummary,
+    InnerMode,
+    TermArtifact,
+)
+from gamwarm.identity import Components
+from gamwarm.records import Lineage, Producer
+from gamwarm.storage import _disk, container, entries
+
+HERE = Path(__file__).resolve().parent
+NAME = "store-format-1"
+FIRST = 1_760_000_000_000_000  # October 2025, in microseconds
+LONG = 1000
+PRODUCER = Producer("golden", "1.0", "0.1.0")
+
+
+def records() -> dict[str, BlockRecord]:
+    """Every optional part of a record, between them."""
+    common = {"producer": PRODUCER}
+    full = BlockRecord(
+        key="cf-" + "1" * 64,
+        n_rows=1234,
+        block_names=["µ: s(température)", "log σ", "机场"],
+        block_dims=[3, 1, 0],
+        rho=[0.1, -2.5, 9.75],
+        block_beta=[[1.0, -1 / 3, 5e-324], [1.7976931348623157e308], []],
+        active_sets=[[0, 2, 7], None, None],
+        inner=InnerMode(-1234.5678, 3.25, 11, True, [1.5, 2.5, 0.0], [0.5, 0.25, 0.0], 1e-9, [0.1, -2.5, 9.75, 0.125]),
+        objective=1237.8178,
+        converged=True,
+        iteration=12,
+        curvature=Curvature(
+            [1e-7, -2e-7, 0.0],
+            [[2.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1e-12]],
+            [2.75, 0.5, 0.01],
+            [False, False, True],
+        ),
+        rho_bound=10.0,
+        lineage=Lineage(
+            "transfer", "ab" * 16, (("µ: s(température)", "projected"), ("log σ", "rho-only"), ("机场", "cold")), True
+        ),
+        cost=Cost(17, 12, 345, 346, 1.25),
+        attributes={"größe": "naïve ✓", "n": 2**60, "x": 0.1, "empty": ""},
+        components=Components([2, 1, 0], list(range(-8, 12))),
+        **common,
+    )
+    checkpoint = BlockRecord(
+        key=full.key,
+        n_rows=1234,
+        block_names=full.block_names,
+        block_dims=full.block_dims,
+        rho=[0.0, -1.0, 1.0],
+        block_beta=[[0.0, -0.0, 1.0], [2.0], []],
+        objective=1300.0,
+        kind="checkpoint",
+        iteration=3,
+        **common,
+    )
+    unbounded = BlockRecord(
+        key="cf-" + "2" * 64,
+        n_rows=0,
+        block_names=["x"],
+        block_dims=[1],
+        rho=[55.5],
+        block_beta=[[0.25]],
+        rho_bound=float("inf"),
+        inner=InnerMode(0.0, 0.0, 0, False, [0.0], [0.0]),
+        curvature=Curvature(edf=[0.5]),
+        lineage=Lineage("cold"),
+        **common,
+    )
+    big = BlockRecord(
+        key="cf-" + "3" * 64,
+        n_rows=10,
+        block_names=["wide"],
+        block_dims=[8000],
+        rho=[],
+        block_beta=[np.arange(8000) / 7.0],
+        objective=-0.5,
+        **common,
+    )
+    return {"full": full, "checkpoint": checkpoint, "unbounded": unbounded, "big": big}
+
+
+def artifacts() -> dict[str, FitArtifact]:
+    """A rich artifact, and a bare one."""
+    first, second = "a" * 64, "b" * 64
+    smooth = TermArtifact(
+        identity=first,
+        role="mean",
+        basis_meta=BasisMeta("bspline", 3, 10),
+        raw_beta=[1.0, 2.0, 3.0, 4.0],
+        rho_for_term=[0.5, 1.5],
+        structural_identity="c" * 64,
+        reduced_width=3,
+        plateau=[False, True],
+        rho_slots=[0, 2],
+        name="µ: s(x)",
+    )
+    factor = TermArtifact(second, "log-slope", None, [-1.0], [2.5], "d" * 64, 1, None, [1], "carrier")
+    rich = FitArtifact(
+        descriptor=FitDescriptor("gaulss", (first, second)),
+        terms=[smooth, factor],
+        summary=GlobalFitSummary(99.5, True, 777),
+        curvature=Curvature([0.0, 0.0, 0.0], np.eye(3), [1.0, 2.0, 0.05], [False, False, True]),
+        fit_key="cf-" + "1" * 64,
+        producer=PRODUCER,
+        lineage=Lineage("exact", "cd" * 16, (), None),
+        cost=Cost(1, 0, 1, 1, 0.5),
+        attributes={"fold": "3"},
+    )
+    bare = FitArtifact(
+        descriptor=FitDescriptor("gaussian", ("e" * 64,)),
+        terms=[TermArtifact("e" * 64, "generic", None, [1.0, 2.0], [])],
+        summary=GlobalFitSummary(1.0, True, 5),
+        producer=PRODUCER,
+    )
+    return {"rich": rich, "bare": bare}
+
+
+def plain(value: object) -> object:
+    """A dataclass as JSON can hold it: binary64 by its shortest digits, infinity as a word, long vectors as digests."""
+    if isinstance(value, np.ndarray):
+        if value.size > LONG:
+            return {"numbers": value.size, "sha256": hashlib.sha256(value.astype("<f8").tobytes()).hexdigest()}
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(name): plain(each) for name, each in value.items()}
+    if isinstance(value, float) and not np.isfinite(value):
+        return repr(value)
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value
+
+
+def make(folder: Path) -> None:
+    path = folder / f"{NAME}.h5"
+    for left in folder.glob(f"{NAME}.*"):
+        left.unlink()
+    clock = count(FIRST)
+    expected: dict[str, object] = {}
+    with (
+        mock.patch.object(entries, "_now", side_effect=clock),
+        mock.patch.object(container.secrets, "token_bytes", lambda n: bytes(range(n))),
+        mock.patch.object(_disk, "boot_identity", return_value=bytes(8)),
+        gamwarm.open(path, engine="golden", engine_version="1.0", on_error="raise") as store,
+    ):
+        for name, record in records().items():
+            outcome = store.put_record(record)
+            assert outcome.written, (name, outcome)
+            expected[name] = {"entry_id": outcome.entry_id, "content": plain(record)}
+        for name, artifact in artifacts().items():
+            outcome = store.put_artifact(artifact)
+            assert outcome.written, (name, outcome)
+            expected[name] = {"entry_id": outcome.entry_id, "content": plain(artifact)}
+        assert store.pin(expected["unbounded"]["entry_id"])
+    for number, name in enumerate(expected):
+        expected[name]["content"]["created"] = FIRST + number
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    with (folder / f"{NAME}.json").open("w", encoding="utf-8") as out:
+        json.dump(expected, out, ensure_ascii=False, indent=None, separators=(",", ":"), sort_keys=True)
+        out.write("\n")
+    print(f"{path}: {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)

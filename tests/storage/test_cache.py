@@ -1,0 +1,231 @@
+"""The cache of decoded records: a hit is what a read of the file would have given, and nobody can spoil it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+import gamwarm
+from gamwarm import BlockRecord, Curvature, InnerMode
+from gamwarm.storage.cache import StateCache
+from gamwarm.storage.codec import decode, encode_record
+from tests.support.stores import exact_key_of, record_of
+
+KEY = exact_key_of(1)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "fits.h5"
+
+
+@pytest.fixture
+def store(path):
+    with gamwarm.open(path, engine="e", engine_version="1", on_error="raise") as opened:
+        opened.put_record(record_of(1, 1.0))
+        assert opened.get_record(KEY).objective == 1.0
+        yield opened
+
+
+def is_a_hit(store, key=KEY):
+    return store._file.recent_record(key, store._foreign) is not None
+
+
+def test_a_second_look_up_does_not_read_the_file_again(store):
+    assert is_a_hit(store)
+    assert store.get_record(KEY) == record_of(1, 1.0, producer=store.get_record(KEY).producer)
+
+
+def test_an_own_put_is_seen_by_the_next_get(store):
+    store.put_record(record_of(1, 2.0))
+
+    assert not is_a_hit(store)
+    assert store.get_record(KEY).objective == 2.0
+
+
+def test_a_put_by_another_handle_is_seen_by_the_next_get(store, path):
+    with gamwarm.open(path, engine="e", engine_version="1") as other:
+        other.put_record(record_of(1, 3.0))
+
+        assert store.get_record(KEY).objective == 3.0
+    assert store.get_record(KEY).objective == 3.0
+
+
+def test_inside_a_transaction_what_was_put_in_it_is_found_and_after_a_rollback_it_is_gone(store):
+    with pytest.raises(ZeroDivisionError), store.transaction():
+        store.put_record(record_of(1, 4.0))
+        assert store.get_record(KEY).objective == 4.0
+        assert not is_a_hit(store)
+        1 / 0  # noqa: B018
+
+    assert store.get_record(KEY).objective == 1.0
+
+
+def test_another_file_under_the_same_name_and_generation_is_another_file(store, path, tmp_path):
+    with gamwarm.open(tmp_path / "other.h5", engine="e", engine_version="1") as other:
+        other.put_record(record_of(1, 5.0))
+        assert other.generation == store.generation
+    os.replace(tmp_path / "other.h5", path)
+
+    assert store.get_record(KEY).objective == 5.0
+
+
+def test_a_restored_backup_of_the_same_file_is_seen(store, path, tmp_path):
+    with gamwarm.open(path, mode="r") as reader:
+        shutil.copy(path, tmp_path / "backup")
+        store.put_record(record_of(1, 6.0))
+        assert reader.get_record(KEY).objective == 6.0
+        os.replace(tmp_path / "backup", path)
+
+        assert reader.get_record(KEY).objective == 1.0
+
+
+def test_an_edit_with_plain_h5py_is_seen(path):
+    with gamwarm.open(path) as store:
+        store.put_record(record_of(1, 1.0))
+    with gamwarm.open(path, mode="r") as store:
+        assert store.get_record(KEY) is not None
+        with h5py.File(path, "r+") as h5:
+            del h5["block_records"][KEY]
+
+        assert store.get_record(KEY) is None
+
+
+def test_a_closed_store_serves_nothing(path):
+    with gamwarm.open(path) as store:
+        store.put_record(record_of(1))
+        assert store.get_record(KEY) is not None
+
+    with pytest.raises(gamwarm.StoreClosed):
+        store.get_record(KEY)
+
+
+FULL = record_of(
+    1,
+    inner=InnerMode(1.0, 2.0, 3, True, [0.5, 0.5], [0.25, 0.25], 1e-6, [0.0, 1.0]),
+    curvature=Curvature([0.0, 0.1], np.eye(2), [1.0, 2.0], [True, False]),
+    attributes={"note": "kept"},
+)
+
+
+def arrays_of(record):
+    inner, curvature = record.inner, record.curvature
+    yield from (record.rho, *record.block_beta, inner.block_logdet_h, inner.block_logdet_s, inner.log_lambdas)
+    yield from (curvature.gradient, curvature.hessian, curvature.edf, curvature.plateau)
+
+
+def test_no_array_that_was_handed_out_can_be_made_writeable(store):
+    store.put_record(FULL)
+
+    for record in (store.get_record(KEY), store.get_record(KEY)):
+        for array in arrays_of(record):
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                array.flags.writeable = True
+
+
+def test_what_a_caller_does_to_its_record_is_its_own_affair(store):
+    store.put_record(FULL)
+    for _ in range(2):
+        mine = store.get_record(KEY)
+        mine.attributes["note"] = "changed"
+        object.__setattr__(mine, "objective", -1.0)
+
+        assert store.get_record(KEY).attributes == {"note": "kept"}
+        assert store.get_record(KEY).objective == FULL.objective
+
+
+def test_a_forked_child_finds_what_was_cached_and_what_came_later(store):
+    read_end, write_end = os.pipe()
+    go_read, go_write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            before = store.get_record(KEY).objective
+            os.read(go_read, 1)
+            os.write(write_end, f"{before} {store.get_record(KEY).objective}".encode())
+        finally:
+            os._exit(0)
+    store.put_record(record_of(1, 7.0))
+    os.write(go_write, b"g")
+    os.waitpid(child, 0)
+
+    before, after = os.read(read_end, 100).split()
+    assert float(before) in {1.0, 7.0}
+    assert float(after) == 7.0
+    for end in (read_end, write_end, go_read, go_write):
+        os.close(end)
+
+
+def test_threads_never_see_a_value_go_back(store):
+    failures, done = [], threading.Event()
+
+    def watch():
+        last = 0.0
+        while not done.is_set():
+            value = store.get_record(KEY).objective
+            if value < last:
+                failures.append((last, value))
+            last = value
+
+    watchers = [threading.Thread(target=watch) for _ in range(3)]
+    for watcher in watchers:
+        watcher.start()
+    for step in range(2, 40):
+        store.put_record(record_of(1, float(step)))
+        if store.get_record(KEY).objective != step:
+            failures.append(step)
+    done.set()
+    for watcher in watchers:
+        watcher.join()
+
+    assert failures == []
+
+
+def test_producers_ask_for_different_records_of_one_key(path):
+    with gamwarm.open(path, engine="e", engine_version="1") as store:
+        store.put_record(record_of(1, 1.0))
+        mine = store.get_record(KEY)
+        store._file.find_record(KEY, replace(mine.producer, engine_version="2"))
+
+        assert store.get_record(KEY) == mine
+
+
+def test_the_cache_forgets_what_was_not_asked_for_longest_and_keeps_within_its_limit():
+    cache = StateCache(limit=30)
+    for key in "abc":
+        cache.put("s", key, key.upper(), 10)
+    assert cache.get("s", "a") == "A"
+    cache.put("s", "d", "D", 10)
+
+    assert [key for key in "abcd" if key in cache] == ["a", "c", "d"]
+    cache.put("s", "e", "E", 31)
+    assert not any(key in cache for key in "abcde"), "what is larger than the limit is not kept"
+
+
+def test_the_cache_holds_one_state_and_no_state_that_does_not_last():
+    cache = StateCache()
+    cache.put(None, "a", 1, 1)
+    assert cache.get(None, "a") is None
+    cache.put("s", "a", 1, 1)
+    assert cache.get("t", "a") is None
+    cache.put("t", "b", 2, 1)
+    assert cache.get("s", "a") is None
+    assert cache.get("t", "b") == 2
+
+
+def test_a_decoded_record_has_all_that_its_constructor_would_have_set():
+    record = replace(FULL, created=5)
+    decoded = decode(encode_record(replace(record, producer=gamwarm.Producer("e"))))
+
+    assert set(vars(decoded)) == set(BlockRecord.__dataclass_fields__)
+    built = BlockRecord(**vars(decoded))
+    assert built == decoded
+    assert {name: type(value) for name, value in vars(built).items()} == {
+        name: type(value) for name, value in vars(decoded).items()
+    }

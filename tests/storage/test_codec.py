@@ -1,0 +1,374 @@
+"""Entries as text and arrays: every part survives, the entry id names the content, the seal covers all bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gamwarm import (
+    BasisMeta,
+    BlockRecord,
+    Cost,
+    Curvature,
+    FitArtifact,
+    FitDescriptor,
+    GlobalFitSummary,
+    InnerMode,
+    Lineage,
+    Producer,
+    TermArtifact,
+    term_identity,
+)
+from gamwarm.identity import Components
+from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode, encode_artifact, encode_record, seal_of
+from tests.support.stores import artifact_of, exact_key_of, record_of
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(0, 2**40)
+# Any text that UTF-8 can encode: no lone surrogates.
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+flags = st.booleans()
+
+
+def vectors(length):
+    return st.lists(finite, min_size=length, max_size=length)
+
+
+def maybe(strategy):
+    return st.none() | strategy
+
+
+@st.composite
+def curvatures(draw, q):
+    return Curvature(
+        draw(maybe(vectors(q))),
+        draw(maybe(st.lists(vectors(q), min_size=q, max_size=q).map(lambda rows: np.array(rows).reshape(q, q)))),
+        draw(maybe(vectors(q))),
+        draw(maybe(st.lists(flags, min_size=q, max_size=q))),
+    )
+
+
+producers = st.builds(Producer, words, st.text("0123456789.", max_size=6), words)
+costs = st.builds(Cost, counts, counts, counts, counts, st.floats(0, 1e9))
+entry_ids = st.text("0123456789abcdef", min_size=32, max_size=32)
+lineages = st.builds(
+    Lineage,
+    st.sampled_from(["exact", "transfer", "cold"]),
+    maybe(entry_ids),
+    st.lists(st.tuples(words, st.sampled_from(["projected", "rho-only", "cold"])), max_size=3).map(tuple),
+    maybe(flags),
+)
+attributes = st.dictionaries(words, words | st.integers(-(2**70), 2**70) | finite, max_size=3)
+common = {
+    "producer": producers,
+    "created": st.integers(1, 2**60),
+    "lineage": maybe(lineages),
+    "cost": maybe(costs),
+    "attributes": attributes,
+    "rho_bound": st.floats(2.5, 1e6) | st.just(np.inf),
+}
+
+
+@st.composite
+def inner_modes(draw, blocks):
+    return InnerMode(
+        draw(finite),
+        draw(finite),
+        draw(counts),
+        draw(flags),
+        draw(vectors(blocks)),
+        draw(vectors(blocks)),
+        draw(maybe(finite)),
+        draw(maybe(st.integers(0, 4).flatmap(vectors))),
+    )
+
+
+@st.composite
+def records(draw):
+    dims = draw(st.lists(st.integers(0, 4), max_size=4))
+    q = draw(st.integers(0, 4))
+    rows = st.lists(st.integers(0, 2**50), min_size=1, max_size=3)
+    return BlockRecord(
+        key=exact_key_of(draw(st.integers(0, 2**64))),
+        n_rows=draw(counts),
+        block_names=draw(st.lists(words, min_size=len(dims), max_size=len(dims))),
+        block_dims=dims,
+        rho=draw(vectors(q)),
+        block_beta=[draw(vectors(d)) for d in dims],
+        active_sets=draw(maybe(st.tuples(*[maybe(rows) for _ in dims]))),
+        inner=draw(maybe(inner_modes(len(dims)))),
+        objective=draw(maybe(finite)),
+        kind=draw(st.sampled_from(["final", "checkpoint"])),
+        converged=draw(maybe(flags)),
+        iteration=draw(maybe(counts)),
+        curvature=draw(maybe(curvatures(q))),
+        **{name: draw(strategy) for name, strategy in common.items()},
+    )
+
+
+basis_metas = st.builds(
+    BasisMeta,
+    words,
+    degree=maybe(st.integers(0, 5)),
+    num_knots=maybe(st.integers(0, 50)),
+    nullspace_order=maybe(st.integers(0, 3)),
+    matern_nu=maybe(st.floats(0.5, 5)),
+    periodic=maybe(flags),
+)
+
+
+@st.composite
+def artifacts(draw):
+    sizes = draw(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=4))
+    q = sum(n for _, n in sizes)
+    terms, first = [], 0
+    for number, (width, n) in enumerate(sizes):
+        name = f"{draw(words)}{number}"
+        terms.append(
+            TermArtifact(
+                identity=term_identity("generic", name, [None] * n, [], width),
+                role=draw(st.sampled_from(["mean", "log-slope", "generic"])),
+                basis_meta=draw(maybe(basis_metas)),
+                raw_beta=draw(vectors(width)),
+                rho_for_term=draw(vectors(n)),
+                structural_identity=draw(maybe(st.just(term_identity("generic", name, [], [], width)))),
+                reduced_width=draw(maybe(st.just(width))),
+                plateau=draw(maybe(st.lists(flags, min_size=n, max_size=n))),
+                rho_slots=range(first, first + n),
+                name=draw(st.just("") | words),
+            )
+        )
+        first += n
+    return FitArtifact(
+        descriptor=FitDescriptor(draw(words), tuple(t.identity for t in terms), draw(maybe(words)), draw(maybe(words))),
+        terms=terms,
+        summary=GlobalFitSummary(draw(finite), draw(flags), draw(counts)),
+        curvature=draw(maybe(curvatures(q))),
+        fit_key=draw(maybe(st.just(exact_key_of(4)))),
+        **{name: draw(strategy) for name, strategy in common.items()},
+    )
+
+
+def stored_again(encoded):
+    """Return an entry as it comes back from its own text and bytes."""
+    arrays = {n: np.frombuffer(a.tobytes(), a.dtype) for n, a in encoded.arrays.items()}
+    return Encoded(encoded.section, encoded.key, json.loads(encoded.text()), arrays)
+
+
+@given(records())
+def test_a_record_survives_with_all_its_optional_parts(record):
+    encoded = stored_again(encode_record(record))
+
+    check_content(encoded)
+    again = decode(encoded)
+    assert again == record
+    assert again.created == record.created
+    assert (again.cost is None) == (record.cost is None)
+    assert again.cost is None or again.cost.seconds == record.cost.seconds
+    assert [b.tobytes() for b in again.block_beta] == [b.tobytes() for b in record.block_beta], "a bit was lost"
+
+
+@given(artifacts())
+def test_an_artifact_survives_with_all_its_optional_parts(artifact):
+    encoded = stored_again(encode_artifact(artifact))
+
+    check_content(encoded)
+    again = decode(encoded)
+    assert again == artifact
+    assert again.created == artifact.created
+    assert again.descriptor.key == encoded.key
+    assert again.structural_key == encoded.meta["structural_key"]
+
+
+RECORD = record_of(
+    created=5,
+    producer=Producer("e", "1", "g"),
+    cost=Cost(1, 2, 3, 4, seconds=5.0),
+    lineage=Lineage("cold"),
+    inner=InnerMode(1.0, 2.0, 3, True, [0.5, 0.5], [0.25, 0.25], 1e-6, [0.0, 1.0]),
+    curvature=Curvature([0.0, 0.1], np.eye(2), [1.0, 2.0], [True, False]),
+    active_sets=[[1], None],
+    iteration=3,
+    attributes={"a": 1},
+)
+
+
+@pytest.mark.parametrize("created", [0, 6, 2**50])
+def test_the_entry_id_leaves_out_when_an_entry_was_made(created):
+    assert encode_record(replace(RECORD, created=created)).entry_id == encode_record(RECORD).entry_id
+    artifact = artifact_of(created=1)
+    assert encode_artifact(replace(artifact, created=created)).entry_id == encode_artifact(artifact).entry_id
+
+
+def test_the_entry_id_leaves_out_seconds():
+    slower = replace(RECORD, cost=replace(RECORD.cost, seconds=99.0))
+
+    assert encode_record(slower).entry_id == encode_record(RECORD).entry_id
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"key": exact_key_of(2)},
+        {"n_rows": 51},
+        {"block_names": ["mean", "sigma"]},
+        {"rho": [0.5, -1.5]},
+        {"block_beta": [[1.0, 2.0, 3.0], [4.0, 5.5]]},
+        {"block_dims": [2, 3], "block_beta": [[1.0, 2.0], [3.0, 4.0, 5.0]]},
+        {"active_sets": [[2], None]},
+        {"active_sets": [None, [1]]},
+        {"active_sets": None},
+        {"inner": None},
+        {"inner": replace(RECORD.inner, cycles=4)},
+        {"inner": replace(RECORD.inner, block_logdet_s=[0.25, 0.5])},
+        {"inner": replace(RECORD.inner, inner_tol=None)},
+        {"inner": replace(RECORD.inner, log_lambdas=None)},
+        {"objective": 1.5},
+        {"objective": None},
+        {"kind": "checkpoint", "converged": True},
+        {"converged": False},
+        {"iteration": 4},
+        {"iteration": None},
+        {"curvature": None},
+        {"curvature": replace(RECORD.curvature, edf=None)},
+        {"curvature": replace(RECORD.curvature, plateau=[True, True])},
+        {"rho_bound": 11.0},
+        {"rho_bound": np.inf},
+        {"producer": Producer("e", "2", "g")},
+        {"producer": Producer("e", "1", "h")},
+        {"lineage": None},
+        {"lineage": Lineage("cold", consumed=False)},
+        {"cost": None},
+        {"cost": Cost(2, 2, 3, 4, seconds=5.0)},
+        {"attributes": {"a": 2}},
+        {"attributes": {"a": "1"}},
+        {"attributes": {}},
+    ],
+    ids=lambda c: ",".join(c),
+)
+def test_the_entry_id_leaves_out_nothing_else(changes):
+    assert encode_record(replace(RECORD, **changes)).entry_id != encode_record(RECORD).entry_id
+
+
+def test_components_are_no_content_of_their_own_but_are_sealed_and_come_back():
+    made = Components([1, 0], range(-5, 7))
+    plain, told = encode_record(RECORD), encode_record(replace(RECORD, components=made))
+
+    assert told.entry_id == plain.entry_id
+    assert decode(told).components == made
+    assert decode(plain).components is None
+    check_content(told)
+    assert seal_of("r", "k", told.text(), told.arrays) != seal_of("r", "k", plain.text(), plain.arrays)
+
+
+def test_every_field_of_a_record_is_in_the_list_above_or_is_the_time_or_follows_from_the_key():
+    named = {name for changes in test_the_entry_id_leaves_out_nothing_else.pytestmark[0].args[1] for name in changes}
+
+    assert named | {"created", "components"} == set(BlockRecord.__dataclass_fields__)
+
+
+def test_the_entry_id_of_an_artifact_depends_on_all_its_parts():
+    artifact = artifact_of(curvature=Curvature([0.5]), producer=Producer("e"), fit_key=exact_key_of(1))
+    term = artifact.terms[0]
+    others = [
+        replace(artifact, **changes)
+        for changes in (
+            {"descriptor": replace(artifact.descriptor, family_kind="other")},
+            {"descriptor": replace(artifact.descriptor, row_population="all")},
+            {"summary": replace(artifact.summary, n_rows=9)},
+            {"summary": replace(artifact.summary, outer_objective=9.0)},
+            {"curvature": None},
+            {"rho_bound": 12.0},
+            {"producer": Producer("f")},
+            {"lineage": Lineage("cold")},
+            {"cost": Cost(1)},
+            {"attributes": {"a": 1}},
+            {"fit_key": exact_key_of(2)},
+            *(
+                {"terms": [replace(term, **changes)]}
+                for changes in (
+                    {"role": "generic"},
+                    {"basis_meta": None},
+                    {"raw_beta": np.zeros(4)},
+                    {"rho_for_term": [1.0]},
+                    {"structural_identity": None},
+                    {"reduced_width": None},
+                    {"plateau": [True]},
+                    {"rho_slots": None},
+                    {"name": "other"},
+                )
+            ),
+        )
+    ]
+
+    ids = [encode_artifact(other).entry_id for other in [artifact, *others]]
+    assert len(set(ids)) == len(ids)
+
+
+def test_negative_zero_and_zero_are_one_content_but_both_are_kept_as_they_are():
+    plus, minus = record_of(rho=[0.0, 1.0], created=1), record_of(rho=[-0.0, 1.0], created=1)
+
+    assert encode_record(plus).entry_id == encode_record(minus).entry_id
+    assert np.signbit(decode(stored_again(encode_record(minus))).rho[0])
+
+
+@given(records(), st.data())
+def test_the_seal_covers_every_stored_byte_and_the_place(record, data):
+    encoded = encode_record(record)
+    text = encoded.text()
+    seal = seal_of(encoded.section, encoded.key, text, encoded.arrays)
+    name = data.draw(st.sampled_from(["meta", "key", "section", *encoded.arrays]))
+    section, key, arrays = encoded.section, encoded.key, dict(encoded.arrays)
+    if name == "meta":
+        text = flipped(text, data)
+    elif name == "key":
+        key = exact_key_of(2**65)
+    elif name == "section":
+        section = "fit_artifacts"
+    else:
+        arrays[name] = np.frombuffer(flipped(arrays[name].tobytes(), data), arrays[name].dtype)
+
+    assert seal_of(section, key, text, arrays) != seal
+
+
+def flipped(stored, data):
+    changed = bytearray(stored)
+    changed[data.draw(st.integers(0, len(changed) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    return bytes(changed)
+
+
+def test_the_seal_tells_apart_bytes_that_moved_from_one_vector_to_the_next():
+    one = {"beta": np.array([1.0, 2.0]), "rho": np.array([3.0])}
+    two = {"beta": np.array([1.0]), "rho": np.array([2.0, 3.0])}
+
+    assert seal_of("s", "k", b"{}", one) != seal_of("s", "k", b"{}", two)
+    assert seal_of("s", "k", b"{}", one) != seal_of("s", "k", b"{}", one | {"inner": np.zeros(0)})
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda m: m.pop("blocks"),
+        lambda m: m.update(widths=[3]),
+        lambda m: m.update(widths=[3, 3]),
+        lambda m: m.update(kind="best"),
+        lambda m: m.update(n_outer=3),
+        lambda m: m.update(producer="me"),
+        lambda m: m.update(curvature=["gradient", "torsion"]),
+        lambda m: m.update(inner={"logdet_h": 1}),
+        lambda m: m.update(n_rows=-1),
+        lambda m: m.update(n_rows="many"),
+        lambda m: m.update(lineage={"source": "dream"}),
+    ],
+)
+def test_a_text_that_does_not_describe_its_vectors_is_damage_and_nothing_else(spoil):
+    encoded = stored_again(encode_record(RECORD))
+    spoil(encoded.meta)
+
+    with pytest.raises(DamagedEntry):
+        decode(encoded)

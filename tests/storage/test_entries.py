@@ -1,0 +1,193 @@
+"""The entry layer: sizes and forms of entries, retention, indexes and totals, by one local process."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+from gamwarm import BlockRecord, InnerMode, InvalidKey, Producer
+from gamwarm.storage import EntryStore
+from tests.support.stores import artifact_of, exact_key_of, record_of
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "fits.h5"
+
+
+@pytest.fixture
+def entries(path):
+    store = EntryStore(path)
+    yield store
+    store.close()
+
+
+def found(entries, key):
+    stored = entries.find_record(exact_key_of(key), None)
+    return None if stored is None else stored.record
+
+
+def wide(key, width, **changes):
+    return record_of(
+        key,
+        block_names=["x"],
+        block_dims=[width],
+        block_beta=[np.linspace(-1, 1, width)],
+        rho=np.linspace(-1, 1, width),
+        inner=InnerMode(0.0, 0.0, 1, True, np.arange(float(width)), [0.0], log_lambdas=np.zeros(3)),
+        active_sets=[range(width)],
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("width", [0, 1, 7499, 7500, 7501, 20_000])
+def test_vectors_of_any_length_come_back(entries, path, width):
+    record = wide(1, width, producer=Producer("e"))
+
+    assert entries.put_record(record).written
+    assert found(entries, 1) == record
+    entries.close()
+    again = EntryStore(path, mode="r")
+    assert found(again, 1) == record
+    assert again.verify().ok
+    again.close()
+
+
+def test_vectors_too_long_for_attributes_are_contiguous_datasets(entries, path):
+    entries.put_record(wide(1, 7501))
+    entries.close()
+
+    with h5py.File(path) as h5:
+        group = h5["block_records"][exact_key_of(1)]
+        assert set(group) == {"rho", "beta", "inner", "active"}
+        assert all(group[name].chunks is None for name in group)
+        assert not set(group) & set(group.attrs)
+        assert group["beta"].shape == (7501,)
+
+
+def test_five_thousand_blocks_make_a_text_too_long_for_an_attribute_and_come_back(entries):
+    names = [f"Block {i} – Straße {i}" for i in range(5000)]
+    record = BlockRecord(
+        exact_key_of(1),
+        9,
+        names,
+        [2] * 5000,
+        np.zeros(5000),
+        np.arange(10_000.0).reshape(5000, 2),
+        objective=1.0,
+        producer=Producer("e"),
+    )
+
+    assert entries.put_record(record).written
+    assert found(entries, 1) == record
+    assert entries.verify().ok
+
+
+def test_names_and_attributes_of_any_script_come_back(entries):
+    record = record_of(
+        block_names=["με\u0000σος", "尺度 🜁"],
+        attributes={"Größe": "42 µm\n", "n": -(10**30), "x": 1e-300},
+        producer=Producer("motor ⚙", "β1"),
+    )
+
+    assert entries.put_record(record).written
+    assert found(entries, 1) == record
+
+
+def test_a_record_without_anything_comes_back(entries):
+    record = BlockRecord(exact_key_of(1), 0, [], [], [], [], producer=Producer("e"))
+
+    assert entries.put_record(record).written
+    assert found(entries, 1) == record
+
+
+def test_an_infinite_rho_bound_comes_back(entries):
+    entries.put_record(record_of(rho=[1e9, 0.0], rho_bound=np.inf))
+
+    assert found(entries, 1).rho_bound == np.inf
+
+
+def test_a_key_may_keep_more_than_one_final_and_the_best_lies_in_its_own_group(path):
+    entries = EntryStore(path, keep_last=2)
+    for value in (1.0, 2.0, 3.0):
+        entries.put_record(record_of(value=value))
+    entries.put_record(record_of(value=0.5, kind="checkpoint"))
+    newest = entries.find_record(exact_key_of(1), None)
+    assert newest.objective == 3.0
+    assert len(entries) == 3
+    assert entries.verify().ok
+    entries.close()
+
+    with h5py.File(path) as h5:
+        group = h5["block_records"][exact_key_of(1)]
+        assert f'"entry_id":"{newest.entry_id}"' in group.attrs["meta"].decode()
+        assert len(group) == 2
+        assert all(len(name) == 32 for name in group)
+
+
+def test_more_strict_keys_than_an_attribute_holds_lie_under_one_structural_key(entries):
+    first = artifact_of(width=3)
+    entries.put_artifact(first)
+    with entries.container.write() as h5:
+        index = h5["fit_artifacts"].attrs
+        name = f"structural:{first.structural_key}"
+        keys = [*index[name].tolist(), *(b"%064x" % n for n in range(1500))]
+        index.create(name, np.array(keys, dtype="S64"), dtype=h5py.string_dtype("utf-8", 64))
+
+    entries.put_artifact(artifact_of(width=4))
+
+    headers = entries.artifact_headers(first.structural_key, structural=True)
+    assert sorted(h.reduced_width for h in headers) == [3, 4]
+    assert entries.verify().ok
+
+
+def test_totals_follow_every_put_and_replacement(entries):
+    for value in (1.0, 2.0):
+        entries.put_record(record_of(1, value))
+        entries.put_record(wide(2, 9000, objective=value))
+        entries.put_record(record_of(1, value, kind="checkpoint"))
+        entries.put_artifact(artifact_of(value=value))
+
+    report = entries.verify()
+    assert report.ok, report.problems
+    assert report.entries == len(entries) == 5
+
+
+def test_generation_counts_transactions_that_changed_something(entries):
+    start = entries.generation
+    entries.put_record(record_of())
+    entries.put_record(record_of())
+    entries.put_record(record_of(rho=[np.nan, 0.0]))
+
+    assert entries.generation == start + 1
+
+
+@pytest.mark.parametrize("call", ["find_record", "find_artifacts", "find_artifact", "artifact_headers"])
+def test_a_malformed_key_is_refused_before_the_file_is_looked_at(entries, call):
+    arguments = ("x", None) if call == "find_record" else ("x",)
+    with pytest.raises(InvalidKey):
+        getattr(entries, call)(*arguments)
+
+
+def test_an_artifact_is_found_by_its_entry_id_whatever_its_descriptor(entries):
+    wanted = [entries.put_artifact(artifact_of(name, v)) for name in ("a", "b") for v in (1.0, 2.0)]
+
+    for outcome in wanted:
+        assert entries.find_artifact(outcome.entry_id).entry_id == outcome.entry_id
+    assert entries.find_artifact("0" * 32) is None
+
+
+def test_overwriting_reuses_the_space_of_what_was_there(entries, path):
+    for value in range(40):
+        entries.put_record(wide(1, 2000, objective=float(value)))
+    entries.close()
+
+    assert path.stat().st_size < 6 * entries_bytes(path)
+
+
+def entries_bytes(path):
+    store = EntryStore(path, mode="r")
+    nbytes = store.verify().nbytes
+    store.close()
+    return nbytes

@@ -1,0 +1,240 @@
+"""One writer at a time: the choice of the lock, and what it does when it is held, left behind or impossible."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gamwarm.errors import InvalidInput, LockTimeout, StoreNotFound, StoreUnavailable
+from gamwarm.storage import locks
+from gamwarm.storage.container import Container
+from gamwarm.storage.locks import LockChoice, WriterLock, choose, probe
+from tests.storage import crashkit as kit
+
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("flock", "soft")
+pytestmark = pytest.mark.timeout(60)
+
+HOLD = """
+import sys, time
+from gamwarm.storage.container import Container
+container = Container.open(sys.argv[1], lock=sys.argv[2])
+with container.write():
+    print("held", flush=True)
+    time.sleep(float(sys.argv[3]))
+container.close()
+"""
+
+
+@pytest.fixture(autouse=True)
+def forget_probes(monkeypatch):
+    monkeypatch.setattr(locks, "_PROBES", {})
+
+
+@pytest.fixture
+def kind():
+    return "auto"
+
+
+@pytest.fixture
+def path(tmp_path, kind):
+    path = tmp_path / kit.NAME
+    Container.open(path, lock=kind, create=kit.lay_out).close()
+    return path
+
+
+def hold(path, kind, seconds):
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path), kind, str(seconds)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "held\n"
+    return child
+
+
+def add(container, name):
+    with container.write() as h5:
+        kit.put(h5, name, np.ones(4))
+
+
+def count(container):
+    return container.read(lambda h5: len(h5["records"]))
+
+
+class TestProbe:
+    @pytest.mark.parametrize("child", [True, False, None])
+    def test_this_directory_has_what_the_store_needs_and_is_left_as_it_was(self, tmp_path, child):
+        found = probe(tmp_path, child=child)
+        assert found.flock
+        assert found.hard_links
+        assert found.rename
+        assert found.fsync or not found.by_child
+        assert list(tmp_path.iterdir()) == []
+        if child is not None:
+            assert found.by_child is child
+
+    def test_it_runs_once_per_device(self, tmp_path, monkeypatch):
+        calls = []
+        monkeypatch.setattr(locks, "probe", lambda directory: calls.append(directory) or probe(directory))
+        for name in "abc":
+            (tmp_path / name).mkdir()
+            assert choose(tmp_path / name, "auto").kind == "flock"
+        assert len(calls) == 1
+
+    def test_a_missing_directory_is_named(self, tmp_path):
+        with pytest.raises(StoreNotFound, match="nowhere"):
+            choose(tmp_path / "nowhere", "auto")
+
+    def test_a_flock_that_lets_another_process_in_is_not_used(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(locks, "_CHILD", "raise SystemExit(12)")
+        assert not probe(tmp_path, child=True).flock
+
+    def test_a_mount_whose_flock_stays_on_the_node_gets_the_soft_lock(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(locks, "_mount_of", lambda place: ("nfs4", frozenset({"rw", "local_lock=all"})))
+        assert choose(tmp_path, "auto") == LockChoice("soft", shared=True)
+
+    def test_a_shared_mount_is_tried_from_a_child_and_remembered_as_shared(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(locks, "_mount_of", lambda place: ("nfs4", frozenset({"rw"})))
+        assert choose(tmp_path, "auto") == LockChoice("flock", shared=True)
+
+    def test_there_is_no_silent_downgrade(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(locks, "_flock_excludes", lambda *args: False)
+        with pytest.raises(StoreUnavailable, match="flock does not exclude"):
+            choose(tmp_path, "flock")
+        assert choose(tmp_path, "auto").kind == "soft"
+        locks._PROBES.clear()
+        monkeypatch.setattr(locks, "_links_refuse", lambda *args: False)
+        with pytest.raises(StoreUnavailable, match="another file system"):
+            choose(tmp_path, "auto")
+        with pytest.raises(StoreUnavailable, match="hard links"):
+            choose(tmp_path, "soft")
+
+    def test_an_unknown_lock_is_refused(self, tmp_path):
+        with pytest.raises(InvalidInput, match="lease"):
+            choose(tmp_path, "lease")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestWriterLock:
+    def test_a_time_out_names_the_holder(self, path, kind):
+        child = hold(path, kind, 30)
+        try:
+            with Container.open(path, lock=kind, lock_timeout=0.3) as container:
+                began = time.monotonic()
+                with pytest.raises(LockTimeout, match=f"pid {child.pid} on ") as caught, container.write():
+                    pass
+                assert time.monotonic() - began < 20
+                assert isinstance(caught.value, TimeoutError)
+                assert count(container) == 0  # readers do not wait
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+
+    def test_a_waiting_writer_gets_its_turn(self, path, kind):
+        child = hold(path, kind, 0.3)
+        with Container.open(path, lock=kind) as container:
+            add(container, "a")
+            assert count(container) == 1
+        assert child.wait(timeout=30) == 0
+        child.stdout.close()
+
+    def test_a_killed_holder_does_not_stop_the_next_run(self, path, kind):
+        child = hold(path, kind, 30)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        with Container.open(path, lock=kind, lock_timeout=20) as container:
+            add(container, "a")
+            assert count(container) == 1
+
+    def test_nothing_but_the_lock_file_remains(self, path, kind):
+        with Container.open(path, lock=kind) as container:
+            add(container, "a")
+        assert sorted(os.listdir(path.parent)) == [path.name, path.name + ".lock"]
+
+    def test_two_processes_exclude_each_other(self, path, kind):
+        script = """
+            import sys
+            import numpy as np
+            from gamwarm.storage.container import Container
+            from tests.storage import crashkit as kit
+            with Container.open(sys.argv[1], lock=sys.argv[2]) as container:
+                for index in range(15):
+                    with container.write() as h5:
+                        kit.put(h5, f"{sys.argv[3]}-{index}", np.ones(4))
+        """
+        children = [
+            subprocess.Popen([sys.executable, "-c", textwrap.dedent(script), str(path), kind, str(who)], cwd=ROOT)
+            for who in range(2)
+        ]
+        for child in children:
+            assert child.wait(timeout=50) == 0
+        with Container.open(path, mode="r") as container:
+            assert count(container) == 30
+            assert container.generation == 31
+        assert sorted(os.listdir(path.parent)) == [path.name, path.name + ".lock"]
+
+    def test_the_lock_is_released_when_the_block_fails(self, path, kind):
+        with Container.open(path, lock=kind) as container, Container.open(path, lock=kind, lock_timeout=5) as other:
+            block = container.write()
+            block.__enter__()
+            assert not block.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+            add(other, "a")
+            add(container, "b")
+            assert count(other) == 2
+
+
+@pytest.mark.parametrize("kind", ["soft"])
+def test_under_the_soft_lock_the_file_is_whole_without_its_journal_between_transactions(path):
+    with Container.open(path, lock="soft") as container:
+        for index in range(3):
+            add(container, f"a{index}")
+            assert (path.parent / (path.name + "-journal")).stat().st_size == 0
+
+
+def test_the_lock_file_may_be_used_by_everyone_who_may_write_the_file(path):
+    (path.parent / (path.name + ".lock")).unlink()
+    path.chmod(0o660)
+    with Container.open(path) as container:
+        add(container, "a")
+    assert (path.parent / (path.name + ".lock")).stat().st_mode & 0o777 == 0o660
+
+
+def test_a_lock_is_not_reentrant_between_two_containers_of_one_process(path):
+    refused = pytest.raises(LockTimeout, match=f"pid {os.getpid()} on ")
+    one, other = Container.open(path), Container.open(path, lock_timeout=0.1)
+    with one, other, one.write(), refused, other.write():
+        pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_kinds_of_lock_on_one_file_are_refused(path, kind):
+    other = KINDS[kind == "flock"]
+    for _ in range(2):
+        refused = pytest.raises(StoreUnavailable, match=f"lock='{kind}'")
+        with Container.open(path, lock=other, lock_timeout=1) as container, refused, container.write():
+            pass
+    with Container.open(path, lock="auto") as container:
+        add(container, "a")
+        assert container._lock.kind == kind
+    with Container.open(path, lock=kind) as container:
+        add(container, "b")
+        assert count(container) == 2
+
+
+def test_the_lock_object_alone_excludes_and_says_who_holds_it(tmp_path):
+    first, second = (WriterLock(tmp_path / "x.h5", LockChoice("flock", shared=False), 0.05) for _ in range(2))
+    with first.held():
+        assert f"pid {os.getpid()} on" in second.holder()
+        with pytest.raises(LockTimeout):
+            second.acquire()
+    second.acquire()
+    second.release()

@@ -1,0 +1,73 @@
+"""Records and artifacts for tests, each whole until told otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gamwarm.identity import FitDescriptor
+from gamwarm.records import BlockRecord, FitArtifact, GlobalFitSummary, InnerMode, TermArtifact
+
+__all__ = ["KEY", "artifact", "hex_of", "inner", "record", "term"]
+
+KEY = "cf-" + 64 * "0"
+
+
+def hex_of(number: int) -> str:
+    """Return a well-formed term identity."""
+    return f"{number:064x}"
+
+
+def inner(**changes: Any) -> InnerMode:
+    """Return a converged summary over two blocks and three penalties."""
+    whole: dict[str, Any] = {
+        "log_likelihood": -10.0,
+        "penalty_value": 1.0,
+        "cycles": 7,
+        "converged": True,
+        "block_logdet_h": [1.0, 2.0],
+        "block_logdet_s": [0.5, 0.25],
+        "inner_tol": 1e-6,
+        "log_lambdas": [0.0, 1.0, 1.0],
+    }
+    return InnerMode(**whole | changes)
+
+
+def record(**changes: Any) -> BlockRecord:
+    """Return a final record of blocks ``mean`` (3) and ``scale`` (2) with two outer coordinates."""
+    whole: dict[str, Any] = {
+        "key": KEY,
+        "n_rows": 20,
+        "block_names": ("mean", "scale"),
+        "block_dims": (3, 2),
+        "rho": [0.5, -1.0],
+        "block_beta": [np.ones(3), np.zeros(2)],
+        "objective": 12.5,
+    }
+    return BlockRecord(**whole | changes)
+
+
+def term(number: int, **changes: Any) -> TermArtifact:
+    """Return a term of raw width 4 with one smoothing parameter and a structural identity."""
+    whole: dict[str, Any] = {
+        "identity": hex_of(number),
+        "role": "mean",
+        "basis_meta": None,
+        "raw_beta": np.arange(4.0),
+        "rho_for_term": [1.0],
+        "structural_identity": hex_of(1000 + number),
+        "reduced_width": 4,
+    }
+    return TermArtifact(**whole | changes)
+
+
+def artifact(*terms: TermArtifact, **changes: Any) -> FitArtifact:
+    """Return a converged artifact of these terms (one default term if none is given)."""
+    chosen = terms or (term(1),)
+    whole: dict[str, Any] = {
+        "descriptor": FitDescriptor("gaussian", tuple(t.identity for t in chosen)),
+        "terms": chosen,
+        "summary": GlobalFitSummary(12.5, True, 20),
+    }
+    return FitArtifact(**whole | changes)
