@@ -1,0 +1,153 @@
+"""gamwarm: iterative statistical fits that keep what they learned, in one HDF5 file.
+
+The names below are the public ones, in the order a newcomer meets them. The contract above all: a warm start changes
+where a fit begins, never where it ends.
+"""
+
+from gamwarm._version import __version__
+from gamwarm.errors import (
+    CollectiveError,
+    DescriptorMismatch,
+    FitFailed,
+    GamwarmError,
+    InvalidInput,
+    InvalidKey,
+    InvalidType,
+    LockTimeout,
+    NewerFormat,
+    NotAStore,
+    ParentUnusable,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreNotFound,
+    StoreReadOnly,
+    StoreUnavailable,
+    TransferError,
+    UnkeyableFit,
+    UnsupportedOption,
+)
+from gamwarm.identity import Fingerprinter, FitDescriptor, FitProblem, exact_key, matrix_digest, term_identity
+from gamwarm.problem import (
+    BasisMeta,
+    BlockwiseFitOptions,
+    BlockwisePenalty,
+    CustomFamily,
+    DensePenalty,
+    FixedPenalty,
+    Gauge,
+    KroneckerPenalty,
+    LabeledPenalty,
+    ParameterBlockSpec,
+    PenaltyLayout,
+    Role,
+)
+from gamwarm.records import (
+    BlockRecord,
+    ConstrainedWarmStart,
+    Cost,
+    Curvature,
+    FitArtifact,
+    FitResult,
+    GlobalFitSummary,
+    InnerMode,
+    Lineage,
+    Producer,
+    Provenance,
+    RecordKind,
+    StartSource,
+    TermArtifact,
+    normalize_active_sets,
+    plateau_flags,
+)
+from gamwarm.store import Difference, Explanation, FitInProgress, FrozenView, KeepOutcome, WarmStartStore, salvage
+from gamwarm.store import open_store as open  # noqa: A004 - the module's own verb, as in h5py or zarr
+from gamwarm.transfer import (
+    InnerCapState,
+    StartReport,
+    TermContext,
+    TransferPolicy,
+    build_warm_start,
+    inner_cap,
+)
+from gamwarm.walltime import Walltime
+
+__all__ = [  # noqa: RUF022 - in the order a newcomer meets them
+    "__version__",
+    # describing a fit
+    "ParameterBlockSpec",
+    "Role",
+    "BasisMeta",
+    "DensePenalty",
+    "KroneckerPenalty",
+    "BlockwisePenalty",
+    "LabeledPenalty",
+    "FixedPenalty",
+    "PenaltyLayout",
+    "BlockwiseFitOptions",
+    "CustomFamily",
+    "Gauge",
+    "FitProblem",
+    # naming it
+    "exact_key",
+    "matrix_digest",
+    "Fingerprinter",
+    "term_identity",
+    "FitDescriptor",
+    # the file
+    "open",
+    "WarmStartStore",
+    "FitInProgress",
+    "KeepOutcome",
+    "FrozenView",
+    "Walltime",
+    "Explanation",
+    "Difference",
+    "salvage",
+    # starts and results
+    "StartReport",
+    "StartSource",
+    "ConstrainedWarmStart",
+    "FitResult",
+    "Cost",
+    "InnerMode",
+    "Curvature",
+    "plateau_flags",
+    "inner_cap",
+    "InnerCapState",
+    # what is kept
+    "BlockRecord",
+    "RecordKind",
+    "normalize_active_sets",
+    "FitArtifact",
+    "TermArtifact",
+    "GlobalFitSummary",
+    "Producer",
+    "Lineage",
+    "Provenance",
+    # transfer by hand
+    "build_warm_start",
+    "TermContext",
+    "TransferPolicy",
+    # errors
+    "GamwarmError",
+    "InvalidInput",
+    "InvalidType",
+    "InvalidKey",
+    "UnsupportedOption",
+    "UnkeyableFit",
+    "TransferError",
+    "ParentUnusable",
+    "DescriptorMismatch",
+    "StoreError",
+    "StoreNotFound",
+    "NotAStore",
+    "NewerFormat",
+    "StoreReadOnly",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreUnavailable",
+    "LockTimeout",
+    "CollectiveError",
+    "FitFailed",
+]

@@ -1,0 +1,19 @@
+"""The one facade over storage and transfer: open, fit, start_for, keep, put and get, transactions, verify."""
+
+from gamwarm.store.explain import Difference, Explanation
+from gamwarm.store.facade import WarmStartStore, open_store
+from gamwarm.store.filing import KeepOutcome
+from gamwarm.store.fits import FitInProgress
+from gamwarm.store.frozen import FrozenView
+from gamwarm.store.upkeep import salvage
+
+__all__ = [
+    "Difference",
+    "Explanation",
+    "FitInProgress",
+    "FrozenView",
+    "KeepOutcome",
+    "WarmStartStore",
+    "open_store",
+    "salvage",
+]

@@ -1,0 +1,207 @@
+"""Why a fit was not found: which components differ from the nearest stored fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gamwarm.errors import InvalidInput
+from gamwarm.identity import Components, FitProblem, Label, component_labels
+from gamwarm.records import BlockRecord
+from gamwarm.storage import EntryStore, StoredRecord
+from gamwarm.store.lookup import Request, exact_answer
+
+if TYPE_CHECKING:
+    from gamwarm.store.facade import WarmStartStore
+
+__all__ = ["Difference", "Explanation", "explain_fit"]
+
+
+class Difference(str):
+    """One thing that differs between a fit and a stored one: a readable string that also tells a program what it is.
+
+    Attributes
+    ----------
+    what : str
+        ``design``, ``offset``, ``penalty``, ``number of penalties``, ``null-space dims``, ``initial log lambdas``,
+        ``block``, ``order of blocks``, ``option``, ``family kind``, ``family fingerprint`` or ``engine``.
+    block : str or None
+        Name of the block, where it is one block's.
+    name : str or None
+        Name of the option.
+    number : int or None
+        Which penalty of the block, from 0.
+    """
+
+    __slots__ = ("block", "name", "number", "what")
+    what: str
+    block: str | None
+    name: str | None
+    number: int | None
+
+    def __new__(
+        cls, what: str, block: str | None = None, name: str | None = None, number: int | None = None, detail: str = ""
+    ) -> Difference:
+        text = what if name is None else f"{what} {name!r}"
+        text = text if number is None else f"{text} {number}"
+        text = text if block is None else f"{text} {block!r}" if what == "block" else f"block {block!r}: {text}"
+        made = super().__new__(cls, f"{text} ({detail})" if detail else text)
+        made.what, made.block, made.name, made.number = what, block, name, number
+        return made
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _difference, (str(self), self.what, self.block, self.name, self.number)
+
+
+def _difference(text: str, what: str, block: str | None, name: str | None, number: int | None) -> Difference:
+    made = str.__new__(Difference, text)
+    made.what, made.block, made.name, made.number = what, block, name, number
+    return made
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Whether a fit is in the file and, if not, what differs from the nearest one that is.
+
+    Attributes
+    ----------
+    hit : bool
+        The file holds this very fit.
+    key : str or None
+        Exact key; None for an unkeyable fit.
+    nearest : str or None
+        Entry id of the stored record that differs least (of a hit: the record itself).
+    nearest_key : str or None
+        Its exact key.
+    differences : list of Difference
+        Readable strings; each has ``what``, ``block``, ``name`` (of an option) and ``number`` (of a penalty).
+    reason : str
+    """
+
+    hit: bool
+    key: str | None = None
+    nearest: str | None = None
+    nearest_key: str | None = None
+    differences: list[Difference] = field(default_factory=list)
+    reason: str = ""
+
+    def __str__(self) -> str:
+        head = "exact" if self.hit else "miss"
+        return "\n".join([f"{head}: {self.reason}", *(f"  {d}" for d in self.differences)])
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What is compared (it travels to rank 0)."""
+
+    request: Request
+    components: Components
+    sizes: dict[str, tuple[int, int]]
+
+
+def explain_fit(store: WarmStartStore, problem: FitProblem) -> Explanation:
+    """See `WarmStartStore.explain`."""
+    ranks = store._ranks
+    ranks.check_open()
+    off = "the store is off"
+    if store.disabled_reason is not None:
+        return Explanation(False, reason=f"{off}: {store.disabled_reason}")
+    request, unkeyable, error = store._described(problem, None)
+    wanted = None
+    if request is not None:
+        sizes = {spec.name: (spec.n_rows, spec.width) for spec in problem.specs}
+        wanted = _Described(request, problem.components, sizes)
+    ranks.agree_equal("explain", wanted, error)
+    if unkeyable is not None:
+        return Explanation(False, reason=str(unkeyable))
+    assert wanted is not None
+    fit = wanted
+    return ranks.at_root("explain", lambda: _explain(store._file, fit), Explanation(False, fit.request.key, reason=off))
+
+
+def _explain(entries: EntryStore, fit: _Described) -> Explanation:
+    request = fit.request
+    found = exact_answer(entries, request)
+    if found.record is not None:
+        return Explanation(True, request.key, found.record.entry_id, request.key, reason=found.reason)
+    looked, best, differences = 0, None, list[Difference]()
+    mine = component_labels(fit.components, request.block_names)
+    for key in entries.keys():  # noqa: SIM118 - not a mapping
+        stored = entries.find_record(key, request.producer)
+        if stored is None or key == request.key:
+            continue
+        looked += 1
+        these = _differences(fit, mine, stored.record)
+        if these is not None and (best is None or _rank(these, stored) < _rank(differences, best)):
+            best, differences = stored, these
+    if best is None:
+        told = f"none of the {looked} stored fits tells what it was made of" if looked else "no fit is stored"
+        return Explanation(False, request.key, reason=f"{found.reason}; {told}")
+    what = f"{len(differences)} difference{'' if len(differences) == 1 else 's'} from the nearest stored fit"
+    return Explanation(
+        False,
+        request.key,
+        best.entry_id,
+        best.record.key,
+        differences,
+        f"{found.reason}; {what} {best.entry_id[:12]}",
+    )
+
+
+def _rank(differences: list[Difference], stored: StoredRecord) -> tuple[int, int, str]:
+    """Fewest differences, then newest."""
+    return len(differences), -stored.created, stored.entry_id
+
+
+def _differences(fit: _Described, mine: Mapping[Label, int], record: BlockRecord) -> list[Difference] | None:
+    """Return what differs, in the order of the exact key; None if the record does not tell."""
+    if record.components is None:
+        return None
+    try:
+        theirs = component_labels(record.components, record.block_names)
+    except InvalidInput:
+        return None
+    names, other_names = fit.request.block_names, tuple(record.block_names)
+    common = [name for name in names if name in other_names]
+    found = _of(mine, theirs, None, lambda label: label.what != "option")
+    for name in names:
+        if name not in common:
+            found.append(Difference("block", name, detail="not in the stored fit"))
+            continue
+        found += _block_differences(mine, theirs, name, _sizes(fit, record, name))
+    found += [Difference("block", name, detail="in the stored fit only") for name in other_names if name not in common]
+    if common != [name for name in other_names if name in common]:
+        found.append(Difference("order of blocks"))
+    return found + _of(mine, theirs, None, lambda label: label.what == "option")
+
+
+def _sizes(fit: _Described, record: BlockRecord, name: str) -> str:
+    here = fit.sizes[name]
+    there = (record.n_rows, record.block_dims[list(record.block_names).index(name)])
+    return "" if here == there else f"{here[0]} x {here[1]} here, {there[0]} x {there[1]} there"
+
+
+def _block_differences(
+    mine: Mapping[Label, int], theirs: Mapping[Label, int], name: str, sizes: str
+) -> list[Difference]:
+    found = []
+    counts = [sum(x.block == name and x.what == "penalty" for x in side) for side in (mine, theirs)]
+    for difference in _of(mine, theirs, name, lambda _: True):
+        is_design = difference.what == "design" and sizes
+        found.append(Difference("design", name, detail=sizes) if is_design else difference)
+    if counts[0] != counts[1]:
+        detail = f"{counts[0]} here, {counts[1]} there"
+        found.append(Difference("number of penalties", name, detail=detail))
+    return found
+
+
+def _of(
+    mine: Mapping[Label, int], theirs: Mapping[Label, int], block: str | None, pick: Callable[[Label], bool]
+) -> list[Difference]:
+    """Return the labels of one block (None: of the fit itself) that both sides have and that differ."""
+    return [
+        Difference(label.what, label.block, label.name, label.number)
+        for label, digest in mine.items()
+        if label.block == block and pick(label) and theirs.get(label, digest) != digest
+    ]

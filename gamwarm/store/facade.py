@@ -1,0 +1,602 @@
+"""The store: one file, its look-ups, its transactions, serial or collective.
+
+In a collective store rank 0 alone touches the file. Every collective call is one agreement (operation, status, payload
+of every rank) and one answer; docs/parallel.md has the table.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from gamwarm.errors import (
+    CollectiveError,
+    GamwarmError,
+    NotAStore,
+    StoreError,
+    StoreReadOnly,
+    UnkeyableFit,
+)
+from gamwarm.identity import FitProblem, check_descriptor_key, check_exact_key
+from gamwarm.parallel import as_communicator
+from gamwarm.records import BlockRecord, FitArtifact, FitResult, Producer, StartSource
+from gamwarm.storage import EntryStore, Held, LockChoice, PutOutcome, Turn, content_id
+from gamwarm.store.arguments import check_choice, malformed, require, this_problem, wrong_type
+from gamwarm.store.explain import Explanation, explain_fit
+from gamwarm.store.filing import Filing, KeepOutcome, file_fit, prepare
+from gamwarm.store.fits import FitInProgress
+from gamwarm.store.frozen import FrozenView
+from gamwarm.store.lookup import Answer, Request, answer, cold_unkeyable, describe, start_from
+from gamwarm.store.ranks import OPEN, Ranks
+from gamwarm.store.upkeep import Upkeep, budget_error, keep_last_error
+from gamwarm.transfer import StartReport
+from gamwarm.walltime import Walltime
+
+__all__ = ["WarmStartStore", "open_store"]
+
+log = logging.getLogger("gamwarm")
+T = TypeVar("T")
+
+
+class WarmStartStore(Upkeep):
+    """What fits have learned, in one HDF5 file. Make it with `gamwarm.open`; close it, or use it in a ``with``.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+    mode : str
+
+    Notes
+    -----
+    A serial store may be used from several threads; they take turns, and a transaction belongs to its thread.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        mode: Literal["r", "a"] = "a",
+        comm: Any = None,
+        lock: LockChoice = "auto",
+        engine: str | None = None,
+        engine_version: str | None = None,
+        on_error: Literal["warn", "raise"] = "warn",
+        size_budget: int | None = None,
+        keep_last: int = 1,
+    ) -> None:
+        comm = as_communicator(comm).duplicate()
+        error: GamwarmError | None = None
+        try:
+            check_choice("mode", mode, ("r", "a"))
+            check_choice("lock", lock, ("auto", "flock", "soft"))
+            check_choice("on_error", on_error, ("warn", "raise"))
+            require("path", path, (str, os.PathLike))
+            for wrong in (budget_error(size_budget), keep_last_error(keep_last)):
+                if wrong is not None:
+                    raise wrong
+            self._foreign = None if engine is None else Producer(engine, engine_version or "")
+        except GamwarmError as caught:  # every rank must reach the agreement below
+            error, path, self._foreign = caught, "", None
+        self.path = Path(os.fspath(path))
+        self.mode = mode
+        self._on_error = on_error
+        self._producer = self._foreign or Producer()
+        self._entries: EntryStore | None = None
+        # Held for the whole of a transaction: another thread must not join it.
+        self._turn = Turn(self._forget_transaction)
+        self._transaction_depth = 0
+        self._pending: list[PutOutcome] = []
+        self._walltime = Walltime()
+        self._ranks = Ranks(comm, self.path, mode, on_error)
+
+        def open_file() -> None:
+            if self.path.is_dir():
+                raise NotAStore(f"{self.path}: a directory; give the path of a file")
+            self._entries = EntryStore(
+                self.path,
+                mode=mode,
+                lock=lock,
+                producer=self._producer,
+                keep_last=keep_last,
+                size_budget=size_budget,
+            )
+
+        try:
+            self._ranks.agree_equal(OPEN, (mode, lock, on_error, engine, engine_version, size_budget, keep_last), error)
+            self._ranks.at_root(OPEN, open_file, None)
+        except BaseException:
+            comm.free()
+            raise
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        mode: Literal["r", "a"] = "a",
+        comm: Any = None,
+        lock: LockChoice = "auto",
+        engine: str | None = None,
+        engine_version: str | None = None,
+        on_error: Literal["warn", "raise"] = "warn",
+        size_budget: int | None = None,
+        keep_last: int = 1,
+    ) -> Self:
+        """Open the store at ``path``. Collective over ``comm``.
+
+        Parameters
+        ----------
+        path : path
+            Always explicit; there is no default location. An existing file is never truncated.
+        mode : {"a", "r"}
+            ``"a"`` reads and writes and makes a missing file; ``"r"`` reads.
+        comm : mpi4py communicator, optional
+            Rank 0 touches the file for all. None: this process by itself, also under mpirun.
+        lock : {"auto", "flock", "soft"}
+            How writers exclude each other; ``"auto"`` probes the directory.
+        engine, engine_version : str, optional
+            Stamp records that come without a producer, and rank the finals of other builds as checkpoints in look-ups.
+        on_error : {"warn", "raise"}
+            What a failing disk does: one logged warning and a store that is off for this run, or an exception.
+        size_budget : int, optional
+            Live payload bytes: a commit that passes it evicts the oldest entries first (see `evict`), but never
+            what it has filed itself.
+        keep_last : int
+            Finals that one exact key keeps, the newest first.
+
+        Raises
+        ------
+        StoreNotFound
+            Mode ``"r"`` and no file.
+        NotAStore, NewerFormat
+            The file is not ours, or of a newer format; it was not changed.
+        StoreError
+            Anything else about the file, if ``on_error="raise"``.
+        CollectiveError
+            With ``comm``: the same, raised on every rank.
+        """
+        return cls(path, mode, comm, lock, engine, engine_version, on_error, size_budget, keep_last)
+
+    @property
+    def disabled_reason(self) -> str | None:
+        """Why the store is off for this run (unwritable directory, full disk, lock time-out); fits go on cold."""
+        return self._ranks.disabled_reason
+
+    @property
+    def _file(self) -> EntryStore:
+        assert self._entries is not None
+        return self._entries
+
+    # -- transactions ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make all puts inside one atomic, durable write. Collective. Inner transactions join the outer one.
+
+        Outcomes of the puts inside are pending until the block ends; an exception in the block undoes them all.
+        """
+        with self._turn:
+            if self._transaction_depth:
+                yield
+                return
+            self._ranks.agree("transaction", None)
+            root = ExitStack()
+            self._ranks.at_root("transaction", lambda: self._enter(root), None)
+            self._transaction_depth += 1
+            try:
+                yield
+            except BaseException as error:
+                self._transaction_depth -= 1
+                self._undo(root, error)
+                self._ranks.tell("transaction", error)
+                raise
+            else:
+                self._transaction_depth -= 1
+                self._commit(root)
+
+    def _enter(self, root: ExitStack) -> None:
+        root.enter_context(self._file.transaction())
+
+    def _commit(self, root: ExitStack) -> None:
+        try:
+            self._ranks.agree("transaction", None)
+        except BaseException as error:
+            self._undo(root, error)
+            raise
+        if self.disabled_reason is not None:  # a put inside the block has switched the store off
+            self._undo(root, StoreError(f"{self.path}: {self.disabled_reason}"))
+            return
+
+        def finish() -> bool:
+            root.close()
+            return True
+
+        done = False
+        try:
+            done = self._ranks.at_root("transaction", finish, False)
+        finally:
+            self._settle(written=done, reason="" if done else f"the transaction failed; {self._not_written()}")
+
+    def _undo(self, root: ExitStack, error: BaseException) -> None:
+        try:
+            root.__exit__(type(error), error, error.__traceback__)
+        except BaseException as caught:  # the block's own exception is the one to report
+            if caught is not error:
+                log.warning("%s: while undoing a transaction: %s", self.path, caught)
+        self._settle(written=False, reason=self.disabled_reason or "the transaction was rolled back")
+
+    def _forget_transaction(self) -> None:
+        self._transaction_depth = 0
+        self._pending = []
+
+    def _settle(self, *, written: bool, reason: str) -> None:
+        for outcome in self._pending:
+            outcome.settle(written=written, reason=reason)
+        self._pending.clear()
+
+    def _write(self, operation: str, act: Callable[[], T], fallback: T) -> T:
+        """Run a write on rank 0 in one transaction (the open one, if there is one)."""
+
+        def write() -> T:
+            if self.mode == "r":
+                raise StoreReadOnly(f"{self.path}: opened with mode 'r'; open it with mode 'a' to keep fits")
+            with self._file.transaction():
+                return act()
+
+        with self._turn:
+            return self._ranks.at_root(operation, write, fallback)
+
+    # -- starts ------------------------------------------------------------------------------------------------
+
+    def fit(self, problem: FitProblem | None, parent: str | None = None, *, each: bool = False) -> FitInProgress:
+        """Begin a fit: ``with store.fit(problem) as fit:`` has ``fit.start``, ``fit.checkpoint(…)``, ``fit.keep(…)``.
+
+        Parameters
+        ----------
+        problem : FitProblem or None
+            None (with ``each=True``): this rank has nothing to do in this round.
+        parent : str, optional
+            Entry id of the artifact to start from, instead of the store's choice.
+        each : bool
+            False: all ranks of the store's communicator fit this one problem. True: one fit per rank.
+        """
+        return FitInProgress(self, problem, parent, each=each)
+
+    def start_for(self, problem: FitProblem | None, parent: str | None = None, *, each: bool = False) -> StartReport:
+        """Look one fit up. Collective. Returns where it should begin; see `fit` for the parameters."""
+        return self._start(problem, parent, each, None)
+
+    def _start(self, problem: FitProblem | None, parent: str | None, each: bool, parents: Held | None) -> StartReport:
+        self._ranks.check_open()
+        if self.disabled_reason is not None:
+            return StartReport(StartSource.COLD, reason=f"the store is off: {self.disabled_reason}")
+        look = self._start_each if each else self._start_together
+        return look(problem, parent, lambda request: answer(self._file, request, parents))
+
+    def _described(
+        self, problem: FitProblem | None, parent: str | None, *, each: bool = False
+    ) -> tuple[Request | None, UnkeyableFit | None, Exception | None]:
+        """Return the request of a fit, or why it has no name, or what every rank must be told of."""
+        try:
+            fit = this_problem(problem)
+            return describe(fit, fit.key if each else self._shared_key(fit), parent), None, None
+        except UnkeyableFit as caught:
+            return None, caught, None
+        except Exception as caught:
+            if isinstance(caught, CollectiveError) and not each:
+                raise
+            return None, None, caught
+
+    def _start_together(
+        self, problem: FitProblem | None, parent: str | None, look: Callable[[Request], Answer]
+    ) -> StartReport:
+        request, unkeyable, error = self._described(problem, parent)
+        self._ranks.agree_equal("start_for", request, error)
+        if unkeyable is not None:
+            return self._unkeyable(unkeyable, warn=self._ranks.is_root)
+        assert problem is not None
+        assert request is not None
+        wanted = request
+        found = self._ranks.at_root("start_for", lambda: look(wanted), Answer(reason="the store is off"))
+        return self._report(problem, wanted.key, found)
+
+    def _shared_key(self, problem: FitProblem) -> str:
+        """Return the exact key of a problem that all ranks hold, each hashing its share; hashed once per problem."""
+        known = "key" in vars(problem)
+        if all(self._ranks.agree("name the fit", known)):
+            return problem.key
+        return problem.shared_key(self._ranks.comm)
+
+    def _start_each(
+        self, problem: FitProblem | None, parent: str | None, look: Callable[[Request], Answer]
+    ) -> StartReport:
+        request, unkeyable, error = None, None, None
+        if problem is not None:
+            request, unkeyable, error = self._described(problem, parent, each=True)
+        self._ranks.agree("start_for", None, error)
+        off = Answer(reason="the store is off")
+
+        def look_all(requests: list[Request | None]) -> list[Answer]:
+            return [Answer() if request is None else look(request) for request in requests]
+
+        found = self._ranks.serve_each("start_for", request, look_all, off, self._ranks.at_root)
+        if problem is None:
+            return StartReport(StartSource.COLD, reason="nothing to do on this rank")
+        if unkeyable is not None:
+            return self._unkeyable(unkeyable, warn=True)
+        assert request is not None
+        return self._report(problem, request.key, found)
+
+    def frozen(self) -> FrozenView:
+        """Return a view whose parents are those in the file by now, whatever is committed meanwhile. Collective."""
+        self._ranks.agree("frozen", None)
+        parents: list[Held] = []
+        self._ranks.at_root("frozen", lambda: parents.append(self._file.hold_artifacts()), None)
+        return FrozenView(self, parents[0] if parents else Held({}))
+
+    def explain(self, problem: FitProblem) -> Explanation:
+        """Say whether the file holds this fit and, if not, what differs from the nearest fit that it holds.
+
+        Collective: all ranks pass the same problem. On a miss every record of the file is read.
+        """
+        return explain_fit(self, problem)
+
+    @staticmethod
+    def _unkeyable(error: UnkeyableFit, *, warn: bool) -> StartReport:
+        if warn and error.details.get("why") != "opt-out":
+            log.warning("%s", error)
+        return cold_unkeyable(error)
+
+    def _report(self, problem: FitProblem, key: str, found: Answer) -> StartReport:
+        if self.disabled_reason is not None:
+            return StartReport(StartSource.COLD, None, key, reason=f"the store is off: {self.disabled_reason}")
+        report = start_from(problem, key, found)
+        level = logging.DEBUG if report.source == StartSource.COLD else logging.INFO
+        log.log(level, "%s… %s", key[:15], report)
+        return report
+
+    # -- keeping -----------------------------------------------------------------------------------------------
+
+    def keep(
+        self,
+        problem: FitProblem | None,
+        result: FitResult | None,
+        start: StartReport | None = None,
+        *,
+        each: bool = False,
+    ) -> KeepOutcome:
+        """File a result: converged, a final record and an artifact; else a checkpoint. Collective.
+
+        Parameters
+        ----------
+        problem : FitProblem or None
+        result : FitResult or None
+            None (with ``each=True``): this rank has nothing to keep in this round.
+        start : StartReport, optional
+            What the fit started from, for the lineage.
+        each : bool
+            False: all ranks keep this one fit (entry ids are compared). True: one fit per rank, all in one transaction.
+        """
+        self._ranks.check_open()
+        if self.disabled_reason is not None:
+            return self._kept(None, "")
+        filing, reason, error = None, "", None
+        content: object = None
+        try:
+            if each and (problem is None or result is None):
+                reason = "nothing to keep on this rank"
+            else:
+                fit = this_problem(problem)
+                require("result", result, FitResult)
+                require("start", start, (StartReport, type(None)))
+                assert result is not None
+                if start is not None and start.key is None:
+                    reason = start.reason
+                else:
+                    key = fit.key if each else self._shared_key(fit)
+                    filing = prepare(fit, key, result, start)
+                    content = key, *(self._content_id(e) for e in (filing.record, filing.artifact) if e is not None)
+        except UnkeyableFit as caught:
+            reason = str(caught)
+        except CollectiveError:
+            raise
+        except Exception as caught:  # every rank must reach the agreement below
+            error = caught
+        outcome: KeepOutcome | None = None
+        if each:
+            self._ranks.agree("keep", None, error)
+            outcome = self._ranks.serve_each("keep", filing, self._file_all, None, self._write)
+        else:
+            self._ranks.agree_equal("keep", content, error)
+            if filing is not None:
+                filed = filing
+                outcome = self._write("keep", lambda: file_fit(self._file, filed), None)
+        return self._kept(outcome, reason)
+
+    def _file_all(self, filings: list[Filing | None]) -> list[KeepOutcome | None]:
+        return [None if filing is None else file_fit(self._file, filing) for filing in filings]
+
+    def _kept(self, outcome: KeepOutcome | None, reason: str) -> KeepOutcome:
+        if outcome is None:
+            why = reason or self._not_written()
+            return KeepOutcome(PutOutcome(reason=why), PutOutcome(reason=why))
+        self._track(outcome.record)
+        self._track(outcome.artifact)
+        return outcome
+
+    def _not_written(self) -> str:
+        if self.mode == "r":
+            return "the store is open for reading only"
+        return f"the store is off: {self.disabled_reason}" if self.disabled_reason else "nothing was written"
+
+    def _track(self, outcome: PutOutcome) -> None:
+        """Settle an outcome: at once outside a transaction, with the transaction inside one."""
+        if not outcome.pending:
+            return
+        if self._transaction_depth:
+            self._pending.append(outcome)
+        else:
+            outcome.settle(written=True)
+
+    def _checkpoint(self, problem: FitProblem | None, result: FitResult, start: StartReport) -> PutOutcome:
+        """File where a search stands, as a checkpoint even if ``result`` claims to have converged."""
+        return self.keep(problem, replace(result, converged=False), start).record
+
+    # -- entries -----------------------------------------------------------------------------------------------
+
+    def put_record(self, record: BlockRecord | None, *, each: bool = False) -> PutOutcome:
+        """File one exact record if the gates let it pass. Collective; ``each`` as in `keep`."""
+        error = None if record is None and each else wrong_type("record", record, BlockRecord)
+        if each:
+            self._ranks.agree("put_record", None, error)
+
+            def put_all(records: list[BlockRecord | None]) -> list[PutOutcome | None]:
+                return [None if r is None else self._file.put_record(r) for r in records]
+
+            outcome = self._ranks.serve_each("put_record", record, put_all, None, self._write)
+            if record is None and outcome is None:
+                return PutOutcome(reason="nothing to put on this rank")
+        else:
+            content = None if error is not None or record is None else self._content_id(record)
+            self._ranks.agree_equal("put_record", content, error)
+            assert record is not None
+            filed = record
+            outcome = self._write("put_record", lambda: self._file.put_record(filed), None)
+        return self._put(outcome)
+
+    def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
+        """File one artifact. Collective: all ranks pass the same."""
+        error = wrong_type("artifact", artifact, FitArtifact)
+        content = self._content_id(artifact) if error is None else None
+        self._ranks.agree_equal("put_artifact", content, error)
+        return self._put(self._write("put_artifact", lambda: self._file.put_artifact(artifact), None))
+
+    def _content_id(self, entry: BlockRecord | FitArtifact) -> str | None:
+        """Return what ranks compare before they file one entry together; a single process need not work it out."""
+        return None if self._ranks.comm.is_serial else content_id(entry, self._producer)
+
+    def _put(self, outcome: PutOutcome | None) -> PutOutcome:
+        if outcome is None:
+            return PutOutcome(reason=self._not_written())
+        self._track(outcome)
+        return outcome
+
+    def get_record(self, key: str) -> BlockRecord | None:
+        """Return the record that this store's engine means under an exact key, or None. Collective."""
+        if self._ranks.is_free and isinstance(key, str):
+            recent = self._file.recent_record(key, self._foreign)
+            if recent is not None:
+                return recent
+        self._ranks.agree_equal("get_record", key, malformed(check_exact_key, key))
+        found = self._ranks.at_root("get_record", lambda: self._file.find_record(key, self._foreign), None)
+        return None if found is None else found.record
+
+    def get_artifact(self, descriptor_key: str) -> FitArtifact | None:
+        """Return the best parent under a strict descriptor key (most rows, then newest), or None. Collective."""
+        self._ranks.agree_equal("get_artifact", descriptor_key, malformed(check_descriptor_key, descriptor_key))
+
+        def look() -> FitArtifact | None:
+            found = self._file.find_artifacts(descriptor_key)
+            best = max(found, key=lambda s: (s.artifact.summary.n_rows, s.created, s.entry_id), default=None)
+            return None if best is None else best.artifact
+
+        return self._ranks.at_root("get_artifact", look, None)
+
+    def keys(self) -> list[str]:
+        """Return the exact keys that have a record, sorted. Collective."""
+        self._ranks.agree("keys", None)
+        return self._ranks.at_root("keys", lambda: self._file.keys(), [])
+
+    def entry_ids(self) -> set[str]:
+        """Return the entry ids of all whole entries: the logical content of the file. Collective."""
+        self._ranks.agree("entry_ids", None)
+        return self._ranks.at_root("entry_ids", lambda: self._file.entry_ids(), set())
+
+    def __len__(self) -> int:
+        """Return the number of entries. Collective."""
+        self._ranks.agree("len", None)
+        return self._ranks.at_root("len", lambda: len(self._file), 0)
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def generation(self) -> int:
+        """Number of committed transactions. Collective."""
+        self._ranks.agree("generation", None)
+        return self._ranks.at_root("generation", lambda: self._file.generation, 0)
+
+    # -- time --------------------------------------------------------------------------------------------------
+
+    def walltime(self, margin: float = 60.0, deadline: float | datetime | None = None) -> Walltime:
+        """Listen to the batch system inside ``with store.walltime():``; see `gamwarm.Walltime`. Main thread. Local."""
+        self._walltime = Walltime(margin, deadline, self._ranks.comm)
+        return self._walltime
+
+    def should_stop(self) -> bool:
+        """Whether it is time to keep what there is and end: a signal came to any rank, or its time is up. Collective.
+
+        Without `walltime` only the clock counts, with a margin of a minute.
+        """
+        return any(self._ranks.agree("should_stop", self._walltime.is_due()))
+
+    def time_left(self) -> float:
+        """Return the seconds to the end of the job (`gamwarm.Walltime`); infinite where nobody told. Local."""
+        return self._walltime.time_left()
+
+    # -- end ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the file; nothing but the file (and its lock) remains. Collective, idempotent."""
+        with self._turn:
+            if self._ranks.closed:
+                return
+            error = None
+            if self._transaction_depth:
+                error = StoreError(f"{self.path}: close() inside transaction(); leave the block first")
+            try:
+                self._ranks.agree("close", None, error)
+            except BaseException:
+                if error is None:
+                    self._release()
+                raise
+            self._release()
+
+    def _release(self, *, quiet: bool = False) -> None:
+        self._ranks.closed = True
+        try:
+            if self._entries is not None:
+                self._entries.close()
+        except GamwarmError as error:
+            if self._on_error == "raise" and not quiet:
+                raise
+            log.warning("%s: %s", self.path, error)
+        finally:
+            self._ranks.comm.free()
+
+    def __enter__(self) -> Self:
+        self._ranks.check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        self._ranks.tell("close", error)
+        if not self._ranks.closed:
+            self._release(quiet=True)  # the block's own exception is the one to report
+
+    def __repr__(self) -> str:
+        off = f"off: {self.disabled_reason}" if self.disabled_reason else self.mode
+        state = "closed" if self._ranks.closed else off
+        return f"WarmStartStore({str(self.path)!r}, {state})"
+
+
+open_store = WarmStartStore.open

@@ -1,0 +1,103 @@
+"""A fit in progress: hashed once, started, checkpointed at a measured pace, kept."""
+
+from __future__ import annotations
+
+import time
+from math import inf, isfinite
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, cast
+
+from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.identity import FitProblem
+from gamwarm.records import FitResult
+from gamwarm.storage import PutOutcome
+from gamwarm.store.filing import KeepOutcome
+from gamwarm.transfer import StartReport
+
+if TYPE_CHECKING:
+    from gamwarm.store.facade import WarmStartStore
+    from gamwarm.store.frozen import FrozenView
+
+__all__ = ["FitInProgress"]
+
+CHECKPOINT_SECONDS: Final = 2.0
+
+
+class FitInProgress:
+    """One fit between its start and its answer; made by `WarmStartStore.fit`, used in a ``with``.
+
+    Attributes
+    ----------
+    problem : FitProblem or None
+    start : StartReport
+        Set when the ``with`` is entered.
+    """
+
+    def __init__(
+        self, store: WarmStartStore | FrozenView, problem: FitProblem | None, parent: str | None, *, each: bool
+    ) -> None:
+        self.problem = problem
+        self._store = store
+        self._parent = parent
+        self._each = each
+        self._start: StartReport | None = None
+        self._last_written = 0.0
+        self._best: FitResult | None = None
+
+    @property
+    def start(self) -> StartReport:
+        """Where the fit begins."""
+        if self._start is None:
+            raise InvalidInput("the fit has not begun; use it in a with: `with store.fit(problem) as fit:`")
+        return self._start
+
+    def __enter__(self) -> Self:
+        self._start = self._store.start_for(self.problem, self._parent, each=self._each)
+        self._last_written = time.monotonic()
+        return self
+
+    def checkpoint(self, result: FitResult) -> PutOutcome:
+        """Offer where the search stands. Files nothing in the first 2 s, then at most every 2 s, the best so far.
+
+        Collective where all ranks fit one problem; with ``each=True`` nothing is written (a round files at its end).
+        """
+        ranks = self._store._ranks
+        if self.start.key is None:
+            return PutOutcome(reason=self.start.reason)
+        if self._each and not ranks.comm.is_serial:
+            return PutOutcome(reason="checkpoints are written where all ranks fit one problem, not with each=True")
+        error, offered = None, cast(object, result)
+        if not isinstance(offered, FitResult):
+            error = InvalidType(f"result is {type(result).__name__}; expected FitResult")
+        elif self._best is None or _is_better(offered, self._best):
+            self._best = offered
+        due = time.monotonic() - self._last_written >= CHECKPOINT_SECONDS
+        if not ranks.agree("checkpoint", due, error)[0]:
+            return PutOutcome(reason=f"not due: at most one checkpoint every {CHECKPOINT_SECONDS:g} s")
+        self._last_written = time.monotonic()
+        assert self._best is not None
+        outcome = self._store._checkpoint(self.problem, self._best, self.start)
+        if outcome.entry_id is None and not ranks.disabled_reason:  # a gate refused it: what comes next has a chance
+            self._best = None
+        return outcome
+
+    def keep(self, result: FitResult | None) -> KeepOutcome:
+        """File the result; see `WarmStartStore.keep`."""
+        return self._store.keep(self.problem, result, self.start, each=self._each)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._store._ranks.agree("end of fit", None)
+        else:
+            self._store._ranks.tell("end of fit", error)
+
+
+def _is_better(new: FitResult, old: FitResult) -> bool:
+    """Whether ``new`` has the lower objective (the newer of equals); one that is not a number is as good as none."""
+    return _value(new) <= _value(old)
+
+
+def _value(result: FitResult) -> float:
+    return result.objective if result.objective is not None and isfinite(result.objective) else inf

@@ -1,0 +1,70 @@
+"""A campaign's view of the store: its parents are those of one moment, so the order of the folds does not matter."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from gamwarm.identity import FitProblem
+from gamwarm.storage import Held
+from gamwarm.store.fits import FitInProgress
+from gamwarm.transfer import StartReport
+
+if TYPE_CHECKING:
+    from gamwarm.store.facade import WarmStartStore
+
+__all__ = ["FrozenView"]
+
+
+class FrozenView:
+    """The store as it was for parents, as it is for everything else; made by `WarmStartStore.frozen`.
+
+    `fit` and `start_for` choose parents among those that were in the file when the view was made, whatever is committed
+    or merged in meanwhile; a fit's own record is found as soon as it is there. A ``parent`` named by the caller is
+    taken wherever it is from. While the view lives, its store evicts none of
+    its parents. Every other call is the store's own. The view needs no closing.
+
+    Attributes
+    ----------
+    store : WarmStartStore
+    """
+
+    def __init__(self, store: WarmStartStore, parents: Held | None) -> None:
+        self.store = store
+        self._parents = parents  # on rank 0, which decides; None elsewhere
+
+    def fit(self, problem: FitProblem | None, parent: str | None = None, *, each: bool = False) -> FitInProgress:
+        """Begin a fit; see `WarmStartStore.fit`."""
+        return FitInProgress(self, problem, parent, each=each)
+
+    def start_for(self, problem: FitProblem | None, parent: str | None = None, *, each: bool = False) -> StartReport:
+        """Look one fit up. Collective. See `WarmStartStore.start_for`."""
+        return self.store._start(problem, parent, each, self._parents)
+
+    def frozen(self) -> Self:
+        """Return this view: its moment stays."""
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "store":  # not yet set: a copy or a pickle is being made
+            raise AttributeError(name)
+        return getattr(self.store, name)
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __enter__(self) -> Self:
+        self.store._ranks.check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.store._ranks.tell("frozen campaign", error)
+
+    def __repr__(self) -> str:
+        return f"FrozenView({self.store!r})"

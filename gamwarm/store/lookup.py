@@ -1,0 +1,184 @@
+"""What a start asks of the file, and what the file answers. Rank 0 answers; requests and answers travel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gamwarm.errors import DescriptorMismatch, ParentUnusable, UnkeyableFit
+from gamwarm.identity import FitProblem
+from gamwarm.records import FitArtifact, Producer, RecordKind, StartSource, check_entry_id
+from gamwarm.storage import ArtifactHeader, EntryStore, Held, StoredArtifact, StoredRecord
+from gamwarm.transfer import (
+    StartReport,
+    TransferPolicy,
+    build_warm_start,
+    producer_of,
+    restore,
+    term_contexts,
+)
+
+__all__ = ["Answer", "Request", "answer", "describe", "exact_answer", "start_from"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the file is asked for, in plain values (it travels to rank 0)."""
+
+    key: str
+    n_rows: int
+    block_names: tuple[str, ...]
+    block_dims: tuple[int, ...]
+    n_outer: int
+    producer: Producer
+    strict_key: str
+    structural_key: str | None
+    parent: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A record, an artifact, or neither; and why not something better."""
+
+    record: StoredRecord | None = None
+    artifact: StoredArtifact | None = None
+    reason: str = ""
+
+
+def describe(problem: FitProblem, key: str, parent: str | None) -> Request:
+    """Return the request of one fit."""
+    return Request(
+        key=key,
+        n_rows=problem.n_rows,
+        block_names=problem.block_names,
+        block_dims=problem.block_dims,
+        n_outer=problem.layout.n_outer,
+        producer=producer_of(problem),
+        strict_key=problem.descriptor.key,
+        structural_key=problem.structural_key,
+        parent=None if parent is None else check_entry_id(parent),
+    )
+
+
+def answer(entries: EntryStore, request: Request, parents: Held | None = None) -> Answer:
+    """Look one fit up: exact record first, else the parent it should start from.
+
+    ``parents``: artifacts that may be chosen (of a frozen campaign); None: all. One that the caller names is always
+    taken.
+    """
+    exact = exact_answer(entries, request)
+    if exact.record is not None:
+        return exact
+    why = exact.reason
+    if request.parent is not None:
+        return _named_parent(entries, request.parent, why)
+    artifact = _choose_parent(entries, request, parents)
+    if artifact is None:
+        return Answer(reason=f"{why}, and no usable fit of these terms")
+    return Answer(artifact=artifact, reason=why)
+
+
+def exact_answer(entries: EntryStore, request: Request) -> Answer:
+    """Look up the fit's own record alone; without one, the reason says why."""
+    found = entries.find_record(request.key, request.producer)
+    if found is None:
+        return Answer(reason="no exact record")
+    unfit = found.record.incompatibility(
+        request.key, request.n_rows, request.block_names, request.block_dims, request.n_outer
+    )
+    if unfit is not None:
+        return Answer(reason=f"the exact record does not fit ({unfit})")
+    return Answer(record=found, reason=_rank_note(found, request.producer))
+
+
+def _rank_note(found: StoredRecord, producer: Producer) -> str:
+    if found.kind is RecordKind.CHECKPOINT:
+        return "a checkpoint of this fit"
+    if not producer.is_same_build(found.producer):
+        other = " ".join(part for part in (found.producer.engine, found.producer.engine_version) if part)
+        return f"a final of another build ({other or 'unknown'}), taken as a checkpoint"
+    return "this fit's own answer"
+
+
+def _named_parent(entries: EntryStore, parent: str, why: str) -> Answer:
+    artifact = entries.find_artifact(parent)
+    if artifact is None:
+        return Answer(reason=f"{why}, and the named parent {parent} is not in the file")
+    return Answer(artifact=artifact, reason=f"{why}; parent named by the caller")
+
+
+def _is_usable(artifact: FitArtifact) -> bool:
+    return artifact.is_usable
+
+
+def _choose_parent(entries: EntryStore, request: Request, parents: Held | None) -> StoredArtifact | None:
+    def among(headers: Sequence[ArtifactHeader]) -> Sequence[ArtifactHeader]:
+        if parents is None:
+            return headers
+        # A merge may give an artifact a later time: that of the frozen moment counts.
+        times = parents.created
+        return [replace(h, created=times[h.entry_id]) for h in headers if h.entry_id in times]
+
+    strict = among(entries.artifact_headers(request.strict_key))
+    best = entries.first_usable(_ranked(strict, None), _is_usable)
+    if best is not None or request.structural_key is None:
+        return best
+    related = among(entries.artifact_headers(request.structural_key, structural=True))
+    return entries.first_usable(_ranked(related, sum(request.block_dims)), _is_usable)
+
+
+def _ranked(headers: Sequence[ArtifactHeader], width: int | None) -> list[ArtifactHeader]:
+    """Nearest total reduced width (if ``width`` is given), then most rows, then newest."""
+
+    def rank(header: ArtifactHeader) -> tuple[int, int, int, str]:
+        gap = 0 if width is None else abs(header.reduced_width - width)
+        return -gap, header.n_rows, header.created, header.entry_id
+
+    return sorted(headers, key=rank, reverse=True)
+
+
+def start_from(problem: FitProblem, key: str, found: Answer) -> StartReport:
+    """Turn an answer into a start. Local and pure: equal inputs give equal bits on every rank."""
+    if found.record is not None:
+        return StartReport(
+            StartSource.EXACT, restore(found.record.record), key, reason=found.reason, entry=found.record.entry_id
+        )
+    if found.artifact is None:
+        return StartReport(StartSource.COLD, None, key, reason=found.reason)
+    parent = found.artifact
+    try:
+        start = build_warm_start(
+            problem.descriptor,
+            term_contexts(problem),
+            problem.layout.initial_rho,
+            parent.artifact,
+            TransferPolicy(rho_bound=problem.options.rho_bound),
+            problem.gauge,
+        )
+    except (ParentUnusable, DescriptorMismatch) as error:
+        return StartReport(StartSource.COLD, None, key, reason=f"{found.reason}, and {error}")
+    if all(provenance == "cold" for provenance in start.provenance):
+        reasons = "; ".join(dict.fromkeys(t.beta_reason for t in start.terms if t.beta_reason))
+        return StartReport(
+            StartSource.COLD, None, key, reason=f"{found.reason}; nothing of {parent.entry_id} transferred ({reasons})"
+        )
+    if not (np.isfinite(start.rho).all() and all(np.isfinite(b).all() for b in start.block_beta)):
+        return StartReport(
+            StartSource.COLD, None, key, reason=f"{found.reason}; the start built from {parent.entry_id} is not finite"
+        )
+    return StartReport(
+        StartSource.TRANSFER,
+        start,
+        key,
+        parent=parent.entry_id,
+        reason=found.reason,
+        terms=start.terms,
+        entry=parent.entry_id,
+    )
+
+
+def cold_unkeyable(error: UnkeyableFit) -> StartReport:
+    """Return the report of a fit that cannot be named."""
+    return StartReport(StartSource.COLD, None, None, reason=str(error))

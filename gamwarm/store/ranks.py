@@ -1,0 +1,170 @@
+"""One call on all ranks: agreement before, one answer after, and failures that follow ``on_error`` everywhere alike."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gamwarm.errors import (
+    CollectiveError,
+    NewerFormat,
+    NotAStore,
+    StoreClosed,
+    StoreError,
+    StoreNotFound,
+    StoreReadOnly,
+)
+from gamwarm.parallel import Communicator, agree, already_agreed, mark_agreed
+
+__all__ = ["Ranks"]
+
+log = logging.getLogger("gamwarm")
+T = TypeVar("T")
+
+OPEN = "open"
+# What the caller asked for is wrong, not the disk: raised whatever `on_error` says. Later the same errors mean that
+# somebody removed or replaced the file, and no fit fails by that.
+_WRONG_FILE = (NotAStore, NewerFormat, StoreNotFound)
+
+
+class Ranks:
+    """The ranks of one store and their common view of it. Rank 0 alone acts on the file.
+
+    Attributes
+    ----------
+    comm : Communicator
+        The store's own.
+    disabled_reason : str or None
+        Equal on all ranks.
+    closed : bool
+    """
+
+    def __init__(self, comm: Communicator, path: Path, mode: str, on_error: str) -> None:
+        self.comm = comm
+        self.path = path
+        self.mode = mode
+        self.on_error = on_error
+        self.disabled_reason: str | None = None
+        self.closed = False
+        self._said_read_only = False
+
+    @property
+    def is_root(self) -> bool:
+        return self.comm.rank == 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a look at the file needs nobody's agreement and no fallback: one rank, open and on."""
+        return self.comm.is_serial and not self.closed and self.disabled_reason is None
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise StoreClosed(f"{self.path}: the store is closed; open it again with gamwarm.open(path)")
+
+    # -- before ------------------------------------------------------------------------------------------------
+
+    def agree(self, operation: str, payload: T, error: BaseException | None = None) -> list[T]:
+        """Exchange status and payload; `CollectiveError` everywhere if any rank brought an ``error``."""
+        self.check_open()
+        return agree(self.comm, operation, payload, error)
+
+    def agree_equal(self, operation: str, value: object, error: BaseException | None = None) -> None:
+        """`agree`, and refuse ranks that bring different values."""
+        values = self.agree(operation, value, error)
+        for rank, other in enumerate(values):
+            if other != values[0]:
+                different = CollectiveError(
+                    f"{operation}: rank {rank} passes something else than rank 0; pass the same on every rank, "
+                    "or each=True for one fit per rank",
+                    rank=rank,
+                    cause="ranks pass different arguments",
+                )
+                mark_agreed(different)
+                raise different
+
+    def tell(self, operation: str, error: BaseException) -> None:
+        """Let the other ranks know of an exception that leaves a ``with`` block here; at most once per exception."""
+        if self.comm.is_serial or self.closed or already_agreed(error):
+            return
+        mark_agreed(error)
+        try:
+            agree(self.comm, operation, None, error)
+        except CollectiveError:
+            return
+
+    # -- acting ------------------------------------------------------------------------------------------------
+
+    def at_root(self, operation: str, act: Callable[[], T], fallback: T) -> T:
+        """Run ``act`` on rank 0 and return its value on every rank; ``fallback`` if it failed or the store is off."""
+        error: BaseException | None = None
+        value = fallback
+        if self.is_root and self.disabled_reason is None:
+            try:
+                value = act()
+            except BaseException as caught:  # the other ranks wait for this answer
+                error = caught
+        if not self.comm.is_serial:
+            told, value = self.comm.bcast((_portable(operation, error), value))
+            error = told if error is None else error
+        if error is None:
+            return value
+        self._fail(operation, error)
+        return fallback
+
+    def serve_each(
+        self, operation: str, item: Any, act: Callable[[list[Any]], list[Any]], fallback: Any, run: Callable[..., Any]
+    ) -> Any:
+        """Gather one item per rank, let rank 0 ``act`` on all of them at once through ``run``, scatter the answers."""
+        items = self.comm.gather(item)
+        answers: list[Any] = []
+
+        def act_on_all() -> None:
+            assert items is not None
+            answers.extend(act(items))
+
+        run(operation, act_on_all, None)
+        if self.is_root and not answers:
+            answers = [fallback] * self.comm.size
+        return self.comm.scatter(answers if self.is_root else None)
+
+    def _fail(self, operation: str, error: BaseException) -> None:
+        """Follow ``on_error``: raise, or log one warning and switch the store off for this run."""
+        wrong_file = operation == OPEN and isinstance(error, _WRONG_FILE)
+        if isinstance(error, StoreError) and self.on_error == "warn" and not wrong_file:
+            self._warn(error)
+            return
+        if self.comm.is_serial:
+            raise error
+        if not isinstance(error, Exception):  # KeyboardInterrupt and its like stay what they are
+            mark_agreed(error)
+            raise error
+        if isinstance(error, CollectiveError):
+            mark_agreed(error)
+            raise error
+        raise _collective(operation, error) from error
+
+    def _warn(self, error: StoreError) -> None:
+        if isinstance(error, StoreReadOnly) and self.mode == "r":
+            if self.is_root and not self._said_read_only:
+                log.warning("%s", error)
+            self._said_read_only = True
+        elif self.disabled_reason is None:
+            self.disabled_reason = str(error)
+            if self.is_root:
+                log.warning(
+                    "%s: the store is off for the rest of this run, fits go on without it (%s)", self.path, error
+                )
+
+
+def _portable(operation: str, error: BaseException | None) -> BaseException | None:
+    """Return what tells the other ranks of ``error``; foreign exceptions may not survive pickling."""
+    return error if error is None or isinstance(error, StoreError) else _collective(operation, error)
+
+
+def _collective(operation: str, error: BaseException) -> CollectiveError:
+    cause = f"{type(error).__name__}: {error}"
+    collective = CollectiveError(f"rank 0 failed in {operation!r}: {cause}", rank=0, cause=cause, operation=operation)
+    mark_agreed(collective)
+    return collective

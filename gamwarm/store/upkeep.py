@@ -1,0 +1,257 @@
+"""Keeping the file in shape, collectively: verify, pin, evict, compact, merge, salvage. Thin forms of `storage`."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from gamwarm.errors import GamwarmError, InvalidInput, InvalidType, StoreError, StoreReadOnly
+from gamwarm.parallel import mark_agreed
+from gamwarm.records import check_entry_id
+from gamwarm.storage import (
+    CompactReport,
+    EntryStore,
+    EvictReport,
+    MergeReport,
+    Problem,
+    SalvageReport,
+    Turn,
+    VerifyReport,
+    salvage_file,
+)
+from gamwarm.store.arguments import malformed
+from gamwarm.store.ranks import Ranks
+
+__all__ = ["Upkeep", "budget_error", "keep_last_error", "salvage"]
+
+T = TypeVar("T")
+
+
+class Upkeep:
+    """The part of `WarmStartStore` that looks after the file. In a collective store every method is collective."""
+
+    path: Path
+    mode: str
+    _ranks: Ranks
+    _turn: Turn
+    _transaction_depth: int
+
+    @property
+    def _file(self) -> EntryStore:
+        raise NotImplementedError
+
+    def _write(self, operation: str, act: Callable[[], T], fallback: T) -> T:
+        raise NotImplementedError
+
+    def _not_written(self) -> str:
+        raise NotImplementedError
+
+    def verify(self, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
+        """Read and check every entry. Collective.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called on rank 0 with the entries looked at and their number; returning False ends the walk.
+
+        Returns
+        -------
+        VerifyReport
+            With ``ok``, ``problems`` and ``verdict``: ``"sound"``; ``"repaired"`` (a journal had to be replayed on
+            opening, or in mode ``"a"`` running totals or the structural index were wrong and are right now);
+            ``"damaged"``.
+        """
+        self._ranks.agree("verify", None)
+        report = self._ranks.at_root("verify", lambda: self._file.verify(progress), None)
+        if report is not None:
+            return report
+        return VerifyReport((Problem(str(self.path), f"not looked at: {self._not_written()}"),), 0, 0)
+
+    def pin(self, entry_id: str, pinned: bool = True) -> bool:
+        """Keep an entry from eviction (``pinned=False``: no longer). Collective.
+
+        A pin is no part of the entry's content, and does not keep a record from being replaced by a newer one of its
+        own fit. Returns whether the entry is in the file.
+        """
+        self._ranks.agree_equal("pin", (entry_id, pinned), malformed(check_entry_id, entry_id))
+        return self._write("pin", lambda: self._file.pin(entry_id, pinned=pinned), False)
+
+    def evict(
+        self,
+        size_budget: int | None = None,
+        max_age: float | timedelta | None = None,
+        dry_run: bool = False,
+    ) -> EvictReport:
+        """Remove the oldest entries, in a fixed order (``created``, then entry id). Collective.
+
+        What stays whatever its age: pinned entries, artifacts that an unfinished fit (a checkpoint) started from,
+        damaged entries, and what the open transaction itself files.
+
+        Parameters
+        ----------
+        size_budget : int, optional
+            Live payload bytes that may stay.
+        max_age : float or datetime.timedelta, optional
+            Older entries go, whatever the size; seconds.
+        dry_run : bool
+            Only say what would go.
+        """
+        seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
+        error = budget_error(size_budget) or _age_error(seconds)
+        self._ranks.agree_equal("evict", (size_budget, seconds, dry_run), error)
+
+        def act() -> EvictReport:
+            return self._file.evict(size_budget, seconds, dry_run=dry_run)
+
+        report = self._ranks.at_root("evict", act, None) if dry_run else self._write("evict", act, None)
+        return EvictReport(dry_run=dry_run, reason=self._not_written()) if report is None else report
+
+    def compact(self) -> CompactReport:
+        """Write the file anew without the space that removed entries left. Collective, not inside `transaction`.
+
+        Entries are copied as they are, with their seals. A kill leaves the old file or the new one, whole; other
+        processes that have it open go on with the new one.
+        """
+        error = None
+        if self._transaction_depth:
+            error = StoreError(f"{self.path}: compact() inside transaction(); leave the block first")
+        self._ranks.agree("compact", None, error)
+
+        def act() -> CompactReport:
+            if self.mode == "r":
+                raise StoreReadOnly(f"{self.path}: opened with mode 'r'; open it with mode 'a' to compact it")
+            return self._file.compact()
+
+        report = self._ranks.at_root("compact", act, None)
+        return CompactReport(reason=self._not_written()) if report is None else report
+
+    def merge(self, path: str | os.PathLike[str]) -> MergeReport:
+        """Take over the entries of another gamwarm file, as they are. Collective, one transaction.
+
+        The result is the union of the entry ids, less what retention (one checkpoint and ``keep_last`` finals per
+        exact key) does not keep; it depends neither on the order of merges nor on how often they are done. Of one
+        content in both files the later ``created`` stays. The other file is only read.
+
+        Raises
+        ------
+        StoreError
+            `NotAStore`, `NewerFormat`, `StoreNotFound`, … about the *other* file, on every rank, whatever
+            ``on_error`` says; this file is as before.
+        """
+        self._ranks.agree_equal("merge", _text(path), _wrong_path(path))
+
+        def act() -> MergeReport | StoreError:
+            if self.mode == "r":
+                raise StoreReadOnly(f"{self.path}: opened with mode 'r'; open it with mode 'a' to merge into it")
+            return _about_source(lambda: self._file.merge(path))
+
+        with self._turn:
+            report = self._ranks.at_root("merge", act, None)
+        return MergeReport(reason=self._not_written()) if report is None else _raised(report)
+
+    def salvage(self, into: str | os.PathLike[str], time_limit: float = 60.0) -> SalvageReport:
+        """Copy every entry that its digests confirm into a new file. Collective.
+
+        For a file that cannot be opened any more use `gamwarm.salvage`.
+
+        Parameters
+        ----------
+        into : path
+            Must not exist.
+        time_limit : float
+            Seconds without progress after which an entry is given up: HDF5 can hang or crash on damage, so the file
+            is read in a child process.
+        """
+        self._ranks.agree_equal("salvage", (_text(into), time_limit), _wrong_path(into))
+
+        def act() -> SalvageReport | StoreError:
+            try:
+                return salvage_file(self.path, into, time_limit)
+            except StoreError as error:
+                return error
+
+        report = self._ranks.at_root("salvage", act, None)
+        return SalvageReport(reason=self._not_written()) if report is None else _raised(report)
+
+
+def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str], time_limit: float = 60.0) -> SalvageReport:
+    """Copy what can be read of a damaged gamwarm file, which need not open any more, into a new one. Local.
+
+    Every entry whose seal and content digest confirm it is copied; the report lists what could not be reached. The
+    damaged file is only read, in a child process that is given up when it hangs or crashes.
+
+    Parameters
+    ----------
+    path : path
+        The damaged file; its journal beside it is used if it belongs to it.
+    into : path
+        Must not exist.
+    time_limit : float
+        Seconds without progress after which an entry is given up.
+
+    Raises
+    ------
+    StoreNotFound, StoreError
+        There is no such file, or ``into`` exists already.
+    """
+    for each in (path, into):
+        error = _wrong_path(each)
+        if error is not None:
+            raise error
+    return salvage_file(Path(path), into, time_limit)
+
+
+def budget_error(size_budget: object) -> GamwarmError | None:
+    """Return what is wrong with a size budget."""
+    if size_budget is None:
+        return None
+    if isinstance(size_budget, bool) or not isinstance(size_budget, int):
+        return InvalidType(f"size_budget is {type(size_budget).__name__}; give bytes as an int, or None")
+    return InvalidInput(f"size_budget is {size_budget}; bytes are 0 or more") if size_budget < 0 else None
+
+
+def keep_last_error(keep_last: object) -> GamwarmError | None:
+    """Return what is wrong with a number of finals to keep."""
+    if isinstance(keep_last, bool) or not isinstance(keep_last, int):
+        return InvalidType(f"keep_last is {type(keep_last).__name__}; give a count of 1 or more")
+    return InvalidInput(f"keep_last is {keep_last}; a key keeps 1 final or more") if keep_last < 1 else None
+
+
+def _age_error(seconds: object) -> GamwarmError | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        return InvalidType(f"max_age is {type(seconds).__name__}; give seconds or a timedelta, or None")
+    if not math.isfinite(seconds) or seconds < 0:
+        return InvalidInput(f"max_age is {seconds}; give finite seconds, 0 or more")
+    return None
+
+
+def _text(path: object) -> object:
+    return os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+
+
+def _wrong_path(path: object) -> GamwarmError | None:
+    return None if isinstance(path, (str, os.PathLike)) else InvalidType(f"path is {type(path).__name__}; expected str")
+
+
+def _about_source(act: Callable[[], T]) -> T | StoreError:
+    """Return an error about another file as a value: it must not switch this store off."""
+    try:
+        return act()
+    except StoreError as error:
+        if "source" not in error.details:
+            raise
+        return error
+
+
+def _raised(report: T | StoreError) -> T:
+    """Raise, on every rank alike, what came as a value."""
+    if isinstance(report, StoreError):
+        mark_agreed(report)
+        raise report
+    return report

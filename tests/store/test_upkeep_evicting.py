@@ -1,0 +1,241 @@
+"""Pins, eviction, size budgets and how many finals a key keeps."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import h5py
+import pytest
+
+import gamwarm
+from gamwarm import InvalidInput, InvalidType, Lineage, StoreReadOnly
+from gamwarm.storage import EntryStore, entries
+from tests.support.stores import artifact_of, exact_key_of, record_of
+from tests.support.thread_ranks import on_ranks
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "fits.h5"
+
+
+@pytest.fixture
+def store(path):
+    with gamwarm.open(path, on_error="raise") as opened:
+        yield opened
+
+
+def live_bytes(path):
+    with h5py.File(path) as h5:
+        return int(h5.attrs["live_bytes"])
+
+
+def fill(store, count=6):
+    """Put records of ascending age numbers, the oldest first; return their entry ids in that order."""
+    return [store.put_record(record_of(key)).entry_id for key in range(count)]
+
+
+def size_of_one(store):
+    return store.evict(dry_run=True).bytes_before // len(store)
+
+
+def test_eviction_takes_the_oldest_first_until_the_rest_fits(store):
+    ids = fill(store)
+    one = size_of_one(store)
+
+    report = store.evict(size_budget=3 * one + one // 2)
+
+    assert report.entry_ids == tuple(ids[:3])
+    assert store.entry_ids() == set(ids[3:])
+    assert report.bytes_after == report.bytes_before - sum(e.nbytes for e in report.evicted)
+    assert report.bytes_after <= 3 * one + one // 2
+    assert report.evicted[0].place == f"/block_records/{exact_key_of(0)}"
+    assert store.get_record(exact_key_of(0)) is None
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing(store):
+    fill(store)
+    generation = store.generation
+
+    said = store.evict(size_budget=0, dry_run=True)
+
+    assert said.dry_run
+    assert len(store) == 6
+    assert store.generation == generation
+    assert store.evict(size_budget=0).evicted == said.evicted
+
+
+def test_totals_and_index_are_right_after_eviction(store, path):
+    fill(store)
+    for value in (1.0, 2.0):
+        store.put_artifact(artifact_of(value=value))
+    store.put_artifact(artifact_of(width=2))
+
+    report = store.evict(size_budget=0)
+
+    assert len(report.evicted) == 9
+    assert len(store) == 0
+    assert store.verify().verdict == "sound"
+    store.close()
+    assert live_bytes(path) == report.bytes_after == 0
+    with h5py.File(path) as h5:
+        assert [name for name in h5["fit_artifacts"].attrs if name.startswith("structural:")] == []
+        assert len(h5["fit_artifacts"]) == 0
+
+
+def test_an_evicted_artifact_leaves_its_siblings_findable_by_structure(store):
+    store.put_artifact(artifact_of(width=2))
+    kept = store.put_artifact(artifact_of(width=3)).entry_id
+    store.pin(kept)
+
+    store.evict(size_budget=0)
+
+    assert store.entry_ids() == {kept}
+    assert store.verify().verdict == "sound"
+
+
+def test_a_pin_survives_eviction_until_it_is_taken_off(store):
+    ids = fill(store, 3)
+    artifact = store.put_artifact(artifact_of()).entry_id
+    assert store.pin(ids[1])
+    assert store.pin(artifact)
+
+    store.evict(size_budget=0)
+    assert store.entry_ids() == {ids[1], artifact}
+
+    store.pin(ids[1], False)
+    store.evict(size_budget=0)
+    assert store.entry_ids() == {artifact}
+
+
+def test_a_pin_stays_when_the_entries_of_its_key_are_rewritten_and_does_not_change_content(path):
+    with gamwarm.open(path, keep_last=3, on_error="raise") as store:
+        first = store.put_record(record_of(value=1.0)).entry_id
+        store.pin(first)
+        before = store.entry_ids()
+        second = store.put_record(record_of(value=2.0)).entry_id
+        assert before == {first}
+        store.evict(size_budget=0)
+        assert store.entry_ids() == {first}
+        assert store.get_record(exact_key_of(1)).objective == 1.0
+        assert second not in store.entry_ids()
+
+
+def test_pinning_what_is_not_there_says_so(store):
+    assert store.pin("0" * 32) is False
+    with pytest.raises(gamwarm.InvalidKey):
+        store.pin("nonsense")
+
+
+def test_the_parent_of_an_unfinished_fit_stays_and_that_of_a_finished_one_goes(store):
+    parent = store.put_artifact(artifact_of(value=1.0)).entry_id
+    other = store.put_artifact(artifact_of(value=2.0)).entry_id
+    store.put_record(record_of(1, kind="checkpoint", converged=False, lineage=Lineage("transfer", parent, (), None)))
+    store.put_record(record_of(2, lineage=Lineage("transfer", other, (), None)))
+
+    store.evict(size_budget=0)
+
+    assert store.entry_ids() == {parent}
+
+
+def test_what_is_too_old_goes_whatever_the_size(path, monkeypatch):
+    clock = [1_000_000_000_000_000]
+    monkeypatch.setattr(entries, "_now", lambda: clock[0])
+    with gamwarm.open(path, on_error="raise") as store:
+        old = store.put_record(record_of(1)).entry_id
+        clock[0] += 3_600_000_000
+        store.put_record(record_of(2))
+
+        assert store.evict(max_age=timedelta(hours=2)).evicted == ()
+        assert store.evict(max_age=1800.0).entry_ids == (old,)
+
+
+def test_a_commit_that_passes_the_budget_evicts_the_oldest(path):
+    with gamwarm.open(path) as store:
+        fill(store, 2)
+        budget = 4 * size_of_one(store)
+    with gamwarm.open(path, size_budget=budget, on_error="raise") as store:
+        ids = [store.put_record(record_of(key)).entry_id for key in range(2, 10)]
+        assert store.entry_ids() == set(ids[-4:])
+        assert store.verify().verdict == "sound"
+        generation = store.generation
+        store.get_record(exact_key_of(9))
+        assert store.generation == generation
+    assert live_bytes(path) <= budget
+
+
+def test_a_commit_never_evicts_what_it_files_itself(path):
+    with gamwarm.open(path, size_budget=0, on_error="raise") as store:
+        with store.transaction():
+            outcomes = [store.put_record(record_of(key)) for key in range(3)]
+        assert all(outcome.written for outcome in outcomes)
+        assert store.entry_ids() == {outcome.entry_id for outcome in outcomes}
+        last = store.put_record(record_of(9))
+        assert store.entry_ids() == {last.entry_id}
+
+
+def test_a_key_keeps_as_many_finals_as_asked_for(path):
+    with gamwarm.open(path, keep_last=2, on_error="raise") as store:
+        ids = [store.put_record(record_of(value=float(v))).entry_id for v in range(4)]
+        assert store.entry_ids() == set(ids[-2:])
+    with gamwarm.open(path, on_error="raise") as store:
+        last = store.put_record(record_of(value=9.0)).entry_id
+        assert store.entry_ids() == {last}
+
+
+def test_wrong_arguments_are_refused_by_name(store, path):
+    with pytest.raises(InvalidInput, match="size_budget"):
+        store.evict(size_budget=-1)
+    with pytest.raises(InvalidType, match="max_age"):
+        store.evict(max_age="yesterday")
+    with pytest.raises(InvalidType, match="size_budget"):
+        gamwarm.open(path, size_budget="1G")
+    with pytest.raises(InvalidInput, match="keep_last"):
+        gamwarm.open(path, keep_last=0)
+
+
+def test_a_store_for_reading_evicts_and_pins_nothing(path, caplog):
+    with gamwarm.open(path) as store:
+        ids = fill(store, 2)
+    with gamwarm.open(path, "r") as store, caplog.at_level(logging.WARNING):
+        assert store.evict(size_budget=0).reason == "the store is open for reading only"
+        assert store.pin(ids[0]) is False
+        assert store.evict(size_budget=0, dry_run=True).entry_ids == tuple(ids)
+        assert len(store) == 2
+    with gamwarm.open(path, "r", on_error="raise") as store, pytest.raises(StoreReadOnly):
+        store.evict(size_budget=0)
+
+
+def test_damage_is_not_evicted_and_hurts_no_other(path):
+    with gamwarm.open(path) as store:
+        ids = fill(store, 3)
+    with h5py.File(path, "r+") as h5:
+        h5["block_records"][exact_key_of(0)].attrs["rho"] = [7.0, 7.0]
+    with gamwarm.open(path, on_error="raise") as store:
+        report = store.evict(size_budget=0)
+        assert set(report.entry_ids) == set(ids[1:])
+        assert [p.place for p in store.verify().problems] == [f"/block_records/{exact_key_of(0)}"]
+
+
+def test_ranks_evict_pin_and_compact_together_and_hear_the_same(path):
+    def body(comm):
+        with gamwarm.open(path, comm=comm, on_error="raise") as store:
+            ids = [store.put_record(record_of(key)).entry_id for key in range(4)]
+            pinned = store.pin(ids[0])
+            report = store.evict(size_budget=0)
+            compacted = store.compact()
+            return pinned, report, compacted, store.entry_ids()
+
+    answers = on_ranks(3, body)
+
+    assert answers == 3 * [answers[0]]
+    assert len(answers[0][3]) == 1
+
+
+def test_an_entry_store_by_itself_stays_within_its_budget(path):
+    store = EntryStore(path, size_budget=1)
+    for key in range(3):
+        store.put_record(record_of(key))
+    assert len(store) == 1
+    store.close()

@@ -1,0 +1,112 @@
+"""Verification: progress, three verdicts, and totals and index put right."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+import gamwarm
+from tests.support.stores import artifact_of, exact_key_of, record_of
+
+
+@pytest.fixture
+def path(tmp_path):
+    where = tmp_path / "fits.h5"
+    with gamwarm.open(where) as store:
+        for key in range(4):
+            store.put_record(record_of(key))
+        store.put_artifact(artifact_of())
+    return where
+
+
+def test_a_whole_file_is_sound(path):
+    with gamwarm.open(path, "r") as store:
+        report = store.verify()
+    assert report.ok
+    assert report.verdict == "sound"
+    assert report.entries == 5
+    assert report.repaired == ()
+
+
+def test_progress_counts_up_to_the_number_of_entries(path):
+    calls = []
+    with gamwarm.open(path, "r") as store:
+        assert store.verify(lambda done, total: calls.append((done, total))).ok
+    assert calls == [(done, 5) for done in range(6)]
+
+
+def test_progress_that_returns_false_ends_the_walk_and_the_report_says_so(path):
+    with gamwarm.open(path, "r") as store:
+        report = store.verify(lambda done, total: done < 2)
+    assert not report.complete
+    assert not report.ok
+    assert report.entries == 2
+    assert report.problems == ()
+
+
+def test_a_damaged_entry_makes_the_file_damaged(path):
+    with h5py.File(path, "r+") as h5:
+        h5["block_records"][exact_key_of(1)].attrs["beta"] = np.zeros(5)
+    with gamwarm.open(path) as store:
+        report = store.verify()
+        assert report.verdict == "damaged"
+        assert [problem.place for problem in report.problems] == [f"/block_records/{exact_key_of(1)}"]
+
+
+@pytest.mark.parametrize("what", ["n_entries", "live_bytes", "index", "stale index"])
+def test_wrong_totals_and_a_wrong_index_are_put_right_by_who_may_write(path, what):
+    with h5py.File(path, "r+") as h5:
+        group = h5["fit_artifacts"]
+        name = next(name for name in group.attrs if name.startswith("structural:"))
+        if what == "index":
+            del group.attrs[name]
+        elif what == "stale index":
+            group.attrs["structural:" + 64 * "0"] = np.array(["1" * 64], dtype=h5py.string_dtype("utf-8", 64))
+        else:
+            h5.attrs.modify(what, np.int64(77))
+
+    with gamwarm.open(path, "r") as store:
+        assert store.verify().verdict == "damaged"
+    with gamwarm.open(path) as store:
+        report = store.verify()
+        assert report.verdict == "repaired"
+        assert report.ok
+        assert len(report.repaired) == 1
+        assert store.verify().verdict == "sound"
+        assert len(store) == 5
+
+
+def test_a_journal_that_had_to_be_replayed_makes_it_repaired(path):
+    program = """
+import os, sys, gamwarm
+from gamwarm.storage import _disk
+from tests.support.stores import record_of
+
+class Dying(_disk.Disk):
+    def ftruncate(self, fd, size):
+        os._exit(9)
+    def pwrite(self, fd, data, offset):
+        if offset == 512 and any(bytes(data)):
+            os._exit(9)
+        super().pwrite(fd, data, offset)
+
+store = gamwarm.open(sys.argv[1])
+_disk.DISK = Dying()
+store.put_record(record_of(50))
+"""
+    child = subprocess.run(
+        [sys.executable, "-c", program, str(path)], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    assert child.returncode == 9
+    with gamwarm.open(path) as store:
+        report = store.verify()
+        assert report.verdict == "repaired"
+        assert report.ok
+        assert len(store) == 6
+    with gamwarm.open(path) as store:
+        assert store.verify().verdict == "sound"
