@@ -1,0 +1,36 @@
+"""The reference engine: penalized additive models with smoothing parameters by Laplace approximate marginal likelihood.
+
+A model is data: a mapping of columns, a list of terms, a family. `bind` fixes knots, levels and penalty scales on the
+full data, `Bound.case` cuts a fit (all rows, or a fold), `fit` fits it, with or without a store.
+"""
+
+from gamwarm.engine.cold import ColdStart
+from gamwarm.engine.driver import fit
+from gamwarm.engine.families import Binomial, Family, GaussianLocationScale, Poisson
+from gamwarm.engine.model import ENGINE, Bound, Case, CaseFamily, LookedUpRows, bind
+from gamwarm.engine.report import ColdTrial, EngineFit, GuardReport
+from gamwarm.engine.terms import Factor, Intercept, Linear, RandomEffect, Smooth, Term
+
+__all__ = [
+    "ENGINE",
+    "Binomial",
+    "Bound",
+    "Case",
+    "CaseFamily",
+    "ColdStart",
+    "ColdTrial",
+    "EngineFit",
+    "Factor",
+    "Family",
+    "GaussianLocationScale",
+    "GuardReport",
+    "Intercept",
+    "Linear",
+    "LookedUpRows",
+    "Poisson",
+    "RandomEffect",
+    "Smooth",
+    "Term",
+    "bind",
+    "fit",
+]

@@ -1,0 +1,313 @@
+"""One fit from start to keeping: exact record, else artifact, else cold; guard, search, certificate, record."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+
+from gamwarm.engine._types import Counters, FloatArray
+from gamwarm.engine.cold import ColdStart, cold_evaluation, cold_start_of, refined
+from gamwarm.engine.laml import Evaluation, Laml
+from gamwarm.engine.model import Case
+from gamwarm.engine.options import check_options
+from gamwarm.engine.outer import EIGENVALUE_FLOOR, Outcome, Search, usable_metric
+from gamwarm.engine.report import ColdTrial, EngineFit, GuardReport
+from gamwarm.errors import FitFailed, InvalidInput, InvalidType
+from gamwarm.problem import BlockwiseFitOptions
+from gamwarm.records import PLATEAU_EDF, Cost, Curvature, FitResult, InnerMode, StartSource, plateau_flags
+from gamwarm.transfer import PREDICTED_STEP_LIMIT, StartReport, beta_gate, false_plateaus, predicted_step
+
+__all__ = ["fit"]
+
+log = logging.getLogger("gamwarm")
+_SAME_OBJECTIVE = 1e-6
+
+
+def fit(
+    case: Case | None,
+    *,
+    options: BlockwiseFitOptions | None = None,
+    store: Any = None,
+    parent: str | None = None,
+    start: Any = None,
+    cold_start: ColdStart | str = ColdStart.BEST,
+    each: bool = False,
+    checkpoint: bool = True,
+    outer_hessian: bool | None = None,
+) -> EngineFit:
+    """Fit one case.
+
+    Parameters
+    ----------
+    case : Case or None
+        None only with ``each=True``: this rank has nothing to do in this round.
+    options : BlockwiseFitOptions, optional
+        ``outer_tol`` bounds max|dV/drho|, ``inner_tol`` the Newton decrement ``sqrt(g' H^-1 g)``; both absolute.
+    store : WarmStartStore, optional
+        Without one nothing is looked up and nothing is kept.
+    parent : str, optional
+        Entry id of the artifact to start from.
+    start : optional
+        Where to begin without a store: anything with ``rho`` and ``block_beta`` (a `FitResult`, a
+        `ConstrainedWarmStart`), and maybe ``curvature``, in this case's coordinates. It is guarded like a transfer.
+    cold_start : {"best", "fellner-schall", "zero", "heuristic"}
+        How to begin without any start. "best" is the one that was cheapest most often: "fellner-schall".
+    each : bool
+        One fit per rank of the store's communicator, in rounds.
+    checkpoint : bool
+        Offer the store where the search stands after each outer iteration.
+    outer_hessian : bool, optional
+        Whether the result must carry the exact outer Hessian, which children use as their metric. Default: yes for a
+        fit that goes into a store and was not itself a transfer.
+
+    Raises
+    ------
+    UnsupportedOption, InvalidInput
+    FitFailed
+        The model is not identifiable, or its objective is not finite anywhere the search could go.
+    """
+    options = check_options(options)
+    method = cold_start_of(cold_start)
+    if case is not None and not isinstance(case, Case):
+        raise InvalidType(f"case is {type(case).__name__}; make one with bind(...).case(rows)")
+    if case is None and not (each and store is not None):
+        raise InvalidInput("case is None; only a rank without work in a round of each=True passes None")
+    if store is None:
+        if parent is not None:
+            raise InvalidInput("parent names an entry of a store; pass the store too")
+        assert case is not None
+        return _Run(case, options, method, outer_hessian).fit(start, None, None)
+    if start is not None:
+        raise InvalidInput("pass either a store, which offers its own start, or a start")
+    problem = None if case is None else case.problem(options)
+    with store.fit(problem, parent=parent, each=each) as handle:
+        if case is None:
+            kept = handle.keep(None)
+            return EngineFit(None, handle.start, kept, {}, {}, (), GuardReport(), Cost(), 0, ())
+        wanted = outer_hessian
+        if wanted is None:
+            wanted = handle.start.source == StartSource.COLD
+        run = _Run(case, options, method, wanted, handle if checkpoint else None)
+        return run.fit(handle.start.start, handle.start, handle)
+
+
+class _Run:
+    """State of one fit."""
+
+    def __init__(
+        self,
+        case: Case,
+        options: BlockwiseFitOptions,
+        method: ColdStart,
+        outer_hessian: bool | None,
+        checkpoints: Any = None,
+    ) -> None:
+        self.began = time.perf_counter()
+        self.case, self.options, self.method = case, options, method
+        self.outer_hessian = bool(outer_hessian)
+        self.checkpoints = checkpoints
+        self.counters = Counters()
+        self.laml: Laml = case.objective(self.counters)
+        self.guard = GuardReport()
+        self.cold: list[ColdTrial] = []
+
+    # -- the road ----------------------------------------------------------------------------------------------
+
+    def fit(self, start: Any, report: StartReport | None, handle: Any) -> EngineFit:
+        is_exact = report is not None and report.source == StartSource.EXACT
+        cached = getattr(start, "cached_inner", None)
+        default = np.zeros(self.laml.q)
+        self.search = Search(self.laml, self.options, default, cached, self._step_done)
+        if start is None:
+            outcome = self.search.run(self._cold())
+        else:
+            rho, theta = self._offered(start, default)
+            metric = usable_metric(getattr(getattr(start, "curvature", None), "hessian", None), self.laml.q)
+            outcome = self._from_exact(rho, theta, metric, start) if is_exact else self._from_offer(rho, theta, metric)
+        self.guard.resets = outcome.resets
+        if not outcome.converged and self.guard.continued_from == "start":
+            self.guard.notes.append(f"from the start: {outcome.reason}; a cold start was tried")
+            again = self.search.run(self._cold())
+            if again.converged or again.at.value < outcome.at.value:
+                outcome, self.guard.continued_from = again, "cold"
+        if not np.isfinite(outcome.at.value):
+            raise FitFailed(f"no finite objective was found ({outcome.reason}); simplify the model or look at the data")
+        return self._finish(outcome, start, report, handle)
+
+    def _cold(self) -> Evaluation:
+        at = cold_evaluation(self.search, ColdStart.FELLNER_SCHALL if self.method is ColdStart.BEST else self.method)
+        if not at.is_finite and self.method is not ColdStart.ZERO:
+            at = cold_evaluation(self.search, ColdStart.ZERO)
+        self.cold.append(ColdTrial(str(self.method), at.rho, at.value))
+        return at
+
+    def _offered(self, start: Any, default: FloatArray) -> tuple[FloatArray, FloatArray]:
+        rho = np.array(start.rho, dtype=np.float64)
+        beta = [np.asarray(b, dtype=np.float64) for b in start.block_beta]
+        if rho.shape != (self.laml.q,):
+            raise InvalidInput(f"the start has rho of shape {rho.shape}; this fit has {self.laml.q} outer coordinates")
+        widths = tuple(b.shape[0] for b in beta)
+        if widths != self.case.widths:
+            raise InvalidInput(
+                f"the start's coefficients have widths {list(widths)}; "
+                f"blocks {list(self.case.names)} have {list(self.case.widths)}"
+            )
+        lost = ~np.isfinite(rho)
+        if lost.any():
+            rho[lost] = default[lost]
+            self.guard.notes.append(f"rho of coordinates {np.flatnonzero(lost).tolist()} was not finite")
+        bound = self.options.rho_bound
+        return np.clip(rho, -bound, bound), np.concatenate(beta)
+
+    def _from_exact(self, rho: FloatArray, theta: FloatArray, metric: FloatArray | None, start: Any) -> Outcome:
+        self.guard.continued_from = "start"
+        first = self.search.evaluate(rho, theta)
+        stored = getattr(start, "objective", None)
+        if stored is not None and abs(first.value - stored) > _SAME_OBJECTIVE * (1.0 + abs(first.value)):
+            note = f"the stored objective {stored:.12g} is evaluated here as {first.value:.12g}"
+            self.guard.notes.append(note)
+            log.warning("%s: %s; the evaluation counts", self.case, note)
+        return self.search.run(first, metric)
+
+    def _from_offer(self, rho: FloatArray, theta: FloatArray, metric: FloatArray | None) -> Outcome:
+        guard, laml = self.guard, self.laml
+        guard.beta_used = beta_gate(laml.penalised_nll(rho, theta), laml.penalised_nll(rho, laml.null))
+        if not guard.beta_used:
+            guard.notes.append("the offered coefficients are worse than the null model's: they start cold")
+            theta = laml.null
+        guard.continued_from = "start"
+        at = self.search.evaluate(rho, theta)
+        if self.search.certified(at):
+            return self.search.run(at, metric)
+        if at.is_finite:
+            guard.predicted_step = self._predicted(at, metric)
+            if guard.predicted_step <= PREDICTED_STEP_LIMIT:
+                return self.search.run(at, metric)
+        # One plain cold evaluation settles the doubt; the updates that make a good cold start wait until it is needed.
+        guard.cold_evaluated = True
+        cold = cold_evaluation(self.search, ColdStart.ZERO)
+        self.cold.append(ColdTrial(str(ColdStart.ZERO), cold.rho, cold.value))
+        if at.is_finite and not cold.value < at.value:
+            return self.search.run(at, metric)
+        guard.continued_from = "cold"
+        guard.notes.append("the cold start has the lower objective: the search goes on from it")
+        return self.search.run(refined(self.search, cold))
+
+    def _predicted(self, at: Evaluation, metric: FloatArray | None) -> float:
+        # Without a stored metric the search is going to need the exact one here anyway.
+        used = self.laml.hessian(at) if metric is None else metric
+        suspects = false_plateaus(at.rho, at.edf, at.gradient)
+        asked = np.flatnonzero(~suspects & ((at.edf >= PLATEAU_EDF) | (at.rho < 0.0)))
+        if asked.size == 0:
+            return 0.0
+        if not np.isfinite(used).all():
+            return float("inf")
+        values, vectors = np.linalg.eigh(used[np.ix_(asked, asked)])
+        floored = (vectors * np.maximum(np.abs(values), EIGENVALUE_FLOOR)) @ vectors.T
+        return predicted_step(self.search.projected(at)[asked], floored)
+
+    # -- results -----------------------------------------------------------------------------------------------
+
+    def _cost(self) -> Cost:
+        c = self.counters
+        seconds = time.perf_counter() - self.began
+        return Cost(c.evaluations, c.outer_iterations, c.inner_iterations, c.hessian_formations, seconds)
+
+    def _blocks(self, theta: FloatArray) -> tuple[FloatArray, ...]:
+        return tuple(theta[columns] for columns in self.case.slices)
+
+    def _step_done(self, at: Evaluation) -> None:
+        if self.checkpoints is None:
+            return
+        self.checkpoints.checkpoint(
+            FitResult(
+                at.rho,
+                self._blocks(at.theta),
+                at.value,
+                False,
+                iteration=self.counters.outer_iterations,
+                cost=self._cost(),
+            )
+        )
+
+    def _finish(self, outcome: Outcome, start: Any, report: StartReport | None, handle: Any) -> EngineFit:
+        at, laml = outcome.at, self.laml
+        before = self.counters.hessian_formations
+        result = FitResult(
+            at.rho,
+            self._blocks(at.theta),
+            at.value,
+            outcome.converged,
+            inner=self._inner(at),
+            curvature=self._curvature(at, start, outcome.converged),
+            iteration=self.counters.outer_iterations,
+            cost=self._cost(),
+            start_used=None if start is None else self.guard.continued_from == "start",
+        )
+        extra = self.counters.hessian_formations - before
+        kept = None if handle is None else handle.keep(result)
+        fitted = dict(zip(laml.family.predictors, at.etas, strict=True))
+        fitted["response"] = laml.family.mean(at.etas)
+        assert result.cost is not None
+        if not outcome.converged:
+            log.warning("%s did not converge: %s", self.case, outcome.reason)
+        return EngineFit(
+            result,
+            report,
+            kept,
+            fitted,
+            self._edf(at),
+            tuple(self.cold),
+            self.guard,
+            result.cost,
+            extra,
+            self.case.names,
+            outcome.reason,
+        )
+
+    def _curvature(self, at: Evaluation, start: Any, converged: bool) -> Curvature:
+        hessian = at.hessian
+        known = getattr(start, "curvature", None)
+        if hessian is None and known is not None and known.hessian is not None:
+            # A stored Hessian is kept on only where it was computed: at this very point.
+            stayed = np.array_equal(start.rho, at.rho) and np.array_equal(np.concatenate(start.block_beta), at.theta)
+            hessian = known.hessian if stayed else None
+        if hessian is None and self.outer_hessian and converged:
+            hessian = self.laml.hessian(at)
+        flags = plateau_flags(
+            at.rho, at.gradient, at.edf, self.laml.rank, self.options.outer_tol, self.options.rho_bound
+        )
+        return Curvature(at.gradient, hessian, at.edf, flags)
+
+    def _inner(self, at: Evaluation) -> InnerMode:
+        laml = self.laml
+        assert at.factor is not None
+        half = at.factor.upper / at.factor.scale
+        matrix = np.triu(half).T @ np.triu(half)
+        s = laml.diagonal(at.rho)
+        logdet_h, logdet_s = [], []
+        for columns in self.case.slices:
+            logdet_h.append(float(np.linalg.slogdet(matrix[columns, columns])[1]))
+            part = s[columns]
+            logdet_s.append(float(np.log(part[part > 0.0]).sum()))
+        return InnerMode(
+            -at.nll - laml.family.constant(laml.y, laml.w),
+            at.penalty,
+            at.cycles,
+            at.converged,
+            logdet_h,
+            logdet_s,
+            self.options.inner_tol,
+            at.rho,
+        )
+
+    def _edf(self, at: Evaluation) -> dict[str, float]:
+        assert at.inverse is not None
+        shrunk = self.laml.diagonal(at.rho) * np.diagonal(at.inverse)
+        return {
+            name: float(columns.stop - columns.start - shrunk[columns].sum())
+            for name, columns in zip(self.case.names, self.case.slices, strict=True)
+        }

@@ -1,0 +1,205 @@
+"""Response models as tables of derivatives of the negative log-likelihood with respect to the linear predictors.
+
+A derivative of order r is a mapping from a sorted tuple of r predictor numbers to an array of shape (n,); a tuple that
+is missing is identically zero. Prior weights multiply a row's contribution to the log-likelihood (a row of weight 2
+counts as two equal rows); for the binomial they are also the numbers of trials of a proportion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.special import expit, gammaln
+
+from gamwarm.engine._types import FloatArray
+from gamwarm.errors import InvalidInput
+
+__all__ = ["Binomial", "Family", "GaussianLocationScale", "Poisson", "Table"]
+
+Table = dict[tuple[int, ...], FloatArray]
+Etas = Sequence[FloatArray]
+_HALF_LOG_2PI = 0.5 * float(np.log(2.0 * np.pi))
+
+
+@dataclass(frozen=True)
+class Family:
+    """Column names of a response; use one of its subclasses.
+
+    Parameters
+    ----------
+    response : str
+        Column of the response.
+    weights : str, optional
+        Column of non-negative prior weights; default 1.
+    offset : str, optional
+        Column added to the linear predictor "mean".
+    """
+
+    response: str
+    weights: str | None = None
+    offset: str | None = None
+
+    predictors: ClassVar[tuple[str, ...]] = ("mean",)
+    kind: ClassVar[str] = ""
+
+    def check(self, y: FloatArray) -> None:
+        """Refuse responses outside the family's range, naming the column."""
+
+    def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
+        """Return the negative log-likelihood summed over rows, up to `constant`; inf where it overflows."""
+        raise NotImplementedError
+
+    def constant(self, y: FloatArray, w: FloatArray) -> float:
+        """Return the part of the negative log-likelihood that does not depend on the predictors."""
+        raise NotImplementedError
+
+    def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
+        """Return the tables of the asked orders (1 to 4)."""
+        raise NotImplementedError
+
+    def expected(self, y: FloatArray, w: FloatArray, etas: Etas) -> Table:
+        """Return the expected second derivatives (Fisher information per row)."""
+        raise NotImplementedError
+
+    def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
+        """Return the constant predictors that fit best, roughly."""
+        raise NotImplementedError
+
+    def mean(self, etas: Etas) -> FloatArray:
+        """Return the response's mean of shape (n,)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class GaussianLocationScale(Family):
+    """y ~ N(mean, exp(scale)^2): identity link for the mean, log standard deviation for the scale."""
+
+    predictors: ClassVar[tuple[str, ...]] = ("mean", "scale")
+    kind: ClassVar[str] = "gamwarm.engine.GaussianLocationScale"
+
+    def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
+        residual = y - etas[0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(w @ (etas[1] + 0.5 * residual * residual * np.exp(-2.0 * etas[1])))
+
+    def constant(self, y: FloatArray, w: FloatArray) -> float:
+        return _HALF_LOG_2PI * float(w.sum())
+
+    def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
+        residual = y - etas[0]
+        t = w * np.exp(-2.0 * etas[1])
+        u = residual * t
+        v = residual * u
+        tables: dict[int, Table] = {}
+        for order in orders:
+            if order == 1:
+                tables[1] = {(0,): -u, (1,): w - v}
+            elif order == 2:
+                tables[2] = {(0, 0): t, (0, 1): 2.0 * u, (1, 1): 2.0 * v}
+            elif order == 3:
+                tables[3] = {(0, 0, 1): -2.0 * t, (0, 1, 1): -4.0 * u, (1, 1, 1): -4.0 * v}
+            elif order == 4:
+                tables[4] = {(0, 0, 1, 1): 4.0 * t, (0, 1, 1, 1): 8.0 * u, (1, 1, 1, 1): 8.0 * v}
+        return tables
+
+    def expected(self, y: FloatArray, w: FloatArray, etas: Etas) -> Table:
+        return {(0, 0): w * np.exp(-2.0 * etas[1]), (1, 1): 2.0 * w}
+
+    def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
+        z = y - offset
+        centre = float(w @ z / w.sum())
+        variance = float(w @ (z - centre) ** 2 / w.sum())
+        if not variance > 0.0:
+            raise InvalidInput(f"column {self.response!r} is constant in these rows; a scale cannot be fitted to it")
+        return centre, 0.5 * float(np.log(variance))
+
+    def mean(self, etas: Etas) -> FloatArray:
+        return etas[0]
+
+
+@dataclass(frozen=True)
+class Poisson(Family):
+    """y ~ Poisson(exp(mean))."""
+
+    kind: ClassVar[str] = "gamwarm.engine.Poisson"
+
+    def check(self, y: FloatArray) -> None:
+        if (y < 0).any():
+            row = int(np.flatnonzero(y < 0)[0])
+            raise InvalidInput(f"column {self.response!r} holds {y[row]} at row {row}; counts cannot be negative")
+
+    def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(w @ (np.exp(etas[0]) - y * etas[0]))
+
+    def constant(self, y: FloatArray, w: FloatArray) -> float:
+        return float(w @ gammaln(y + 1.0))
+
+    def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
+        mu = w * np.exp(etas[0])
+        return {r: {(0,) * r: mu - w * y if r == 1 else mu} for r in orders}
+
+    def expected(self, y: FloatArray, w: FloatArray, etas: Etas) -> Table:
+        return {(0, 0): w * np.exp(etas[0])}
+
+    def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
+        events = float(w @ y)
+        if not events > 0.0:
+            raise InvalidInput(f"column {self.response!r} is zero in all of these rows; a log mean cannot fit it")
+        return (float(np.log(events / (w @ np.exp(offset)))),)
+
+    def mean(self, etas: Etas) -> FloatArray:
+        return np.exp(etas[0])
+
+
+@dataclass(frozen=True)
+class Binomial(Family):
+    """y is 0/1, or a proportion of ``weights`` trials; P(success) = expit(mean)."""
+
+    kind: ClassVar[str] = "gamwarm.engine.Binomial"
+
+    def check(self, y: FloatArray) -> None:
+        bad = (y < 0) | (y > 1)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise InvalidInput(
+                f"column {self.response!r} holds {y[row]} at row {row}; "
+                "give 0/1, or proportions and their trials as weights"
+            )
+
+    def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
+        return float(w @ (np.logaddexp(0.0, etas[0]) - y * etas[0]))
+
+    def constant(self, y: FloatArray, w: FloatArray) -> float:
+        return -float((gammaln(w + 1.0) - gammaln(w * y + 1.0) - gammaln(w * (1.0 - y) + 1.0)).sum())
+
+    def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
+        p = expit(etas[0])
+        tables: dict[int, Table] = {}
+        d2 = w * p * (1.0 - p)
+        for order in orders:
+            if order == 1:
+                tables[1] = {(0,): w * (p - y)}
+            elif order == 2:
+                tables[2] = {(0, 0): d2}
+            elif order == 3:
+                tables[3] = {(0, 0, 0): d2 * (1.0 - 2.0 * p)}
+            elif order == 4:
+                tables[4] = {(0, 0, 0, 0): d2 * (1.0 - 6.0 * p * (1.0 - p))}
+        return tables
+
+    def expected(self, y: FloatArray, w: FloatArray, etas: Etas) -> Table:
+        p = expit(etas[0])
+        return {(0, 0): w * p * (1.0 - p)}
+
+    def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
+        total = float(w.sum())
+        rate = float((w @ y + 0.5) / (total + 1.0))
+        return (float(np.log(rate / (1.0 - rate)) - w @ offset / total),)
+
+    def mean(self, etas: Etas) -> FloatArray:
+        p: FloatArray = expit(etas[0])
+        return p

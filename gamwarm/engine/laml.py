@@ -1,0 +1,411 @@
+"""The objective: Laplace approximate negative log marginal likelihood, its gradient and Hessian in rho.
+
+With ``P(theta) = nll(theta) + theta' S theta / 2``, ``S = sum_j exp(rho_j) S_j``, theta the minimiser of P and H its
+Hessian there, over p coefficients of which M are unpenalised::
+
+    V(rho) = P(theta) + log|H| / 2 - log|S|_+ / 2 - M log(2 pi) / 2
+
+Penalties are diagonal and do not overlap (terms choose their reduced coordinates so), which keeps every trace free of
+cancellation even where lambda is 1e6 times the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations_with_replacement
+
+import numpy as np
+from scipy.linalg import lapack
+
+from gamwarm.engine._types import Counters, FloatArray
+from gamwarm.engine.families import Etas, Family, Table
+from gamwarm.engine.products import Products
+from gamwarm.errors import FitFailed
+
+__all__ = ["Evaluation", "Factor", "Laml", "factorise"]
+
+_LOG_2PI = float(np.log(2.0 * np.pi))
+# Scaled pivots below this mean that a direction has no information at all, neither data nor penalty.
+_SINGULAR_PIVOT = 1e-14
+_ARMIJO = 1e-4
+_MAX_HALVINGS = 40
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Cholesky factor of a symmetric positive definite matrix scaled to unit diagonal."""
+
+    scale: FloatArray
+    upper: FloatArray
+
+    @property
+    def logdet(self) -> float:
+        """Log determinant of the matrix."""
+        return 2.0 * float(np.log(np.diagonal(self.upper)).sum() - np.log(self.scale).sum())
+
+    def solve(self, rhs: FloatArray) -> FloatArray:
+        """Return the matrix's inverse times ``rhs`` of shape (p,) or (p, q)."""
+        scale = self.scale if rhs.ndim == 1 else self.scale[:, None]
+        if rhs.size == 0:
+            return np.zeros(rhs.shape)
+        x, _ = lapack.dpotrs(self.upper, np.asfortranarray(scale * rhs))
+        out: FloatArray = scale * x.reshape(rhs.shape)
+        return out
+
+    def inverse(self) -> FloatArray:
+        """Return the inverse, of shape (p, p)."""
+        half, _ = lapack.dpotri(self.upper)
+        inverse = np.triu(half)
+        inverse = inverse + np.triu(half, 1).T
+        out: FloatArray = self.scale[:, None] * inverse * self.scale
+        return out
+
+
+def factorise(matrix: FloatArray) -> Factor | None:
+    """Return the factor of a symmetric matrix, or None where it is not (numerically) positive definite."""
+    diagonal = np.diagonal(matrix)
+    if not (np.isfinite(diagonal).all() and (diagonal > 0.0).all()):
+        return None
+    scale = 1.0 / np.sqrt(diagonal)
+    upper, info = lapack.dpotrf(scale[:, None] * matrix * scale)
+    if info != 0 or not np.isfinite(upper).all() or float(np.diagonal(upper).min()) ** 2 < _SINGULAR_PIVOT:
+        return None
+    return Factor(scale, upper)
+
+
+@dataclass
+class Evaluation:
+    """The objective at one rho, with what a Hessian there needs."""
+
+    rho: FloatArray
+    theta: FloatArray
+    value: float
+    gradient: FloatArray
+    edf: FloatArray
+    tangent: FloatArray
+    nll: float
+    penalty: float
+    decrement: float
+    cycles: int
+    converged: bool
+    factor: Factor | None = None
+    etas: list[FloatArray] = field(default_factory=list)
+    inverse: FloatArray | None = None
+    third: Table = field(default_factory=dict)
+    leverage: dict[tuple[int, int], FloatArray] = field(default_factory=dict)
+    pull: FloatArray | None = None
+    hessian: FloatArray | None = None
+    failure: str = ""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether value and gradient are numbers."""
+        return bool(np.isfinite(self.value) and np.isfinite(self.gradient).all())
+
+
+def _indices(rank: int, count: int) -> list[tuple[int, ...]]:
+    return list(combinations_with_replacement(range(count), rank))
+
+
+class Laml:
+    """Objective of one case.
+
+    Parameters
+    ----------
+    family : Family
+    y, w, offset : arrays of shape (n,)
+    products : Products
+    penalty : array of shape (p,)
+        Diagonal of all penalties at lambda = 1.
+    owner : array of int of shape (p,)
+        Outer coordinate that scales each coefficient's penalty; -1 where there is none.
+    null : array of shape (p,)
+        Coefficients of the null model.
+    names : sequence of str
+        A name per coefficient, for messages.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        y: FloatArray,
+        w: FloatArray,
+        offset: FloatArray,
+        products: Products,
+        penalty: FloatArray,
+        owner: FloatArray,
+        null: FloatArray,
+        names: Sequence[str],
+    ) -> None:
+        self.family, self.y, self.w, self.offset = family, y, w, offset
+        self.products = products
+        self.penalty, self.owner, self.null, self.names = penalty, owner.astype(np.intp), null, names
+        self.penalised = self.owner >= 0
+        self.q = int(self.owner.max(initial=-1)) + 1
+        self.rank = np.bincount(self.owner[self.penalised], minlength=self.q).astype(np.float64)
+        unpenalised = penalty.size - int(self.penalised.sum())
+        self._constant = family.constant(y, w) - 0.5 * unpenalised * _LOG_2PI
+        self._log_penalty = float(np.log(penalty[self.penalised]).sum())
+        self._predictors = range(len(family.predictors))
+
+    @property
+    def counters(self) -> Counters:
+        """Counters of the fit."""
+        return self.products.counters
+
+    # -- the inner problem -------------------------------------------------------------------------------------
+
+    def diagonal(self, rho: FloatArray) -> FloatArray:
+        """Return the diagonal of S, of shape (p,)."""
+        out = np.zeros(self.penalty.size)
+        out[self.penalised] = np.exp(rho[self.owner[self.penalised]]) * self.penalty[self.penalised]
+        return out
+
+    def etas(self, theta: FloatArray) -> list[FloatArray]:
+        """Return the linear predictors, offset included."""
+        etas = self.products.predict(theta)
+        etas[0] = etas[0] + self.offset
+        return etas
+
+    def penalised_nll(self, rho: FloatArray, theta: FloatArray) -> float:
+        """Return P(theta), inf where it is not a number. No Hessian formation."""
+        if not np.isfinite(theta).all():
+            return np.inf
+        value = self.family.nll(self.y, self.w, self.etas(theta)) + 0.5 * float(self.diagonal(rho) @ theta**2)
+        return value if np.isfinite(value) else np.inf
+
+    def information(self, theta: FloatArray) -> FloatArray:
+        """Return the expected Hessian of the negative log-likelihood at theta, of shape (p, p)."""
+        return self.products.gram(self.family.expected(self.y, self.w, self.etas(theta)))  # type: ignore[arg-type]
+
+    def _newton_matrix(self, second: Table, s: FloatArray) -> tuple[FloatArray, Factor | None]:
+        matrix = self.products.gram(second)  # type: ignore[arg-type]
+        matrix[np.diag_indices_from(matrix)] += s
+        return matrix, factorise(matrix)
+
+    def evaluate(self, rho: FloatArray, theta: FloatArray, tol: float, max_cycles: int) -> Evaluation:
+        """Minimise P at ``rho`` from ``theta`` and return the objective there.
+
+        ``tol`` bounds the Newton decrement ``sqrt(g' H^-1 g)``. The coefficients returned are those at which the test
+        passed, unmoved, so that a fit restored at its own answer returns it bit for bit; the objective is
+        corrected to first order for the step that was not taken. A failure is an infinite value, not an exception.
+        """
+        self.counters.evaluations += 1
+        s = self.diagonal(rho)
+        theta = np.array(theta)
+        etas = self.etas(theta)
+        nll = self.family.nll(self.y, self.w, etas)
+        objective = nll + 0.5 * float(s @ theta**2)
+        if not np.isfinite(objective):
+            theta = np.array(self.null)
+            etas = self.etas(theta)
+            nll = self.family.nll(self.y, self.w, etas)
+            objective = nll + 0.5 * float(s @ theta**2)
+        cycles = 0
+        while True:
+            tables = self.family.derivatives(self.y, self.w, etas, (1, 2))
+            gradient = self.products.adjoint(self._rows(tables[1])) + s * theta
+            self.counters.inner_iterations += 1
+            cycles += 1
+            _, factor = self._newton_matrix(tables[2], s)
+            observed = factor is not None
+            if factor is None:
+                expected = self.family.expected(self.y, self.w, etas)
+                fisher, factor = self._newton_matrix(expected, s)
+                if factor is None:
+                    # At an extreme rho this says nothing of the model: the search turns back, and only a start that
+                    # fails so is the end of a fit.
+                    return self._failed(rho, theta, cycles, self._singular_message(fisher))
+            step = -factor.solve(gradient)
+            decrement = float(np.sqrt(max(-float(gradient @ step), 0.0)))
+            if not np.isfinite(decrement):
+                return self._failed(rho, theta, cycles)
+            if observed and decrement <= tol:
+                return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, True)
+            if cycles >= max_cycles:
+                if not observed:
+                    return self._failed(rho, theta, cycles)
+                return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, False)
+            if not observed and decrement <= tol:
+                # A stationary point that is no minimum: leave it downhill along the most negative curvature.
+                step = self._escape(tables[2], s)
+            slack = 1e-13 * (1.0 + abs(objective))
+            length = 1.0
+            for _ in range(_MAX_HALVINGS):
+                trial = theta + length * step
+                trial_etas = self.etas(trial)
+                trial_nll = self.family.nll(self.y, self.w, trial_etas)
+                value = trial_nll + 0.5 * float(s @ trial**2)
+                if value <= objective - _ARMIJO * length * decrement**2 + slack:
+                    break
+                length *= 0.5
+            else:
+                if observed and decrement < 1e-3:
+                    # The objective's own rounding hides any further progress: the mode is reached.
+                    return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, True)
+                return self._failed(rho, theta, cycles)
+            theta, etas, nll, objective = trial, trial_etas, trial_nll, value
+
+    def _rows(self, first: Table) -> list[FloatArray]:
+        return [first[(k,)] for k in self._predictors]
+
+    def _escape(self, second: Table, s: FloatArray) -> FloatArray:
+        matrix = self.products.gram(second)  # type: ignore[arg-type]
+        matrix[np.diag_indices_from(matrix)] += s
+        scale = 1.0 / np.sqrt(np.maximum(np.abs(np.diagonal(matrix)), 1e-300))
+        _, vectors = np.linalg.eigh(scale[:, None] * matrix * scale)
+        direction: FloatArray = scale * vectors[:, 0]
+        return direction
+
+    def _singular_message(self, matrix: FloatArray) -> str:
+        diagonal = np.diagonal(matrix)
+        if not np.isfinite(matrix).all():
+            return "the information matrix is not finite; look for enormous covariate, offset or weight values"
+        scale = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
+        _, vectors = np.linalg.eigh(scale[:, None] * matrix * scale)
+        worst = np.argsort(-np.abs(vectors[:, 0]))[:3]
+        culprits = list(dict.fromkeys(self.names[i] for i in worst))
+        return (
+            f"the model is not identifiable: no data and no penalty inform a combination of {culprits}; "
+            "drop one of these terms, or the levels and columns that repeat another's"
+        )
+
+    def _failed(self, rho: FloatArray, theta: FloatArray, cycles: int, why: str = "") -> Evaluation:
+        nan = np.full(self.q, np.nan)
+        tangent = np.zeros((theta.size, self.q))
+        failed = Evaluation(np.array(rho), theta, np.inf, nan, nan, tangent, np.inf, np.inf, np.inf, cycles, False)
+        failed.failure = why
+        return failed
+
+    # -- the outer objective -----------------------------------------------------------------------------------
+
+    def _assemble(
+        self,
+        rho: FloatArray,
+        theta: FloatArray,
+        etas: list[FloatArray],
+        nll: float,
+        step: FloatArray,
+        decrement: float,
+        cycles: int,
+        factor: Factor,
+        s: FloatArray,
+        converged: bool,
+    ) -> Evaluation:
+        inverse = factor.inverse()
+        pairs = [(i[0], i[1]) for i in _indices(2, len(self._predictors))]
+        leverage = self.products.leverages(inverse, pairs)
+        third = self.family.derivatives(self.y, self.w, etas, (3,))[3]
+        pull = self.products.adjoint(self._contract_third(leverage, third))
+        tangent = -factor.solve(self._columns(s * theta))
+        penalty_by = self._sums(s * theta**2)
+        shrinkage = self._sums(s * np.diagonal(inverse))
+        edf = self.rank - shrinkage
+        gradient = 0.5 * penalty_by - 0.5 * edf + 0.5 * (tangent.T @ pull)
+        penalty = 0.5 * float(penalty_by.sum())
+        log_s = float(self.rank @ rho) + self._log_penalty
+        correction = 0.5 * float(pull @ step) - 0.5 * decrement**2
+        value = nll + penalty + self._constant + 0.5 * factor.logdet - 0.5 * log_s + correction
+        return Evaluation(
+            np.array(rho),
+            theta,
+            value,
+            gradient,
+            edf,
+            tangent,
+            nll,
+            penalty,
+            decrement,
+            cycles,
+            converged,
+            factor,
+            etas,
+            inverse,
+            third,
+            leverage,
+            pull,
+        )
+
+    def _sums(self, values: FloatArray) -> FloatArray:
+        kept = self.penalised
+        sums: FloatArray = np.bincount(self.owner[kept], weights=values[kept], minlength=self.q).astype(np.float64)
+        return sums
+
+    def _columns(self, values: FloatArray) -> FloatArray:
+        out = np.zeros((values.size, self.q))
+        rows = np.flatnonzero(self.penalised)
+        out[rows, self.owner[rows]] = values[rows]
+        return out
+
+    def _contract_third(self, leverage: Mapping[tuple[int, int], FloatArray], third: Table) -> list[FloatArray]:
+        """Per predictor m: sum over (k, l) of leverage_kl d3_klm."""
+        out = [np.zeros(self.products.n) for _ in self._predictors]
+        for m in self._predictors:
+            for (k, level), lev in leverage.items():
+                d = third.get(tuple(sorted((k, level, m))))
+                if d is not None:
+                    out[m] += (1.0 if k == level else 2.0) * lev * d
+        return out
+
+    def hessian(self, at: Evaluation) -> FloatArray:
+        """Return the outer Hessian at an evaluation, of shape (q, q): one Hessian formation per outer coordinate."""
+        if at.hessian is not None:
+            return at.hessian
+        if at.factor is None or at.inverse is None or at.pull is None:
+            raise FitFailed("no outer Hessian at a point where the objective is not finite")
+        q, s = self.q, self.diagonal(at.rho)
+        tangents = self.products.predict(at.tangent)
+        moved = []
+        for j in range(q):
+            weights: Table = {}
+            for k, level in _indices(2, len(self._predictors)):
+                total: FloatArray | None = None
+                for m in self._predictors:
+                    d = at.third.get(tuple(sorted((k, level, m))))
+                    if d is not None:
+                        part = d * tangents[m][:, j]
+                        total = part if total is None else total + part
+                if total is not None:
+                    weights[k, level] = total
+            matrix = self.products.gram(weights)  # type: ignore[arg-type]
+            own = np.flatnonzero(self.owner == j)
+            matrix[own, own] += s[own]
+            moved.append(matrix)
+        solved = [at.inverse @ matrix for matrix in moved]
+        fourth = self._contract_fourth(at, tangents)
+        back = at.inverse @ at.pull
+        force = self._columns(s * at.theta)
+        penalty_by = self._sums(s * at.theta**2)
+        shrinkage = self._sums(s * np.diagonal(at.inverse))
+        out = np.zeros((q, q))
+        for j in range(q):
+            for i in range(j + 1):
+                second = moved[i] @ at.tangent[:, j] + self._penalty_times(s, j, at.tangent[:, i])
+                if i == j:
+                    second = second + force[:, j]
+                value = float(force[:, j] @ at.tangent[:, i]) - 0.5 * float(np.sum(solved[i] * solved[j].T))
+                value += 0.5 * float(fourth[i, j]) - 0.5 * float(back @ second)
+                if i == j:
+                    value += 0.5 * float(penalty_by[j]) + 0.5 * float(shrinkage[j])
+                out[i, j] = out[j, i] = value
+        at.hessian = out
+        return out
+
+    def _penalty_times(self, s: FloatArray, j: int, vector: FloatArray) -> FloatArray:
+        return np.where(self.owner == j, s * vector, 0.0)
+
+    def _contract_fourth(self, at: Evaluation, tangents: Etas) -> FloatArray:
+        fourth = self.family.derivatives(self.y, self.w, at.etas, (4,))[4]
+        out = np.zeros((self.q, self.q))
+        for m in self._predictors:
+            for o in self._predictors:
+                rows: FloatArray | None = None
+                for (k, level), lev in at.leverage.items():
+                    d = fourth.get(tuple(sorted((k, level, m, o))))
+                    if d is not None:
+                        part = (1.0 if k == level else 2.0) * lev * d
+                        rows = part if rows is None else rows + part
+                if rows is not None:
+                    out += tangents[m].T @ (rows[:, None] * tangents[o])
+        return out

@@ -1,0 +1,280 @@
+"""Binding a model to data, and cutting cases (full data or folds) from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gamwarm._version import __version__
+from gamwarm.engine._types import Counters, FloatArray, IntArray
+from gamwarm.engine.families import Family
+from gamwarm.engine.laml import Laml
+from gamwarm.engine.products import Group, Piece, Products
+from gamwarm.engine.terms import BoundTerm, Source, Term
+from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.identity import Fingerprinter, FitProblem
+from gamwarm.problem import BlockwiseFitOptions, DensePenalty, Gauge, ParameterBlockSpec, Role
+
+__all__ = ["ENGINE", "Bound", "Case", "CaseFamily", "LookedUpRows", "bind"]
+
+ENGINE = "gamwarm.engine"
+ENGINE_VERSION = __version__
+_ROLES = {"mean": Role.MEAN, "scale": Role.LOG_SLOPE}
+
+
+class LookedUpRows:
+    """A design whose row i is ``table[index[i]]``: n x p without holding n x p numbers.
+
+    Parameters
+    ----------
+    table : array of shape (m, p)
+    index : array of int of shape (n,)
+    """
+
+    def __init__(self, table: FloatArray, index: IntArray) -> None:
+        self.table, self.index = table, index
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, p)."""
+        return self.index.shape[0], self.table.shape[1]
+
+    def row_chunk(self, start: int, stop: int, /) -> FloatArray:
+        """Rows start:stop, of shape (stop - start, p)."""
+        return self.table[self.index[start:stop]]
+
+    def to_dense(self) -> FloatArray:
+        """All rows, of shape (n, p)."""
+        return self.table[self.index]
+
+
+class CaseFamily:
+    """A family together with one case's response: what `gamwarm` asks for the exact key."""
+
+    def __init__(
+        self, family: Family, y: FloatArray, w: FloatArray, offset: FloatArray, predictor_of: Sequence[str]
+    ) -> None:
+        self.family, self.y, self.w, self.offset = family, y, w, offset
+        self.predictor_of = tuple(predictor_of)
+
+    @property
+    def family_kind(self) -> str:
+        """Stable name of the response model."""
+        return self.family.kind
+
+    def persistent_warm_start_fingerprint(
+        self, specs: Sequence[ParameterBlockSpec], options: BlockwiseFitOptions
+    ) -> str | None:
+        """Hash of response, weights, offset and of which predictor each block feeds."""
+        fp = Fingerprinter()
+        fp.write_str("gamwarm-engine-family-1")
+        fp.write_str(self.family.kind)
+        fp.write_u64(len(self.predictor_of))
+        for spec, predictor in zip(specs, self.predictor_of, strict=True):
+            fp.write_str(spec.name)
+            fp.write_str(predictor)
+        for array in (self.y, self.w, self.offset):
+            fp.write_f64_array(array)
+        return fp.hexdigest()
+
+
+class Case:
+    """One fit: the rows of a bound model that it uses. Make it with `Bound.case`.
+
+    Attributes
+    ----------
+    rows : array of int of shape (n,), or None for all
+    names : tuple of str
+        Block names.
+    """
+
+    def __init__(self, bound: Bound, rows: IntArray | None, label: str = "") -> None:
+        self.bound, self.rows, self.label = bound, rows, label
+        everything = slice(None) if rows is None else rows
+        self.y = bound.y[everything]
+        self.w = bound.w[everything]
+        self.offset = bound.offset[everything]
+        if not self.w.any():
+            raise InvalidInput(f"column {bound.family.weights!r}: all weights of this case are zero")
+        self.n_rows = int(self.y.shape[0])
+        self.groups = {name: Group(g.index[everything], g.size) for name, g in bound.source.groups.items()}
+        self.kept: list[IntArray] = []
+        for term in bound.terms:
+            group = self.groups[term.group]
+            counts = np.bincount(group.index, minlength=group.size) if term.by_level else np.zeros(0, dtype=np.intp)
+            self.kept.append(term.kept_columns(counts))
+        self.names = tuple(term.name for term in bound.terms)
+        self.null = bound.family.null(self.y, self.w, self.offset)
+        self._problems: list[tuple[BlockwiseFitOptions, FitProblem]] = []
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Reduced width per block."""
+        return tuple(len(kept) for kept in self.kept)
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """Where each block's coefficients are in theta."""
+        ends = np.cumsum(self.widths).tolist()
+        return tuple(slice(end - width, end) for end, width in zip(ends, self.widths, strict=True))
+
+    def problem(self, options: BlockwiseFitOptions | None = None) -> FitProblem:
+        """Describe this fit in gamwarm's terms: blocks in reduced coordinates, gauge to raw, family fingerprint."""
+        options = BlockwiseFitOptions() if options is None else options
+        for known, problem in self._problems:
+            if known == options:
+                return problem
+        specs, lifts = [], []
+        for term, kept in zip(self.bound.terms, self.kept, strict=True):
+            penalised = term.penalty.size > 0
+            specs.append(
+                ParameterBlockSpec(
+                    term.name,
+                    LookedUpRows(np.ascontiguousarray(term.table[:, kept]), self.groups[term.group].index),
+                    penalties=(DensePenalty(np.diag(term.penalty[kept])),) if penalised else (),
+                    nullspace_dims=(term.nullspace,) if penalised else (),
+                    role=_ROLES[term.predictor],
+                    raw_width=term.lift.shape[0],
+                    basis=term.basis,
+                )
+            )
+            lifts.append(term.lift[:, kept])
+        family = CaseFamily(
+            self.bound.family, self.y, self.w, self.offset, [term.predictor for term in self.bound.terms]
+        )
+        problem = FitProblem(
+            family, specs, options, engine=ENGINE, engine_version=ENGINE_VERSION, gauge=Gauge.from_blocks(lifts)
+        )
+        self._problems.append((options, problem))
+        return problem
+
+    def objective(self, counters: Counters, discretised: bool | None = None) -> Laml:
+        """Return the objective of this fit, counting into ``counters``."""
+        terms, predictors = self.bound.terms, self.bound.family.predictors
+        pieces, penalty, owner, names = [], [], [], []
+        null = np.zeros(sum(self.widths))
+        slot = 0
+        for term, kept, columns in zip(terms, self.kept, self.slices, strict=True):
+            k = predictors.index(term.predictor)
+            pieces.append(Piece(k, term.group, np.ascontiguousarray(term.table[:, kept]), columns))
+            width = len(kept)
+            names += [term.name] * width
+            if term.penalty.size and width:
+                penalty.append(term.penalty[kept])
+                owner.append(np.where(term.penalty[kept] > 0.0, slot, -1))
+            else:
+                penalty.append(np.zeros(width))
+                owner.append(np.full(width, -1))
+            slot += bool(term.penalty.size)
+            if term.basis.kind == "intercept":
+                null[columns] = self.null[k]
+        products = Products(self.n_rows, len(predictors), pieces, self.groups, counters, discretised)
+        return Laml(
+            self.bound.family,
+            self.y,
+            self.w,
+            self.offset,
+            products,
+            np.concatenate(penalty),
+            np.concatenate(owner),
+            null,
+            names,
+        )
+
+    def __repr__(self) -> str:
+        return f"Case({self.n_rows} of {self.bound.n} rows, {self.bound.family.kind})"
+
+
+class Bound:
+    """A model bound to its full data: knots, levels, centring and penalty scales are fixed. Make it with `bind`."""
+
+    def __init__(
+        self, source: Source, terms: Sequence[BoundTerm], family: Family, arrays: Sequence[FloatArray]
+    ) -> None:
+        self.source, self.terms, self.family = source, tuple(terms), family
+        self.y, self.w, self.offset = arrays
+        self.n = int(self.y.shape[0])
+
+    def case(self, rows: Any = None, label: str = "") -> Case:
+        """Return the fit of all rows, or of some.
+
+        Parameters
+        ----------
+        rows : None, bool array of shape (n,) or array of row numbers
+            Row numbers may repeat (a bootstrap sample) and keep their order.
+        label : str
+            For the user's own reports.
+        """
+        if rows is None:
+            return Case(self, None, label)
+        picked = np.asarray(rows)
+        if picked.dtype == np.bool_:
+            if picked.shape != (self.n,):
+                raise InvalidInput(f"row mask has shape {picked.shape}; the data has {self.n} rows")
+            picked = np.flatnonzero(picked)
+        elif picked.dtype.kind not in "iu" or picked.ndim != 1:
+            raise InvalidType("rows must be None, a boolean mask or whole row numbers of shape (rows,)")
+        if picked.size == 0:
+            raise InvalidInput("a case without rows cannot be fitted; check the mask")
+        if picked.min() < 0 or picked.max() >= self.n:
+            raise InvalidInput(f"row numbers run from {picked.min()} to {picked.max()}; rows are 0 to {self.n - 1}")
+        return Case(self, picked.astype(np.intp), label)
+
+    def __repr__(self) -> str:
+        return f"Bound({self.n} rows, {len(self.terms)} terms, {self.family.kind})"
+
+
+def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> Bound:
+    """Bind terms and a family to the full data.
+
+    Parameters
+    ----------
+    columns : mapping of str to arrays of shape (n,)
+        Only the columns that terms and family name are read.
+    terms : sequence of Intercept, Linear, Factor, Smooth, RandomEffect
+        Every predictor of the family needs at least one.
+    family : GaussianLocationScale, Poisson or Binomial
+
+    Raises
+    ------
+    InvalidInput, InvalidType
+        Naming the column or term, and the next step.
+    """
+    if not isinstance(family, Family):
+        raise InvalidType(f"family is {family!r}; use GaussianLocationScale, Poisson or Binomial")
+    for term in terms:
+        if not hasattr(term, "bind"):
+            raise InvalidType(f"term {term!r} is no term; use Intercept, Linear, Factor, Smooth or RandomEffect")
+        if term.predictor not in family.predictors:
+            raise InvalidInput(
+                f"term {term.name!r} is for predictor {term.predictor!r}; "
+                f"{type(family).__name__} has {list(family.predictors)}"
+            )
+    for predictor in family.predictors:
+        if not any(term.predictor == predictor for term in terms):
+            raise InvalidInput(f"predictor {predictor!r} has no term; add Intercept(predictor={predictor!r})")
+    names = [term.name for term in terms]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidInput(f"term {name!r} is given {names.count(name)} times; keep one")
+    source = Source(columns)
+    y = source.numbers(family.response, "the response")
+    family.check(y)
+    w = np.ones(y.shape[0]) if family.weights is None else source.numbers(family.weights, "the prior weights")
+    if (w < 0).any():
+        row = int(np.flatnonzero(w < 0)[0])
+        raise InvalidInput(f"column {family.weights!r} holds the negative weight {w[row]} at row {row}; mend it")
+    if not w.any():
+        raise InvalidInput(f"column {family.weights!r}: all weights are zero")
+    offset = np.zeros(y.shape[0]) if family.offset is None else source.numbers(family.offset, "the offset")
+    null = family.null(y, w, offset)
+    flat = [np.full(1, value) for value in null]
+    unit = family.expected(np.full(1, float(family.mean(flat)[0])), np.full(1, float(w.mean())), flat)
+
+    def information(predictor: str) -> float:
+        k = family.predictors.index(predictor)
+        return float(unit[k, k][0])
+
+    return Bound(source, [term.bind(source, information) for term in terms], family, (y, w, offset))

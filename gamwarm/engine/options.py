@@ -1,0 +1,36 @@
+"""Which options the reference engine implements; the rest are refused by name unless left at their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+
+from gamwarm.errors import InvalidInput, InvalidType, UnsupportedOption
+from gamwarm.problem import BlockwiseFitOptions
+
+__all__ = ["IMPLEMENTED", "check_options"]
+
+IMPLEMENTED = frozenset({"inner_max_cycles", "inner_tol", "outer_max_iter", "outer_tol", "rho_bound"})
+
+
+def check_options(options: BlockwiseFitOptions | None) -> BlockwiseFitOptions:
+    """Return the options of a fit, refusing by name what the engine would silently ignore."""
+    if options is None:
+        return BlockwiseFitOptions()
+    if not isinstance(options, BlockwiseFitOptions):
+        raise InvalidType(f"options is {type(options).__name__}; expected BlockwiseFitOptions or None")
+    default = BlockwiseFitOptions()
+    for field in fields(options):
+        if field.name in IMPLEMENTED:
+            continue
+        value, usual = getattr(options, field.name), getattr(default, field.name)
+        if not np.array_equal(value, usual):
+            raise UnsupportedOption(
+                f"gamwarm.engine does not implement option {field.name} (given {value!r}); leave it at {usual!r}",
+                option=field.name,
+            )
+    for name in ("inner_tol", "outer_tol"):
+        if not getattr(options, name) > 0.0:
+            raise InvalidInput(f"option {name} is {getattr(options, name)}; gamwarm.engine needs it above 0")
+    return options

@@ -1,0 +1,114 @@
+"""What a fit of the reference engine returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gamwarm.engine._types import FloatArray
+from gamwarm.records import Cost, FitResult
+from gamwarm.transfer import StartReport
+
+__all__ = ["ColdTrial", "EngineFit", "GuardReport"]
+
+
+@dataclass(frozen=True, eq=False)
+class ColdTrial:
+    """A cold start that was evaluated.
+
+    Attributes
+    ----------
+    method : str
+    rho : array of shape (q,)
+        Where its search began.
+    objective : float
+        There.
+    """
+
+    method: str
+    rho: FloatArray
+    objective: float
+
+
+@dataclass
+class GuardReport:
+    """What the guard did with an offered start.
+
+    Attributes
+    ----------
+    beta_used : bool or None
+        Whether the offered coefficients passed the beta gate; None if none were offered.
+    predicted_step : float or None
+        max|metric^-1 gradient| at the start (log lambda); None where it was not asked.
+    cold_evaluated : bool
+        Whether the start was doubtful enough to evaluate a cold one too.
+    continued_from : str
+        "start" or "cold".
+    resets : list of (coordinate, rho it had)
+        False plateaus that went back to their default.
+    notes : list of str
+    """
+
+    beta_used: bool | None = None
+    predicted_step: float | None = None
+    cold_evaluated: bool = False
+    continued_from: str = "cold"
+    resets: list[tuple[int, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class EngineFit:
+    """A fit of the reference engine.
+
+    Attributes
+    ----------
+    result : FitResult
+        Of a rank without work (``case=None``): None.
+    start : StartReport or None
+        What the store offered; None without a store.
+    kept : KeepOutcome or None
+        What was filed.
+    fitted : dict of str to array of shape (n,)
+        Linear predictor per name, offset included; "response" is the response-scale mean.
+    edf : dict of str to float
+        Effective degrees of freedom per block, unpenalised directions included.
+    cold : tuple of ColdTrial
+        Cold starts that were evaluated.
+    guard : GuardReport
+    cost : Cost
+    curvature_formations : int
+        Hessian formations, within ``cost``, spent on the outer Hessian that is kept for children and not needed here.
+    names : tuple of str
+        Block names.
+    reason : str
+        Why the fit did not converge, if it did not.
+    """
+
+    result: Any
+    start: StartReport | None
+    kept: Any
+    fitted: dict[str, FloatArray]
+    edf: dict[str, float]
+    cold: tuple[ColdTrial, ...]
+    guard: GuardReport
+    cost: Cost
+    curvature_formations: int
+    names: tuple[str, ...]
+    reason: str = ""
+
+    @property
+    def mu(self) -> FloatArray:
+        """Response-scale mean, of shape (n,)."""
+        return self.fitted["response"]
+
+    @property
+    def converged(self) -> bool:
+        """Whether the certificate holds."""
+        return isinstance(self.result, FitResult) and self.result.converged
+
+    def beta(self, name: str) -> FloatArray:
+        """Return the reduced coefficients of a block."""
+        return np.array(self.result.block_beta[self.names.index(name)])

@@ -1,0 +1,459 @@
+"""Terms of an additive predictor: what a user writes, and what it becomes when bound to the full data.
+
+A bound term is a small table of distinct rows in *raw* columns, a lift ``T`` (raw = T theta) to reduced coordinates in
+which the penalty is exactly diagonal, and a penalty scale. All three are fixed by the full data, so ``rho`` and raw
+coefficients mean the same in every fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.interpolate import BSpline
+
+from gamwarm.engine._types import FloatArray, IntArray
+from gamwarm.engine.products import Group
+from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.problem import BasisMeta
+
+__all__ = ["BoundTerm", "Factor", "Intercept", "Linear", "RandomEffect", "Smooth", "Source", "Term", "numeric_column"]
+
+_NULL_EIGENVALUE = 1e-9
+# Directions of a penalty that no data informs count as this share of the best informed one, so that the penalty's
+# scale stays finite.
+_UNINFORMED = 1e-8
+
+
+def numeric_column(columns: Mapping[str, Any], name: str, what: str) -> FloatArray:
+    """Return a finite float64 copy of a column of shape (n,), or refuse it by name."""
+    if name not in columns:
+        known = ", ".join(map(repr, list(columns)[:12]))
+        raise InvalidInput(f"{what} needs column {name!r}; the data has {known or 'no columns'}")
+    values = np.asarray(columns[name])
+    if np.ma.isMaskedArray(columns[name]):
+        raise InvalidType(f"column {name!r} is a masked array; fill or drop the masked rows first")
+    if values.dtype.kind not in "biuf":
+        try:
+            values = values.astype(np.float64)
+        except (TypeError, ValueError):
+            raise InvalidType(
+                f"column {name!r} holds {values.dtype} values and {what} needs numbers; "
+                "convert it, or use Factor or RandomEffect for groups"
+            ) from None
+    array = np.array(values, dtype=np.float64)
+    if array.ndim != 1:
+        raise InvalidInput(f"column {name!r} has shape {array.shape}; expected (n,)")
+    bad = ~np.isfinite(array)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise InvalidInput(
+            f"column {name!r} holds {array[row]} at row {row} ({int(bad.sum())} non-finite in all); "
+            "drop or fill these rows in every column before binding"
+        )
+    return array
+
+
+class Source:
+    """The columns of a data set, checked once, with the distinct values of each covariate."""
+
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        if not isinstance(columns, Mapping):
+            raise InvalidType(f"columns is {type(columns).__name__}; give a mapping of names to arrays (a dict)")
+        self.columns = columns
+        self.n: int | None = None
+        self._first = ""
+        self.groups: dict[str, Group] = {}
+        self.values: dict[str, Any] = {}
+
+    def _length(self, name: str, n: int) -> None:
+        if self.n is None:
+            self.n, self._first = n, name
+            if n == 0:
+                raise InvalidInput(f"column {name!r} is empty; a fit needs rows")
+        elif n != self.n:
+            raise InvalidInput(f"column {name!r} has {n} rows, column {self._first!r} has {self.n}; make them agree")
+
+    def numbers(self, name: str, what: str) -> FloatArray:
+        """A numeric column."""
+        array = numeric_column(self.columns, name, what)
+        self._length(name, array.shape[0])
+        return array
+
+    def distinct(self, names: tuple[str, ...], what: str) -> tuple[str, FloatArray]:
+        """Return group name and distinct rows (m, number of names) of numeric columns."""
+        key = f"numbers({', '.join(names)})"
+        if key not in self.values:
+            stacked = np.column_stack([self.numbers(name, what) + 0.0 for name in names])
+            if len(names) == 1:
+                flat, index = np.unique(stacked[:, 0], return_inverse=True)
+                rows = flat[:, None]
+            else:
+                rows, index = np.unique(stacked, axis=0, return_inverse=True)
+            self.values[key] = rows
+            self.groups[key] = Group(index.reshape(-1).astype(np.intp), rows.shape[0])
+        distinct: FloatArray = self.values[key]
+        return key, distinct
+
+    def levels(self, name: str, what: str) -> tuple[str, list[Any]]:
+        """Return group name and sorted levels of a column of any sortable type."""
+        key = f"factor({name})"
+        if key not in self.values:
+            if name not in self.columns:
+                known = ", ".join(map(repr, list(self.columns)[:12]))
+                raise InvalidInput(f"{what} needs column {name!r}; the data has {known or 'no columns'}")
+            values = np.asarray(self.columns[name])
+            if values.ndim != 1:
+                raise InvalidInput(f"column {name!r} has shape {values.shape}; expected (n,)")
+            missing = (values != values) | np.array([v is None for v in values]) if values.dtype.kind == "O" else None
+            if values.dtype.kind == "f":
+                missing = ~np.isfinite(values)
+            if missing is not None and np.any(missing):
+                row = int(np.flatnonzero(missing)[0])
+                raise InvalidInput(f"column {name!r} has no level at row {row} ({values[row]!r}); drop such rows")
+            self._length(name, values.shape[0])
+            try:
+                levels, index = np.unique(values, return_inverse=True)
+            except TypeError:
+                raise InvalidType(f"column {name!r} mixes types that cannot be sorted; convert it to strings") from None
+            self.values[key] = levels.tolist()
+            self.groups[key] = Group(index.reshape(-1).astype(np.intp), len(levels))
+        return key, self.values[key]
+
+    def unit(self) -> str:
+        """Group of the intercept: one value for all rows."""
+        if "unit" not in self.groups:
+            self.groups["unit"] = Group(np.zeros(self.n or 0, dtype=np.intp), 1)
+        return "unit"
+
+
+@dataclass(frozen=True, eq=False)
+class BoundTerm:
+    """A term bound to the full data.
+
+    Attributes
+    ----------
+    name : str
+        Block name.
+    predictor : str
+    group : str
+        Covariate that indexes the rows of ``table``.
+    table : array of shape (m, p)
+        Distinct rows in reduced columns, before any fold drops columns.
+    lift : array of shape (raw, p)
+        raw = lift @ theta.
+    penalty : array of shape (p,)
+        Diagonal of the penalty at lambda = 1; empty for an unpenalised term.
+    by_level : bool
+        Whether reduced columns belong to levels, which a fold may lack.
+    reference : int
+        For ``by_level``: level without a column of its own, -1 if every level has one.
+    basis : BasisMeta
+    nullspace : int
+        Unpenalised directions of a penalised term.
+    """
+
+    name: str
+    predictor: str
+    group: str
+    table: FloatArray
+    lift: FloatArray
+    penalty: FloatArray
+    basis: BasisMeta
+    nullspace: int = 0
+    by_level: bool = False
+    reference: int = -1
+    labels: tuple[str, ...] = ()
+
+    def kept_columns(self, counts: IntArray) -> IntArray:
+        """Return the reduced columns that rows with these level counts (m,) can inform."""
+        width = self.lift.shape[1]
+        if not self.by_level:
+            return np.arange(width, dtype=np.intp)
+        present = np.flatnonzero(counts > 0)
+        if self.reference < 0:
+            return present.astype(np.intp)
+        # Without its reference level a treatment contrast repeats the intercept: the first level present takes over.
+        reference = self.reference if counts[self.reference] > 0 else int(present[0])
+        return np.array([level - 1 for level in present if level not in (reference, 0)], dtype=np.intp)
+
+
+@dataclass(frozen=True)
+class Intercept:
+    """A constant.
+
+    Parameters
+    ----------
+    predictor : str
+        "mean", or "scale" for `GaussianLocationScale`.
+    """
+
+    predictor: str = "mean"
+
+    @property
+    def name(self) -> str:
+        """Block name."""
+        return f"{self.predictor}:intercept"
+
+    def bind(self, source: Source, information: Callable[[str], float]) -> BoundTerm:
+        """Fix the term on the full data."""
+        one = np.ones((1, 1))
+        return BoundTerm(self.name, self.predictor, source.unit(), one, one, np.zeros(0), BasisMeta("intercept"))
+
+
+@dataclass(frozen=True, init=False)
+class Linear:
+    """Unpenalised numeric columns, centred on their full-data means (their coefficients are per unit of the column).
+
+    Parameters
+    ----------
+    *columns : str
+    predictor : str
+    """
+
+    columns: tuple[str, ...]
+    predictor: str = "mean"
+
+    def __init__(self, *columns: str, predictor: str = "mean") -> None:
+        if not columns or len(set(columns)) != len(columns):
+            raise InvalidInput(f"Linear{columns!r}: give one or more different column names")
+        object.__setattr__(self, "columns", tuple(columns))
+        object.__setattr__(self, "predictor", predictor)
+
+    @property
+    def name(self) -> str:
+        """Block name."""
+        return f"{self.predictor}:{'+'.join(self.columns)}"
+
+    def bind(self, source: Source, information: Callable[[str], float]) -> BoundTerm:
+        """Fix the term on the full data."""
+        group, rows = source.distinct(self.columns, f"term {self.name!r}")
+        for j, column in enumerate(self.columns):
+            if rows[:, j].min() == rows[:, j].max():
+                raise InvalidInput(f"column {column!r} is constant; drop it from Linear{self.columns!r}")
+        counts = np.bincount(source.groups[group].index, minlength=rows.shape[0])
+        centre = counts @ rows / counts.sum()
+        width = len(self.columns)
+        basis = BasisMeta("linear")
+        return BoundTerm(
+            self.name, self.predictor, group, rows - centre, np.eye(width), np.zeros(0), basis, labels=self.columns
+        )
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Unpenalised levels of a column, as contrasts to its first level in sorted order.
+
+    Parameters
+    ----------
+    column : str
+    predictor : str
+    """
+
+    column: str
+    predictor: str = "mean"
+
+    @property
+    def name(self) -> str:
+        """Block name."""
+        return f"{self.predictor}:{self.column}"
+
+    def bind(self, source: Source, information: Callable[[str], float]) -> BoundTerm:
+        """Fix the term on the full data."""
+        group, levels = source.levels(self.column, f"term {self.name!r}")
+        if len(levels) < 2:
+            raise InvalidInput(f"column {self.column!r} has one level; drop Factor({self.column!r})")
+        width = len(levels) - 1
+        table = np.eye(len(levels))[:, 1:]
+        labels = tuple(f"{self.column}={level}" for level in levels[1:])
+        return BoundTerm(
+            self.name,
+            self.predictor,
+            group,
+            table,
+            np.eye(width),
+            np.zeros(0),
+            BasisMeta("factor"),
+            by_level=True,
+            reference=0,
+            labels=labels,
+        )
+
+
+@dataclass(frozen=True)
+class RandomEffect:
+    """Independent normal effects of the levels of a column: a ridge penalty, one smoothing parameter.
+
+    Parameters
+    ----------
+    column : str
+    predictor : str
+    """
+
+    column: str
+    predictor: str = "mean"
+
+    @property
+    def name(self) -> str:
+        """Block name."""
+        return f"{self.predictor}:re({self.column})"
+
+    def bind(self, source: Source, information: Callable[[str], float]) -> BoundTerm:
+        """Fix the term on the full data."""
+        group, levels = source.levels(self.column, f"term {self.name!r}")
+        if len(levels) < 2:
+            raise InvalidInput(f"column {self.column!r} has one level; drop RandomEffect({self.column!r})")
+        counts = np.bincount(source.groups[group].index, minlength=len(levels))
+        scale = float(np.exp(np.mean(np.log(information(self.predictor) * counts)))) / _centring(source)
+        width = len(levels)
+        labels = tuple(f"{self.column}={level}" for level in levels)
+        return BoundTerm(
+            self.name,
+            self.predictor,
+            group,
+            np.eye(width),
+            np.eye(width),
+            np.full(width, _rounded(scale)),
+            BasisMeta("random-effect", nullspace_order=0),
+            by_level=True,
+            labels=labels,
+        )
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """A penalised B-spline (P-spline) of one column, summing to zero over the full data.
+
+    Parameters
+    ----------
+    column : str
+    k : int
+        Basis functions before the sum-to-zero constraint (the raw width).
+    degree : int
+        Of the splines.
+    penalty_order : int
+        Order of the differences of coefficients that are penalised.
+    predictor : str
+    lower, upper : float, optional
+        Ends of the equally spaced knots; default the column's range in the full data.
+    """
+
+    column: str
+    k: int = 20
+    degree: int = 3
+    penalty_order: int = 2
+    predictor: str = "mean"
+    lower: float | None = None
+    upper: float | None = None
+
+    kind: ClassVar[str] = "bspline"
+
+    def __post_init__(self) -> None:
+        if self.degree < 0 or self.penalty_order < 1:
+            raise InvalidInput(f"{self!r}: degree is at least 0 and penalty_order at least 1")
+        if self.k < max(self.degree + 1, self.penalty_order + 1, 3):
+            least = max(self.degree + 1, self.penalty_order + 1, 3)
+            raise InvalidInput(f"Smooth({self.column!r}): k = {self.k} is too small; use k >= {least}")
+
+    @property
+    def name(self) -> str:
+        """Block name."""
+        return f"{self.predictor}:s({self.column})"
+
+    def bind(self, source: Source, information: Callable[[str], float]) -> BoundTerm:
+        """Fix knots, centring, penalty and its scale on the full data."""
+        group, rows = source.distinct((self.column,), f"term {self.name!r}")
+        x = rows[:, 0]
+        lower = float(x.min()) if self.lower is None else float(self.lower)
+        upper = float(x.max()) if self.upper is None else float(self.upper)
+        if not lower < upper:
+            raise InvalidInput(f"column {self.column!r} spans [{lower}, {upper}]; a smooth needs two different values")
+        if x.min() < lower or x.max() > upper:
+            raise InvalidInput(
+                f"column {self.column!r} spans [{x.min()}, {x.max()}], outside [{lower}, {upper}]; "
+                "widen lower and upper"
+            )
+        first, values = _spline_rows(x, lower, upper, self.k, self.degree)
+        counts = np.bincount(source.groups[group].index, minlength=x.shape[0]).astype(np.float64)
+        raw = _gather(first, values, np.eye(self.k))
+        lift = _sum_to_zero(counts @ raw)
+        difference = np.diff(np.eye(self.k), self.penalty_order, axis=0)
+        eigenvalues, vectors = np.linalg.eigh(lift.T @ (difference.T @ difference) @ lift)
+        order = np.argsort(-eigenvalues)
+        eigenvalues, vectors = eigenvalues[order], vectors[:, order]
+        # LAPACK may return either sign of an eigenvector: the largest entry is made positive.
+        signs = np.sign(vectors[np.argmax(np.abs(vectors), axis=0), np.arange(vectors.shape[1])])
+        lift = lift @ (vectors * signs)
+        eigenvalues = np.where(eigenvalues > _NULL_EIGENVALUE * eigenvalues[0], eigenvalues, 0.0)
+        rank = int((eigenvalues > 0.0).sum())
+        table = _gather(first, values, lift)
+        penalised = table[:, :rank]
+        gram = information(self.predictor) * (penalised.T @ (counts[:, None] * penalised))
+        informed = np.linalg.eigvalsh(gram)
+        informed = np.maximum(informed, _UNINFORMED * informed[-1])
+        scale = float(np.exp(np.mean(np.log(informed)) - np.mean(np.log(eigenvalues[:rank])))) / _centring(source)
+        basis = BasisMeta(
+            "bspline",
+            degree=self.degree,
+            num_knots=self.k + self.degree + 1,
+            nullspace_order=self.penalty_order,
+            periodic=False,
+        )
+        return BoundTerm(
+            self.name,
+            self.predictor,
+            group,
+            table,
+            lift,
+            _rounded(scale) * eigenvalues,
+            basis,
+            nullspace=lift.shape[1] - rank,
+        )
+
+
+Term = Intercept | Linear | Factor | RandomEffect | Smooth
+
+
+def _centring(source: Source) -> float:
+    """Return by how much the data outweigh a penalty at rho = 0, in geometric mean over the penalised directions.
+
+    A term's best lambda does not grow with n, the data's information does: measured against the data alone, rho of a
+    wiggly term falls like -log n, measured against one row, a plateau begins at +log n. A quarter of log n keeps both
+    inside the default bound of 10 up to millions of rows.
+    """
+    return float(np.sqrt(np.sqrt(float(source.n or 1))))
+
+
+def _rounded(scale: float) -> float:
+    # Any positive scale will do; a round one does not carry the last bits of a reduction over all rows.
+    return float(f"{scale:.3g}")
+
+
+def _spline_rows(x: FloatArray, lower: float, upper: float, k: int, degree: int) -> tuple[IntArray, FloatArray]:
+    """Return, per x, the first of its degree + 1 non-zero basis functions and their values."""
+    width = (upper - lower) / (k - degree)
+    knots = lower + width * np.arange(-degree, k + 1)
+    # The ends are set exactly, so that rounding cannot push the largest value outside the last interval.
+    knots[degree], knots[k] = lower, upper
+    basis = BSpline.design_matrix(x, knots, degree).tocsr()
+    values = basis.data.reshape(x.shape[0], degree + 1)
+    first = basis.indices.reshape(x.shape[0], degree + 1)[:, 0]
+    return first.astype(np.intp), np.array(values, dtype=np.float64)
+
+
+def _gather(first: IntArray, values: FloatArray, columns: FloatArray) -> FloatArray:
+    """Return B @ columns by a fixed order of additions, so that no thread count changes a bit."""
+    out = np.zeros((first.shape[0], columns.shape[1]))
+    for t in range(values.shape[1]):
+        out += values[:, t, None] * columns[first + t]
+    return out
+
+
+def _sum_to_zero(constraint: FloatArray) -> FloatArray:
+    """Return Z (k, k - 1), orthonormal and orthogonal to ``constraint``, from one Householder reflection."""
+    v = constraint / np.linalg.norm(constraint)
+    v[0] += 1.0 if v[0] >= 0.0 else -1.0
+    reflection = np.eye(v.shape[0]) - 2.0 * np.outer(v, v) / (v @ v)
+    return np.ascontiguousarray(reflection[:, 1:])

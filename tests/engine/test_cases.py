@@ -1,0 +1,170 @@
+"""A case in gamwarm's terms: what a fold shares with the full data, and what bad data is told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gamwarm import BlockwiseFitOptions, FitFailed, InvalidInput, InvalidType, UnsupportedOption, matrix_digest
+from gamwarm.engine import (
+    Binomial,
+    Factor,
+    GaussianLocationScale,
+    Intercept,
+    Linear,
+    Poisson,
+    RandomEffect,
+    Smooth,
+    bind,
+    fit,
+)
+from tests.engine.cases import columns, model
+
+
+def test_a_fold_loses_the_held_out_levels_columns_and_keeps_raw_width_and_scale():
+    data = columns()
+    bound = model("poisson", data)
+    full, fold = bound.case().problem(), bound.case(data["group"] != "g03").problem()
+    block = full.block_names.index("mean:re(group)")
+
+    assert full.block_dims[block] == 12
+    assert fold.block_dims[block] == 11
+    assert full.raw_widths == fold.raw_widths
+    assert full.key != fold.key
+    assert full.descriptor.key != fold.descriptor.key
+    assert full.structural_key == fold.structural_key
+    lifted = fold.gauge.lift_blocks([np.ones(w) for w in fold.block_dims])[block]
+    assert lifted.tolist() == [float(i != 3) for i in range(12)]
+    smooth = full.block_names.index("mean:s(x)")
+    one, other = (p.specs[smooth].penalties[0].to_dense() for p in (full, fold))
+    assert np.array_equal(one, other)
+
+
+def test_a_fold_without_the_reference_level_takes_another_so_that_it_stays_identifiable():
+    data = columns()
+    bound = model("binomial", data)
+    fold = bound.case(data["kind"] != "a")
+
+    done = fit(fold, options=BlockwiseFitOptions(outer_tol=1e-3, rho_bound=15.0))
+
+    assert done.converged
+    assert dict(zip(fold.names, fold.widths, strict=True))["mean:kind"] == 1
+
+
+def test_the_same_rows_asked_for_in_different_ways_are_the_same_fit():
+    bound = model("gaussian")
+    ways = [None, np.ones(bound.n, dtype=bool), np.arange(bound.n)]
+
+    assert len({bound.case(rows).problem().key for rows in ways}) == 1
+
+
+def test_designs_are_hashed_as_the_arrays_they_stand_for():
+    spec = model("poisson").case().problem().specs[3]
+
+    assert matrix_digest(spec.design) == matrix_digest(spec.design.to_dense())
+
+
+@pytest.mark.parametrize("change", ["response", "weights", "offset", "predictor"])
+def test_everything_the_answer_depends_on_is_in_the_key(change):
+    data = columns()
+    terms = [Intercept(), Smooth("x", 8), Intercept("scale"), Linear("z")]
+    family = GaussianLocationScale("gaussian", weights="trials", offset="exposure")
+    before = bind(data, terms, family).case().problem().key
+    if change == "predictor":
+        terms[3] = Linear("z", predictor="scale")
+    else:
+        name = {"response": "gaussian", "weights": "trials", "offset": "exposure"}[change]
+        data[name] = data[name].copy()
+        data[name][7] += 0.25
+
+    assert bind(data, terms, family).case().problem().key != before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (lambda d: d.update(x=np.where(np.arange(400) == 4, np.nan, d["x"])), "'x' holds nan at row 4"),
+        (lambda d: d.update(x=d["x"][:-1]), "'x' has 399 rows"),
+        (lambda d: d.pop("x"), "needs column 'x'"),
+        (lambda d: d.update(x=np.ones(400)), "'x' spans"),
+        (lambda d: d.update(x=d["kind"]), "'x' holds <U1 values"),
+        (lambda d: d.update(x=d["x"].reshape(20, 20)), "'x' has shape (20, 20)"),
+        (lambda d: d.update(poisson=d["poisson"] - 1.0), "'poisson' holds -1.0"),
+        (lambda d: d.update(exposure=np.where(np.arange(400) == 2, np.inf, 0.0)), "'exposure' holds inf at row 2"),
+        (lambda d: d.update(group=np.where(np.arange(400) == 9, None, d["group"])), "'group' has no level at row 9"),
+        (lambda d: d.update(group=np.full(400, "one")), "'group' has one level"),
+    ],
+)
+def test_a_bad_column_is_refused_by_name(spoil, word):
+    data = columns()
+    spoil(data)
+
+    with pytest.raises((InvalidInput, InvalidType)) as caught:
+        model("poisson", data)
+
+    assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("terms", "family", "word"),
+    [
+        ([Smooth("x")], GaussianLocationScale("gaussian"), "add Intercept(predictor='scale')"),
+        ([Intercept(), Intercept("scale")], Poisson("poisson"), "has ['mean']"),
+        ([Intercept(), Smooth("x"), Smooth("x", 5)], Poisson("poisson"), "given 2 times"),
+        ([Intercept(), Smooth("x", lower=2.0)], Poisson("poisson"), "widen lower and upper"),
+        ([Intercept()], Poisson("poisson", weights="exposure"), "negative weight"),
+        ([Intercept()], Binomial("poisson"), "give 0/1"),
+        ([Intercept(), "x"], Poisson("poisson"), "no term"),
+    ],
+)
+def test_a_bad_model_is_refused_with_the_next_step(terms, family, word):
+    with pytest.raises((InvalidInput, InvalidType)) as caught:
+        bind(columns(), terms, family)
+
+    assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [np.zeros(400, dtype=bool), np.ones(399, dtype=bool), [400], [0.5]])
+def test_rows_that_are_not_there_are_refused(rows):
+    with pytest.raises((InvalidInput, InvalidType)):
+        model("poisson").case(rows)
+
+
+def test_a_term_that_repeats_another_is_named():
+    data = columns()
+    data["x2"] = 2.0 * data["z"]
+
+    with pytest.raises(FitFailed, match=r"mean:(z|x2)"):
+        fit(bind(data, [Intercept(), Linear("z"), Linear("x2")], Poisson("poisson")).case())
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("outer_rel_cost_tol", 1e-3),
+        ("min_weight", 1e-6),
+        ("ridge_floor", 1e-6),
+        ("ridge_policy", "none"),
+        ("use_reml_objective", False),
+        ("use_outer_hessian", False),
+        ("compute_covariance", True),
+        ("early_exit_threshold", 1.0),
+        ("outer_score_subsample", [1.0]),
+        ("auto_outer_subsample", False),
+    ],
+)
+def test_an_option_that_is_not_implemented_is_refused_by_name(option, value):
+    with pytest.raises(UnsupportedOption, match=option):
+        fit(model("poisson").case(), options=BlockwiseFitOptions(**{option: value}))
+
+
+def test_terms_without_penalties_are_fitted_without_an_outer_search():
+    done = fit(bind(columns(), [Intercept(), Factor("kind")], Poisson("poisson")).case())
+
+    assert done.converged
+    assert done.cost.evaluations == 1
+    assert done.cost.outer_iterations == 0
+
+
+def test_a_random_effect_alone_is_a_fit():
+    assert fit(bind(columns(), [Intercept(), RandomEffect("group")], Poisson("poisson")).case()).converged

@@ -1,0 +1,122 @@
+"""Laws of the building blocks: products on distinct rows, derivative tables, bases and lifts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gamwarm.engine import Binomial, GaussianLocationScale, Poisson, Smooth
+from gamwarm.engine._types import Counters
+from gamwarm.engine.products import Group, Piece, Products
+from gamwarm.engine.terms import Source
+from tests.engine.cases import FAMILIES, columns, model
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=30)
+@given(seeds, st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(1, 2))
+def test_products_on_distinct_rows_are_the_dense_products(seed, sizes, n_predictors):
+    rng = np.random.default_rng(seed)
+    n = 60
+    groups = {f"g{i}": Group(rng.integers(0, size, n).astype(np.intp), size) for i, size in enumerate(sizes)}
+    pieces, at = [], 0
+    for k in range(n_predictors):
+        for name, group in groups.items():
+            width = int(rng.integers(1, 4))
+            pieces.append(Piece(k, name, rng.normal(size=(group.size, width)), slice(at, at + width)))
+            at += width
+    tables, dense = (Products(n, n_predictors, pieces, groups, Counters(), d) for d in (True, False))
+    pairs = [(k, m) for k in range(n_predictors) for m in range(k, n_predictors)]
+    weights = {pair: rng.normal(size=n) for pair in pairs}
+    symmetric = rng.normal(size=(at, at))
+    symmetric = symmetric + symmetric.T
+    rows = [rng.normal(size=n) for _ in range(n_predictors)]
+
+    assert np.allclose(tables.gram(weights), dense.gram(weights), atol=1e-10)
+    assert np.allclose(tables.adjoint(rows), dense.adjoint(rows), atol=1e-10)
+    for theta in (rng.normal(size=at), rng.normal(size=(at, 2))):
+        for a, b in zip(tables.predict(theta), dense.predict(theta), strict=True):
+            assert np.allclose(a, b, atol=1e-10)
+    for pair in pairs:
+        a, b = (p.leverages(symmetric, [pair])[pair] for p in (tables, dense))
+        assert np.allclose(a, b, atol=1e-9)
+
+
+def test_cross_tables_too_large_to_hold_give_the_same_products(monkeypatch):
+    laml = model("gaussian").case().objective(Counters(), True)
+    wanted = laml.information(laml.null), laml.products.leverages(np.eye(laml.null.size), [(0, 0), (0, 1)])
+    monkeypatch.setattr("gamwarm.engine.products._TABLE_FLOOR", 1)
+    monkeypatch.setattr("gamwarm.engine.products._TABLE_PER_ROW", 0)
+
+    assert np.allclose(laml.information(laml.null), wanted[0])
+    for pair, rows in laml.products.leverages(np.eye(laml.null.size), [(0, 0), (0, 1)]).items():
+        assert np.allclose(rows, wanted[1][pair])
+
+
+@settings(max_examples=40)
+@given(seeds, st.sampled_from([GaussianLocationScale, Poisson, Binomial]))
+def test_each_derivative_table_is_the_derivative_of_the_one_before(seed, kind):
+    rng = np.random.default_rng(seed)
+    family = kind("y")
+    k, n, h = len(family.predictors), 5, 1e-5
+    etas = [rng.uniform(-1, 1, n) for _ in range(k)]
+    w = rng.uniform(0.5, 2.0, n)
+    y = rng.uniform(0, 1, n) if kind is Binomial else rng.poisson(2.0, n).astype(float)
+    tables = family.derivatives(y, w, etas, (1, 2, 3, 4))
+
+    def moved(j, sign):
+        return [eta + sign * h * (i == j) for i, eta in enumerate(etas)]
+
+    for i in range(n):
+        one = slice(i, i + 1)
+        for j in range(k):
+            up, down = (family.nll(y[one], w[one], [e[one] for e in moved(j, s)]) for s in (1, -1))
+            assert tables[1][(j,)][i] == pytest.approx((up - down) / (2 * h), abs=1e-6)
+    for order in (2, 3, 4):
+        for j in range(k):
+            up, down = (family.derivatives(y, w, moved(j, s), (order - 1,))[order - 1] for s in (1, -1))
+            for index in {*up, *(t[:-1] for t in tables[order])}:
+                slope = (up.get(index, 0.0) - down.get(index, 0.0)) / (2 * h)
+                found = tables[order].get(tuple(sorted((*index, j))), 0.0)
+                assert np.allclose(found, slope, atol=1e-5), (order, index, j)
+
+
+@settings(max_examples=30)
+@given(st.integers(4, 25), st.integers(1, 3), st.integers(1, 3), seeds)
+def test_a_smooth_sums_to_zero_and_its_penalty_is_the_difference_penalty_of_its_raw_coefficients(
+    k, degree, order, seed
+):
+    k = max(k, degree + 2, order + 2)
+    x = np.random.default_rng(seed).uniform(-3, 7, 50)
+    source = Source({"x": x})
+    term = Smooth("x", k, degree, order).bind(source, lambda _: 2.0)
+    design = term.table[source.groups[term.group].index]
+    raw_penalty = np.diff(np.eye(k), order, axis=0)
+    raw_penalty = raw_penalty.T @ raw_penalty
+    reduced = term.lift.T @ raw_penalty @ term.lift
+    scale = term.penalty[0] / reduced[0, 0]
+
+    assert np.allclose(design.sum(axis=0), 0.0, atol=1e-8)
+    assert np.allclose(term.lift.T @ term.lift, np.eye(k - 1))
+    assert np.allclose(scale * reduced, np.diag(term.penalty), atol=1e-8 * term.penalty[0])
+    assert term.nullspace == order - 1 == int((term.penalty == 0).sum())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_of_weight_two_count_as_two_rows(family):
+    data = columns(120)
+    data["trials"] = np.ones(120)
+    bound = model(family, data)
+    twice = bound.case(np.repeat(np.arange(120), 2))
+    heavy = bound.case()
+    heavy.w = 2.0 * heavy.w
+    a, b = twice.objective(Counters()), heavy.objective(Counters())
+    rho = np.zeros(a.q)
+
+    left, right = a.evaluate(rho, a.null, 1e-9, 200), b.evaluate(rho, a.null, 1e-9, 200)
+
+    assert np.allclose(left.theta, right.theta, atol=1e-7)
+    assert left.gradient == pytest.approx(right.gradient, abs=1e-7)
