@@ -1,0 +1,1 @@
+"""Benchmarks; ``scripts/bench`` runs them. Not part of the installed package."""

@@ -1,0 +1,180 @@
+"""A floor knows only the floors under it: read from the imports themselves, lazy ones and type-only ones included.
+
+The order is the table of docs/design.md. A floor is a folder or a module right under ``gamwarm/``; a floor that is not
+listed here fails, so a new one is placed on purpose.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "gamwarm"
+
+MOST_LINES = 650
+
+UNDER_PROBLEM = {"_version", "errors", "checks", "parallel"}
+PURE = UNDER_PROBLEM | {"problem", "identity", "records"}
+
+KNOWS = {
+    "_version": set(),
+    "errors": set(),
+    "checks": {"errors"},
+    "parallel": {"errors", "checks"},
+    "walltime": {"errors", "checks", "parallel"},
+    "problem": UNDER_PROBLEM,
+    "identity": UNDER_PROBLEM | {"problem"},
+    "records": UNDER_PROBLEM | {"problem", "identity"},
+    "transfer": PURE,
+    "storage": PURE,
+    "store": PURE | {"walltime", "transfer", "storage"},
+    "__init__": PURE | {"walltime", "transfer", "storage", "store"},
+    # On top of the public names, as a third-party engine would be.
+    "engine": PURE | {"walltime", "transfer", "storage", "store", "__init__"},
+    "demo": PURE | {"walltime", "transfer", "storage", "store", "__init__", "engine"},
+}
+
+# Importing it from gamwarm.parallel would import mpi4py for everybody.
+SECOND_DOORS = {"gamwarm.parallel.mpi"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+class Import(NamedTuple):
+    """One imported module, absolute, and where the statement stands."""
+
+    target: str
+    line: int
+
+
+def module_name(path: Path) -> str:
+    parts = ("gamwarm", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+def floor_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def is_module(name: str) -> bool:
+    place = PACKAGE.parent.joinpath(*name.split("."))
+    return place.with_suffix(".py").is_file() or place.is_dir()
+
+
+@cache
+def names_offered_by(package: str) -> set[str]:
+    """Return ``__all__`` of a package: ``from package import name`` means that name, not a module called so too."""
+    file = PACKAGE.parent.joinpath(*package.split("."), "__init__.py")
+    for node in ast.parse(file.read_text()).body if file.is_file() else []:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def imports_of(source: str, module: str, is_package: bool) -> Iterator[Import]:
+    """Yield what a module imports, relative imports made absolute, ``from package import module`` as the module."""
+    package = module.removesuffix(".__init__") if is_package else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                inside = base.startswith("gamwarm") and is_module(full) and alias.name not in names_offered_by(base)
+                yield Import(full if inside else base, node.lineno)
+
+
+def complaints(source: str, module: str, *, is_package: bool = False) -> list[str]:
+    """Return what is wrong with a module's imports, one line each."""
+    floor = floor_of(module)
+    if floor not in KNOWS:
+        return [f"floor {floor!r} is not in the table; place it in docs/design.md and here"]
+    found = []
+    for target, line in imports_of(source, module, is_package):
+        where = f"{module} line {line}: imports {target}"
+        if target.split(".")[0] == "mpi4py" and module != "gamwarm.parallel.mpi":
+            found.append(f"{where}; only gamwarm.parallel.mpi may")
+        if target.split(".")[0] != "gamwarm":
+            continue
+        other = floor_of(target)
+        if other == floor:
+            continue
+        if other not in KNOWS[floor]:
+            found.append(f"{where}; the floor {floor!r} does not know {other!r}")
+        elif target.count(".") > 1 and target not in SECOND_DOORS:
+            found.append(f"{where}; import from gamwarm.{other} itself, its modules are private")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_a_floor_imports_only_floors_under_it_and_through_their_front_door(path):
+    is_package = path.name == "__init__.py"
+
+    assert complaints(path.read_text(), module_name(path), is_package=is_package) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_no_module_is_two_modules(path):
+    lines = len(path.read_text().splitlines())
+
+    assert lines <= MOST_LINES, f"{module_name(path)} has {lines} lines; cut it where it does two things"
+
+
+def test_the_table_has_no_way_round():
+    for floor, known in KNOWS.items():
+        for lower in known:
+            assert floor not in KNOWS[lower], f"{floor} and {lower} know each other"
+            assert KNOWS[lower] <= known | {lower}, f"{floor} knows {lower} but not all that {lower} knows"
+
+
+def test_every_floor_is_in_the_table_of_the_design_page():
+    page = (PACKAGE.parent / "docs" / "design.md").read_text()
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+
+    assert [name for name in sorted(folders) if f"| `{name}` |" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "complaint"),
+    [
+        ("from gamwarm.storage import Store", "gamwarm.records.block", "does not know 'storage'"),
+        ("from gamwarm.transfer import restore", "gamwarm.storage.codec", "does not know 'transfer'"),
+        ("from ..store import open_store", "gamwarm.problem.blocks", "does not know 'store'"),
+        ("from gamwarm import FitProblem", "gamwarm.transfer.build", "does not know '__init__'"),
+        ("import gamwarm.engine", "gamwarm.store.facade", "does not know 'engine'"),
+        ("def f():\n    from mpi4py import MPI", "gamwarm.store.facade", "only gamwarm.parallel.mpi may"),
+        ("from gamwarm.problem.blocks import Role", "gamwarm.identity.descriptor", "its modules are private"),
+        ("from gamwarm.problem import blocks", "gamwarm.identity.descriptor", "its modules are private"),
+        ("import json", "gamwarm.attic.shelf", "not in the table"),
+    ],
+)
+def test_a_wrong_import_would_be_seen(source, module, complaint):
+    found = complaints(source, module)
+
+    assert len(found) == 1
+    assert complaint in found[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("from mpi4py import MPI", "gamwarm.parallel.mpi"),
+        ("from gamwarm.problem.blocks import Role", "gamwarm.problem.layout"),
+        ("from . import penalties", "gamwarm.problem.layout"),
+        ("from gamwarm.transfer import inner_cap", "gamwarm.store.lookup"),
+        ("import gamwarm", "gamwarm.engine.driver"),
+        ("from gamwarm.errors import InvalidInput", "gamwarm.storage.codec"),
+    ],
+)
+def test_a_right_import_is_let_pass(source, module):
+    assert complaints(source, module) == []

