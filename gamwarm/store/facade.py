@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from gamwarm.errors import (
     CollectiveError,
     GamwarmError,
     NotAStore,
     StoreError,
-    StoreReadOnly,
     UnkeyableFit,
 )
 from gamwarm.identity import FitProblem, check_descriptor_key, check_exact_key
 from gamwarm.parallel import as_communicator
 from gamwarm.records import BlockRecord, FitArtifact, FitResult, Producer, StartSource
-from gamwarm.storage import EntryStore, Held, LockChoice, PutOutcome, Turn, content_id
+from gamwarm.storage import EntryStore, Held, LockChoice, PutOutcome, content_id
 from gamwarm.store.arguments import check_choice, malformed, require, this_problem, wrong_type
 from gamwarm.store.explain import Explanation, explain_fit
 from gamwarm.store.filing import Filing, KeepOutcome, file_fit, prepare
@@ -35,6 +34,7 @@ from gamwarm.store.fits import FitInProgress
 from gamwarm.store.frozen import FrozenView
 from gamwarm.store.lookup import Answer, Request, answer, cold_unkeyable, describe, start_from
 from gamwarm.store.ranks import OPEN, Ranks
+from gamwarm.store.transactions import Writes
 from gamwarm.store.upkeep import Upkeep, budget_error, keep_last_error
 from gamwarm.transfer import StartReport
 from gamwarm.walltime import Walltime
@@ -42,7 +42,6 @@ from gamwarm.walltime import Walltime
 __all__ = ["WarmStartStore", "open_store"]
 
 log = logging.getLogger("gamwarm")
-T = TypeVar("T")
 
 
 class WarmStartStore(Upkeep):
@@ -87,18 +86,14 @@ class WarmStartStore(Upkeep):
         self.mode = mode
         self._on_error = on_error
         self._producer = self._foreign or Producer()
-        self._entries: EntryStore | None = None
-        # Held for the whole of a transaction: another thread must not join it.
-        self._turn = Turn(self._forget_transaction)
-        self._transaction_depth = 0
-        self._pending: list[PutOutcome] = []
         self._walltime = Walltime()
         self._ranks = Ranks(comm, self.path, mode, on_error)
+        self._writes = Writes(self._ranks)
 
         def open_file() -> None:
             if self.path.is_dir():
                 raise NotAStore(f"{self.path}: a directory; give the path of a file")
-            self._entries = EntryStore(
+            self._writes.file = EntryStore(
                 self.path,
                 mode=mode,
                 lock=lock,
@@ -169,87 +164,16 @@ class WarmStartStore(Upkeep):
 
     @property
     def _file(self) -> EntryStore:
-        assert self._entries is not None
-        return self._entries
+        return self._writes.at_file()
 
     # -- transactions ------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Make all puts inside one atomic, durable write. Collective. Inner transactions join the outer one.
 
         Outcomes of the puts inside are pending until the block ends; an exception in the block undoes them all.
         """
-        with self._turn:
-            if self._transaction_depth:
-                yield
-                return
-            self._ranks.agree("transaction", None)
-            root = ExitStack()
-            self._ranks.at_root("transaction", lambda: self._enter(root), None)
-            self._transaction_depth += 1
-            try:
-                yield
-            except BaseException as error:
-                self._transaction_depth -= 1
-                self._undo(root, error)
-                self._ranks.tell("transaction", error)
-                raise
-            else:
-                self._transaction_depth -= 1
-                self._commit(root)
-
-    def _enter(self, root: ExitStack) -> None:
-        root.enter_context(self._file.transaction())
-
-    def _commit(self, root: ExitStack) -> None:
-        try:
-            self._ranks.agree("transaction", None)
-        except BaseException as error:
-            self._undo(root, error)
-            raise
-        if self.disabled_reason is not None:  # a put inside the block has switched the store off
-            self._undo(root, StoreError(f"{self.path}: {self.disabled_reason}"))
-            return
-
-        def finish() -> bool:
-            root.close()
-            return True
-
-        done = False
-        try:
-            done = self._ranks.at_root("transaction", finish, False)
-        finally:
-            self._settle(written=done, reason="" if done else f"the transaction failed; {self._not_written()}")
-
-    def _undo(self, root: ExitStack, error: BaseException) -> None:
-        try:
-            root.__exit__(type(error), error, error.__traceback__)
-        except BaseException as caught:  # the block's own exception is the one to report
-            if caught is not error:
-                log.warning("%s: while undoing a transaction: %s", self.path, caught)
-        self._settle(written=False, reason=self.disabled_reason or "the transaction was rolled back")
-
-    def _forget_transaction(self) -> None:
-        self._transaction_depth = 0
-        self._pending = []
-
-    def _settle(self, *, written: bool, reason: str) -> None:
-        for outcome in self._pending:
-            outcome.settle(written=written, reason=reason)
-        self._pending.clear()
-
-    def _write(self, operation: str, act: Callable[[], T], fallback: T) -> T:
-        """Run a write on rank 0 in one transaction (the open one, if there is one)."""
-
-        def write() -> T:
-            if self.mode == "r":
-                raise StoreReadOnly(f"{self.path}: opened with mode 'r'; open it with mode 'a' to keep fits")
-            with self._file.transaction():
-                return act()
-
-        with self._turn:
-            return self._ranks.at_root(operation, write, fallback)
+        return self._writes.transaction()
 
     # -- starts ------------------------------------------------------------------------------------------------
 
@@ -410,12 +334,12 @@ class WarmStartStore(Upkeep):
         outcome: KeepOutcome | None = None
         if each:
             self._ranks.agree("keep", None, error)
-            outcome = self._ranks.serve_each("keep", filing, self._file_all, None, self._write)
+            outcome = self._ranks.serve_each("keep", filing, self._file_all, None, self._writes.run)
         else:
             self._ranks.agree_equal("keep", content, error)
             if filing is not None:
                 filed = filing
-                outcome = self._write("keep", lambda: file_fit(self._file, filed), None)
+                outcome = self._writes.run("keep", lambda: file_fit(self._file, filed), None)
         return self._kept(outcome, reason)
 
     def _file_all(self, filings: list[Filing | None]) -> list[KeepOutcome | None]:
@@ -423,25 +347,11 @@ class WarmStartStore(Upkeep):
 
     def _kept(self, outcome: KeepOutcome | None, reason: str) -> KeepOutcome:
         if outcome is None:
-            why = reason or self._not_written()
+            why = reason or self._writes.reason_not_written()
             return KeepOutcome(PutOutcome(reason=why), PutOutcome(reason=why))
-        self._track(outcome.record)
-        self._track(outcome.artifact)
+        self._writes.track(outcome.record)
+        self._writes.track(outcome.artifact)
         return outcome
-
-    def _not_written(self) -> str:
-        if self.mode == "r":
-            return "the store is open for reading only"
-        return f"the store is off: {self.disabled_reason}" if self.disabled_reason else "nothing was written"
-
-    def _track(self, outcome: PutOutcome) -> None:
-        """Settle an outcome: at once outside a transaction, with the transaction inside one."""
-        if not outcome.pending:
-            return
-        if self._transaction_depth:
-            self._pending.append(outcome)
-        else:
-            outcome.settle(written=True)
 
     def _checkpoint(self, problem: FitProblem | None, result: FitResult, start: StartReport) -> PutOutcome:
         """File where a search stands, as a checkpoint even if ``result`` claims to have converged."""
@@ -458,7 +368,7 @@ class WarmStartStore(Upkeep):
             def put_all(records: list[BlockRecord | None]) -> list[PutOutcome | None]:
                 return [None if r is None else self._file.put_record(r) for r in records]
 
-            outcome = self._ranks.serve_each("put_record", record, put_all, None, self._write)
+            outcome = self._ranks.serve_each("put_record", record, put_all, None, self._writes.run)
             if record is None and outcome is None:
                 return PutOutcome(reason="nothing to put on this rank")
         else:
@@ -466,7 +376,7 @@ class WarmStartStore(Upkeep):
             self._ranks.agree_equal("put_record", content, error)
             assert record is not None
             filed = record
-            outcome = self._write("put_record", lambda: self._file.put_record(filed), None)
+            outcome = self._writes.run("put_record", lambda: self._file.put_record(filed), None)
         return self._put(outcome)
 
     def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
@@ -474,7 +384,7 @@ class WarmStartStore(Upkeep):
         error = wrong_type("artifact", artifact, FitArtifact)
         content = self._content_id(artifact) if error is None else None
         self._ranks.agree_equal("put_artifact", content, error)
-        return self._put(self._write("put_artifact", lambda: self._file.put_artifact(artifact), None))
+        return self._put(self._writes.run("put_artifact", lambda: self._file.put_artifact(artifact), None))
 
     def _content_id(self, entry: BlockRecord | FitArtifact) -> str | None:
         """Return what ranks compare before they file one entry together; a single process need not work it out."""
@@ -482,8 +392,8 @@ class WarmStartStore(Upkeep):
 
     def _put(self, outcome: PutOutcome | None) -> PutOutcome:
         if outcome is None:
-            return PutOutcome(reason=self._not_written())
-        self._track(outcome)
+            return PutOutcome(reason=self._writes.reason_not_written())
+        self._writes.track(outcome)
         return outcome
 
     def get_record(self, key: str) -> BlockRecord | None:
@@ -553,11 +463,11 @@ class WarmStartStore(Upkeep):
 
     def close(self) -> None:
         """Close the file; nothing but the file (and its lock) remains. Collective, idempotent."""
-        with self._turn:
+        with self._writes.turn:
             if self._ranks.closed:
                 return
             error = None
-            if self._transaction_depth:
+            if self._writes.in_transaction:
                 error = StoreError(f"{self.path}: close() inside transaction(); leave the block first")
             try:
                 self._ranks.agree("close", None, error)
@@ -570,8 +480,8 @@ class WarmStartStore(Upkeep):
     def _release(self, *, quiet: bool = False) -> None:
         self._ranks.closed = True
         try:
-            if self._entries is not None:
-                self._entries.close()
+            if self._writes.file is not None:
+                self._writes.file.close()
         except GamwarmError as error:
             if self._on_error == "raise" and not quiet:
                 raise

@@ -19,12 +19,12 @@ from gamwarm.storage import (
     MergeReport,
     Problem,
     SalvageReport,
-    Turn,
     VerifyReport,
     salvage_file,
 )
 from gamwarm.store.arguments import malformed
 from gamwarm.store.ranks import Ranks
+from gamwarm.store.transactions import Writes
 
 __all__ = ["Upkeep", "budget_error", "keep_last_error", "salvage"]
 
@@ -37,17 +37,10 @@ class Upkeep:
     path: Path
     mode: str
     _ranks: Ranks
-    _turn: Turn
-    _transaction_depth: int
+    _writes: Writes
 
     @property
     def _file(self) -> EntryStore:
-        raise NotImplementedError
-
-    def _write(self, operation: str, act: Callable[[], T], fallback: T) -> T:
-        raise NotImplementedError
-
-    def _not_written(self) -> str:
         raise NotImplementedError
 
     def verify(self, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
@@ -69,7 +62,7 @@ class Upkeep:
         report = self._ranks.at_root("verify", lambda: self._file.verify(progress), None)
         if report is not None:
             return report
-        return VerifyReport((Problem(str(self.path), f"not looked at: {self._not_written()}"),), 0, 0)
+        return VerifyReport((Problem(str(self.path), f"not looked at: {self._writes.reason_not_written()}"),), 0, 0)
 
     def pin(self, entry_id: str, pinned: bool = True) -> bool:
         """Keep an entry from eviction (``pinned=False``: no longer). Collective.
@@ -78,7 +71,7 @@ class Upkeep:
         own fit. Returns whether the entry is in the file.
         """
         self._ranks.agree_equal("pin", (entry_id, pinned), malformed(check_entry_id, entry_id))
-        return self._write("pin", lambda: self._file.pin(entry_id, pinned=pinned), False)
+        return self._writes.run("pin", lambda: self._file.pin(entry_id, pinned=pinned), False)
 
     def evict(
         self,
@@ -107,8 +100,8 @@ class Upkeep:
         def act() -> EvictReport:
             return self._file.evict(size_budget, seconds, dry_run=dry_run)
 
-        report = self._ranks.at_root("evict", act, None) if dry_run else self._write("evict", act, None)
-        return EvictReport(dry_run=dry_run, reason=self._not_written()) if report is None else report
+        report = self._ranks.at_root("evict", act, None) if dry_run else self._writes.run("evict", act, None)
+        return EvictReport(dry_run=dry_run, reason=self._writes.reason_not_written()) if report is None else report
 
     def compact(self) -> CompactReport:
         """Write the file anew without the space that removed entries left. Collective, not inside `transaction`.
@@ -117,7 +110,7 @@ class Upkeep:
         processes that have it open go on with the new one.
         """
         error = None
-        if self._transaction_depth:
+        if self._writes.in_transaction:
             error = StoreError(f"{self.path}: compact() inside transaction(); leave the block first")
         self._ranks.agree("compact", None, error)
 
@@ -127,7 +120,7 @@ class Upkeep:
             return self._file.compact()
 
         report = self._ranks.at_root("compact", act, None)
-        return CompactReport(reason=self._not_written()) if report is None else report
+        return CompactReport(reason=self._writes.reason_not_written()) if report is None else report
 
     def merge(self, path: str | os.PathLike[str]) -> MergeReport:
         """Take over the entries of another gamwarm file, as they are. Collective, one transaction.
@@ -149,9 +142,9 @@ class Upkeep:
                 raise StoreReadOnly(f"{self.path}: opened with mode 'r'; open it with mode 'a' to merge into it")
             return _about_source(lambda: self._file.merge(path))
 
-        with self._turn:
+        with self._writes.turn:
             report = self._ranks.at_root("merge", act, None)
-        return MergeReport(reason=self._not_written()) if report is None else _raised(report)
+        return MergeReport(reason=self._writes.reason_not_written()) if report is None else _raised(report)
 
     def salvage(self, into: str | os.PathLike[str], time_limit: float = 60.0) -> SalvageReport:
         """Copy every entry that its digests confirm into a new file. Collective.
@@ -175,7 +168,7 @@ class Upkeep:
                 return error
 
         report = self._ranks.at_root("salvage", act, None)
-        return SalvageReport(reason=self._not_written()) if report is None else _raised(report)
+        return SalvageReport(reason=self._writes.reason_not_written()) if report is None else _raised(report)
 
 
 def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str], time_limit: float = 60.0) -> SalvageReport:

@@ -1,0 +1,129 @@
+"""Writes in turn: one transaction for all ranks, and what becomes of the outcomes of its puts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
+
+from gamwarm.errors import StoreError, StoreReadOnly
+from gamwarm.storage import EntryStore, PutOutcome, Turn
+from gamwarm.store.ranks import Ranks
+
+__all__ = ["Writes"]
+
+log = logging.getLogger("gamwarm")
+T = TypeVar("T")
+
+
+class Writes:
+    """The write side of one store.
+
+    Attributes
+    ----------
+    file : EntryStore or None
+        Set by who opens it, on rank 0 only.
+    turn : Turn
+        Held for the whole of a transaction: another thread must not join it.
+    in_transaction : bool
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self.file: EntryStore | None = None
+        self.turn = Turn(self._forget_transaction)
+        self.in_transaction = False
+        self._pending: list[PutOutcome] = []
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """See `WarmStartStore.transaction`."""
+        with self.turn:
+            if self.in_transaction:
+                yield
+                return
+            self._ranks.agree("transaction", None)
+            root = ExitStack()
+            self._ranks.at_root("transaction", lambda: root.enter_context(self.at_file().transaction()), None)
+            self.in_transaction = True
+            try:
+                yield
+            except BaseException as error:
+                self.in_transaction = False
+                self._undo(root, error)
+                self._ranks.tell("transaction", error)
+                raise
+            else:
+                self.in_transaction = False
+                self._commit(root)
+
+    def at_file(self) -> EntryStore:
+        """Return the open file; on rank 0 only."""
+        assert self.file is not None
+        return self.file
+
+    def _commit(self, root: ExitStack) -> None:
+        try:
+            self._ranks.agree("transaction", None)
+        except BaseException as error:
+            self._undo(root, error)
+            raise
+        if self._ranks.disabled_reason is not None:  # a put inside the block has switched the store off
+            self._undo(root, StoreError(f"{self._ranks.path}: {self._ranks.disabled_reason}"))
+            return
+
+        def finish() -> bool:
+            root.close()
+            return True
+
+        done = False
+        try:
+            done = self._ranks.at_root("transaction", finish, False)
+        finally:
+            self._settle(written=done, reason="" if done else f"the transaction failed; {self.reason_not_written()}")
+
+    def _undo(self, root: ExitStack, error: BaseException) -> None:
+        try:
+            root.__exit__(type(error), error, error.__traceback__)
+        except BaseException as caught:  # the block's own exception is the one to report
+            if caught is not error:
+                log.warning("%s: while undoing a transaction: %s", self._ranks.path, caught)
+        self._settle(written=False, reason=self._ranks.disabled_reason or "the transaction was rolled back")
+
+    def _forget_transaction(self) -> None:
+        self.in_transaction = False
+        self._pending = []
+
+    def _settle(self, *, written: bool, reason: str) -> None:
+        for outcome in self._pending:
+            outcome.settle(written=written, reason=reason)
+        self._pending.clear()
+
+    def run(self, operation: str, act: Callable[[], T], fallback: T) -> T:
+        """Run a write on rank 0 in one transaction (the open one, if there is one)."""
+
+        def write() -> T:
+            if self._ranks.mode == "r":
+                raise StoreReadOnly(f"{self._ranks.path}: opened with mode 'r'; open it with mode 'a' to keep fits")
+            with self.at_file().transaction():
+                return act()
+
+        with self.turn:
+            return self._ranks.at_root(operation, write, fallback)
+
+    def track(self, outcome: PutOutcome) -> None:
+        """Settle an outcome: at once outside a transaction, with the transaction inside one."""
+        if not outcome.pending:
+            return
+        if self.in_transaction:
+            self._pending.append(outcome)
+        else:
+            outcome.settle(written=True)
+
+    def reason_not_written(self) -> str:
+        """Return why a write has no outcome of its own."""
+        if self._ranks.mode == "r":
+            return "the store is open for reading only"
+        off = self._ranks.disabled_reason
+        return f"the store is off: {off}" if off else "nothing was written"

@@ -1,0 +1,19 @@
+"""One container, for the tests of what a container promises."""
+
+from __future__ import annotations
+
+import pytest
+
+from gamwarm.storage.container import Container
+from tests.storage import crashkit as kit
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / kit.NAME
+
+
+@pytest.fixture
+def container(path):
+    with Container.open(path, create=kit.lay_out) as opened:
+        yield opened
