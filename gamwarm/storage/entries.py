@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Literal, Self, TypeVar
 from weakref import WeakSet
 
 import h5py
 
-from gamwarm.errors import GamwarmError, StoreDamaged, StoreError
+from gamwarm.errors import GamwarmError, StoreDamaged
 from gamwarm.identity import check_descriptor_key, check_exact_key
 from gamwarm.records import (
     BlockRecord,
@@ -25,7 +22,7 @@ from gamwarm.records import (
     check_entry_id,
     gate_record,
 )
-from gamwarm.storage import selection
+from gamwarm.storage import clock, selection
 from gamwarm.storage._disk import explain
 from gamwarm.storage._reader import Snapshot
 from gamwarm.storage.cache import StateCache
@@ -42,21 +39,15 @@ from gamwarm.storage.codec import (
     stamped_at,
 )
 from gamwarm.storage.container import Container
+from gamwarm.storage.entries_upkeep import EntryUpkeep
 from gamwarm.storage.layout import Irreplaceable, check_file, create_file
 from gamwarm.storage.outcome import PutOutcome
 from gamwarm.storage.stored import ArtifactHeader, Held, StoredArtifact, StoredRecord
 from gamwarm.storage.turns import Turn
 from gamwarm.storage.upkeep import (
-    CompactReport,
-    Evicted,
-    EvictReport,
-    MergeReport,
-    Portion,
     Problem,
     UpkeepView,
     VerifyReport,
-    copy_file,
-    order_of_eviction,
 )
 
 __all__ = [
@@ -72,17 +63,13 @@ __all__ = [
 log = logging.getLogger("gamwarm")
 T = TypeVar("T")
 LockChoice = Literal["auto", "flock", "soft"]
-Progress = Callable[[int, int], object]
-PORTION_KEYS: Final = 256
-MANY_ENTRIES: Final = 1000
-SLACK: Final = 16
 _Whole = tuple[Encoded, BlockRecord | FitArtifact]
 _Damaged = tuple[str, DamagedEntry]
 _DECODED_OVERHEAD = 4096  # bytes of Python objects in a decoded record, about
 UNCHANGED = "unchanged: the file holds this entry already"
 
 
-class EntryStore:
+class EntryStore(EntryUpkeep):
     """Records and artifacts in one file. Every method is local to the calling process; threads take turns.
 
     Parameters
@@ -219,7 +206,7 @@ class EntryStore:
         new = encode_record(stamped(record, 0, self._producer))
         if any(stored.entry_id == new.entry_id for stored, _ in there):
             return self._again(new.entry_id)
-        record = stamped(record, view.next_created(_now()), self._producer)
+        record = stamped(record, view.next_created(clock.now()), self._producer)
         new = stamped_at(new, record.created or 0)
         entries = {stored.entry_id: encoded for stored, encoded in there} | {new.entry_id: new}
         candidates = [stored for stored, _ in there] + [StoredRecord(record, new.entry_id)]
@@ -248,7 +235,7 @@ class EntryStore:
                 self._warn_damaged(ARTIFACTS, f"{key}/{entry_id}", error)
             else:
                 return self._again(entry_id)
-        new = stamped_at(new, view.next_created(_now()))
+        new = stamped_at(new, view.next_created(clock.now()))
         view.write_artifact(new)
         return PutOutcome(pending=True, entry_id=new.entry_id)
 
@@ -451,167 +438,8 @@ class EntryStore:
         """Number of committed transactions."""
         return self.container.generation
 
-    def verify(self, progress: Progress | None = None) -> VerifyReport:
-        """Read every entry, check its seal, its content digest and that it decodes; check totals and index.
-
-        In mode ``"a"`` wrong totals and a wrong index are put right. ``progress(done, total)`` ends the walk by
-        returning False.
-        """
-        report, wrong = self._read(lambda view: view.check(progress))
-        repaired: tuple[Problem, ...] = ()
-        if self.container.recovered:
-            what = "its last writer died or the machine went down; the journal was replayed on opening"
-            repaired = (Problem(str(self._path), what),)
-        problems = report.problems + wrong
-        if wrong and self.container.mode == "a":
-            try:
-                with self.transaction(), self._hdf5_errors():
-                    assert self._view is not None
-                    self._view.put_right()
-                problems, repaired = report.problems, repaired + wrong
-            except StoreError as error:
-                log.warning("%s: what verify found could not be put right: %s", self._path, error)
-        return replace(report, problems=problems, repaired=repaired)
-
-    # -- upkeep ------------------------------------------------------------------------------------------------
-
-    def pin(self, entry_id: str, *, pinned: bool = True) -> bool:
-        """Keep an entry from eviction (or no longer); return whether it is there."""
-        check_entry_id(entry_id)
-        with self.transaction(), self._hdf5_errors():
-            view = self._view
-            assert view is not None
-            section = view.section_of(entry_id)
-            for each in (RECORDS, ARTIFACTS):
-                ids = view.pins(each)
-                view.set_pins(each, ids | {entry_id} if pinned and each == section else ids - {entry_id})
-        return section is not None
-
-    def evict(
-        self, size_budget: int | None = None, max_age: float | None = None, *, dry_run: bool = False
-    ) -> EvictReport:
-        """Remove the oldest entries until the live bytes are within ``size_budget`` and none is older than ``max_age``.
-
-        Parameters
-        ----------
-        size_budget : int, optional
-            Live payload bytes that may stay.
-        max_age : float, optional
-            Seconds.
-        dry_run : bool
-            Only say what would go.
-        """
-        before = None if max_age is None else _now() - round(max_age * 1e6)
-        if dry_run:
-            return self._read(lambda view: self._evict(view, size_budget, before, dry_run=True))
-        with self.transaction(), self._hdf5_errors():
-            assert self._view is not None
-            return self._evict(self._view, size_budget, before)
-
-    def _evict(
-        self, view: UpkeepView, size_budget: int | None, before: int | None, *, dry_run: bool = False
-    ) -> EvictReport:
-        weighed = view.weigh()
-        live = sum(e.nbytes for e in weighed)
-        keep = view.pins(RECORDS) | view.pins(ARTIFACTS) | {e.parent for e in weighed if e.parent is not None}
-        keep |= {entry_id for held in self.held for entry_id in held.created}  # parents of campaigns under way
-        # What this very transaction files is about to be acknowledged.
-        keep |= {outcome.entry_id for outcome in self._pending if outcome.entry_id is not None}
-        gone: list[Evicted] = []
-        while True:
-            chosen = order_of_eviction(weighed, size_budget=size_budget, before=before, keep=keep)
-            removed = {e.entry_id for e in chosen} if dry_run else view.remove(chosen)
-            gone += [Evicted(e.entry_id, f"/{e.section}/{e.path}", e.nbytes) for e in chosen if e.entry_id in removed]
-            if len(removed) == len(chosen):
-                break
-            keep |= {e.entry_id for e in chosen} - removed
-            weighed = [e for e in weighed if e.entry_id not in removed]
-        return EvictReport(tuple(gone), live, live - sum(e.nbytes for e in gone), dry_run)
-
-    def _stay_within_budget(self, view: UpkeepView) -> None:
-        budget = self._size_budget
-        if budget is None or not (self._pending or self._grew):
-            return
-        with self._hdf5_errors():
-            if view.total("live_bytes") <= budget:
-                return
-            if view.total("n_entries") > MANY_ENTRIES:
-                budget -= budget // SLACK  # so that not every commit has to look at every entry
-            report = self._evict(view, budget, None)
-        log.info(
-            "%s: %d oldest entries evicted, %d live bytes left", self._path, len(report.evicted), report.bytes_after
-        )
-
-    def compact(self) -> CompactReport:
-        """Write the file anew without the space that removed entries left, and say what that gave back."""
-        with self._turn:
-            before = os.path.getsize(self.container.path)
-            with self._hdf5_errors():
-                entries, lost = self.container.rewrite(copy_file)
-            for problem in lost:
-                log.warning("%s: %s", self._path, problem)
-            return CompactReport(before, os.path.getsize(self.container.path), entries, tuple(lost))
-
-    def merge(self, path: str | os.PathLike[str]) -> MergeReport:
-        """Take over the entries of another file, which is only read; one transaction.
-
-        Raises
-        ------
-        StoreError
-            With ``details["source"]`` if it is the other file that cannot be read.
-        """
-        try:
-            if os.path.samefile(path, self.container.path):
-                return MergeReport(reason="it is this file")
-        except OSError:
-            pass
-        try:
-            source = EntryStore(path, mode="r")
-        except StoreError as error:
-            error.details["source"] = os.fspath(path)
-            raise
-        try:
-            return self.absorb(source.portions(), self._keep_last)
-        finally:
-            source.close()
-
-    def portions(self) -> Iterator[Portion]:
-        """Yield the entries key by key, and what is damaged."""
-        try:
-            for section in (RECORDS, ARTIFACTS):
-                keys, pins = self._read(partial(UpkeepView.keys_and_pins, section=section))
-                for start in range(0, len(keys), PORTION_KEYS):
-                    some = keys[start : start + PORTION_KEYS]
-                    yield from self._read(partial(UpkeepView.portions, section=section, keys=some, pins=pins))
-        except StoreError as error:
-            error.details["source"] = str(self._path)
-            raise
-
-    def absorb(self, portions: Iterable[Portion], keep_last: int) -> MergeReport:
-        """File entries of other files as they are; one transaction."""
-        added: set[str] = set()
-        problems: list[Problem] = []
-        seen = superseded = 0
-        with self.transaction():
-            view = self._view
-            assert view is not None
-            for portion in portions:
-                problems += portion.damaged
-                seen += len(portion.entries)
-                if not portion.entries:
-                    continue
-                with self._hdf5_errors():
-                    try:
-                        before, after = view.absorb(portion.section, portion.key, portion.entries, keep_last)
-                    except Irreplaceable as error:
-                        problems.append(Problem(f"/{portion.section}/{portion.key}", str(error)))
-                        continue
-                    if portion.pinned:
-                        view.set_pins(portion.section, view.pins(portion.section) | portion.pinned)
-                self._grew |= bool(after - before)
-                added |= after - before
-                superseded += len({e.entry_id for e in portion.entries} - after)
-        return MergeReport(tuple(sorted(added)), seen, superseded, tuple(problems))
+    def _open_source(self, path: str | os.PathLike[str]) -> Self:
+        return type(self)(path, mode="r")
 
     def close(self) -> None:
         """Checkpoint and close; idempotent."""
@@ -635,7 +463,3 @@ def _as_record(encoded: Encoded) -> BlockRecord:
     if not isinstance(record, BlockRecord):
         raise DamagedEntry("it is not a record")
     return record
-
-
-def _now() -> int:
-    return time.time_ns() // 1000

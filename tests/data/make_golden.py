@@ -34,7 +34,7 @@ from gamwarm import (
 )
 from gamwarm.identity import Components
 from gamwarm.records import Lineage, Producer
-from gamwarm.storage import _disk, container, entries
+from gamwarm.storage import _disk, clock, container
 
 HERE = Path(__file__).resolve().parent
 NAME = "store-format-1"
@@ -172,10 +172,10 @@ def make(folder: Path) -> None:
     path = folder / f"{NAME}.h5"
     for left in folder.glob(f"{NAME}.*"):
         left.unlink()
-    clock = count(FIRST)
+    times = count(FIRST)
     expected: dict[str, object] = {}
     with (
-        mock.patch.object(entries, "_now", side_effect=clock),
+        mock.patch.object(clock, "now", side_effect=times),
         mock.patch.object(container.secrets, "token_bytes", lambda n: bytes(range(n))),
         mock.patch.object(_disk, "boot_identity", return_value=bytes(8)),
         gamwarm.open(path, engine="golden", engine_version="1.0", on_error="raise") as store,

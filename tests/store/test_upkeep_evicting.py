@@ -10,7 +10,7 @@ import pytest
 
 import gamwarm
 from gamwarm import InvalidInput, InvalidType, Lineage, StoreReadOnly
-from gamwarm.storage import EntryStore, entries
+from gamwarm.storage import EntryStore, clock
 from tests.support.stores import artifact_of, exact_key_of, record_of
 from tests.support.thread_ranks import on_ranks
 
@@ -140,11 +140,11 @@ def test_the_parent_of_an_unfinished_fit_stays_and_that_of_a_finished_one_goes(s
 
 
 def test_what_is_too_old_goes_whatever_the_size(path, monkeypatch):
-    clock = [1_000_000_000_000_000]
-    monkeypatch.setattr(entries, "_now", lambda: clock[0])
+    time = [1_000_000_000_000_000]
+    monkeypatch.setattr(clock, "now", lambda: time[0])
     with gamwarm.open(path, on_error="raise") as store:
         old = store.put_record(record_of(1)).entry_id
-        clock[0] += 3_600_000_000
+        time[0] += 3_600_000_000
         store.put_record(record_of(2))
 
         assert store.evict(max_age=timedelta(hours=2)).evicted == ()

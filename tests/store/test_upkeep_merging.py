@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import NewerFormat, NotAStore, StoreNotFound
-from gamwarm.storage import EntryStore, entries
+from gamwarm.storage import EntryStore, clock
 from tests.storage.crashkit import Fast, disk
 from tests.support.stores import artifact_of, exact_key_of, record_of
 from tests.support.thread_ranks import on_ranks
@@ -169,7 +169,7 @@ STEP = st.tuples(
 
 def put(store, step, monkeypatch):
     kind, key, value, time = step
-    monkeypatch.setattr(entries, "_now", lambda: time)
+    monkeypatch.setattr(clock, "now", lambda: time)
     if kind == "artifact":
         store.put_artifact(artifact_of(value=value, width=key))
     else:

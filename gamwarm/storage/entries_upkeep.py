@@ -1,0 +1,236 @@
+"""The part of `EntryStore` that keeps a file in shape: verify, pin, evict, compact, merge."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final, Self, TypeVar
+from weakref import WeakSet
+
+from gamwarm.errors import StoreError
+from gamwarm.records import check_entry_id
+from gamwarm.storage import clock
+from gamwarm.storage.codec import ARTIFACTS, RECORDS
+from gamwarm.storage.container import Container
+from gamwarm.storage.layout import Irreplaceable
+from gamwarm.storage.outcome import PutOutcome
+from gamwarm.storage.stored import Held
+from gamwarm.storage.turns import Turn
+from gamwarm.storage.upkeep import (
+    CompactReport,
+    Evicted,
+    EvictReport,
+    MergeReport,
+    Portion,
+    Problem,
+    UpkeepView,
+    VerifyReport,
+    copy_file,
+    order_of_eviction,
+)
+
+__all__ = ["EntryUpkeep"]
+
+log = logging.getLogger("gamwarm")
+T = TypeVar("T")
+Progress = Callable[[int, int], object]
+PORTION_KEYS: Final = 256
+MANY_ENTRIES: Final = 1000
+SLACK: Final = 16
+
+
+class EntryUpkeep:
+    """What `EntryStore` is built on to look after a file; transactions and reads are its own."""
+
+    container: Container
+    held: WeakSet[Held]
+    _path: Path
+    _keep_last: int
+    _size_budget: int | None
+    _grew: bool
+    _pending: list[PutOutcome]
+    _turn: Turn
+    _view: UpkeepView | None
+
+    def transaction(self) -> AbstractContextManager[None]:
+        raise NotImplementedError
+
+    def _read(self, look: Callable[[UpkeepView], T]) -> T:
+        raise NotImplementedError
+
+    def _hdf5_errors(self) -> AbstractContextManager[None]:
+        raise NotImplementedError
+
+    def _open_source(self, path: str | os.PathLike[str]) -> Self:
+        """Open another file for reading."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        """Read every entry, check its seal, its content digest and that it decodes; check totals and index.
+
+        In mode ``"a"`` wrong totals and a wrong index are put right. ``progress(done, total)`` ends the walk by
+        returning False.
+        """
+        report, wrong = self._read(lambda view: view.check(progress))
+        repaired: tuple[Problem, ...] = ()
+        if self.container.recovered:
+            what = "its last writer died or the machine went down; the journal was replayed on opening"
+            repaired = (Problem(str(self._path), what),)
+        problems = report.problems + wrong
+        if wrong and self.container.mode == "a":
+            try:
+                with self.transaction(), self._hdf5_errors():
+                    assert self._view is not None
+                    self._view.put_right()
+                problems, repaired = report.problems, repaired + wrong
+            except StoreError as error:
+                log.warning("%s: what verify found could not be put right: %s", self._path, error)
+        return replace(report, problems=problems, repaired=repaired)
+
+    # -- upkeep ------------------------------------------------------------------------------------------------
+
+    def pin(self, entry_id: str, *, pinned: bool = True) -> bool:
+        """Keep an entry from eviction (or no longer); return whether it is there."""
+        check_entry_id(entry_id)
+        with self.transaction(), self._hdf5_errors():
+            view = self._view
+            assert view is not None
+            section = view.section_of(entry_id)
+            for each in (RECORDS, ARTIFACTS):
+                ids = view.pins(each)
+                view.set_pins(each, ids | {entry_id} if pinned and each == section else ids - {entry_id})
+        return section is not None
+
+    def evict(
+        self, size_budget: int | None = None, max_age: float | None = None, *, dry_run: bool = False
+    ) -> EvictReport:
+        """Remove the oldest entries until the live bytes are within ``size_budget`` and none is older than ``max_age``.
+
+        Parameters
+        ----------
+        size_budget : int, optional
+            Live payload bytes that may stay.
+        max_age : float, optional
+            Seconds.
+        dry_run : bool
+            Only say what would go.
+        """
+        before = None if max_age is None else clock.now() - round(max_age * 1e6)
+        if dry_run:
+            return self._read(lambda view: self._evict(view, size_budget, before, dry_run=True))
+        with self.transaction(), self._hdf5_errors():
+            assert self._view is not None
+            return self._evict(self._view, size_budget, before)
+
+    def _evict(
+        self, view: UpkeepView, size_budget: int | None, before: int | None, *, dry_run: bool = False
+    ) -> EvictReport:
+        weighed = view.weigh()
+        live = sum(e.nbytes for e in weighed)
+        keep = view.pins(RECORDS) | view.pins(ARTIFACTS) | {e.parent for e in weighed if e.parent is not None}
+        keep |= {entry_id for held in self.held for entry_id in held.created}  # parents of campaigns under way
+        # What this very transaction files is about to be acknowledged.
+        keep |= {outcome.entry_id for outcome in self._pending if outcome.entry_id is not None}
+        gone: list[Evicted] = []
+        while True:
+            chosen = order_of_eviction(weighed, size_budget=size_budget, before=before, keep=keep)
+            removed = {e.entry_id for e in chosen} if dry_run else view.remove(chosen)
+            gone += [Evicted(e.entry_id, f"/{e.section}/{e.path}", e.nbytes) for e in chosen if e.entry_id in removed]
+            if len(removed) == len(chosen):
+                break
+            keep |= {e.entry_id for e in chosen} - removed
+            weighed = [e for e in weighed if e.entry_id not in removed]
+        return EvictReport(tuple(gone), live, live - sum(e.nbytes for e in gone), dry_run)
+
+    def _stay_within_budget(self, view: UpkeepView) -> None:
+        budget = self._size_budget
+        if budget is None or not (self._pending or self._grew):
+            return
+        with self._hdf5_errors():
+            if view.total("live_bytes") <= budget:
+                return
+            if view.total("n_entries") > MANY_ENTRIES:
+                budget -= budget // SLACK  # so that not every commit has to look at every entry
+            report = self._evict(view, budget, None)
+        log.info(
+            "%s: %d oldest entries evicted, %d live bytes left", self._path, len(report.evicted), report.bytes_after
+        )
+
+    def compact(self) -> CompactReport:
+        """Write the file anew without the space that removed entries left, and say what that gave back."""
+        with self._turn:
+            before = os.path.getsize(self.container.path)
+            with self._hdf5_errors():
+                entries, lost = self.container.rewrite(copy_file)
+            for problem in lost:
+                log.warning("%s: %s", self._path, problem)
+            return CompactReport(before, os.path.getsize(self.container.path), entries, tuple(lost))
+
+    def merge(self, path: str | os.PathLike[str]) -> MergeReport:
+        """Take over the entries of another file, which is only read; one transaction.
+
+        Raises
+        ------
+        StoreError
+            With ``details["source"]`` if it is the other file that cannot be read.
+        """
+        try:
+            if os.path.samefile(path, self.container.path):
+                return MergeReport(reason="it is this file")
+        except OSError:
+            pass
+        try:
+            source = self._open_source(path)
+        except StoreError as error:
+            error.details["source"] = os.fspath(path)
+            raise
+        try:
+            return self.absorb(source.portions(), self._keep_last)
+        finally:
+            source.close()
+
+    def portions(self) -> Iterator[Portion]:
+        """Yield the entries key by key, and what is damaged."""
+        try:
+            for section in (RECORDS, ARTIFACTS):
+                keys, pins = self._read(partial(UpkeepView.keys_and_pins, section=section))
+                for start in range(0, len(keys), PORTION_KEYS):
+                    some = keys[start : start + PORTION_KEYS]
+                    yield from self._read(partial(UpkeepView.portions, section=section, keys=some, pins=pins))
+        except StoreError as error:
+            error.details["source"] = str(self._path)
+            raise
+
+    def absorb(self, portions: Iterable[Portion], keep_last: int) -> MergeReport:
+        """File entries of other files as they are; one transaction."""
+        added: set[str] = set()
+        problems: list[Problem] = []
+        seen = superseded = 0
+        with self.transaction():
+            view = self._view
+            assert view is not None
+            for portion in portions:
+                problems += portion.damaged
+                seen += len(portion.entries)
+                if not portion.entries:
+                    continue
+                with self._hdf5_errors():
+                    try:
+                        before, after = view.absorb(portion.section, portion.key, portion.entries, keep_last)
+                    except Irreplaceable as error:
+                        problems.append(Problem(f"/{portion.section}/{portion.key}", str(error)))
+                        continue
+                    if portion.pinned:
+                        view.set_pins(portion.section, view.pins(portion.section) | portion.pinned)
+                self._grew |= bool(after - before)
+                added |= after - before
+                superseded += len({e.entry_id for e in portion.entries} - after)
+        return MergeReport(tuple(sorted(added)), seen, superseded, tuple(problems))
