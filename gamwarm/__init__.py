@@ -60,7 +60,16 @@ from gamwarm.records import (
     normalize_active_sets,
     plateau_flags,
 )
-from gamwarm.store import Difference, Explanation, FitInProgress, FrozenView, KeepOutcome, WarmStartStore, salvage
+from gamwarm.store import (
+    Difference,
+    Explanation,
+    FitInProgress,
+    FrozenView,
+    IndependentStore,
+    KeepOutcome,
+    WarmStartStore,
+    salvage,
+)
 from gamwarm.store import open_store as open  # noqa: A004 - the module's own verb, as in h5py or zarr
 from gamwarm.transfer import (
     InnerCapState,
@@ -100,6 +109,7 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "FitInProgress",
     "KeepOutcome",
     "FrozenView",
+    "IndependentStore",
     "Walltime",
     "Explanation",
     "Difference",

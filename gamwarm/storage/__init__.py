@@ -1,5 +1,6 @@
 """Bytes and entries: the crash-safe container, locks, layout, codec, selection, verification."""
 
+from gamwarm.storage.buffered import BufferedEntries
 from gamwarm.storage.entries import (
     ArtifactHeader,
     EntryStore,
@@ -25,6 +26,7 @@ from gamwarm.storage.upkeep import (
 
 __all__ = [
     "ArtifactHeader",
+    "BufferedEntries",
     "CompactReport",
     "EntryStore",
     "EvictReport",

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, TypeVar
 from weakref import WeakSet
 
 import h5py
@@ -438,8 +438,8 @@ class EntryStore(EntryUpkeep):
         """Number of committed transactions."""
         return self.container.generation
 
-    def _open_source(self, path: str | os.PathLike[str]) -> Self:
-        return type(self)(path, mode="r")
+    def _open_source(self, path: str | os.PathLike[str]) -> EntryUpkeep:
+        return EntryStore(path, mode="r")
 
     def close(self) -> None:
         """Checkpoint and close; idempotent."""

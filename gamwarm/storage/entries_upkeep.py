@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, TypeVar
 from weakref import WeakSet
 
 from gamwarm.errors import StoreError
@@ -66,7 +66,7 @@ class EntryUpkeep:
     def _hdf5_errors(self) -> AbstractContextManager[None]:
         raise NotImplementedError
 
-    def _open_source(self, path: str | os.PathLike[str]) -> Self:
+    def _open_source(self, path: str | os.PathLike[str]) -> EntryUpkeep:
         """Open another file for reading."""
         raise NotImplementedError
 

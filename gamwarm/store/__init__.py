@@ -5,6 +5,7 @@ from gamwarm.store.facade import WarmStartStore, open_store
 from gamwarm.store.filing import KeepOutcome
 from gamwarm.store.fits import FitInProgress
 from gamwarm.store.frozen import FrozenView
+from gamwarm.store.independent import IndependentStore
 from gamwarm.store.upkeep import salvage
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Explanation",
     "FitInProgress",
     "FrozenView",
+    "IndependentStore",
     "KeepOutcome",
     "WarmStartStore",
     "open_store",

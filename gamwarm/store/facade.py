@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gamwarm.errors import (
     CollectiveError,
@@ -24,7 +24,7 @@ from gamwarm.errors import (
     UnkeyableFit,
 )
 from gamwarm.identity import FitProblem, check_descriptor_key, check_exact_key
-from gamwarm.parallel import as_communicator
+from gamwarm.parallel import Communicator, as_communicator
 from gamwarm.records import BlockRecord, FitArtifact, FitResult, Producer, StartSource
 from gamwarm.storage import EntryStore, Held, LockChoice, PutOutcome, content_id
 from gamwarm.store.arguments import check_choice, malformed, require, this_problem, wrong_type
@@ -38,6 +38,9 @@ from gamwarm.store.transactions import Writes
 from gamwarm.store.upkeep import Upkeep, budget_error, keep_last_error
 from gamwarm.transfer import StartReport
 from gamwarm.walltime import Walltime
+
+if TYPE_CHECKING:
+    from gamwarm.store.independent import IndependentStore
 
 __all__ = ["WarmStartStore", "open_store"]
 
@@ -87,14 +90,22 @@ class WarmStartStore(Upkeep):
         self._on_error = on_error
         self._producer = self._foreign or Producer()
         self._walltime = Walltime()
-        self._ranks = Ranks(comm, self.path, mode, on_error)
-        self._writes = Writes(self._ranks)
+        self._options: dict[str, Any] = {
+            "mode": mode,
+            "lock": lock,
+            "engine": engine,
+            "engine_version": engine_version,
+            "on_error": on_error,
+            "size_budget": size_budget,
+            "keep_last": keep_last,
+        }
+        self._ranks = self._make_ranks(comm)
+        self._writes = self._make_writes()
 
         def open_file() -> None:
             if self.path.is_dir():
                 raise NotAStore(f"{self.path}: a directory; give the path of a file")
-            self._writes.file = EntryStore(
-                self.path,
+            self._writes.file = self._open_entries(
                 mode=mode,
                 lock=lock,
                 producer=self._producer,
@@ -103,7 +114,7 @@ class WarmStartStore(Upkeep):
             )
 
         try:
-            self._ranks.agree_equal(OPEN, (mode, lock, on_error, engine, engine_version, size_budget, keep_last), error)
+            self._ranks.agree_equal(OPEN, self._options, error)
             self._ranks.at_root(OPEN, open_file, None)
         except BaseException:
             comm.free()
@@ -156,6 +167,21 @@ class WarmStartStore(Upkeep):
             With ``comm``: the same, raised on every rank.
         """
         return cls(path, mode, comm, lock, engine, engine_version, on_error, size_budget, keep_last)
+
+    # What `independent` makes otherwise.
+    def _make_ranks(self, comm: Communicator) -> Ranks:
+        return Ranks(comm, self.path, self.mode, self._on_error)
+
+    def _make_writes(self) -> Writes:
+        return Writes(self._ranks)
+
+    def _open_entries(self, **options: Any) -> EntryStore:
+        return EntryStore(self.path, **options)
+
+    @property
+    def comm(self) -> Communicator:
+        """The store's own communicator (a stand-in of one rank if none was given). Local."""
+        return self._ranks.comm
 
     @property
     def disabled_reason(self) -> str | None:
@@ -262,6 +288,28 @@ class WarmStartStore(Upkeep):
         parents: list[Held] = []
         self._ranks.at_root("frozen", lambda: parents.append(self._file.hold_artifacts()), None)
         return FrozenView(self, parents[0] if parents else Held({}))
+
+    def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> IndependentStore:
+        """Open the file for this rank by itself: ``with store.independent() as own:``. Collective at both ends.
+
+        Between the ends every rank reads and keeps at its own pace and no call of ``own`` is collective. Its puts are
+        pending: they wait in memory and are written together, in one transaction under the file's lock, when a flush
+        is due, by ``own.flush()`` and at the end.
+
+        Parameters
+        ----------
+        flush_seconds : float
+            What has waited so long is written in the next call (of whatever kind; there is no thread).
+        flush_entries : int
+            So many waiting entries are written at once.
+
+        See Also
+        --------
+        IndependentStore : what differs from this store.
+        """
+        from gamwarm.store.independent import open_independent  # noqa: PLC0415 - it is a kind of this class
+
+        return open_independent(self, flush_seconds, flush_entries)
 
     def explain(self, problem: FitProblem) -> Explanation:
         """Say whether the file holds this fit and, if not, what differs from the nearest fit that it holds.
@@ -506,7 +554,7 @@ class WarmStartStore(Upkeep):
     def __repr__(self) -> str:
         off = f"off: {self.disabled_reason}" if self.disabled_reason else self.mode
         state = "closed" if self._ranks.closed else off
-        return f"WarmStartStore({str(self.path)!r}, {state})"
+        return f"{type(self).__name__}({str(self.path)!r}, {state})"
 
 
 open_store = WarmStartStore.open

@@ -41,6 +41,11 @@ class FrozenView:
         """Look one fit up. Collective. See `WarmStartStore.start_for`."""
         return self.store._start(problem, parent, each, self._parents)
 
+    def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> FrozenView:
+        """Open the file for this rank by itself, with this view's parents. See `WarmStartStore.independent`."""
+        own = self.store.independent(flush_seconds, flush_entries)
+        return _FrozenIndependent(own, own._hold(self.store.comm.bcast(self._parents)))
+
     def frozen(self) -> Self:
         """Return this view: its moment stays."""
         return self
@@ -68,3 +73,12 @@ class FrozenView:
 
     def __repr__(self) -> str:
         return f"FrozenView({self.store!r})"
+
+
+class _FrozenIndependent(FrozenView):
+    """The view of a store that was opened for it: leaving the ``with`` closes it."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.store.__exit__(kind, error, trace)

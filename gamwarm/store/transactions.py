@@ -104,13 +104,16 @@ class Writes:
         """Run a write on rank 0 in one transaction (the open one, if there is one)."""
 
         def write() -> T:
-            if self._ranks.mode == "r":
-                raise StoreReadOnly(f"{self._ranks.path}: opened with mode 'r'; open it with mode 'a' to keep fits")
+            self.refuse_read_only()
             with self.at_file().transaction():
                 return act()
 
         with self.turn:
             return self._ranks.at_root(operation, write, fallback)
+
+    def refuse_read_only(self) -> None:
+        if self._ranks.mode == "r":
+            raise StoreReadOnly(f"{self._ranks.path}: opened with mode 'r'; open it with mode 'a' to keep fits")
 
     def track(self, outcome: PutOutcome) -> None:
         """Settle an outcome: at once outside a transaction, with the transaction inside one."""

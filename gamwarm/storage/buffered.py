@@ -1,0 +1,323 @@
+"""Entries that wait in memory and go to the file together: one lock, one sync, one transaction for many puts."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakSet
+
+from gamwarm.errors import GamwarmError, StoreError
+from gamwarm.identity import check_exact_key
+from gamwarm.records import (
+    BlockRecord,
+    FitArtifact,
+    Producer,
+    artifact_refusal,
+    check_entry_id,
+    gate_record,
+)
+from gamwarm.storage import clock, selection
+from gamwarm.storage.codec import ARTIFACTS, RECORDS, Encoded, decode, encode_artifact, encode_record, stamped
+from gamwarm.storage.entries import UNCHANGED, EntryStore
+from gamwarm.storage.entries_upkeep import Progress
+from gamwarm.storage.outcome import PutOutcome
+from gamwarm.storage.stored import ArtifactHeader, StoredArtifact, StoredRecord
+from gamwarm.storage.upkeep import CompactReport, VerifyReport
+
+__all__ = ["BufferedEntries"]
+
+log = logging.getLogger("gamwarm")
+
+_alive: WeakSet[BufferedEntries] = WeakSet()
+
+
+@dataclass
+class _Waiting:
+    """One entry and all who put it. What is filed is decoded again: the caller may change what it put."""
+
+    encoded: Encoded
+    outcomes: list[PutOutcome] = field(default_factory=list)
+
+    def entry(self) -> BlockRecord | FitArtifact:
+        return decode(self.encoded)
+
+    def settle(self, *, written: bool, reason: str) -> None:
+        for outcome in self.outcomes:
+            outcome.settle(written=written, reason=reason)
+
+
+class BufferedEntries(EntryStore):
+    """An `EntryStore` whose puts wait until `flush`; its look-ups see what waits as if it were filed.
+
+    Inside `transaction` nothing waits: what did is filed first, and puts go to the file.
+
+    Parameters
+    ----------
+    flush_seconds : float
+        A flush is due so long after the first put that waits. There is no thread: `is_due` only says so.
+    flush_entries : int
+        A flush is due when so many entries wait.
+    keep_unwritten : bool
+        Whether entries go on waiting when a flush fails; else they are given up, and their outcomes say why.
+    options
+        Of `EntryStore`.
+    """
+
+    def __init__(
+        self, path: Any, *, flush_seconds: float, flush_entries: int, keep_unwritten: bool, **options: Any
+    ) -> None:
+        super().__init__(path, **options)
+        self._flush_seconds = flush_seconds
+        self._flush_entries = flush_entries
+        self._keep_unwritten = keep_unwritten
+        self._waits: dict[str, _Waiting] = {}
+        self._since = 0.0
+        self._process = os.getpid()
+        _alive.add(self)
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    @property
+    def _waiting(self) -> dict[str, _Waiting]:
+        """What waits here. A forked child has a copy of what its parent is going to file: not the child's to file."""
+        if self._process != os.getpid():
+            self._process, self._waits = os.getpid(), {}
+        return self._waits
+
+    @property
+    def n_waiting(self) -> int:
+        """Number of entries that wait."""
+        return len(self._waiting)
+
+    def is_due(self) -> bool:
+        """Whether what waits has waited long enough, or is enough."""
+        with self._turn:
+            if not self._waiting:
+                return False
+            return len(self._waiting) >= self._flush_entries or time.monotonic() - self._since >= self._flush_seconds
+
+    def flush(self) -> int:
+        """File what waits, in one transaction, and settle its outcomes; return the number of entries filed."""
+        with self._turn:
+            waiting = list(self._waiting.values())
+            if not waiting:
+                return 0
+            try:
+                with super().transaction():
+                    filed = [self._file_now(each.entry()) for each in waiting]
+            except StoreError as error:
+                if not self._keep_unwritten:
+                    self.give_up(str(error))
+                raise
+            self._waits = {}
+            for each, outcome in zip(waiting, filed, strict=True):
+                each.settle(written=outcome.written, reason=outcome.reason)
+            return sum(outcome.written for outcome in filed)
+
+    def _file_now(self, entry: BlockRecord | FitArtifact) -> PutOutcome:
+        return super().put_record(entry) if isinstance(entry, BlockRecord) else super().put_artifact(entry)
+
+    def give_up(self, reason: str) -> None:
+        """Forget what waits; its outcomes say why."""
+        with self._turn:
+            for each in self._waiting.values():
+                each.settle(written=False, reason=reason)
+            self._waits = {}
+
+    def _wait(self, encoded: Encoded) -> PutOutcome:
+        outcome = PutOutcome(pending=True, entry_id=encoded.entry_id)
+        waiting = self._waiting
+        if not waiting:
+            self._since = time.monotonic()
+        waiting.setdefault(encoded.entry_id, _Waiting(encoded)).outcomes.append(outcome)
+        return outcome
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """File what waits, then begin a transaction whose puts go to the file."""
+        with self._turn:
+            if not self.in_transaction:
+                self.flush()
+            with super().transaction():
+                yield
+
+    # -- putting -----------------------------------------------------------------------------------------------
+
+    def put_record(self, record: BlockRecord) -> PutOutcome:
+        """Let a record wait if the gates let it pass. A checkpoint worse than the file's is refused at the flush."""
+        with self._turn:
+            gated, reason = gate_record(record)
+            if self.in_transaction or reason is not None:
+                return super().put_record(record)
+            return self._wait(encode_record(stamped(gated, clock.now(), self._producer)))
+
+    def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
+        """Let an artifact wait."""
+        with self._turn:
+            if self.in_transaction or artifact_refusal(artifact) is not None:
+                return super().put_artifact(artifact)
+            return self._wait(encode_artifact(stamped(artifact, clock.now(), self._producer)))
+
+    def unchanged(self, entry_id: str) -> PutOutcome:
+        """Return the outcome of putting again what is in the file, or waits."""
+        with self._turn:
+            if self.in_transaction:
+                return super().unchanged(entry_id)
+            again = self._waiting.get(entry_id)
+            return PutOutcome(written=True, reason=UNCHANGED, entry_id=entry_id) if again is None else self._join(again)
+
+    def _join(self, waiting: _Waiting) -> PutOutcome:
+        outcome = PutOutcome(pending=True, reason=UNCHANGED, entry_id=waiting.encoded.entry_id)
+        waiting.outcomes.append(outcome)
+        return outcome
+
+    # -- looking up --------------------------------------------------------------------------------------------
+
+    def _of(self, section: str, pick: Callable[[Encoded], bool] = lambda _: True) -> list[Encoded]:
+        return [w.encoded for w in self._waiting.values() if w.encoded.section == section and pick(w.encoded)]
+
+    def _waits_for(self, key: str) -> bool:
+        return bool(self._of(RECORDS, lambda e: e.key == key))
+
+    def _records(self, key: str) -> tuple[set[str], list[StoredRecord]]:
+        """Return the ids that the file has under a key, and the records that it would have after a flush."""
+        found = self._entries(RECORDS, lambda view: view.entry_paths(RECORDS, key))
+        kept = [StoredRecord(r, e.entry_id) for e, r in found if isinstance(r, BlockRecord)]
+        in_file = {stored.entry_id for stored in kept}
+        latest = max((stored.created for stored in kept), default=0)
+        for encoded in self._of(RECORDS, lambda e: e.key == key):
+            if encoded.entry_id in in_file:
+                continue
+            record = decode(encoded)
+            assert isinstance(record, BlockRecord)
+            latest = max(latest + 1, encoded.created)  # as if filed now
+            new = StoredRecord(stamped(record, latest, self._producer), encoded.entry_id)
+            kept = selection.retained([*kept, new], self._keep_last)
+        return in_file, kept
+
+    def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
+        """Return the record that ``producer`` means under an exact key, or None."""
+        with self._turn:
+            if self.in_transaction or not self._waits_for(check_exact_key(key)):
+                return super().find_record(key, producer)
+            return selection.select_record(self._records(key)[1], producer)
+
+    def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
+        """Return the record that `find_record` would, if that takes no look at the file."""
+        with self._turn:
+            return None if self._waits_for(key) else super().recent_record(key, producer)
+
+    def find_artifacts(self, descriptor_key: str) -> list[StoredArtifact]:
+        """Return the whole artifacts under a strict descriptor key."""
+        with self._turn:
+            found = super().find_artifacts(descriptor_key)
+            there = {stored.entry_id for stored in found}
+            more = self._of(ARTIFACTS, lambda e: e.key == descriptor_key and e.entry_id not in there)
+            return found + [stored for stored in map(_stored, more) if stored is not None]
+
+    def find_artifact(self, entry_id: str) -> StoredArtifact | None:
+        """Return one artifact by its entry id."""
+        with self._turn:
+            waiting = self._waiting.get(check_entry_id(entry_id))
+            found = None if waiting is None else _stored(waiting.encoded)
+            return super().find_artifact(entry_id) if found is None else found
+
+    def artifact_headers(self, descriptor_key: str, *, structural: bool = False) -> list[ArtifactHeader]:
+        """Return what a choice of parent ranks by, of the file's artifacts and of those that wait."""
+        with self._turn:
+            found = super().artifact_headers(descriptor_key, structural=structural)
+            there = {header.entry_id for header in found}
+
+            def is_asked_for(encoded: Encoded) -> bool:
+                key = encoded.meta["structural_key"] if structural else encoded.key
+                return key == descriptor_key and encoded.entry_id not in there
+
+            more = self._of(ARTIFACTS, is_asked_for)
+            return found + [ArtifactHeader.of(f"{e.key}/{e.entry_id}", e.meta) for e in more]
+
+    def first_usable(
+        self, headers: Iterable[ArtifactHeader], accept: Callable[[FitArtifact], bool]
+    ) -> StoredArtifact | None:
+        """Return the first artifact, in the order given, that is whole and accepted."""
+        with self._turn:
+            if not self._of(ARTIFACTS):
+                return super().first_usable(headers, accept)
+            for header in headers:
+                waiting = self._waiting.get(header.entry_id)
+                if waiting is None:
+                    found = super().first_usable([header], accept)
+                else:
+                    found = _stored(waiting.encoded)
+                    found = found if found is not None and accept(found.artifact) else None
+                if found is not None:
+                    return found
+            return None
+
+    def keys(self) -> list[str]:
+        """Return the exact keys that have a record, sorted."""
+        with self._turn:
+            return sorted({*super().keys(), *(e.key for e in self._of(RECORDS))})
+
+    def descriptor_keys(self) -> list[str]:
+        """Return the strict descriptor keys that have artifacts, sorted."""
+        with self._turn:
+            return sorted({*super().descriptor_keys(), *(e.key for e in self._of(ARTIFACTS))})
+
+    def entry_ids(self) -> set[str]:
+        """Return what `flush` would leave in the file: the entry ids of all whole entries."""
+        with self._turn:
+            ids = super().entry_ids() | {e.entry_id for e in self._of(ARTIFACTS)}
+            for key in {e.key for e in self._of(RECORDS)}:
+                in_file, kept = self._records(key)
+                ids = ids - in_file | {stored.entry_id for stored in kept}
+            return ids
+
+    def __len__(self) -> int:
+        with self._turn:
+            new = sum(super(BufferedEntries, self).find_artifact(e.entry_id) is None for e in self._of(ARTIFACTS))
+            for key in {e.key for e in self._of(RECORDS)}:
+                in_file, kept = self._records(key)
+                new += len(kept) - len(in_file)
+            return super().__len__() + new
+
+    # -- upkeep ------------------------------------------------------------------------------------------------
+
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        """File what waits, then read and check every entry."""
+        self.flush()
+        return super().verify(progress)
+
+    def compact(self) -> CompactReport:
+        """File what waits, then write the file anew."""
+        self.flush()
+        return super().compact()
+
+    def close(self) -> None:
+        """Close; what still waits is given up. Idempotent."""
+        self.give_up("the store was closed before it could be written")
+        super().close()
+
+
+def _stored(encoded: Encoded) -> StoredArtifact | None:
+    artifact = decode(encoded)
+    return StoredArtifact(artifact, encoded.entry_id) if isinstance(artifact, FitArtifact) else None
+
+
+def _at_exit() -> None:
+    """File what a program that ends without closing has left waiting."""
+    for entries in list(_alive):
+        if entries.n_waiting:
+            try:
+                entries.flush()
+            except GamwarmError as error:
+                log.warning("%s: at exit, %s", entries.container.path, error)
+
+
+# Registered after the container's own, so run before it: the containers are still open.
+atexit.register(_at_exit)
