@@ -32,6 +32,9 @@ KNOWS = {
     "records": UNDER_PROBLEM | {"problem", "identity"},
     "transfer": PURE,
     "storage": PURE,
+    # Beside the store: they look at whole files.
+    "archive": PURE | {"storage"},
+    "report": PURE | {"storage"},
     "store": PURE | {"walltime", "transfer", "storage"},
     "__init__": PURE | {"walltime", "transfer", "storage", "store"},
     # On top of the public names, as a third-party engine would be.

@@ -1,6 +1,7 @@
 """Bytes and entries: the crash-safe container, locks, layout, codec, selection, verification."""
 
 from gamwarm.storage.buffered import BufferedEntries
+from gamwarm.storage.bundle import BundleCheck, BundleContents, absorb_bundle, check_bundle, write_bundle
 from gamwarm.storage.entries import (
     ArtifactHeader,
     EntryStore,
@@ -9,6 +10,7 @@ from gamwarm.storage.entries import (
     StoredRecord,
     content_id,
 )
+from gamwarm.storage.heads import EntryHead, read_heads
 from gamwarm.storage.outcome import PutOutcome
 from gamwarm.storage.salvage import salvage_file
 from gamwarm.storage.stored import Held
@@ -27,7 +29,10 @@ from gamwarm.storage.upkeep import (
 __all__ = [
     "ArtifactHeader",
     "BufferedEntries",
+    "BundleCheck",
+    "BundleContents",
     "CompactReport",
+    "EntryHead",
     "EntryStore",
     "EvictReport",
     "Evicted",
@@ -42,6 +47,10 @@ __all__ = [
     "Turn",
     "Verdict",
     "VerifyReport",
+    "absorb_bundle",
+    "check_bundle",
     "content_id",
+    "read_heads",
     "salvage_file",
+    "write_bundle",
 ]

@@ -103,12 +103,17 @@ def _canonical(meta: Meta) -> bytes:
 
 def seal_of(section: str, key: str, text: bytes, arrays: dict[str, Array]) -> str:
     """Return the seal of stored bytes: 32 hex digits of BLAKE3 over place, text and arrays, each after its length."""
+    return str(blake3(sealed_parts(section, key, text, arrays)).hexdigest(length=_ENTRY_ID_BYTES))
+
+
+def sealed_parts(section: str, key: str, text: bytes, arrays: dict[str, Array]) -> bytes:
+    """Return the bytes that a seal is of."""
     place = f"{section}/{key}".encode()
     parts = [b"place:%d:" % len(place), place, b"meta:%d:" % len(text), text]
     for name in sorted(arrays):
         data = _little_endian(arrays[name])
         parts += [f"{name}:{len(data)}:".encode(), data]
-    return str(blake3(b"".join(parts)).hexdigest(length=_ENTRY_ID_BYTES))
+    return b"".join(parts)
 
 
 def _little_endian(array: Array) -> bytes:

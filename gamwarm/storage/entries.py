@@ -96,6 +96,7 @@ class EntryStore(EntryUpkeep):
         size_budget: int | None = None,
     ) -> None:
         self._producer = producer or Producer()
+        self._mode = mode
         self._keep_last = keep_last
         self._size_budget = size_budget
         self._grew = False
@@ -124,7 +125,7 @@ class EntryStore(EntryUpkeep):
 
     def _check(self, h5: h5py.File) -> None:
         with self._hdf5_errors():
-            check_file(h5, self._path)
+            check_file(h5, self._path, writing=self._mode == "a")
 
     # -- transactions ------------------------------------------------------------------------------------------
 

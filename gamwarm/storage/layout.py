@@ -25,12 +25,13 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5g, h5o, h5p, h5s, h5t
 
-from gamwarm.errors import NewerFormat, NotAStore
+from gamwarm.errors import NewerFormat, NotAStore, StoreReadOnly
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, seal_of
 
-__all__ = ["ENTRY_FORMAT", "FileView", "Irreplaceable", "check_file", "create_file"]
+__all__ = ["ARCHIVE", "ENTRY_FORMAT", "FileView", "Irreplaceable", "check_file", "create_file", "timeless"]
 
 ENTRY_FORMAT: Final = 1
+ARCHIVE: Final = "archive"
 _ATTRIBUTE_LIMIT: Final = 60_000  # an object header message holds less than 64 KiB
 _VECTORS: Final = {name: name.encode() for name in ("rho", "beta", "curvature", "inner", "active", "components")}
 _INTEGERS: Final = (b"active", b"components")
@@ -90,7 +91,7 @@ def _write_text(gid: Any, name: bytes, text: bytes) -> None:
     tid = _SEAL_TYPE if len(text) == 32 else _string_type(len(text))
     value = np.array(text, dtype=f"S{max(len(text), 1)}")
     if len(text) > _ATTRIBUTE_LIMIT:
-        h5d.create(gid, name, tid, _SCALAR).write(h5s.ALL, h5s.ALL, value, tid)
+        h5d.create(gid, name, tid, _SCALAR, timeless(h5p.DATASET_CREATE)).write(h5s.ALL, h5s.ALL, value, tid)
     else:
         h5a.create(gid, name, tid, _SCALAR).write(value, tid)
 
@@ -114,7 +115,7 @@ def _write_vector(gid: Any, name: bytes, array: Any) -> None:
     tid = _TYPES[array.dtype.kind]
     space = _vector_space(len(array))
     if array.nbytes > _ATTRIBUTE_LIMIT:
-        dcpl = h5p.create(h5p.DATASET_CREATE)
+        dcpl = timeless(h5p.DATASET_CREATE)
         dcpl.set_layout(h5d.CONTIGUOUS)
         h5d.create(gid, name, tid, space, dcpl).write(h5s.ALL, h5s.ALL, np.ascontiguousarray(array), tid)
     else:
@@ -172,6 +173,16 @@ def _get_integer(gid: Any, name: bytes) -> int:
     return int(value)
 
 
+def timeless(kind: Any) -> Any:
+    """Return a creation property list without HDF5's own times: entries say when they were made."""
+    properties = h5p.create(kind)
+    properties.set_obj_track_times(False)
+    return properties
+
+
+_GROUP: Final = timeless(h5p.GROUP_CREATE)
+
+
 def create_file(h5: h5py.File) -> None:
     """Lay out a new file."""
     root = h5["/"].id
@@ -180,14 +191,14 @@ def create_file(h5: h5py.File) -> None:
     for total in (b"last_created", b"n_entries", b"live_bytes"):
         _set_integer(root, total, 0)
     for name, readme in ((RECORDS, _RECORDS_README), (ARTIFACTS, _ARTIFACTS_README)):
-        gcpl = h5p.create(h5p.GROUP_CREATE)
+        gcpl = timeless(h5p.GROUP_CREATE)
         # Attributes outside the object header may exceed 64 KiB: a structural key may list many strict keys.
         gcpl.set_attr_phase_change(0, 0)
         _write_text(h5g.create(root, name.encode(), gcpl=gcpl), b"README", readme.encode())
 
 
-def check_file(h5: h5py.File, path: Path) -> None:
-    """Refuse a file whose contents are not ours or are of a newer format; ``path`` is for the message."""
+def check_file(h5: h5py.File, path: Path, *, writing: bool = False) -> None:
+    """Refuse contents that are not ours or of a newer format, and to write to an archive; ``path`` is for messages."""
     root = h5g.open(h5.id, b"/")
     if not (
         h5a.exists(root, b"format_version") and h5g_has(root, RECORDS.encode()) and h5g_has(root, ARTIFACTS.encode())
@@ -198,6 +209,10 @@ def check_file(h5: h5py.File, path: Path) -> None:
         raise NewerFormat(
             f"{path}: written in entry format {version}, this gamwarm reads up to {ENTRY_FORMAT}; "
             "upgrade gamwarm (the file was not changed)"
+        )
+    if writing and h5g_has(root, ARCHIVE.encode()):
+        raise StoreReadOnly(
+            f"{path}: an archive, which stays as it was exported; read it with mode 'r', or import it into a store"
         )
 
 
@@ -375,10 +390,10 @@ class FileView:
         if h5g_has(parent, key.encode()):
             damaged = self._remove(RECORDS, key)
         if entries:
-            gid = h5g.create(parent, key.encode())
+            gid = h5g.create(parent, key.encode(), gcpl=_GROUP)
             self._write_entry(gid, entries[0])
             for entry in entries[1:]:
-                self._write_entry(h5g.create(gid, entry.entry_id.encode()), entry)
+                self._write_entry(h5g.create(gid, entry.entry_id.encode(), gcpl=_GROUP), entry)
         if damaged:
             self.recount()
 
@@ -393,12 +408,12 @@ class FileView:
         parent = self._section(ARTIFACTS)
         name = entry.key.encode()
         try:
-            gid = h5g.open(parent, name) if h5g_has(parent, name) else h5g.create(parent, name)
+            gid = h5g.open(parent, name) if h5g_has(parent, name) else h5g.create(parent, name, gcpl=_GROUP)
         except _UNREADABLE as error:
             raise _irreplaceable(ARTIFACTS, entry.key) from error
         there = self.has_artifact(entry.key, entry.entry_id)
         damaged = there and self._remove(ARTIFACTS, f"{entry.key}/{entry.entry_id}")
-        self._write_entry(h5g.create(gid, entry.entry_id.encode()), entry)
+        self._write_entry(h5g.create(gid, entry.entry_id.encode(), gcpl=_GROUP), entry)
         if damaged:
             self.recount()
         structural = entry.meta["structural_key"]

@@ -366,7 +366,7 @@ class UpkeepView(FileView):
 
     def set_index(self, index: dict[str, list[str]]) -> None:
         """Make ``index`` the structural index."""
-        for name in {*self.index(), *index}:
+        for name in sorted({*self.index(), *index}):
             self._set_strings(ARTIFACTS, (_INDEX + name).encode(), index.get(name, []))
 
     def set_totals(self, **totals: int) -> None:

@@ -1,0 +1,21 @@
+"""Archives: chosen entries of a store as one file that stands alone, its check years later, and the way back."""
+
+from gamwarm.archive.bundle import (
+    ArchiveReport,
+    ExportReport,
+    export_archive,
+    import_archive,
+    verify_archive,
+)
+from gamwarm.archive.crate import Creator
+from gamwarm.archive.select import Selection
+
+__all__ = [
+    "ArchiveReport",
+    "Creator",
+    "ExportReport",
+    "Selection",
+    "export_archive",
+    "import_archive",
+    "verify_archive",
+]

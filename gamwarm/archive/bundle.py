@@ -1,0 +1,263 @@
+"""Export, verify and import archives."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from blake3 import blake3
+
+from gamwarm.archive.crate import CRATE_NAME, About, Creator, about_archive, crate_text
+from gamwarm.archive.select import Selection, choose
+from gamwarm.errors import InvalidInput, InvalidType, StoreDamaged, StoreError
+from gamwarm.storage import (
+    BundleContents,
+    EntryHead,
+    EntryStore,
+    MergeReport,
+    Problem,
+    absorb_bundle,
+    check_bundle,
+    write_bundle,
+)
+
+__all__ = ["ArchiveReport", "ExportReport", "export_archive", "import_archive", "verify_archive"]
+
+FORMAT_PAGE = "file-format.md"
+_NAMED_PROBLEMS = 3
+
+Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+    entries : int
+    digest : str
+        64 hex digits that name the contents: BLAKE3 of the manifest.
+    nbytes : int
+        Size of the file.
+    absent_parents : tuple of str
+        Entry ids that an exported fit started from and that the store does not hold (any more).
+    problems : tuple of Problem
+        Damaged entries of the store; they were left out.
+    """
+
+    path: Path
+    entries: int
+    digest: str
+    nbytes: int
+    absent_parents: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class ArchiveReport:
+    """What the check of an archive found.
+
+    Attributes
+    ----------
+    problems : tuple of Problem
+        Each with ``place`` (an entry, a text inside, or ``file``) and ``reason``.
+    entries, nbytes : int
+        Whole entries, and their payload bytes.
+    digest : str
+        Of the manifest, 64 hex digits; compare it with the one that the export reported.
+    title, license : str
+    creators : tuple of str
+    complete : bool
+        False if the progress callback ended the walk.
+    """
+
+    problems: tuple[Problem, ...]
+    entries: int
+    nbytes: int
+    digest: str
+    title: str
+    license: str
+    creators: tuple[str, ...]
+    complete: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of it was looked at and is what was exported."""
+        return self.complete and not self.problems
+
+
+def export_archive(
+    store_path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    select: Selection | None = None,
+    *,
+    title: str,
+    creators: str | Creator | Iterable[str | Creator],
+    license: str,  # noqa: A002 - the word of every catalogue
+    description: str = "",
+    crate_beside: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write chosen entries of a store to an archive: one file that stands alone.
+
+    Parameters
+    ----------
+    store_path : path
+        A gamwarm file; it is only read. Another archive will do.
+    out : path
+        A file that is not there yet, unless ``overwrite``.
+    select : Selection, optional
+        Which entries; default all.
+    title, license : str
+        The licence by its SPDX name (``CC-BY-4.0``), as an address, or in words.
+    creators : str, Creator, or several
+        ``"Name"`` or ``"Name <ORCID iD>"``.
+    description : str
+    crate_beside : bool
+        Write ``ro-crate-metadata.json`` also beside ``out``, where it makes an RO-Crate of the folder.
+    overwrite : bool
+    progress : callable, optional
+        Called with entries done and in all; returning False ends the export, and nothing is written.
+
+    Raises
+    ------
+    InvalidInput
+        Title, creators or licence are missing, a key means none or several, or nothing is selected.
+    StoreError
+        The store cannot be read, or ``out`` cannot be written; what was there is as before.
+
+    Notes
+    -----
+    The same entries with the same words and version of gamwarm give the same bytes, on any machine with the same HDF5.
+    Pins are not exported.
+    """
+    about = about_archive(title, creators, license, description)
+    wanted = _selection(select)
+    target, beside = Path(os.fspath(out)), None
+    if crate_beside:
+        beside = target.parent / CRATE_NAME
+        if beside.exists() and not overwrite:
+            raise StoreError(f"{beside}: exists already; export into another folder, or pass overwrite=True")
+    absent: tuple[str, ...] = ()
+
+    def contents(heads: list[EntryHead]) -> BundleContents:
+        nonlocal absent
+        chosen, absent = choose(heads, wanted)
+        if not chosen:
+            raise InvalidInput(f"{store_path}: nothing is selected of {len(heads)} entries; select less strictly")
+        texts = {CRATE_NAME: crate_text(about, chosen), FORMAT_PAGE: _format_page()}
+        return BundleContents(chosen, texts, about.title)
+
+    store = EntryStore(store_path, mode="r")
+    try:
+        written, digest, entries, problems = write_bundle(
+            store, target, contents, overwrite=overwrite, progress=progress
+        )
+    finally:
+        store.close()
+    if beside is not None:
+        beside.write_text(_crate_beside(about, written.chosen, target), encoding="utf-8")
+    return ExportReport(target, entries, digest, target.stat().st_size, absent, problems)
+
+
+def verify_archive(path: str | os.PathLike[str], progress: Progress | None = None) -> ArchiveReport:
+    """Check an archive: every byte against the digest of the file, every entry against seal, content and manifest.
+
+    Needs nothing but the file. Only reads; no lock, no network.
+
+    Parameters
+    ----------
+    path : path
+    progress : callable, optional
+        Called with entries done and in all; returning False ends the walk.
+
+    Raises
+    ------
+    StoreNotFound, NotAStore, NewerFormat, StoreDamaged
+        There is no such file; it is not an archive, or of a newer format; HDF5 cannot list what is in it.
+    """
+    found = check_bundle(path, progress)
+    creators, licence = _said_by(found.texts.get(CRATE_NAME, ""))
+    return ArchiveReport(
+        found.problems, found.entries, found.nbytes, found.digest, found.title, licence, creators, found.complete
+    )
+
+
+def import_archive(
+    archive: str | os.PathLike[str],
+    store_path: str | os.PathLike[str],
+    progress: Progress | None = None,
+) -> MergeReport:
+    """Take an archive's entries into a store, which is made if it is missing: the union of entry ids, times kept.
+
+    The archive is verified first. Unlike `WarmStartStore.merge` this keeps every final of a key; the next put under
+    that key trims it to the store's ``keep_last``.
+
+    Raises
+    ------
+    StoreDamaged
+        The archive is not what was exported; the message names entries, ``details["problems"]`` all of them. The store
+        is as before.
+    StoreError
+        As `verify_archive`, or the store cannot be written.
+    """
+    report = verify_archive(archive, progress)
+    if not report.ok:
+        if not report.complete:
+            raise StoreError(f"{archive}: the import was ended by its progress callback; nothing was imported")
+        some = "; ".join(map(str, report.problems[:_NAMED_PROBLEMS]))
+        more = len(report.problems) - _NAMED_PROBLEMS
+        raise StoreDamaged(
+            f"{archive}: not what was exported ({some}{f'; and {more} more' if more > 0 else ''}); get another copy, "
+            "or bring the whole entries to a new store with gamwarm.salvage",
+            problems=[str(problem) for problem in report.problems],
+        )
+    target = EntryStore(store_path, mode="a")
+    try:
+        return absorb_bundle(archive, target)
+    finally:
+        target.close()
+
+
+def _selection(select: object) -> Selection:
+    if select is None:
+        return Selection()
+    if not isinstance(select, Selection):
+        raise InvalidType(f"select is {type(select).__name__}; expected gamwarm.archive.Selection or None")
+    return select
+
+
+def _format_page() -> str:
+    return files("gamwarm.archive").joinpath(FORMAT_PAGE).read_text(encoding="utf-8")
+
+
+def _crate_beside(about: About, chosen: Iterable[EntryHead], target: Path) -> str:
+    hasher = blake3()
+    hasher.update_mmap(target)
+    file = {
+        "@id": target.name,
+        "@type": "File",
+        "name": about.title,
+        "encodingFormat": "application/x-hdf5",
+        "contentSize": str(target.stat().st_size),
+        "identifier": f"blake3:{hasher.hexdigest()}",
+    }
+    return crate_text(about, list(chosen), file)
+
+
+def _said_by(crate: str) -> tuple[tuple[str, ...], str]:
+    """Return creators and licence as a crate names them; nothing if it is damaged (that is among the problems)."""
+    try:
+        graph = {entity["@id"]: entity for entity in json.loads(crate)["@graph"]}
+        root = graph["./"]
+        creators = tuple(str(graph[each["@id"]]["name"]) for each in root["creator"])
+        return creators, str(graph[root["license"]["@id"]]["name"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return (), ""

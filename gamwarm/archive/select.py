@@ -1,0 +1,110 @@
+"""Which entries of a store an archive takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+from gamwarm.checks import items, plain_string, truth
+from gamwarm.errors import InvalidInput, InvalidKey
+from gamwarm.storage import EntryHead
+
+__all__ = ["Selection", "choose", "families_of"]
+
+KINDS = ("final", "checkpoint", "artifact")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which entries to take: those that meet every criterion that is given, in any one of its values.
+
+    Parameters
+    ----------
+    keys : sequence of str
+        Exact keys, descriptor keys or entry ids; a beginning that means one of them is enough.
+    families : sequence of str
+        Family kinds. A record is of the family of the artifact of the same fit.
+    blocks : sequence of str
+        Names of blocks or terms.
+    kinds : sequence of {"final", "checkpoint", "artifact"}
+    producers : sequence of str
+        An engine, or an engine and its version: ``"gamwarm-reference 1"``.
+    lineage : bool
+        Take also what the chosen entries started from, and what that started from.
+    """
+
+    keys: Sequence[str] = ()
+    families: Sequence[str] = ()
+    blocks: Sequence[str] = ()
+    kinds: Sequence[str] = ()
+    producers: Sequence[str] = ()
+    lineage: bool = True
+
+    def __post_init__(self) -> None:
+        for each in fields(self)[:-1]:
+            value = getattr(self, each.name)
+            if isinstance(value, str):
+                raise InvalidInput(f"selection {each.name} is the string {value!r}; give a list of strings")
+            words = tuple(plain_string(v, f"selection {each.name}") for v in items(value, f"selection {each.name}"))
+            object.__setattr__(self, each.name, words)
+        object.__setattr__(self, "lineage", truth(self.lineage, "selection lineage"))
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise InvalidInput(f"selection kind {kind!r}; use one of {', '.join(KINDS)}")
+
+
+def choose(heads: Sequence[EntryHead], selection: Selection) -> tuple[list[EntryHead], tuple[str, ...]]:
+    """Return the chosen entries in the order of the file, and the parents that the file does not hold.
+
+    Raises
+    ------
+    InvalidKey
+        A key that is not there, or a beginning of several.
+    """
+    meant = {key for short in selection.keys for key in _resolve(heads, short)}
+    family = families_of(heads)
+    chosen = [head for head in heads if _meets(head, selection, meant, family)]
+    if not selection.lineage:
+        return chosen, ()
+    by_id: dict[str, list[EntryHead]] = {}
+    for head in heads:
+        by_id.setdefault(head.entry_id, []).append(head)
+    taken = {head.entry_id for head in chosen}
+    absent: set[str] = set()
+    wanted = [head.parent for head in chosen if head.parent is not None]
+    while wanted:
+        parent = wanted.pop()
+        if parent not in by_id:
+            absent.add(parent)
+        elif parent not in taken:
+            taken.add(parent)
+            wanted += [head.parent for head in by_id[parent] if head.parent is not None]
+    return [head for head in heads if head.entry_id in taken], tuple(sorted(absent))
+
+
+def families_of(heads: Iterable[EntryHead]) -> dict[str, str]:
+    """Return the family kind of every exact key whose fit has an artifact."""
+    return {head.fit_key: head.family for head in heads if head.family is not None and head.fit_key is not None}
+
+
+def _meets(head: EntryHead, selection: Selection, meant: set[str], family: dict[str, str]) -> bool:
+    own_family = head.family if head.family is not None else family.get(head.fit_key or "")
+    return (
+        (not selection.keys or head.key in meant or head.entry_id in meant)
+        and (not selection.families or own_family in selection.families)
+        and (not selection.blocks or not set(selection.blocks).isdisjoint(head.blocks))
+        and (not selection.kinds or head.kind in selection.kinds)
+        and (not selection.producers or head.engine in selection.producers or head.producer in selection.producers)
+    )
+
+
+def _resolve(heads: Sequence[EntryHead], short: str) -> set[str]:
+    """Return what a key or the beginning of one means: exactly one key or entry id."""
+    names = {name for head in heads for name in (head.key, head.entry_id)}
+    found = {short} & names or {n for n in names if n.startswith((short, f"cf-{short}"))}
+    if len(found) == 1:
+        return found
+    if not found:
+        raise InvalidKey(f"{short!r} is no key or entry id of the file, nor the beginning of one; list its keys first")
+    some = ", ".join(sorted(found)[:4])
+    raise InvalidKey(f"{short!r} is the beginning of {len(found)} keys and entry ids ({some} …); give more digits")

@@ -1,0 +1,427 @@
+"""Archives as bytes: a gamwarm file that is written once, with a manifest (docs/file-format.md, "Archives").
+
+The same entries, texts and version of gamwarm give the same bytes: no times but those of the entries, no identity of a
+machine, everything in one order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+from blake3 import blake3
+from h5py import h5d, h5f, h5g, h5p, h5s
+
+from gamwarm.errors import NewerFormat, NotAStore, StoreDamaged, StoreError
+from gamwarm.storage import _disk
+from gamwarm.storage._files import missing
+from gamwarm.storage._header import HEADER_BYTES, USER_BLOCK, UUID_BYTES, Header, TornHeader, parse
+from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode, sealed_parts
+from gamwarm.storage.entries import EntryStore
+from gamwarm.storage.heads import EntryHead, heads_of
+from gamwarm.storage.layout import (
+    ARCHIVE,
+    _get_integer,
+    _read_text,
+    _set_integer,
+    _write_text,
+    check_file,
+    create_file,
+    h5g_has,
+    timeless,
+)
+from gamwarm.storage.upkeep import KEEP_ALL, MergeReport, Problem, UpkeepView
+
+__all__ = [
+    "ARCHIVE_FORMAT",
+    "BundleCheck",
+    "BundleContents",
+    "absorb_bundle",
+    "check_bundle",
+    "write_bundle",
+]
+
+ARCHIVE_FORMAT: Final = 1
+MANIFEST: Final = "manifest"
+MANIFEST_TITLE: Final = f"gamwarm-archive {ARCHIVE_FORMAT}"
+MARK: Final = b"GWARCHV1"
+MARK_OFFSET: Final = HEADER_BYTES
+DIGEST_OFFSET: Final = MARK_OFFSET + len(MARK)
+_DIGEST_BYTES: Final = 32
+_CHUNK: Final = 1 << 20
+_UNREADABLE: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)
+_README: Final = (
+    "This file is a gamwarm archive: a gamwarm file that is written once. 'manifest' has one line per entry: BLAKE3 of "
+    "its sealed bytes, and where it lies. 'ro-crate-metadata.json' says who made it (RO-Crate 1.1), 'file-format.md' "
+    "how to read it. Attribute 'digest' is BLAKE3 of the manifest and names the contents."
+)
+
+Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class BundleContents:
+    """What goes into an archive: places of entries, and texts by name."""
+
+    chosen: Sequence[EntryHead]
+    texts: Mapping[str, str]
+    title: str
+
+
+@dataclass(frozen=True)
+class BundleCheck:
+    """What the check of an archive found.
+
+    Attributes
+    ----------
+    problems : tuple of Problem
+    entries, nbytes : int
+        Whole entries, and their payload bytes.
+    digest : str
+        Of the manifest: 64 hex digits.
+    title : str
+    texts : dict of str to str
+        The texts inside, by name.
+    complete : bool
+        False if the progress callback ended the walk.
+    """
+
+    problems: tuple[Problem, ...]
+    entries: int
+    nbytes: int
+    digest: str
+    title: str
+    texts: dict[str, str]
+    complete: bool = True
+
+
+# -- writing ---------------------------------------------------------------------------------------------------
+
+
+def write_bundle(
+    store: EntryStore,
+    target: Path,
+    choose: Callable[[list[EntryHead]], BundleContents],
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[BundleContents, str, int, tuple[Problem, ...]]:
+    """Write the entries that ``choose`` picks, all of one state of the file, to a new file at ``target``.
+
+    Returns what was chosen, the digest of the manifest, the entries written, and what was damaged and left out.
+    """
+    if os.path.lexists(target) and not overwrite:
+        raise StoreError(f"{target}: exists already; give another path, or overwrite=True", path=str(target))
+    if not target.parent.is_dir():
+        raise StoreError(f"{target}: there is no directory {target.parent}; create it first", path=str(target))
+    scratch = target.with_name(target.name + "-new")
+
+    def look(view: UpkeepView) -> tuple[BundleContents, str, int, tuple[Problem, ...]]:
+        unreadable: list[str] = []
+        contents = choose(list(heads_of(view, unreadable)))
+        problems = [Problem(place, "it cannot be read") for place in unreadable]
+        digest, entries = _fill(scratch, view, contents, problems, progress)
+        return contents, digest, entries, tuple(problems)
+
+    try:
+        written = store._read(look)
+        _finish(scratch, bytes.fromhex(written[1])[:UUID_BYTES])
+        os.replace(scratch, target)
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise _disk.explain(error, target, "write it") from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(scratch)
+    with contextlib.suppress(OSError):
+        _sync(target.parent)
+    return written
+
+
+def _fill(
+    scratch: Path, source: UpkeepView, contents: BundleContents, problems: list[Problem], progress: Progress | None
+) -> tuple[str, int]:
+    """Lay the archive out anew, all but its header; return the digest of the manifest and the number of entries."""
+    lines = [f"{_hex(text.encode())}  {name}" for name, text in sorted(contents.texts.items())]
+    h5 = _create(scratch)
+    try:
+        create_file(h5)
+        target = _BundleView(h5)
+        done = entries = 0
+        for (section, key), group in groupby(contents.chosen, key=lambda head: (head.section, head.key)):
+            whole: list[Encoded] = []
+            for head in group:
+                if progress is not None and progress(done, len(contents.chosen)) is False:
+                    raise StoreError(f"{scratch}: the export was ended by its progress callback; nothing was written")
+                done += 1
+                try:
+                    whole.append(_sound(source, section, head.path))
+                except DamagedEntry as error:
+                    problems.append(Problem(head.place, str(error)))
+            if whole:
+                target.absorb(section, key, whole, KEEP_ALL)
+                for path in target.entry_paths(section, key):
+                    lines.append(f"{_digest(target.read(section, path))}  {section}/{path}")
+                    entries += 1
+        target.settle_index()
+        manifest = "\n".join([MANIFEST_TITLE, *lines, ""])
+        digest = _hex(manifest.encode())
+        _lay_texts(h5, contents, manifest, digest)
+    finally:
+        h5.close()
+    if progress is not None:
+        progress(done, len(contents.chosen))
+    return digest, entries
+
+
+def _sound(view: UpkeepView, section: str, path: str) -> Encoded:
+    """Read an entry that seal, content digest and decoding confirm."""
+    entry = view.read(section, path)
+    check_content(entry)
+    decode(entry)
+    return entry
+
+
+def _create(path: Path) -> h5py.File:
+    fcpl = timeless(h5p.FILE_CREATE)
+    fcpl.set_userblock(USER_BLOCK)
+    fapl = h5p.create(h5p.FILE_ACCESS)
+    fapl.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V18)
+    fapl.set_fclose_degree(h5f.CLOSE_STRONG)
+    return h5py.File(h5f.create(os.fsencode(path), h5f.ACC_TRUNC, fcpl=fcpl, fapl=fapl))
+
+
+def _lay_texts(h5: h5py.File, contents: BundleContents, manifest: str, digest: str) -> None:
+    group = h5g.create(h5["/"].id, ARCHIVE.encode(), gcpl=timeless(h5p.GROUP_CREATE))
+    _write_text(group, b"README", _README.encode())
+    _set_integer(group, b"archive_format", ARCHIVE_FORMAT)
+    _write_text(group, b"digest", digest.encode())
+    _write_text(group, b"title", contents.title.encode())
+    for name, text in [(MANIFEST, manifest), *sorted(contents.texts.items())]:
+        data = np.frombuffer(text.encode(), dtype=np.uint8)
+        dcpl = timeless(h5p.DATASET_CREATE)
+        dcpl.set_layout(h5d.CONTIGUOUS)
+        space = h5s.create_simple((len(data),))
+        h5d.create(group, name.encode(), h5py.h5t.STD_U8LE, space, dcpl).write(h5s.ALL, h5s.ALL, data)
+
+
+def _finish(path: Path, uuid: bytes) -> None:
+    """Write header, mark and the digest of all that follows the user block; sync."""
+    with open(path, "r+b") as file:
+        file.seek(USER_BLOCK)
+        body = _digest_of_rest(file)
+        file.seek(0)
+        file.write((Header(2, uuid, bytes(8), 0).pack() + MARK + body).ljust(USER_BLOCK, b"\0"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _digest_of_rest(file: Any) -> bytes:
+    hasher = blake3()
+    while chunk := file.read(_CHUNK):
+        hasher.update(chunk)
+    return bytes(hasher.digest())
+
+
+def _sync(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _hex(data: bytes) -> str:
+    return str(blake3(data).hexdigest())
+
+
+def _digest(entry: Encoded) -> str:
+    """Return 64 hex digits, the first half of which are the seal."""
+    return _hex(sealed_parts(entry.section, entry.key, entry.text(), entry.arrays))
+
+
+class _BundleView(UpkeepView):
+    """Writes the structural index once, at the end, in order."""
+
+    def __init__(self, h5: h5py.File) -> None:
+        super().__init__(h5)
+        self._collected: dict[str, list[str]] = {}
+
+    def _index(self, structural_key: str, strict_key: str) -> None:
+        keys = self._collected.setdefault(structural_key, [])
+        if strict_key not in keys:
+            keys.append(strict_key)
+
+    def settle_index(self) -> None:
+        self.set_index(self._collected)
+
+
+# -- reading ---------------------------------------------------------------------------------------------------
+
+
+def check_bundle(path: str | os.PathLike[str], progress: Progress | None = None) -> BundleCheck:
+    """Check everything in an archive against its digests. Reads the file only, with no lock and no journal.
+
+    Raises
+    ------
+    StoreNotFound, NotAStore, NewerFormat, StoreDamaged
+        There is no such file, it is not an archive, or so damaged that HDF5 cannot list what is in it.
+    """
+    place = Path(path)
+    problems: list[Problem] = []
+    _check_bytes(place, problems)
+    with _opened(place) as h5:
+        try:
+            check_file(h5, place)
+            group = h5g.open(h5.id, ARCHIVE.encode())
+            version = _get_integer(group, b"archive_format")
+            if version > ARCHIVE_FORMAT:
+                raise NewerFormat(
+                    f"{place}: archive format {version}, this gamwarm reads up to {ARCHIVE_FORMAT}; upgrade gamwarm"
+                )
+            texts = _texts(group, problems)
+            return _check_contents(UpkeepView(h5, keeps_groups=True), group, texts, problems, progress)
+        except _UNREADABLE as error:
+            if isinstance(error, StoreError):
+                raise
+            raise StoreDamaged(
+                f"{place}: HDF5 cannot read what lists the archive's contents ({error}); gamwarm.salvage(path, into) "
+                "brings the whole entries to a new store"
+            ) from error
+
+
+def _check_bytes(path: Path, problems: list[Problem]) -> None:
+    """Refuse what is not an archive; note bytes that differ from what was exported."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise NotAStore(f"{path}: not a regular file; give the path of an archive", path=str(path))
+        with open(path, "rb") as file:
+            block = file.read(USER_BLOCK)
+            rest = _digest_of_rest(file)
+    except FileNotFoundError:
+        raise missing(path) from None
+    except OSError as error:
+        if isinstance(error, StoreError):
+            raise
+        raise _disk.explain(error, path, "read it") from error
+    marked = block[MARK_OFFSET:DIGEST_OFFSET] == MARK
+    try:
+        header: Header | None = parse(block, str(path))
+    except TornHeader:
+        header = None
+    except (NotAStore, NewerFormat):
+        if not marked:
+            raise
+        header = None
+    if not marked and header is not None:
+        with _opened(path) as h5:
+            if not h5g_has(h5g.open(h5.id, b"/"), ARCHIVE.encode()):
+                raise NotAStore(
+                    f"{path}: a gamwarm store, not an archive; verify() of the store checks it, an export makes an "
+                    "archive of it",
+                    path=str(path),
+                )
+    if not marked or header is None or header != Header(2, header.uuid, bytes(8), 0):
+        problems.append(Problem("header", "the first 512 bytes are not those of an archive"))
+    elif block[DIGEST_OFFSET + _DIGEST_BYTES :].strip(b"\0"):
+        problems.append(Problem("header", "there is something behind the digest in the first 512 bytes"))
+    if block[DIGEST_OFFSET : DIGEST_OFFSET + _DIGEST_BYTES] != rest:
+        problems.append(Problem("file", "its bytes are not those that were exported"))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    try:
+        h5 = h5py.File(path, "r", locking=False, libver=("v108", "v108"))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StoreDamaged(
+            f"{path}: HDF5 cannot open the file ({error}); gamwarm.salvage(path, into) brings the whole entries to a "
+            "new store",
+            path=str(path),
+        ) from error
+    try:
+        yield h5
+    finally:
+        with contextlib.suppress(*_UNREADABLE):
+            h5.close()
+
+
+def _texts(group: Any, problems: list[Problem]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in sorted(each.decode("utf-8", "replace") for each in group):
+        try:
+            did = h5d.open(group, name.encode())
+            data = np.empty(did.shape, dtype=np.uint8)
+            did.read(h5s.ALL, h5s.ALL, data)
+            found[name] = data.tobytes().decode()
+        except _UNREADABLE as error:
+            problems.append(Problem(f"/{ARCHIVE}/{name}", f"it cannot be read ({type(error).__name__}: {error})"))
+    return found
+
+
+def _check_contents(
+    view: UpkeepView, group: Any, texts: dict[str, str], problems: list[Problem], progress: Progress | None
+) -> BundleCheck:
+    manifest = texts.pop(MANIFEST, "")
+    digest = _hex(manifest.encode())
+    title = _read_text(group, b"title").decode("utf-8", "replace")
+    if _read_text(group, b"digest").decode("utf-8", "replace") != digest:
+        problems.append(Problem(f"/{ARCHIVE}/{MANIFEST}", "its digest is not the one that the archive states"))
+    listed = _parse_manifest(manifest, problems)
+    for name, text in texts.items():
+        _compare(f"/{ARCHIVE}/{name}", listed.pop(name, None), _hex(text.encode()), problems)
+    paths = list(view.all_paths())
+    entries = nbytes = 0
+    for done, (section, path) in enumerate(paths):
+        if progress is not None and progress(done, len(paths)) is False:
+            return BundleCheck(tuple(problems), entries, nbytes, digest, title, texts, complete=False)
+        place = f"/{section}/{path}"
+        stated = listed.pop(f"{section}/{path}", None)
+        try:
+            entry = _sound(view, section, path)
+        except DamagedEntry as error:
+            problems.append(Problem(place, str(error)))
+            continue
+        entries += 1
+        nbytes += entry.nbytes
+        _compare(place, stated, _digest(entry), problems)
+    if progress is not None:
+        progress(len(paths), len(paths))
+    problems += [Problem(f"/{name}", "the manifest lists it, the file does not hold it") for name in listed]
+    return BundleCheck(tuple(problems), entries, nbytes, digest, title, texts)
+
+
+def _parse_manifest(manifest: str, problems: list[Problem]) -> dict[str, str]:
+    head, *lines = manifest.splitlines() or [""]
+    listed = {place: digest for digest, gap, place in (line.partition("  ") for line in lines) if gap}
+    if head != MANIFEST_TITLE or len(listed) != len(lines):
+        problems.append(Problem(f"/{ARCHIVE}/{MANIFEST}", "it is not the list of an archive"))
+    return listed
+
+
+def _compare(place: str, stated: str | None, found: str, problems: list[Problem]) -> None:
+    if stated is None:
+        problems.append(Problem(place, "it is not in the manifest: added after the export"))
+    elif stated != found:
+        problems.append(Problem(place, "its digest is not the one in the manifest: changed after the export"))
+
+
+# -- taking over -----------------------------------------------------------------------------------------------
+
+
+def absorb_bundle(path: str | os.PathLike[str], target: EntryStore) -> MergeReport:
+    """File every entry of an archive as it is; one transaction."""
+    source = EntryStore(path, mode="r")
+    try:
+        return target.absorb(source.portions(), KEEP_ALL)
+    finally:
+        source.close()

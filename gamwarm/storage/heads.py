@@ -1,0 +1,138 @@
+"""What there is to know of an entry without its vectors: for lists, reports and choices over a whole file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gamwarm.storage.codec import RECORDS, DamagedEntry
+from gamwarm.storage.entries import EntryStore
+from gamwarm.storage.layout import FileView
+
+__all__ = ["EntryHead", "heads_of", "read_heads"]
+
+
+@dataclass(frozen=True, slots=True)
+class EntryHead:
+    """One entry as its text describes it. Not checked against its seal: what is used is checked when it is read whole.
+
+    Attributes
+    ----------
+    section, path, key : str
+        ``/<section>/<path>`` is where it lies; ``key`` its exact key, or of an artifact its strict descriptor key.
+    entry_id : str
+    kind : str
+        ``final``, ``checkpoint`` or ``artifact``.
+    created : int
+        UTC microseconds.
+    engine, engine_version, gamwarm_version : str
+    family : str or None
+        Family kind; None for records, which do not hold it.
+    fit_key : str or None
+        Exact key of the fit: of a record its own, of an artifact the one that it names.
+    blocks : tuple of str
+        Names of the blocks, or of the artifact's terms.
+    n_rows, n_outer, width : int
+        Rows, outer coordinates (of artifacts: of their curvature) and coefficients.
+    objective : float or None
+    converged : bool
+    source : str or None
+        ``exact``, ``transfer`` or ``cold``; None where the fit did not look its start up.
+    parent : str or None
+        Entry id that the fit started from.
+    consumed : bool or None
+        Whether the engine said that it used the start.
+    terms : tuple of (str, str)
+        Block name and provenance, for transfers.
+    cost : tuple of numbers or None
+        Evaluations, outer and inner iterations, Hessian formations, seconds.
+    attributes : dict
+        The user's own.
+    """
+
+    section: str
+    path: str
+    key: str
+    entry_id: str
+    kind: str
+    created: int
+    engine: str
+    engine_version: str
+    gamwarm_version: str
+    family: str | None
+    fit_key: str | None
+    blocks: tuple[str, ...]
+    n_rows: int
+    n_outer: int
+    width: int
+    objective: float | None
+    converged: bool
+    source: str | None
+    parent: str | None
+    consumed: bool | None
+    terms: tuple[tuple[str, str], ...]
+    cost: tuple[int, int, int, int, float] | None
+    attributes: dict[str, str | int | float]
+
+    @property
+    def place(self) -> str:
+        """Where it lies in the file."""
+        return f"/{self.section}/{self.path}"
+
+    @property
+    def producer(self) -> str:
+        """Engine and version in one string; empty if unknown."""
+        return f"{self.engine} {self.engine_version}".strip()
+
+
+def heads_of(view: FileView, damaged: list[str] | None = None) -> Iterator[EntryHead]:
+    """Yield the heads of all entries in order of section, key and path; places of unreadable ones go to ``damaged``."""
+    for section, path in view.all_paths():
+        try:
+            yield _head(section, path, view.read_meta(section, path))
+        except (DamagedEntry, KeyError, TypeError, ValueError, AttributeError):
+            if damaged is not None:
+                damaged.append(f"/{section}/{path}")
+
+
+def read_heads(store: EntryStore) -> tuple[list[EntryHead], list[str]]:
+    """Return the heads of all entries of one state of the file, and the places of those that cannot be read."""
+
+    def look(view: FileView) -> tuple[list[EntryHead], list[str]]:
+        damaged: list[str] = []
+        return list(heads_of(view, damaged)), damaged
+
+    return store._read(look)
+
+
+def _head(section: str, path: str, meta: dict[str, Any]) -> EntryHead:
+    is_record = section == RECORDS
+    key = path.split("/", 1)[0]
+    producer, lineage, cost = meta["producer"], meta["lineage"] or {}, meta["cost"]
+    counts = ("evaluations", "outer_iterations", "inner_iterations", "hessian_formations", "seconds")
+    return EntryHead(
+        section=section,
+        path=path,
+        key=key,
+        entry_id=str(meta["entry_id"]),
+        kind=str(meta["kind"]) if is_record else "artifact",
+        created=int(meta["created"]),
+        engine=str(producer["engine"]),
+        engine_version=str(producer["engine_version"]),
+        gamwarm_version=str(producer["gamwarm_version"]),
+        family=None if is_record else str(meta["descriptor"]["family_kind"]),
+        fit_key=key if is_record else meta["fit_key"],
+        blocks=tuple(str(b) for b in meta["blocks"]) if is_record else tuple(str(t["name"]) for t in meta["terms"]),
+        n_rows=int(meta["n_rows"]),
+        n_outer=int(meta["n_outer"]),
+        width=sum(meta["widths"]) if is_record else sum(t["raw_width"] for t in meta["terms"]),
+        objective=None if meta["objective"] is None else float(meta["objective"]),
+        converged=bool(meta["converged"]),
+        source=lineage.get("source"),
+        parent=lineage.get("entry"),
+        consumed=lineage.get("consumed"),
+        terms=tuple((str(name), str(provenance)) for name, provenance in lineage.get("terms", ())),
+        cost=None if cost is None else tuple(cost[name] for name in counts),
+        attributes=dict(meta["attributes"]),
+    )
