@@ -377,22 +377,16 @@ class FilePair:
 
 
 def create(path: Path, pages: Pages, size: int, uuid: bytes) -> int:
-    """Put a new file in the place of a missing or empty one, whole or not at all; return the number of syncs.
+    """Put a new file in the place of a missing one, whole or not at all; return the number of syncs.
 
     Under the writer lock. The file is written beside its place and renamed, so that no state of a half-made file needs
     a recovery rule of its own.
     """
     disk, scratch = _disk.DISK, scratch_path(path)
-    mode = 0o666
-    with contextlib.suppress(FileNotFoundError):
-        status = disk.stat(path)
-        if status.st_size:
-            return 0
-        mode = status.st_mode & 0o777
     with contextlib.suppress(FileNotFoundError):
         # A journal whose file was removed must not meet the new one.
         disk.unlink(journal_path(path))
-    fd = disk.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
+    fd = disk.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     try:
         image = bytearray(size)
         for number, page in pages.items():

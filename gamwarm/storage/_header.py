@@ -128,6 +128,8 @@ def parse(block: bytes, name: str) -> Header:
 
 
 def _describe(block: bytes) -> str:
+    if not block:
+        return "an empty file; remove it, and mode='a' makes a new one"
     if block.startswith(HDF5_SIGNATURE):
         return "HDF5 written by another program"
     if block[SIGNATURE_OFFSET:BODY_OFFSET] == HDF5_SIGNATURE:

@@ -161,7 +161,7 @@ class Container:
                     f"{self.path}: there is no directory {self.path.parent}. Create it first.", path=str(self.path)
                 )
             if status is not None:
-                self._refuse_foreign(status.st_size)
+                self._refuse_foreign()
                 # Permission is asked for before the lock is made, so that nothing is left beside a file of others.
                 _disk.DISK.close(_disk.DISK.open(self.path, os.O_RDWR))
             if not os.access(self.path.parent, os.W_OK | os.X_OK):
@@ -174,27 +174,23 @@ class Container:
             self._shared = choice.shared
             self._writer.pair.flock_main = not choice.shared
             self._lock = WriterLock(self.path, choice, self._lock_timeout)
-            if status is None or status.st_size == 0:
+            if status is None:
                 self._create(create)
         self.read(_nothing)
 
-    def _refuse_foreign(self, size: int) -> None:
-        if size:
-            fd = _disk.DISK.open(self.path, os.O_RDONLY)
-            try:
-                with contextlib.suppress(TornHeader):
-                    parse(_files.leading_bytes(fd), str(self.path))
-            finally:
-                _disk.DISK.close(fd)
+    def _refuse_foreign(self) -> None:
+        fd = _disk.DISK.open(self.path, os.O_RDONLY)
+        try:
+            with contextlib.suppress(TornHeader):
+                parse(_files.leading_bytes(fd), str(self.path))
+        finally:
+            _disk.DISK.close(fd)
 
     def _create(self, create: Check | None) -> None:
         assert self._lock is not None
         with self._rlock, self._lock.held():
-            try:
-                if _disk.DISK.stat(self.path).st_size:
-                    return  # another process was first
-            except FileNotFoundError:
-                pass
+            if os.path.lexists(self.path):
+                return  # another process was first
             pages, size = new_image(create)
             self._created_syncs = _files.create(self.path, pages, size, secrets.token_bytes(UUID_BYTES))
 

@@ -93,9 +93,16 @@ def test_a_missing_file_is_not_made_in_mode_r(path):
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_missing_directory_is_refused_by_name(path):
-    with pytest.raises(StoreNotFound, match="there is no directory"):
-        gamwarm.open(path.parent / "not" / "there.h5")
+def test_a_missing_directory_switches_the_store_off_with_one_warning_that_names_it(path, caplog):
+    place = path.parent / "not" / "there.h5"
+    with gamwarm.open(place) as store:
+        assert f"there is no directory {place.parent}" in store.disabled_reason
+        assert not store.put_record(record_of()).written
+    assert len(caplog.records) == 1
+    for options in ({"on_error": "raise"}, {"mode": "r"}):
+        with pytest.raises(FileNotFoundError) as caught:
+            gamwarm.open(place, **options)
+        assert isinstance(caught.value, StoreNotFound)
 
 
 @pytest.mark.parametrize(
@@ -154,10 +161,11 @@ def test_a_well_formed_key_that_is_not_there_is_a_miss(path):
         assert store.get_artifact("5" * 64) is None
 
 
-def test_an_empty_file_becomes_a_store(path):
+@pytest.mark.parametrize("on_error", ["warn", "raise"])
+def test_an_empty_file_is_not_ours_and_stays_empty(path, on_error):
     path.touch()
-    with gamwarm.open(path) as store:
-        assert store.put_record(record_of()).written
+
+    refuse(path, NotAStore, "an empty file", on_error=on_error)
 
 
 def test_a_store_under_another_name_is_the_same_store(path, tmp_path):

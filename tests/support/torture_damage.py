@@ -267,8 +267,7 @@ def flips(spots: Iterable[int], rng: random.Random, mode: str = "r") -> Iterator
 
 def cuts(size: int, mode: str = "r") -> Iterator[Job]:
     """The file cut to every multiple of 512 bytes, and to one byte beside some."""
-    first = 512 if mode == "a" else 0  # an empty file is made anew
-    for length in sorted({*range(first, size, 512), 1, 63, 64, 511, 513, 4095, 4097, size - 1}):
+    for length in sorted({*range(0, size, 512), 1, 63, 64, 511, 513, 4095, 4097, size - 1}):
         yield [f"cut to {length}", mode, [["cut", length, 0]]]
 
 
