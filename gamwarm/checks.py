@@ -29,6 +29,22 @@ def real_array(value: Any, what: str, expected: str) -> FloatArray:
     return np.array(array, dtype=np.float64, order="C")
 
 
+def wrong_type(what: str, value: object, expected: Any) -> InvalidType | None:
+    """Return what to raise if ``value`` is not of the expected type (a class or several; ``NoneType`` reads "None")."""
+    if isinstance(value, expected):
+        return None
+    kinds = expected if isinstance(expected, tuple) else (expected,)
+    names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+    return InvalidType(f"{what} is {type(value).__name__}; expected {names}")
+
+
+def require(what: str, value: object, expected: Any) -> None:
+    """Refuse a value of another type."""
+    error = wrong_type(what, value, expected)
+    if error is not None:
+        raise error
+
+
 def items(value: Iterable[Any], what: str) -> tuple[Any, ...]:
     """Return a sequence as a tuple; a single object or a string in its place is refused."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):

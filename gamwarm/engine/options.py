@@ -6,7 +6,8 @@ from dataclasses import fields
 
 import numpy as np
 
-from gamwarm.errors import InvalidInput, InvalidType, UnsupportedOption
+from gamwarm.checks import require
+from gamwarm.errors import InvalidInput, UnsupportedOption
 from gamwarm.problem import BlockwiseFitOptions
 
 __all__ = ["IMPLEMENTED", "check_options"]
@@ -18,8 +19,7 @@ def check_options(options: BlockwiseFitOptions | None) -> BlockwiseFitOptions:
     """Return the options of a fit, refusing by name what the engine would silently ignore."""
     if options is None:
         return BlockwiseFitOptions()
-    if not isinstance(options, BlockwiseFitOptions):
-        raise InvalidType(f"options is {type(options).__name__}; expected BlockwiseFitOptions or None")
+    require("options", options, (BlockwiseFitOptions, type(None)))
     default = BlockwiseFitOptions()
     for field in fields(options):
         if field.name in IMPLEMENTED:

@@ -13,7 +13,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from gamwarm.checks import plain_string
+from gamwarm.checks import plain_string, require
 from gamwarm.errors import CollectiveError, InvalidKey, InvalidType, UnkeyableFit
 from gamwarm.identity.components import Components, Label, Walk
 from gamwarm.identity.fingerprint import Fingerprinter
@@ -292,8 +292,7 @@ def name_fit(
     blocks: tuple[ParameterBlockSpec, ...] = ()
     try:
         blocks = check_specs(specs)
-        if not isinstance(options, BlockwiseFitOptions):
-            raise InvalidType(f"options is {type(options).__name__}; expected BlockwiseFitOptions")
+        require("options", options, BlockwiseFitOptions)
         _check_walked(blocks, options)
         named = (plain_string(engine, "engine"), *family_fingerprint(family, blocks, options))
         if not ranks.is_serial:  # designs are read collectively: whatever else may fail, fails before the first of them

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any, cast
 
-from gamwarm.checks import plain_string
-from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.checks import plain_string, require
+from gamwarm.errors import InvalidInput
 from gamwarm.identity.components import Components
 from gamwarm.identity.descriptor import FitDescriptor, strict_identity, structural_identity
 from gamwarm.identity.exact import name_fit
@@ -67,8 +67,7 @@ class FitProblem:
         engine_version: str = "",
         gauge: Gauge | None = None,
     ) -> None:
-        if not isinstance(options, BlockwiseFitOptions):
-            raise InvalidType(f"options is {type(options).__name__}; expected BlockwiseFitOptions")
+        require("options", options, BlockwiseFitOptions)
         self.family = check_family(family)
         self.specs = check_specs(specs)
         self.options = options
@@ -84,6 +83,9 @@ class FitProblem:
             raise AttributeError(f"FitProblem is immutable; make a new one to change {name!r}")
         object.__setattr__(self, name, value)
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"FitProblem is immutable; {name!r} cannot be removed")
+
     def __reduce__(self) -> tuple[Any, ...]:
         again = partial(FitProblem, engine=self.engine, engine_version=self.engine_version, gauge=self.gauge)
         return again, (self.family, self.specs, self.options)
@@ -92,8 +94,7 @@ class FitProblem:
         gauge = self.gauge
         if gauge is None:
             return
-        if not isinstance(gauge, Gauge):
-            raise InvalidType(f"gauge is {type(gauge).__name__}; expected Gauge or None")
+        require("gauge", gauge, (Gauge, type(None)))
         widths = tuple(spec.width for spec in self.specs)
         if gauge.reduced_widths != widths:
             raise InvalidInput(

@@ -2,7 +2,7 @@
 
 The cut into leaves depends on the shape alone, so ranks and chunked sources share the work without changing a bit.
 Memory: one leaf of a lazy source (8 MiB of float64, if rows are not wider than that) and one buffer of 1 MiB. Sparse:
-the canonical copy of one leaf, or of about half a million entries; DIA and DOK matrices are converted whole.
+the canonical copy of one leaf, or of about 400,000 entries; DIA and DOK matrices are converted whole.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LEAF_ROWS = 4096
 _LEAF_BYTES = 8_388_608
 _BUFFER_BYTES = 1 << 20
 _DENSE_LEAF, _DENSE_ROOT, _SPARSE_LEAF, _SPARSE_ROOT = b"\x00", b"\x01", b"\x02", b"\x03"
-_WINDOW_ENTRIES = 1 << 19  # explicit entries converted to CSR at a time: about 8 MiB with their indices
+_WINDOW_ENTRIES = 3 << 17  # explicit entries converted to CSR at a time; their temporaries take up to 26 MiB
 _EXACT = 1 << 53
 _WITNESS_ROWS = 16
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, float_vector, items, plain_string, whole_number
+from gamwarm.checks import FloatArray, float_vector, items, plain_string, require, whole_number
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem.basis import BasisMeta
 from gamwarm.problem.designs import design_shape
@@ -126,8 +126,7 @@ class ParameterBlockSpec:
             raw = whole_number(raw, f"{where}: raw_width")
             if raw < p:
                 raise InvalidInput(f"{where}: raw_width {raw} is below the reduced width {p}")
-        if self.basis is not None and not isinstance(self.basis, BasisMeta):
-            raise InvalidType(f"{where}: basis must be a BasisMeta; it is {type(self.basis).__name__}")
+        require(f"{where}: basis", self.basis, (BasisMeta, type(None)))
         settled = {
             "name": name,
             "offset": offset,
@@ -161,8 +160,7 @@ def check_specs(specs: Sequence[ParameterBlockSpec]) -> tuple[ParameterBlockSpec
     if not blocks:
         raise InvalidInput("a fit needs at least one block; none was given")
     for position, block in enumerate(blocks):
-        if not isinstance(block, ParameterBlockSpec):
-            raise InvalidType(f"block {position} is {type(block).__name__}; expected a ParameterBlockSpec")
+        require(f"block {position}", block, ParameterBlockSpec)
     seen: dict[str, int] = {}
     for position, block in enumerate(blocks):
         if block.name in seen:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import items, loose_number, plain_string, real_number, truth, whole_number
-from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
+from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key
 from gamwarm.problem import BasisMeta, Role
 from gamwarm.records._content import ContentEquality
@@ -66,8 +66,7 @@ class TermArtifact(ContentEquality):
             role = Role(self.role)
         except ValueError:
             raise InvalidInput(f"term role {self.role!r}; use one of {[str(r) for r in Role]}") from None
-        if self.basis_meta is not None and not isinstance(self.basis_meta, BasisMeta):
-            raise InvalidType(f"term basis_meta is {type(self.basis_meta).__name__}; expected BasisMeta or None")
+        require("term basis_meta", self.basis_meta, (BasisMeta, type(None)))
         object.__setattr__(self, "role", role)
         object.__setattr__(self, "raw_beta", loose_vector(self.raw_beta, "term raw_beta"))
         object.__setattr__(self, "rho_for_term", loose_vector(self.rho_for_term, "term rho_for_term"))
@@ -143,23 +142,19 @@ class FitArtifact(ContentEquality):
 
     def __post_init__(self) -> None:
         for name, kind in (("descriptor", FitDescriptor), ("summary", GlobalFitSummary)):
-            if not isinstance(getattr(self, name), kind):
-                raise InvalidType(f"artifact {name} is {type(getattr(self, name)).__name__}; expected {kind.__name__}")
+            require(f"artifact {name}", getattr(self, name), kind)
         for name, optional in (
             ("curvature", Curvature),
             ("producer", Producer),
             ("lineage", Lineage),
             ("cost", Cost),
         ):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, optional):
-                raise InvalidType(f"artifact {name} is {type(value).__name__}; expected {optional.__name__} or None")
+            require(f"artifact {name}", getattr(self, name), (optional, type(None)))
         if self.created is not None:
             object.__setattr__(self, "created", whole_number(self.created, "artifact created"))
         terms = items(self.terms, "artifact terms")
         for term in terms:
-            if not isinstance(term, TermArtifact):
-                raise InvalidType(f"artifact terms hold {type(term).__name__}; expected TermArtifact")
+            require("item of artifact terms", term, TermArtifact)
         object.__setattr__(self, "terms", terms)
         object.__setattr__(self, "rho_bound", real_number(self.rho_bound, "artifact rho_bound", infinite=True))
         object.__setattr__(self, "attributes", check_attributes(self.attributes))

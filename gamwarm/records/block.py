@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import items, loose_number, plain_string, real_number, truth, whole_number
-from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
+from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, check_exact_key
 from gamwarm.records._content import ContentEquality
 from gamwarm.records.curvature import Curvature, loose_vector
@@ -34,8 +34,9 @@ def normalize_active_sets(sets: Iterable[Iterable[int] | None] | None) -> tuple[
     if sets is None:
         return None
     normal: list[ActiveSet] = []
-    for b, rows in enumerate(sets):
-        numbers = () if rows is None else sorted({whole_number(r, f"active set of block {b}") for r in rows})
+    for b, rows in enumerate(items(sets, "active_sets")):
+        what = f"active set of block {b}"
+        numbers = () if rows is None else sorted({whole_number(r, what) for r in items(rows, what)})
         normal.append(tuple(numbers) or None)
     return tuple(normal)
 
@@ -86,6 +87,7 @@ class InnerMode(ContentEquality):
 
 def check_attributes(attributes: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
     """Return a copy of user attributes: string names, values strings or finite numbers."""
+    require("attributes", attributes, Mapping)
     checked: dict[str, str | int | float] = {}
     for name, value in attributes.items():
         what = f"attribute {plain_string(name, 'attribute name')!r}"
@@ -172,9 +174,7 @@ class BlockRecord(ContentEquality):
             ("cost", Cost),
             ("components", Components),
         ):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, expected):
-                raise InvalidType(f"record {name} is {type(value).__name__}; expected {expected.__name__} or None")
+            require(f"record {name}", getattr(self, name), (expected, type(None)))
         converged = kind is RecordKind.FINAL if self.converged is None else truth(self.converged, "record converged")
         sets = (None,) * len(names) if self.active_sets is None else normalize_active_sets(self.active_sets)
         settled = {

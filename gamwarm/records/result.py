@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gamwarm.checks import items, loose_number, truth, whole_number
-from gamwarm.errors import InvalidType
+from gamwarm.checks import items, loose_number, require, truth, whole_number
 from gamwarm.records._content import ContentEquality
 from gamwarm.records.block import InnerMode, normalize_active_sets
 from gamwarm.records.curvature import Curvature, loose_vector
@@ -56,9 +55,7 @@ class FitResult(ContentEquality):
         object.__setattr__(self, "converged", truth(self.converged, "result converged"))
         object.__setattr__(self, "active_sets", normalize_active_sets(self.active_sets))
         for name, kind in (("inner", InnerMode), ("curvature", Curvature), ("cost", Cost)):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, kind):
-                raise InvalidType(f"result {name} is {type(value).__name__}; expected {kind.__name__} or None")
+            require(f"result {name}", getattr(self, name), (kind, type(None)))
         if self.iteration is not None:
             object.__setattr__(self, "iteration", whole_number(self.iteration, "result iteration"))
         if self.start_used is not None:
@@ -94,9 +91,7 @@ class ConstrainedWarmStart(ContentEquality):
     def __post_init__(self) -> None:
         object.__setattr__(self, "rho", loose_vector(self.rho, "start rho"))
         for name, kind in (("cached_inner", InnerMode), ("curvature", Curvature)):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, kind):
-                raise InvalidType(f"start {name} is {type(value).__name__}; expected {kind.__name__} or None")
+            require(f"start {name}", getattr(self, name), (kind, type(None)))
         if self.objective is not None:
             object.__setattr__(self, "objective", loose_number(self.objective, "start objective"))
         blocks = items(self.block_beta, "start block_beta")

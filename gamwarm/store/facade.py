@@ -32,7 +32,7 @@ from gamwarm.store.explain import Explanation, explain_fit
 from gamwarm.store.filing import Filing, KeepOutcome, file_fit, prepare
 from gamwarm.store.fits import FitInProgress
 from gamwarm.store.frozen import FrozenView
-from gamwarm.store.lookup import Answer, Request, answer, cold_unkeyable, describe, start_from
+from gamwarm.store.lookup import Answer, Request, answer, best_artifact, cold_unkeyable, describe, start_from
 from gamwarm.store.ranks import OPEN, Ranks
 from gamwarm.store.transactions import Writes
 from gamwarm.store.upkeep import Upkeep, budget_error, keep_last_error
@@ -455,15 +455,14 @@ class WarmStartStore(Upkeep):
         return None if found is None else found.record
 
     def get_artifact(self, descriptor_key: str) -> FitArtifact | None:
-        """Return the best parent under a strict descriptor key (most rows, then newest), or None. Collective."""
+        """Return the best parent (most rows, then newest) under a descriptor key, or None. Collective.
+
+        The key may be a strict or a structural one; an artifact whose own key it is comes first.
+        """
         self._ranks.agree_equal("get_artifact", descriptor_key, malformed(check_descriptor_key, descriptor_key))
 
-        def look() -> FitArtifact | None:
-            found = self._file.find_artifacts(descriptor_key)
-            best = max(found, key=lambda s: (s.artifact.summary.n_rows, s.created, s.entry_id), default=None)
-            return None if best is None else best.artifact
-
-        return self._ranks.at_root("get_artifact", look, None)
+        found = self._ranks.at_root("get_artifact", lambda: best_artifact(self._file, descriptor_key), None)
+        return None if found is None else found.artifact
 
     def keys(self) -> list[str]:
         """Return the exact keys that have a record, sorted. Collective."""

@@ -7,10 +7,11 @@ from math import inf, isfinite
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
 
-from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem
 from gamwarm.records import FitResult
 from gamwarm.storage import PutOutcome
+from gamwarm.store.arguments import wrong_type
 from gamwarm.store.filing import KeepOutcome
 from gamwarm.transfer import StartReport
 
@@ -68,7 +69,7 @@ class FitInProgress:
             return PutOutcome(reason="checkpoints are written where all ranks fit one problem, not with each=True")
         error, offered = None, cast(object, result)
         if not isinstance(offered, FitResult):
-            error = InvalidType(f"result is {type(result).__name__}; expected FitResult")
+            error = wrong_type("result", result, FitResult)
         elif self._best is None or _is_better(offered, self._best):
             self._best = offered
         due = time.monotonic() - self._last_written >= CHECKPOINT_SECONDS

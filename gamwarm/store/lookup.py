@@ -20,7 +20,7 @@ from gamwarm.transfer import (
     term_contexts,
 )
 
-__all__ = ["Answer", "Request", "answer", "describe", "exact_answer", "start_from"]
+__all__ = ["Answer", "Request", "answer", "best_artifact", "describe", "exact_answer", "start_from"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,17 @@ def _named_parent(entries: EntryStore, parent: str, why: str) -> Answer:
 
 def _is_usable(artifact: FitArtifact) -> bool:
     return artifact.is_usable
+
+
+def best_artifact(entries: EntryStore, descriptor_key: str) -> StoredArtifact | None:
+    """Return the best parent under a strict descriptor key, else under that structural key; usable ones first."""
+    for structural in (False, True):
+        ranked = _ranked(entries.artifact_headers(descriptor_key, structural=structural), None)
+        for accept in (_is_usable, lambda _: True):
+            found = entries.first_usable(ranked, accept)
+            if found is not None:
+                return found
+    return None
 
 
 def _choose_parent(entries: EntryStore, request: Request, parents: Held | None) -> StoredArtifact | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, float_vector
+from gamwarm.checks import FloatArray, float_vector, items, require
 from gamwarm.errors import DescriptorMismatch, InvalidInput, ParentUnusable
 from gamwarm.identity import FitDescriptor
 from gamwarm.problem import Gauge
@@ -60,7 +60,15 @@ def build_warm_start(
         Neither strict nor structural keys agree.
     """
     policy = TransferPolicy() if policy is None else policy
-    contexts = tuple(terms)
+    contexts = items(terms, "terms")
+    for what, value, kind in (
+        ("descriptor", descriptor, FitDescriptor),
+        ("parent", parent, FitArtifact),
+        ("policy", policy, TransferPolicy),
+        ("gauge", gauge, (Gauge, type(None))),
+        *((f"term {position}", context, TermContext) for position, context in enumerate(contexts)),
+    ):
+        require(what, value, kind)
     _check_parent(parent, policy)
     _check_related(descriptor, contexts, parent)
     if gauge is not None and gauge.n_blocks != len(contexts):

@@ -173,6 +173,8 @@ def test_a_problem_is_immutable():
     for name in ("engine", "specs", "gauge", "anything"):
         with pytest.raises(AttributeError, match="immutable"):
             setattr(problem, name, None)
+    with pytest.raises(AttributeError, match="immutable"):
+        del problem.engine
 
 
 def test_a_problem_knows_its_parts():

@@ -162,7 +162,7 @@ def test_other_element_types_are_refused(dtype):
 
 @pytest.mark.parametrize("form", ["csr", "csc", "coo", "bsr"])
 def test_a_large_sparse_design_is_hashed_in_little_memory(form):
-    n, per_row = 400_000, 10
+    n, per_row = 1_000_000, 4
     indices = np.tile(np.arange(per_row, dtype=np.int32), n)
     indptr = np.arange(0, n * per_row + 1, per_row, dtype=np.int32)
     matrix = sparse.csr_array((np.full(n * per_row, 0.5), indices, indptr), shape=(n, per_row)).asformat(form)

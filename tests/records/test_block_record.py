@@ -73,7 +73,8 @@ def test_no_active_sets_stay_none():
 
 
 @pytest.mark.parametrize(
-    ("sets", "error"), [([[-1]], InvalidInput), ([[0.5]], InvalidType), ([[True, False]], InvalidType)]
+    ("sets", "error"),
+    [([[-1]], InvalidInput), ([[0.5]], InvalidType), ([[True, False]], InvalidType), ([3], InvalidType)],
 )
 def test_an_active_set_of_anything_but_row_numbers_is_refused(sets, error):
     with pytest.raises(error, match="active set of block 0"):
@@ -110,6 +111,8 @@ def test_an_active_set_of_anything_but_row_numbers_is_refused(sets, error):
         ({"attributes": {"flag": True}}, InvalidType, "'flag'"),
         ({"attributes": {"x": np.inf}}, InvalidInput, "'x'"),
         ({"attributes": {"": 1}}, InvalidInput, "attribute name"),
+        ({"attributes": [("note", 1)]}, InvalidType, "attributes is list; expected Mapping"),
+        ({"active_sets": 5}, InvalidType, "active_sets must be a sequence"),
     ],
 )
 def test_a_record_of_wrong_types_is_refused(changes, error, said):

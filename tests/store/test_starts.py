@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,6 +149,24 @@ def test_reduced_width_35_starts_from_width_37_though_the_strict_key_is_missing(
     assert [b.shape for b in report.start.block_beta] == [(4,), (35,)]
     assert np.allclose(report.start.block_beta[1], np.arange(3.0, 38.0), rtol=1e-6)
     assert report.start.rho.tolist() == [0.5, 1.5]
+
+
+def test_an_artifact_is_found_by_its_structural_key_too(store):
+    keep(store, carrier_fit(range(39), n=20))
+    most = keep(store, carrier_fit(range(37), n=90))
+    whole = store.get_artifact(carrier_fit(range(37)).descriptor.key)
+
+    assert store.get_artifact(carrier_fit(range(35)).structural_key) == whole
+    assert whole.summary.n_rows == 90
+    assert most.artifact.entry_id in store.entry_ids()
+
+
+def test_a_direct_look_up_of_a_parent_passes_over_one_that_did_not_converge(store):
+    keep(store, plain_fit(seed=2, n=20))
+    usable = store.get_artifact(plain_fit().descriptor.key)
+    assert store.put_artifact(replace(usable, summary=gamwarm.GlobalFitSummary(0.5, False, 500))).written
+
+    assert store.get_artifact(plain_fit().descriptor.key) == usable
 
 
 def test_a_width_too_different_carries_rho_only(store):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gamwarm.errors import DescriptorMismatch, ParentUnusable
+from gamwarm.errors import DescriptorMismatch, InvalidType, ParentUnusable
 from gamwarm.identity import FitDescriptor
 from gamwarm.records import Curvature, GlobalFitSummary
 from gamwarm.transfer import StartReport, TermContext, TransferPolicy, build_warm_start
@@ -52,6 +52,26 @@ def test_an_unusable_parent_starts_nothing(changes, said):
 def test_a_parent_with_a_non_finite_payload_starts_nothing(changes):
     with pytest.raises(ParentUnusable, match="non-finite"):
         build([child(1)], artifact(term(1, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("position", "wrong", "said"),
+    [
+        (0, "gaussian", "descriptor is str; expected FitDescriptor"),
+        (1, [3], "term 0 is int; expected TermContext"),
+        (1, None, "terms must be a sequence"),
+        (3, None, "parent is NoneType; expected FitArtifact"),
+        (4, 0.25, "policy is float; expected TransferPolicy"),
+        (5, np.eye(4), "gauge is ndarray; expected Gauge or None"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_by_name(position, wrong, said):
+    context = child(1)
+    arguments = [FitDescriptor("gaussian", [context.identity]), [context], [0.0], artifact(), TransferPolicy(), None]
+    arguments[position] = wrong
+
+    with pytest.raises(InvalidType, match=said):
+        build_warm_start(*arguments)
 
 
 def test_a_parent_that_did_not_converge_may_be_allowed():
