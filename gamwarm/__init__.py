@@ -67,6 +67,9 @@ from gamwarm.store import (
     FrozenView,
     IndependentStore,
     KeepOutcome,
+    Saving,
+    Savings,
+    SourceSavings,
     WarmStartStore,
     salvage,
 )
@@ -113,6 +116,9 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "Walltime",
     "Explanation",
     "Difference",
+    "Savings",
+    "SourceSavings",
+    "Saving",
     "salvage",
     # starts and results
     "StartReport",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -236,18 +237,19 @@ class _Run:
     def _finish(self, outcome: Outcome, start: Any, report: StartReport | None, handle: Any) -> EngineFit:
         at, laml = outcome.at, self.laml
         before = self.counters.hessian_formations
+        curvature = self._curvature(at, start, outcome.converged)
+        extra = self.counters.hessian_formations - before
         result = FitResult(
             at.rho,
             self._blocks(at.theta),
             at.value,
             outcome.converged,
             inner=self._inner(at),
-            curvature=self._curvature(at, start, outcome.converged),
+            curvature=curvature,
             iteration=self.counters.outer_iterations,
-            cost=self._cost(),
+            cost=replace(self._cost(), for_children=extra),
             start_used=None if start is None else self.guard.continued_from == "start",
         )
-        extra = self.counters.hessian_formations - before
         kept = None if handle is None else handle.keep(result)
         fitted = dict(zip(laml.family.predictors, at.etas, strict=True))
         fitted["response"] = laml.family.mean(at.etas)

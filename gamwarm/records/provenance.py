@@ -69,6 +69,9 @@ class Cost:
         Formations of X'WX over all rows.
     seconds : float
         Wall time.
+    for_children : int
+        Of the Hessian formations, those that served later fits only (the outer Hessian that a parent keeps, group
+        seeds): what a start is said to have saved leaves them out.
     """
 
     evaluations: int = 0
@@ -76,9 +79,10 @@ class Cost:
     inner_iterations: int = 0
     hessian_formations: int = 0
     seconds: float = field(default=0.0, compare=False)
+    for_children: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("evaluations", "outer_iterations", "inner_iterations", "hessian_formations"):
+        for name in ("evaluations", "outer_iterations", "inner_iterations", "hessian_formations", "for_children"):
             object.__setattr__(self, name, whole_number(getattr(self, name), f"cost {name}"))
         object.__setattr__(self, "seconds", real_number(self.seconds, "cost seconds", minimum=0.0))
 

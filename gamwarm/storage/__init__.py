@@ -11,6 +11,7 @@ from gamwarm.storage.entries import (
     content_id,
 )
 from gamwarm.storage.heads import EntryHead, read_heads
+from gamwarm.storage.ledger import LedgerLine, LedgerPortion
 from gamwarm.storage.outcome import PutOutcome
 from gamwarm.storage.salvage import salvage_file
 from gamwarm.storage.stored import Held
@@ -37,6 +38,8 @@ __all__ = [
     "EvictReport",
     "Evicted",
     "Held",
+    "LedgerLine",
+    "LedgerPortion",
     "LockChoice",
     "MergeReport",
     "Problem",

@@ -177,10 +177,15 @@ def _common_meta(entry: BlockRecord | FitArtifact) -> Meta:
         "created": entry.created,
         "producer": dict(vars(producer)),
         "lineage": None if entry.lineage is None else dict(vars(entry.lineage)),
-        "cost": None if entry.cost is None else dict(vars(entry.cost)),
+        "cost": None if entry.cost is None else _cost_meta(entry.cost),
         "attributes": dict(entry.attributes),
         "rho_bound": _finite_or_none(entry.rho_bound),
     }
+
+
+def _cost_meta(cost: Cost) -> Meta:
+    """Of a fit that did nothing for children, nothing is said of it."""
+    return {name: value for name, value in vars(cost).items() if value or name != "for_children"}
 
 
 def _common_fields(meta: Meta) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gamwarm.storage import clock
 from gamwarm.storage.codec import ARTIFACTS, RECORDS
 from gamwarm.storage.container import Container
 from gamwarm.storage.layout import Irreplaceable
+from gamwarm.storage.ledger import LedgerPortion, ledger_portion
 from gamwarm.storage.outcome import PutOutcome
 from gamwarm.storage.stored import Held
 from gamwarm.storage.turns import Turn
@@ -208,6 +209,13 @@ class EntryUpkeep:
         except StoreError as error:
             error.details["source"] = str(self._path)
             raise
+
+    def ledger(self) -> Iterator[LedgerPortion]:
+        """Yield what every entry says of its fit, some keys at a time; between two portions entries may come and go."""
+        for section in (RECORDS, ARTIFACTS):
+            keys = self._read(partial(UpkeepView.keys, section=section))
+            for start in range(0, len(keys), PORTION_KEYS):
+                yield self._read(partial(ledger_portion, section=section, keys=keys[start : start + PORTION_KEYS]))
 
     def absorb(self, portions: Iterable[Portion], keep_last: int) -> MergeReport:
         """File entries of other files as they are; one transaction."""

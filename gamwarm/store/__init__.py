@@ -6,6 +6,7 @@ from gamwarm.store.filing import KeepOutcome
 from gamwarm.store.fits import FitInProgress
 from gamwarm.store.frozen import FrozenView
 from gamwarm.store.independent import IndependentStore
+from gamwarm.store.savings import Saving, Savings, SourceSavings
 from gamwarm.store.upkeep import salvage
 
 __all__ = [
@@ -15,6 +16,9 @@ __all__ = [
     "FrozenView",
     "IndependentStore",
     "KeepOutcome",
+    "Saving",
+    "Savings",
+    "SourceSavings",
     "WarmStartStore",
     "open_store",
     "salvage",

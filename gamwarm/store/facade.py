@@ -34,6 +34,7 @@ from gamwarm.store.fits import FitInProgress
 from gamwarm.store.frozen import FrozenView
 from gamwarm.store.lookup import Answer, Request, answer, best_artifact, cold_unkeyable, describe, start_from
 from gamwarm.store.ranks import OPEN, Ranks
+from gamwarm.store.savings import Session
 from gamwarm.store.transactions import Writes
 from gamwarm.store.upkeep import Upkeep, budget_error, keep_last_error
 from gamwarm.transfer import StartReport
@@ -101,6 +102,7 @@ class WarmStartStore(Upkeep):
         }
         self._ranks = self._make_ranks(comm)
         self._writes = self._make_writes()
+        self._session = Session()
 
         def open_file() -> None:
             if self.path.is_dir():
@@ -387,11 +389,11 @@ class WarmStartStore(Upkeep):
             self._ranks.agree_equal("keep", content, error)
             if filing is not None:
                 filed = filing
-                outcome = self._writes.run("keep", lambda: file_fit(self._file, filed), None)
+                outcome = self._writes.run("keep", lambda: file_fit(self._file, filed, self._session), None)
         return self._kept(outcome, reason)
 
     def _file_all(self, filings: list[Filing | None]) -> list[KeepOutcome | None]:
-        return [None if filing is None else file_fit(self._file, filing) for filing in filings]
+        return [None if filing is None else file_fit(self._file, filing, self._session) for filing in filings]
 
     def _kept(self, outcome: KeepOutcome | None, reason: str) -> KeepOutcome:
         if outcome is None:

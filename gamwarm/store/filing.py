@@ -18,6 +18,7 @@ from gamwarm.records import (
     StartSource,
 )
 from gamwarm.storage import EntryStore, PutOutcome
+from gamwarm.store.savings import Saving, Session, saving_of
 from gamwarm.transfer import StartReport, capture_artifact, capture_record
 
 __all__ = ["Filing", "KeepOutcome", "file_fit", "lineage_of", "prepare"]
@@ -31,10 +32,13 @@ class KeepOutcome:
     ----------
     record, artifact : PutOutcome
         Each with ``written``, ``pending``, ``reason`` and ``entry_id``.
+    saved : Saving or None
+        What the start saved against the fit it came from, where both costs are known.
     """
 
     record: PutOutcome = field(default_factory=PutOutcome)
     artifact: PutOutcome = field(default_factory=PutOutcome)
+    saved: Saving | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Filing:
     record: BlockRecord
     artifact: FitArtifact | None
     artifact_reason: str
+    saved: Saving | None = None
 
 
 def lineage_of(problem: FitProblem, result: FitResult, start: StartReport | None) -> Lineage | None:
@@ -65,18 +70,22 @@ def prepare(problem: FitProblem, key: str, result: FitResult, start: StartReport
     """Build record and artifact of ``result``. Local and pure."""
     lineage = lineage_of(problem, result, start)
     artifact, reason = capture_artifact(problem, key, result, lineage)
-    return Filing(capture_record(problem, key, result, lineage), artifact, reason)
+    saved = saving_of(start, result.cost, problem.n_rows)
+    return Filing(capture_record(problem, key, result, lineage), artifact, reason, saved)
 
 
-def file_fit(entries: EntryStore, filing: Filing) -> KeepOutcome:
+def file_fit(entries: EntryStore, filing: Filing, session: Session) -> KeepOutcome:
     """File record and artifact, inside the transaction that is open.
 
     The same answer of the same build is not written again: the first fit's lineage and cost stay, repeats cannot drift.
     """
-    outcome = KeepOutcome(artifact=PutOutcome(reason=filing.artifact_reason))
+    outcome = KeepOutcome(artifact=PutOutcome(reason=filing.artifact_reason), saved=filing.saved)
     known = _same_answer(entries, filing.record)
     if known is not None:
         outcome.record = entries.unchanged(known)
+        lineage = filing.record.lineage
+        if lineage is not None and lineage.source == StartSource.EXACT and lineage.consumed is not False:
+            session.count(filing.record.cost, filing.saved)
     else:
         outcome.record = entries.put_record(filing.record)
     if filing.artifact is not None:

@@ -154,7 +154,14 @@ def start_from(problem: FitProblem, key: str, found: Answer) -> StartReport:
     """Turn an answer into a start. Local and pure: equal inputs give equal bits on every rank."""
     if found.record is not None:
         return StartReport(
-            StartSource.EXACT, restore(found.record.record), key, reason=found.reason, entry=found.record.entry_id
+            StartSource.EXACT,
+            restore(found.record.record),
+            key,
+            reason=found.reason,
+            entry=found.record.entry_id,
+            entry_cost=found.record.record.cost,
+            entry_rows=problem.n_rows,
+            is_checkpoint=found.record.kind is RecordKind.CHECKPOINT,
         )
     if found.artifact is None:
         return StartReport(StartSource.COLD, None, key, reason=found.reason)
@@ -187,6 +194,9 @@ def start_from(problem: FitProblem, key: str, found: Answer) -> StartReport:
         reason=found.reason,
         terms=start.terms,
         entry=parent.entry_id,
+        entry_cost=parent.artifact.cost,
+        entry_rows=parent.artifact.summary.n_rows,
+        names=problem.block_names,
     )
 
 

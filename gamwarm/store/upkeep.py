@@ -24,6 +24,7 @@ from gamwarm.storage import (
 )
 from gamwarm.store.arguments import malformed
 from gamwarm.store.ranks import Ranks
+from gamwarm.store.savings import Savings, Session, add_up
 from gamwarm.store.transactions import Writes
 
 __all__ = ["Upkeep", "budget_error", "keep_last_error", "salvage"]
@@ -37,6 +38,7 @@ class Upkeep:
     path: Path
     mode: str
     _ranks: Ranks
+    _session: Session
     _writes: Writes
 
     @property
@@ -63,6 +65,17 @@ class Upkeep:
         if report is not None:
             return report
         return VerifyReport((Problem(str(self.path), f"not looked at: {self._writes.reason_not_written()}"),), 0, 0)
+
+    def savings(self) -> Savings:
+        """Add up what starts have saved: the converged fits in the file, and this session's exact hits. Collective.
+
+        An estimate: a fit that started from an entry is set against what that entry's fit took, and where the file
+        knows a cold fit of the same key, or of the same terms, against that too. Every fit counts once. Reads every
+        entry, a portion at a time.
+        """
+        self._ranks.agree("savings", None)
+        found = self._ranks.at_root("savings", lambda: add_up(self._file.ledger(), self._session.so_far()), None)
+        return Savings(reason=f"not read: {self._writes.reason_not_written()}") if found is None else found
 
     def pin(self, entry_id: str, pinned: bool = True) -> bool:
         """Keep an entry from eviction (``pinned=False``: no longer). Collective.

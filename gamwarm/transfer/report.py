@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gamwarm.records import ConstrainedWarmStart, Provenance, StartSource
+from gamwarm.records import ConstrainedWarmStart, Cost, Provenance, StartSource
 
 __all__ = ["BetaOutcome", "RhoOutcome", "SlotReport", "StartReport", "TermReport", "TransferredStart"]
 
@@ -93,6 +93,14 @@ class StartReport:
         For transfers.
     entry : str or None
         Entry id of the record (exact) or artifact (transfer) it started from.
+    entry_cost : Cost or None
+        What that fit took: what the start's saving is measured against.
+    entry_rows : int
+        Rows that fit had.
+    is_checkpoint : bool
+        Whether that entry is where a search had stopped on its way (exact starts).
+    names : tuple of str
+        Block names, beside ``terms``.
     """
 
     source: StartSource
@@ -102,6 +110,10 @@ class StartReport:
     reason: str = ""
     terms: tuple[TermReport, ...] = ()
     entry: str | None = None
+    entry_cost: Cost | None = None
+    entry_rows: int = 0
+    is_checkpoint: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def curvature(self) -> Any:
@@ -113,3 +125,26 @@ class StartReport:
         if self.entry is not None:
             what += f" from {self.entry[:12]}"
         return f"{what}: {self.reason}" if self.reason else what
+
+    def __repr__(self) -> str:
+        return f"<StartReport: {self}>"
+
+    def summary(self) -> str:
+        """Return in lines where the start is from, and what of each term was carried over, or why not."""
+        lines = [str(self)]
+        if self.entry_cost is not None:
+            cost = self.entry_cost
+            lines.append(
+                f"  that fit: {self.entry_rows} rows, {cost.evaluations} evaluations, "
+                f"{cost.hessian_formations} Hessian formations, {cost.seconds:.3g} s"
+            )
+        names = self.names or tuple(term.identity[:12] for term in self.terms)
+        for name, term in zip(names, self.terms, strict=True):
+            rho = f"rho {_said(term.rho, term.rho_reason)}" if term.slots else "no rho"
+            beta = f"beta {_said(term.beta, term.beta_reason)}"
+            lines.append(f"  {name}: {rho}; {beta}")
+        return "\n".join(lines)
+
+
+def _said(outcome: str, reason: str) -> str:
+    return f"{outcome} ({reason})" if reason else str(outcome)

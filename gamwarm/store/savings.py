@@ -1,0 +1,323 @@
+"""What starts have saved: one fit against the fit it started from, and the whole file added up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Self
+
+from gamwarm.records import Cost, StartSource
+from gamwarm.storage import LedgerLine, LedgerPortion
+from gamwarm.transfer import StartReport
+
+__all__ = ["Saving", "Savings", "Session", "SourceSavings", "add_up", "saving_of"]
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What a start saved, by estimate: the baseline's cost less the fit's own. Negative: the start cost more.
+
+    Attributes
+    ----------
+    evaluations, outer_iterations, inner_iterations, hessian_formations : int
+        Work that the baseline did only for later fits (`Cost.for_children`) does not count.
+    seconds : float
+        The baseline's are scaled by the rows, where it had more of them than the fit.
+    """
+
+    evaluations: int = 0
+    outer_iterations: int = 0
+    inner_iterations: int = 0
+    hessian_formations: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Saving) -> Saving:
+        return Saving(
+            self.evaluations + other.evaluations,
+            self.outer_iterations + other.outer_iterations,
+            self.inner_iterations + other.inner_iterations,
+            self.hessian_formations + other.hessian_formations,
+            self.seconds + other.seconds,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{_many(self.evaluations, 'evaluation')}, {_many(self.hessian_formations, 'Hessian formation')}, "
+            f"{self.seconds:.3g} s"
+        )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if abs(count) == 1 else 's'}"
+
+
+def difference(baseline: Cost, baseline_rows: int, own: Cost, rows: int) -> Saving:
+    """Return what ``own`` saved against ``baseline``."""
+    share = rows / baseline_rows if 0 < rows < baseline_rows else 1.0
+    formations = baseline.hessian_formations - baseline.for_children
+    return Saving(
+        baseline.evaluations - own.evaluations,
+        baseline.outer_iterations - own.outer_iterations,
+        baseline.inner_iterations - own.inner_iterations,
+        formations - (own.hessian_formations - own.for_children),
+        baseline.seconds * share - own.seconds,
+    )
+
+
+def spent(checkpoint: Cost) -> Saving:
+    """Return what going on from a checkpoint saves: what had been spent before it."""
+    return difference(checkpoint, 0, Cost(), 0)
+
+
+def saving_of(start: StartReport | None, own: Cost | None, rows: int) -> Saving | None:
+    """Return what a fit's start saved against the fit it came from; None if either does not tell its cost."""
+    if start is None or start.source == StartSource.COLD or start.entry_cost is None or own is None:
+        return None
+    if start.is_checkpoint:
+        return spent(start.entry_cost)
+    return difference(start.entry_cost, start.entry_rows, own, rows)
+
+
+@dataclass(frozen=True)
+class SourceSavings:
+    """The fits that began in one way.
+
+    Attributes
+    ----------
+    fits : int
+    refused : int
+        Of these, fits whose engine said that it did not use the start (its guard threw it out, say).
+    cost : Cost
+        What they took together, where their cost is known.
+    estimated : int
+        Fits whose own cost and that of the entry they started from are known.
+    saved : Saving
+        Sum over these, against the entry they started from.
+    estimated_cold : int
+        Fits for which the file also holds a cold fit of the same key, or of the same terms.
+    saved_cold : Saving
+        Sum over these, against that cold fit.
+    """
+
+    fits: int = 0
+    refused: int = 0
+    cost: Cost = field(default_factory=Cost)
+    estimated: int = 0
+    saved: Saving = field(default_factory=Saving)
+    estimated_cold: int = 0
+    saved_cold: Saving = field(default_factory=Saving)
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What starts have saved, added up over a file. Estimates: nobody ran the fits cold as well.
+
+    Attributes
+    ----------
+    by_source : mapping of {"exact", "transfer", "cold"} to SourceSavings
+        Converged fits in the file, each once. A fit resumed from its checkpoint is "exact".
+    session : SourceSavings
+        Exact hits of this store object (on all its ranks) that came out as stored: they write nothing, so the file
+        does not count them.
+    unfinished : int
+        Fits of which the file holds a checkpoint and no answer. Not counted above.
+    untold : int
+        Kept fits that do not say how they began (records put by hand).
+    damaged : int
+        Entries that cannot be read, and are not counted.
+    reason : str
+        Why nothing was read; else empty.
+    """
+
+    by_source: Mapping[str, SourceSavings] = field(default_factory=dict)
+    session: SourceSavings = field(default_factory=SourceSavings)
+    unfinished: int = 0
+    untold: int = 0
+    damaged: int = 0
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        every = {str(source): self.by_source.get(source, SourceSavings()) for source in StartSource}
+        object.__setattr__(self, "by_source", MappingProxyType(every))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        parts = (dict(self.by_source), self.session, self.unfinished, self.untold, self.damaged, self.reason)
+        return type(self), parts
+
+    @property
+    def total(self) -> Saving:
+        """Estimated saving of the file's fits and this session's exact hits, each against what it started from."""
+        parts = [*self.by_source.values(), self.session]
+        return sum((part.saved for part in parts), Saving())
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"savings: {self.reason}"
+        lines = [f"saved, by estimate: {self.total}"]
+        for name, part in [*self.by_source.items(), ("exact hits of this session", self.session)]:
+            if part.fits:
+                lines.append(f"  {name}: {_line(part)}")
+        left = (("unfinished", self.unfinished), ("without lineage", self.untold), ("damaged", self.damaged))
+        lines += [f"  {what}: {count}, not counted" for what, count in left if count]
+        return "\n".join(lines)
+
+
+def _line(part: SourceSavings) -> str:
+    text = f"{_many(part.fits, 'fit')}, {_many(part.cost.hessian_formations, 'Hessian formation')}, "
+    text += f"{part.cost.seconds:.3g} s"
+    if part.refused:
+        text += f"; {_many(part.refused, 'start')} not used"
+    if part.estimated:
+        text += f"; saved {part.saved} against the fit each started from ({part.estimated} known)"
+    if part.estimated_cold:
+        text += f"; {part.saved_cold} against a cold fit ({part.estimated_cold} known)"
+    return text
+
+
+@dataclass
+class _Sum:
+    """A `SourceSavings` in the making."""
+
+    fits: int = 0
+    refused: int = 0
+    cost: Cost = field(default_factory=Cost)
+    estimated: int = 0
+    saved: Saving = field(default_factory=Saving)
+    estimated_cold: int = 0
+    saved_cold: Saving = field(default_factory=Saving)
+
+    def add(self, cost: Cost | None, *, refused: bool, saved: Saving | None, saved_cold: Saving | None = None) -> Self:
+        self.fits += 1
+        self.refused += refused
+        if cost is not None:
+            self.cost = _together(self.cost, cost)
+        if saved is not None:
+            self.estimated, self.saved = self.estimated + 1, self.saved + saved
+        if saved_cold is not None:
+            self.estimated_cold, self.saved_cold = self.estimated_cold + 1, self.saved_cold + saved_cold
+        return self
+
+    def done(self) -> SourceSavings:
+        return SourceSavings(**vars(self))
+
+
+def _together(a: Cost, b: Cost) -> Cost:
+    return Cost(**{name: getattr(a, name) + getattr(b, name) for name in vars(a)})
+
+
+class Session:
+    """Exact hits that one store object has seen kept again."""
+
+    def __init__(self) -> None:
+        self._sum = _Sum()
+
+    def count(self, cost: Cost | None, saved: Saving | None) -> None:
+        """Count one."""
+        self._sum.add(cost, refused=False, saved=saved)
+
+    def so_far(self) -> SourceSavings:
+        """Return the sum."""
+        return self._sum.done()
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Cost and rows of a fit that others are measured against."""
+
+    cost: Cost
+    rows: int
+    is_checkpoint: bool = False
+
+
+class _Baselines:
+    """What fits may be measured against, by entry, by key and by family of fits."""
+
+    def __init__(self, lines: Iterable[LedgerLine]) -> None:
+        self._by_entry: dict[str, _Told] = {}
+        self._family_of: dict[str, str] = {}
+        self._cold_of_key: dict[str, list[_Told]] = {}
+        self._cold_of_family: dict[str, list[_Told]] = {}
+        cold: list[tuple[str, _Told]] = []
+        for line in lines:
+            if line.fit_key is not None and line.family is not None:
+                self._family_of[line.fit_key] = line.family
+            if line.cost is None:
+                continue
+            told = _Told(line.cost, line.n_rows, line.kind == "checkpoint")
+            self._by_entry[line.entry_id] = told
+            is_cold = line.lineage is not None and line.lineage.source == StartSource.COLD
+            if is_cold and not told.is_checkpoint and line.fit_key is not None:
+                cold.append((line.fit_key, told))
+        for key, told in cold:
+            self._cold_of_key.setdefault(key, []).append(told)
+            family = self._family_of.get(key)
+            if family is not None:
+                self._cold_of_family.setdefault(family, []).append(told)
+
+    def against_entry(self, line: LedgerLine) -> Saving | None:
+        """Return the saving against the entry that the fit started from."""
+        if line.cost is None or line.lineage is None or line.lineage.entry is None:
+            return None
+        told = self._by_entry.get(line.lineage.entry)
+        if told is None:
+            return None
+        return spent(told.cost) if told.is_checkpoint else difference(told.cost, told.rows, line.cost, line.n_rows)
+
+    def against_cold(self, line: LedgerLine) -> Saving | None:
+        """Return the saving against the cold fit of this key, else of these terms that is nearest in rows."""
+        if line.cost is None or line.fit_key is None:
+            return None
+        known = self._cold_of_key.get(line.fit_key)
+        if known is None:
+            known = self._cold_of_family.get(self._family_of.get(line.fit_key, ""), [])
+        if not known:
+            return None
+        # Of several equally near the cheapest: an estimate should not flatter.
+        told = min(known, key=lambda t: (abs(t.rows - line.n_rows), t.cost.hessian_formations, t.cost.evaluations))
+        return difference(told.cost, told.rows, line.cost, line.n_rows)
+
+
+def add_up(portions: Iterable[LedgerPortion], session: SourceSavings) -> Savings:
+    """Add up what the entries of a file tell.
+
+    A converged fit is filed twice, as record and as artifact: entries of one key, build, lineage and cost are one fit.
+    """
+    lines: list[LedgerLine] = []
+    damaged = 0
+    for portion in portions:
+        lines += portion.lines
+        damaged += portion.damaged
+    baselines = _Baselines(lines)
+    sums = {str(source): _Sum() for source in StartSource}
+    untold = 0
+    finished: set[str] = set()
+    for line in _fits_once(lines):
+        if line.fit_key is not None:
+            finished.add(line.fit_key)
+        if line.lineage is None:
+            untold += 1
+            continue
+        source = StartSource(line.lineage.source)
+        warm = source != StartSource.COLD
+        sums[source].add(
+            line.cost,
+            refused=line.lineage.consumed is False,
+            saved=baselines.against_entry(line) if warm else None,
+            saved_cold=baselines.against_cold(line) if warm else None,
+        )
+    unfinished = {line.fit_key for line in lines if line.kind == "checkpoint"} - finished
+    by_source = {name: each.done() for name, each in sums.items()}
+    return Savings(by_source, session, len(unfinished), untold, damaged)
+
+
+def _fits_once(lines: Iterable[LedgerLine]) -> Iterator[LedgerLine]:
+    """Yield one line per converged fit; records come before artifacts."""
+    seen: set[object] = set()
+    for line in lines:
+        if line.kind == "checkpoint":
+            continue
+        this = (line.fit_key or line.entry_id, line.producer, line.lineage, line.cost)
+        if this not in seen:
+            seen.add(this)
+            yield line
