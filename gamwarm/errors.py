@@ -119,9 +119,21 @@ class DescriptorMismatch(TransferError):
 
 
 class StoreError(GamwarmError, OSError):
-    """Something about the file or the disk under it."""
+    """Something about the file or the disk under it.
+
+    Attributes
+    ----------
+    errno : int or None
+        The operating system's, where it was that which failed.
+    filename : str or None
+    """
 
     code = "store"
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.errno = details.get("errno")
+        self.filename = details.get("path")
 
 
 class StoreNotFound(StoreError, FileNotFoundError):

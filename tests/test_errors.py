@@ -75,3 +75,12 @@ def test_a_collective_error_knows_rank_and_cause():
 
     assert (arrived.rank, arrived.cause, arrived.details["operation"]) == (2, "OSError: tape", "keep")
     assert (CollectiveError("lost").rank, CollectiveError("lost").cause) == (-1, "")
+
+
+def test_an_error_of_the_file_carries_the_errno_and_path_of_the_operating_system():
+    error = errors.StoreUnavailable("f.h5: could not commit: No space left on device", errno=28, path="f.h5")
+    arrived = pickle.loads(pickle.dumps(error))
+
+    for each in (error, arrived):
+        assert (each.errno, each.filename, str(each)) == (28, "f.h5", error.message)
+    assert (errors.StoreError("closed").errno, errors.StoreError("closed").filename) == (None, None)

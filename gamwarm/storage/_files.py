@@ -415,4 +415,6 @@ def cut_short(path: Path) -> StoreDamaged:
 
 
 def missing(path: Path) -> StoreNotFound:
-    return StoreNotFound(f"{path}: no such file. Check the path; mode='a' creates a missing file.", path=str(path))
+    return StoreNotFound(
+        f"{path}: no such file. Check the path; mode='a' creates a missing file.", path=str(path), errno=errno.ENOENT
+    )

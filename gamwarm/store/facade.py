@@ -332,6 +332,8 @@ class WarmStartStore(Upkeep):
         report = start_from(problem, key, found)
         level = logging.DEBUG if report.source == StartSource.COLD else logging.INFO
         log.log(level, "%s… %s", key[:15], report)
+        if report.terms and log.isEnabledFor(logging.DEBUG):
+            log.debug("%s… %s", key[:15], report.summary())
         return report
 
     # -- keeping -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,9 +20,11 @@ from gamwarm.records import (
 )
 from gamwarm.storage import EntryStore, PutOutcome
 from gamwarm.store.savings import Saving, Session, saving_of
-from gamwarm.transfer import StartReport, capture_artifact, capture_record
+from gamwarm.transfer import StartReport, capture_artifact, capture_record, record_mismatch
 
 __all__ = ["Filing", "KeepOutcome", "file_fit", "lineage_of", "prepare"]
+
+log = logging.getLogger("gamwarm")
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Filing:
     record: BlockRecord
     artifact: FitArtifact | None
     artifact_reason: str
+    record_reason: str = ""
     saved: Saving | None = None
 
 
@@ -71,7 +75,8 @@ def prepare(problem: FitProblem, key: str, result: FitResult, start: StartReport
     lineage = lineage_of(problem, result, start)
     artifact, reason = capture_artifact(problem, key, result, lineage)
     saved = saving_of(start, result.cost, problem.n_rows)
-    return Filing(capture_record(problem, key, result, lineage), artifact, reason, saved)
+    record = capture_record(problem, key, result, lineage)
+    return Filing(record, artifact, reason, record_mismatch(problem, result), saved)
 
 
 def file_fit(entries: EntryStore, filing: Filing, session: Session) -> KeepOutcome:
@@ -80,6 +85,12 @@ def file_fit(entries: EntryStore, filing: Filing, session: Session) -> KeepOutco
     The same answer of the same build is not written again: the first fit's lineage and cost stay, repeats cannot drift.
     """
     outcome = KeepOutcome(artifact=PutOutcome(reason=filing.artifact_reason), saved=filing.saved)
+    for what, reason in (("record", filing.record_reason), ("artifact", filing.artifact_reason)):
+        if reason:
+            log.debug("%s of %s not written: %s", what, filing.record.key, reason)
+    if filing.record_reason:
+        outcome.record = PutOutcome(reason=filing.record_reason)
+        return outcome
     known = _same_answer(entries, filing.record)
     if known is not None:
         outcome.record = entries.unchanged(known)

@@ -1,7 +1,7 @@
 """Turning what is stored into a start, and a result into what is stored. Pure: no files, no engine."""
 
 from gamwarm.transfer.build import build_warm_start
-from gamwarm.transfer.capture import capture_artifact, capture_record, producer_of
+from gamwarm.transfer.capture import capture_artifact, capture_record, producer_of, record_mismatch
 from gamwarm.transfer.guard import PREDICTED_STEP_LIMIT, beta_gate, false_plateaus, predicted_step
 from gamwarm.transfer.inner_cap import InnerCapState, inner_cap
 from gamwarm.transfer.policy import TransferPolicy
@@ -28,6 +28,7 @@ __all__ = [
     "inner_cap",
     "predicted_step",
     "producer_of",
+    "record_mismatch",
     "restore",
     "restore_refusal",
     "term_contexts",

@@ -17,7 +17,7 @@ from gamwarm.records import (
     artifact_refusal,
 )
 
-__all__ = ["capture_artifact", "capture_record", "producer_of"]
+__all__ = ["capture_artifact", "capture_record", "producer_of", "record_mismatch"]
 
 
 def producer_of(problem: FitProblem) -> Producer:
@@ -89,13 +89,21 @@ def capture_artifact(
     return (artifact, "") if refusal is None else (None, refusal)
 
 
+def record_mismatch(problem: FitProblem, result: FitResult) -> str:
+    """Return why ``result`` is no state of ``problem``, else "": what a gate cannot see in the record alone."""
+    if len(result.rho) != problem.layout.n_outer:
+        return f"it has {len(result.rho)} rho for {problem.layout.n_outer} outer coordinates"
+    return ""
+
+
 def _capture_refusal(problem: FitProblem, result: FitResult) -> str:
     if not result.converged:
         return "only converged fits become artifacts"
     if result.objective is None or not np.isfinite(result.objective):
         return f"its objective is {result.objective}"
-    if len(result.rho) != problem.layout.n_outer:
-        return f"it has {len(result.rho)} rho for {problem.layout.n_outer} outer coordinates"
+    miscounted = record_mismatch(problem, result)
+    if miscounted:
+        return miscounted
     if len(result.block_beta) != len(problem.specs):
         return f"it has {len(result.block_beta)} coefficient vectors for {len(problem.specs)} blocks"
     for spec, beta in zip(problem.specs, result.block_beta, strict=True):

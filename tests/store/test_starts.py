@@ -345,6 +345,15 @@ def test_a_hit_and_its_source_are_logged_at_info_and_a_cold_start_is_not(store, 
     assert kept.record.entry_id[:12] in caplog.text
 
 
+def test_what_a_gate_kept_from_a_transfer_is_logged_at_debug(store, caplog):
+    keep(store, plain_fit(seed=2), rho=[8.5])
+    with caplog.at_level(logging.DEBUG, "gamwarm"):
+        store.start_for(plain_fit())
+
+    assert [r.levelname for r in caplog.records] == ["INFO", "DEBUG"]
+    assert "rho clamped (the parent's 8.5 is beyond ±8)" in caplog.records[1].getMessage()
+
+
 def test_the_start_of_a_fit_in_progress_is_the_start_that_the_store_gives(store):
     keep(store, plain_fit(seed=2))
 
