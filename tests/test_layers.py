@@ -18,13 +18,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "gamwarm"
 
 MOST_LINES = 650
 
-UNDER_PROBLEM = {"_version", "errors", "checks", "parallel"}
+UNDER_PROBLEM = {"_version", "errors", "checks", "display", "parallel"}
 PURE = UNDER_PROBLEM | {"problem", "identity", "records"}
 
 KNOWS = {
     "_version": set(),
     "errors": set(),
     "checks": {"errors"},
+    "display": set(),
     "parallel": {"errors", "checks"},
     "walltime": {"errors", "checks", "parallel"},
     "problem": UNDER_PROBLEM,

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
+from gamwarm.display import NotebookTable, few, short
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key
 from gamwarm.problem import BasisMeta, Role
 from gamwarm.records._content import ContentEquality
 from gamwarm.records.block import check_attributes
 from gamwarm.records.curvature import Curvature, loose_vector
-from gamwarm.records.provenance import Cost, Lineage, Producer
+from gamwarm.records.provenance import Cost, Lineage, Producer, facts_of_making
 
 __all__ = ["ARTIFACT_SCHEMA", "FitArtifact", "GlobalFitSummary", "TermArtifact"]
 
@@ -108,7 +109,7 @@ class GlobalFitSummary:
 
 
 @dataclass(frozen=True, eq=False)
-class FitArtifact(ContentEquality):
+class FitArtifact(ContentEquality, NotebookTable):
     """What one fit gives another.
 
     Parameters
@@ -160,6 +161,36 @@ class FitArtifact(ContentEquality):
         object.__setattr__(self, "attributes", check_attributes(self.attributes))
         if self.fit_key is not None:
             check_exact_key(self.fit_key)
+
+    def __repr__(self) -> str:
+        names = few(term.name or short(term.identity) for term in self.terms)
+        return (
+            f"<FitArtifact of {self.descriptor.family_kind}: {len(self.terms)} terms ({names}), "
+            f"objective {self.summary.outer_objective:.6g}, {self.summary.n_rows} rows>"
+        )
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [
+            ("family", self.descriptor.family_kind),
+            ("descriptor key", short(self.descriptor.key)),
+            ("of the fit", "" if self.fit_key is None else short(self.fit_key)),
+            ("objective", f"{self.summary.outer_objective:.10g}"),
+            ("converged", "yes" if self.summary.converged else "no"),
+            ("rows", f"{self.summary.n_rows:,}"),
+            *facts_of_making(self.producer, self.lineage, self.cost, self.created),
+        ]
+
+    def _detail(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        rows = [
+            (
+                term.name or short(term.identity),
+                str(len(term.raw_beta)),
+                "" if term.reduced_width is None else str(term.reduced_width),
+                few(f"{value:.4g}" for value in term.rho_for_term),
+            )
+            for term in self.terms
+        ]
+        return ("term", "raw coefficients", "reduced", "rho"), rows
 
     @property
     def structural_key(self) -> str | None:

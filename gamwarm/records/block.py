@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
+from gamwarm.display import NotebookTable, few, short
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, check_exact_key
 from gamwarm.records._content import ContentEquality
 from gamwarm.records.curvature import Curvature, loose_vector
-from gamwarm.records.provenance import Cost, Lineage, Producer
+from gamwarm.records.provenance import Cost, Lineage, Producer, facts_of_making
 
 __all__ = ["BlockRecord", "InnerMode", "RecordKind", "check_attributes", "normalize_active_sets"]
 
@@ -101,7 +102,7 @@ def check_attributes(attributes: Mapping[str, str | int | float]) -> dict[str, s
 
 
 @dataclass(frozen=True, eq=False)
-class BlockRecord(ContentEquality):
+class BlockRecord(ContentEquality, NotebookTable):
     """State of one fit. Numbers may be non-finite or of the wrong width until a gate (`record_refusal`) sees them.
 
     Parameters
@@ -199,6 +200,30 @@ class BlockRecord(ContentEquality):
         }
         for name, value in settled.items():
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        objective = "no objective" if self.objective is None else f"objective {self.objective:.6g}"
+        return (
+            f"<BlockRecord {self.kind} {short(self.key)}: {objective}, {len(self.block_names)} blocks, "
+            f"{sum(self.block_dims)} coefficients, rho ({len(self.rho)},), {self.n_rows} rows>"
+        )
+
+    def _title(self) -> str:
+        return f"BlockRecord, {self.kind}"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [
+            ("exact key", short(self.key)),
+            ("objective", "" if self.objective is None else f"{self.objective:.10g}"),
+            ("converged", "yes" if self.converged else "no"),
+            ("rows", f"{self.n_rows:,}"),
+            ("rho", few(f"{value:.4g}" for value in self.rho)),
+            *facts_of_making(self.producer, self.lineage, self.cost, self.created),
+        ]
+
+    def _detail(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        sizes = zip(self.block_names, self.block_dims, strict=False)
+        return ("block", "coefficients"), [(name, str(width)) for name, width in sizes]
 
     def misfit(self) -> str | None:
         """Return why counts and widths disagree or a number is not finite, else None.

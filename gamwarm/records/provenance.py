@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from gamwarm._version import __version__
 from gamwarm.checks import plain_string, real_number, whole_number
+from gamwarm.display import short
 from gamwarm.errors import InvalidInput, InvalidKey
 
-__all__ = ["Cost", "Lineage", "Producer", "Provenance", "StartSource", "check_entry_id"]
+__all__ = ["Cost", "Lineage", "Producer", "Provenance", "StartSource", "check_entry_id", "facts_of_making"]
 
 
 class StartSource(StrEnum):
@@ -116,3 +118,18 @@ class Lineage:
         object.__setattr__(self, "terms", terms)
         if self.entry is not None:
             check_entry_id(self.entry)
+
+
+def facts_of_making(
+    producer: Producer | None, lineage: Lineage | None, cost: Cost | None, created: int | None
+) -> list[tuple[str, str]]:
+    """Return in words who made an entry, from what, at what cost and when (UTC)."""
+    start = ""
+    if lineage is not None:
+        start = str(lineage.source) if lineage.entry is None else f"{lineage.source} from {short(lineage.entry)}"
+    spent = ""
+    if cost is not None:
+        spent = f"{cost.evaluations} evaluations, {cost.hessian_formations} Hessian formations, {cost.seconds:.3g} s"
+    when = "" if created is None else f"{datetime.fromtimestamp(created / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    engine = "" if producer is None else f"{producer.engine} {producer.engine_version}".strip()
+    return [("engine", engine), ("start", start), ("cost", spent), ("made", when)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gamwarm.display import short
+
 __all__ = ["PutOutcome"]
 
 
@@ -27,6 +29,11 @@ class PutOutcome:
     pending: bool = False
     reason: str = ""
     entry_id: str | None = None
+
+    def __str__(self) -> str:
+        state = "written" if self.written else "pending" if self.pending else "not written"
+        entry = "" if self.entry_id is None else f" as {short(self.entry_id)}"
+        return f"{state}{entry}: {self.reason}" if self.reason else f"{state}{entry}"
 
     def settle(self, *, written: bool, reason: str = "") -> None:
         """End a pending state."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from gamwarm.display import NotebookTable
 from gamwarm.errors import (
     CollectiveError,
     GamwarmError,
@@ -48,7 +49,7 @@ __all__ = ["WarmStartStore", "open_store"]
 log = logging.getLogger("gamwarm")
 
 
-class WarmStartStore(Upkeep):
+class WarmStartStore(NotebookTable, Upkeep):
     """What fits have learned, in one HDF5 file. Make it with `gamwarm.open`; close it, or use it in a ``with``.
 
     Attributes
@@ -553,6 +554,16 @@ class WarmStartStore(Upkeep):
         self._ranks.tell("close", error)
         if not self._ranks.closed:
             self._release(quiet=True)  # the block's own exception is the one to report
+
+    def _facts(self) -> list[tuple[str, str]]:
+        facts = [("path", str(self.path)), ("mode", self.mode), ("off", self.disabled_reason or "")]
+        if self._ranks.closed:
+            return [*facts, ("state", "closed")]
+        if not self._ranks.comm.is_serial:  # counting would be a collective call, and one rank alone may show itself
+            return [*facts, ("rank", f"{self._ranks.comm.rank} of {self._ranks.comm.size}")]
+        if self.disabled_reason is None:
+            facts += [("entries", f"{len(self):,}"), ("transactions", f"{self.generation:,}")]
+        return facts
 
     def __repr__(self) -> str:
         off = f"off: {self.disabled_reason}" if self.disabled_reason else self.mode

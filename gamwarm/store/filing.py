@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gamwarm.display import NotebookTable
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem
 from gamwarm.records import (
@@ -28,7 +29,7 @@ log = logging.getLogger("gamwarm")
 
 
 @dataclass
-class KeepOutcome:
+class KeepOutcome(NotebookTable):
     """What became of a kept fit.
 
     Attributes
@@ -41,6 +42,13 @@ class KeepOutcome:
 
     record: PutOutcome = field(default_factory=PutOutcome)
     artifact: PutOutcome = field(default_factory=PutOutcome)
+
+    def __repr__(self) -> str:
+        return f"<KeepOutcome: record {self.record}; artifact {self.artifact}>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [("record", str(self.record)), ("artifact", str(self.artifact))]
+
     saved: Saving | None = None
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from gamwarm.display import NotebookTable, short
 from gamwarm.records import ConstrainedWarmStart, Cost, Provenance, StartSource
 
 __all__ = ["BetaOutcome", "RhoOutcome", "SlotReport", "StartReport", "TermReport", "TransferredStart"]
@@ -75,7 +77,7 @@ class TransferredStart(ConstrainedWarmStart):
 
 
 @dataclass(frozen=True, eq=False)
-class StartReport:
+class StartReport(NotebookTable):
     """Where a fit begins and why.
 
     Attributes
@@ -129,6 +131,24 @@ class StartReport:
     def __repr__(self) -> str:
         return f"<StartReport: {self}>"
 
+    def _facts(self) -> list[tuple[str, str]]:
+        return [
+            ("source", str(self.source)),
+            ("reason", self.reason),
+            ("exact key", "" if self.key is None else short(self.key)),
+            ("from entry", "" if self.entry is None else short(self.entry)),
+        ]
+
+    def _detail(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        rows = [
+            (name, str(term.provenance), _said(term.rho, term.rho_reason), _said(term.beta, term.beta_reason))
+            for name, term in zip(self._names(), self.terms, strict=True)
+        ]
+        return ("term", "transfer", "rho", "beta"), rows
+
+    def _names(self) -> tuple[str, ...]:
+        return self.names or tuple(short(term.identity) for term in self.terms)
+
     def summary(self) -> str:
         """Return in lines where the start is from, and what of each term was carried over, or why not."""
         lines = [str(self)]
@@ -138,8 +158,7 @@ class StartReport:
                 f"  that fit: {self.entry_rows} rows, {cost.evaluations} evaluations, "
                 f"{cost.hessian_formations} Hessian formations, {cost.seconds:.3g} s"
             )
-        names = self.names or tuple(term.identity[:12] for term in self.terms)
-        for name, term in zip(names, self.terms, strict=True):
+        for name, term in zip(self._names(), self.terms, strict=True):
             rho = f"rho {_said(term.rho, term.rho_reason)}" if term.slots else "no rho"
             beta = f"beta {_said(term.beta, term.beta_reason)}"
             lines.append(f"  {name}: {rho}; {beta}")

@@ -1,0 +1,131 @@
+"""What a person sees at a prompt and in a notebook: short, escaped, without reading more than it says."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import gamwarm
+from gamwarm.display import few, short
+from tests.support.stores import artifact_of, carrier_fit, plain_fit, record_of, result_of
+from tests.support.thread_ranks import on_ranks
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+class Cells(HTMLParser):
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+
+    def handle_data(self, data):
+        self.cells.append(data)
+
+
+def cells(thing: object) -> list[str]:
+    return Cells(thing._repr_html_()).cells  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def store(tmp_path):
+    with gamwarm.open(tmp_path / "fits.h5") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"), [("cf-" + "0123456789abcdef" * 4, "cf-0123456789ab"), ("ab" * 16, "abababababab"), (None, "none")]
+)
+def test_a_key_is_shown_by_its_beginning(key, shown):
+    assert short(key) == shown
+
+
+def test_a_list_is_cut_only_where_that_is_shorter():
+    assert few("abcde") == "a, b, c, d, e"
+    assert few("abcdef") == "a, b, c, d and 2 more"
+
+
+def test_a_record_is_one_line_however_large():
+    record = record_of(1, block_dims=[5000, 2], block_beta=[np.zeros(5000), [1.0, 2.0]])
+
+    assert repr(record) == (
+        "<BlockRecord final cf-000000000000: objective 1, 2 blocks, 5002 coefficients, rho (2,), 50 rows>"
+    )
+
+
+def test_a_record_in_a_notebook_says_who_made_it_from_what(store):
+    made = gamwarm.Lineage("transfer", "ab" * 16)
+    store.put_record(record_of(1, lineage=made, cost=gamwarm.Cost(7, 5, 20, 25, seconds=0.125)))
+
+    shown = cells(store.get_record(record_of(1).key))
+
+    assert "transfer from abababababab" in shown
+    assert "7 evaluations, 25 Hessian formations, 0.125 s" in shown
+    assert any(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", cell) for cell in shown)
+    assert shown[-2:] == ["log sigma", "2"]
+
+
+def test_an_artifact_shows_its_terms(store):
+    assert repr(artifact_of()) == "<FitArtifact of tests.family: 1 terms (s(x)), objective 1, 50 rows>"
+    assert cells(artifact_of())[-4:] == ["s(x)", "4", "3", "0.25"]
+
+
+def test_a_start_report_gives_source_reason_and_terms(store):
+    parent = carrier_fit()
+    store.keep(parent, result_of(parent))
+
+    report = store.start_for(carrier_fit(range(36)))
+    shown = cells(report)
+
+    assert repr(report).startswith("<StartReport: transfer start from ")
+    assert {"transfer", "no exact record", "mean carrier", "projected"} <= set(shown)
+
+
+def test_a_keep_outcome_says_what_was_written_and_why_not(store):
+    problem = plain_fit(1)
+    kept = store.keep(problem, result_of(problem))
+    stopped = store.keep(plain_fit(2), result_of(plain_fit(2), converged=False))
+
+    assert re.fullmatch(r"<KeepOutcome: record written as \w{12}; artifact written as \w{12}>", repr(kept))
+    assert re.search(r"record written as \w{12}; artifact not written: .*converge", repr(stopped))
+    assert cells(stopped)[-1] == str(stopped.artifact)
+
+
+def test_a_store_shows_how_much_it_holds_until_it_is_closed(tmp_path):
+    with gamwarm.open(tmp_path / "fits.h5") as opened:
+        opened.put_record(record_of(1))
+        shown = cells(opened)
+        assert shown[shown.index("entries") + 1] == "1"
+
+    assert "closed" in cells(opened)
+
+
+def test_one_rank_can_show_a_collective_store_by_itself(tmp_path):
+    def body(comm):
+        with gamwarm.open(tmp_path / "fits.h5", comm=comm) as opened:
+            return cells(opened) if comm.rank == 1 else repr(opened)
+
+    shown = on_ranks(2, body)
+
+    assert "1 of 2" in shown[1]
+
+
+def test_what_a_file_says_is_escaped(tmp_path):
+    term = gamwarm.TermArtifact(artifact_of().terms[0].identity, "mean", None, [1.0], [], name=HOSTILE)
+    things = [
+        record_of(1, block_names=[HOSTILE, "b"], producer=gamwarm.Producer(HOSTILE)),
+        artifact_of(terms=[term], producer=gamwarm.Producer(HOSTILE)),
+        gamwarm.StartReport(gamwarm.StartSource.COLD, reason=HOSTILE),
+    ]
+
+    for thing in things:
+        page = Cells(thing._repr_html_())
+        assert "img" not in page.tags
+        assert HOSTILE in page.cells
