@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 
 from gamwarm.storage import _disk
-from gamwarm.storage._header import PAGE
+from gamwarm.storage._header import PAGE, USER_BLOCK
 
 __all__ = ["Overlay"]
 
@@ -64,6 +64,15 @@ class Overlay:
         """The dirty pages are in the base file now: forget them."""
         self.dirty.clear()
         self._base = self.size
+
+    def peek(self, count: int, address: int) -> bytes:
+        """Up to `count` bytes of the HDF5 image, as HDF5 counts addresses (the user block is left out)."""
+        offset = address + USER_BLOCK
+        if self.dirty or self.fd < 0:
+            buffer = bytearray(max(0, min(count, self.size - offset)))
+            self._fill(memoryview(buffer), offset)
+            return bytes(buffer)
+        return os.pread(self.fd, count, offset)
 
     def _latch(self, exc: BaseException) -> None:
         if self.error is None:

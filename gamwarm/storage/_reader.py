@@ -22,6 +22,7 @@ from gamwarm.storage._header import (
     TornHeader,
     parse,
 )
+from gamwarm.storage._objects import Peek
 from gamwarm.storage._overlay import Overlay
 
 __all__ = ["Reader", "Snapshot", "Unsettled", "close_quietly"]
@@ -52,6 +53,20 @@ class Snapshot(NamedTuple):
     mtime_ns: int
 
 
+class ReadHandle(h5py.File):  # type: ignore[misc]
+    """A handle that also gives the bytes under it, in the state that HDF5 sees.
+
+    Attributes
+    ----------
+    peek : callable
+        See `_objects.Peek`.
+    """
+
+    def __init__(self, fid: h5py.h5f.FileID, peek: Peek) -> None:
+        super().__init__(fid)
+        self.peek = peek
+
+
 class Reader:
     """Read handles on one path."""
 
@@ -74,6 +89,15 @@ class Reader:
             self._identity = (status.st_dev, status.st_ino)
         block = os.pread(self._fd, HEADER_BYTES, 0)
         return Snapshot(block, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def stands(self, snapshot: Snapshot) -> bool:
+        """Whether the file that was looked at is as it was; one that took its name since then does not matter."""
+        status = _disk.DISK.fstat(self._fd)
+        return (
+            status.st_mtime_ns == snapshot.mtime_ns
+            and status.st_size == snapshot.size
+            and os.pread(self._fd, HEADER_BYTES, 0) == snapshot.block
+        )
 
     def header(self, snapshot: Snapshot) -> Header:
         """The header, or why there is none (`NotAStore`, `NewerFormat`, `TornHeader`)."""
@@ -202,4 +226,4 @@ def _open(overlay: Overlay) -> h5py.File:
     # and refuses a user's plain h5py.File of the same file beside ours. It would save a quarter of a cold look-up.
     access = _access().copy()
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, overlay)
-    return h5py.File(h5py.h5f.open(repr(overlay).encode(), h5py.h5f.ACC_RDONLY, fapl=access))
+    return ReadHandle(h5py.h5f.open(repr(overlay).encode(), h5py.h5f.ACC_RDONLY, fapl=access), overlay.peek)

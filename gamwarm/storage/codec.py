@@ -10,11 +10,11 @@ import json
 import math
 import struct
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,8 +56,7 @@ class DamagedEntry(Exception):
     """An entry whose bytes are not what was written. Never leaves the storage layer."""
 
 
-@dataclass(frozen=True)
-class Encoded:
+class Encoded(NamedTuple):
     """One entry, ready to be stored or just read.
 
     Attributes
@@ -101,17 +100,42 @@ def _canonical(meta: Meta) -> bytes:
     return _write_json(meta).encode("utf-8")
 
 
-def seal_of(section: str, key: str, text: bytes, arrays: dict[str, Array]) -> str:
-    """Return the seal of stored bytes: 32 hex digits of BLAKE3 over place, text and arrays, each after its length."""
+_scan_json: Final[Callable[[str, int], tuple[Meta, int]]] = vars(json.JSONDecoder())["scan_once"]
+
+
+def parse_text(text: bytes) -> Meta:
+    """Read the JSON text of an entry.
+
+    Raises
+    ------
+    ValueError
+        It is not one JSON value.
+    """
+    string = text.decode("utf-8")
+    try:
+        meta, end = _scan_json(string, 0)
+    except StopIteration:
+        end = -1
+    if end != len(string):
+        raise ValueError("the text is not one JSON value")
+    return meta
+
+
+def seal_of(section: str, key: str, text: bytes, arrays: Mapping[str, Array | bytes]) -> str:
+    """Return the seal of stored bytes: 32 hex digits of BLAKE3 over place, text and vectors, each after its length.
+
+    Vectors are arrays, or their elements as stored.
+    """
     return str(blake3(sealed_parts(section, key, text, arrays)).hexdigest(length=_ENTRY_ID_BYTES))
 
 
-def sealed_parts(section: str, key: str, text: bytes, arrays: dict[str, Array]) -> bytes:
+def sealed_parts(section: str, key: str, text: bytes, arrays: Mapping[str, Array | bytes]) -> bytes:
     """Return the bytes that a seal is of."""
     place = f"{section}/{key}".encode()
     parts = [b"place:%d:" % len(place), place, b"meta:%d:" % len(text), text]
     for name in sorted(arrays):
-        data = _little_endian(arrays[name])
+        vector = arrays[name]
+        data = vector if isinstance(vector, bytes) else _little_endian(vector)
         parts += [f"{name}:{len(data)}:".encode(), data]
     return b"".join(parts)
 
@@ -233,6 +257,12 @@ def _decode_curvature(meta: Meta, arrays: dict[str, Array]) -> Curvature | None:
     return curvature
 
 
+def _whole(array: Array | None, size: Any) -> Array:
+    if array is not None and type(size) is int and len(array) == size:
+        return array
+    return _split(array, [size])[0]
+
+
 def _split(array: Array | None, sizes: Sequence[int]) -> list[Array]:
     whole = _NOTHING if array is None else array
     edges = [0, *accumulate(sizes)]
@@ -305,25 +335,29 @@ def _decode_record(entry: Encoded) -> BlockRecord:
     if len(meta["widths"]) != blocks:
         raise DamagedEntry(f"it has {len(meta['widths'])} widths for {blocks} blocks")
     # Not by the constructor, which would copy and check what the seal vouches for; only types are looked at.
-    record: BlockRecord = object.__new__(BlockRecord)
+    record = object.__new__(BlockRecord)
+    objective, iteration = meta["objective"], meta["iteration"]
     vars(record).update(
         key=check_exact_key(entry.key),
         n_rows=_count(meta["n_rows"]),
         block_names=tuple([_string(name) for name in meta["blocks"]]),
         block_dims=tuple([_count(width) for width in meta["widths"]]),
-        rho=_split(arrays.get("rho"), [meta["n_outer"]])[0],
+        rho=_whole(arrays.get("rho"), meta["n_outer"]),
         block_beta=tuple(_split(arrays.get("beta"), meta["widths"])),
         active_sets=(None,) * blocks if active is None else normalize_active_sets(active),
         inner=inner,
-        objective=None if meta["objective"] is None else loose_number(meta["objective"], "objective"),
-        kind=RecordKind(meta["kind"]),
+        objective=objective if objective is None or type(objective) is float else loose_number(objective, "objective"),
+        kind=_KINDS.get(meta["kind"]) or RecordKind(meta["kind"]),
         converged=truth(meta["converged"], "converged"),
-        iteration=None if meta["iteration"] is None else _count(meta["iteration"]),
+        iteration=None if iteration is None else _count(iteration),
         curvature=_decode_curvature(meta, arrays),
         components=components,
         **_common_fields(meta),
     )
     return record
+
+
+_KINDS: Final = {str(kind): kind for kind in RecordKind}
 
 
 def _count(value: Any) -> int:
@@ -458,7 +492,10 @@ def private_copy(record: BlockRecord) -> BlockRecord:
 
     The vectors of a decoded record lie over immutable bytes, and its other parts are frozen.
     """
-    copy: BlockRecord = _with(record, attributes=dict(record.attributes))
+    copy = object.__new__(BlockRecord)
+    fields = vars(copy)
+    fields.update(vars(record))
+    fields["attributes"] = dict(record.attributes)
     return copy
 
 

@@ -350,10 +350,13 @@ class Container:
             if isinstance(exc, OSError) and exc.errno is not None:
                 raise explain(exc, self.path, "read it") from exc
             raise unreadable(self.path, exc) from exc
-        if self._guard(reader.look) != before:
-            reader.drop()
-            raise Unsettled(moved=True)
-        return result, before
+        try:
+            if reader.stands(before):
+                return result, before
+        except OSError as exc:
+            raise explain(exc, self.path, "read it") from exc
+        reader.drop()
+        raise Unsettled(moved=True)
 
     # ------------------------------------------------------------------ writing
 

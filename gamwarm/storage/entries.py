@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Literal, TypeVar
 from weakref import WeakSet
 
@@ -69,6 +70,30 @@ _DECODED_OVERHEAD = 4096  # bytes of Python objects in a decoded record, about
 UNCHANGED = "unchanged: the file holds this entry already"
 
 
+class _Hdf5Errors(AbstractContextManager[None]):
+    """Turns HDF5's complaints about its own metadata into `StoreDamaged`; damage of one entry never comes here."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or isinstance(error, GamwarmError):
+            return
+        if not isinstance(error, (OSError, RuntimeError, KeyError, ValueError, TypeError)):
+            return
+        if isinstance(error, OSError) and error.errno is not None:
+            raise explain(error, self._path, "read it") from error
+        raise StoreDamaged(
+            f"{self._path}: HDF5 cannot read the file's own structure ({error}); "
+            "keep a copy of the file, then restore a backup or start a new file"
+        ) from error
+
+
 class EntryStore(EntryUpkeep):
     """Records and artifacts in one file. Every method is local to the calling process; threads take turns.
 
@@ -109,6 +134,7 @@ class EntryStore(EntryUpkeep):
         # Held for the whole of a transaction: another thread must neither join it nor see what is pending in it.
         self._turn = Turn(self._forget_transaction)
         self._path = Path(os.fspath(path))
+        self._translated = _Hdf5Errors(self._path)
         self.container = Container.open(
             path,
             mode=mode,
@@ -242,20 +268,8 @@ class EntryStore(EntryUpkeep):
 
     # -- looking up --------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _hdf5_errors(self) -> Iterator[None]:
-        """Turn HDF5's complaints about its own metadata into `StoreDamaged`; damage of one entry never comes here."""
-        try:
-            yield
-        except GamwarmError:
-            raise
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise explain(error, self._path, "read it") from error
-            raise StoreDamaged(
-                f"{self._path}: HDF5 cannot read the file's own structure ({error}); "
-                "keep a copy of the file, then restore a backup or start a new file"
-            ) from error
+    def _hdf5_errors(self) -> AbstractContextManager[None]:
+        return self._translated
 
     def _read(self, look: Callable[[UpkeepView], T]) -> T:
         return self._read_state(look)[0]
@@ -264,16 +278,19 @@ class EntryStore(EntryUpkeep):
         """Look at the file, and return the state that was seen too (None inside a transaction)."""
 
         def with_view(h5: h5py.File) -> T:
-            seen = self._seen
-            if seen is None or seen[0] is not h5:
-                # One view per handle: it keeps open what every look-up goes through.
-                seen = self._seen = (h5, UpkeepView(h5, keeps_groups=True))
-            return look(seen[1])
+            return look(self._view_of(h5))
 
-        with self._turn, self._hdf5_errors():
+        with self._turn.lock, self._translated:
             if self._view is not None:
                 return look(self._view), None
             return self.container.read_state(with_view)
+
+    def _view_of(self, h5: h5py.File) -> UpkeepView:
+        """One view per handle: it keeps open what every look-up goes through."""
+        seen = self._seen
+        if seen is None or seen[0] is not h5:
+            seen = self._seen = (h5, UpkeepView(h5, keeps_groups=True))
+        return seen[1]
 
     @staticmethod
     def _decoded(view: UpkeepView, section: str, paths: list[str]) -> tuple[list[_Whole], list[_Damaged]]:
@@ -307,13 +324,13 @@ class EntryStore(EntryUpkeep):
     def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
         """Return the record that ``producer`` means under an exact key, or None."""
         check_exact_key(key)
-        with self._turn:
+        with self._turn.lock:
             found = self._recent(key, producer)
             return self._find_record(key, producer) if found is None else _handed_out(found)
 
     def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
         """Return the record that `find_record` would, if it was found before and the file has not moved since."""
-        with self._turn:
+        with self._turn.lock:
             found = self._recent(key, producer)
         return None if found is None else private_copy(found.record)
 
@@ -324,16 +341,20 @@ class EntryStore(EntryUpkeep):
 
     def _find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
         def look(view: UpkeepView) -> tuple[list[_Whole], list[_Damaged]]:
+            lone = view.read_lone_record(key)
+            if lone is not None:
+                with suppress(DamagedEntry):
+                    return [(lone, decode(lone))], []
             return self._decoded(view, RECORDS, view.entry_paths(RECORDS, key))
 
         (whole, damaged), state = self._read_state(look)
         for path, error in damaged:
             self._warn_damaged(RECORDS, path, error)
         stored = [StoredRecord(r, e.entry_id) for e, r in whole if isinstance(r, BlockRecord)]
-        chosen = selection.select_record(stored, producer)
+        chosen = stored[0] if len(stored) == 1 else selection.select_record(stored, producer)
         if chosen is None or damaged:
             return chosen
-        nbytes = _DECODED_OVERHEAD + sum(array.nbytes for encoded, _ in whole for array in encoded.arrays.values())
+        nbytes = _DECODED_OVERHEAD + sum([array.nbytes for encoded, _ in whole for array in encoded.arrays.values()])
         self._cached.put(state, (key, producer), chosen, nbytes)
         return _handed_out(chosen)
 

@@ -19,26 +19,31 @@ class Turn:
     ----------
     forget : bound method
         Called in a forked child when that happens, to drop what belonged to the turn. Held weakly.
+
+    Attributes
+    ----------
+    lock : RLock
+        Entered by the turn; for a caller in a hurry.
     """
 
     def __init__(self, forget: Callable[[], None]) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._forget = weakref.WeakMethod(forget)
         _turns.add(self)
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self.lock.acquire()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self.lock.release()
 
     def _begin_anew(self) -> None:
-        if self._lock.acquire(blocking=False):  # free, or held by the very thread that forked and will leave its block
-            self._lock.release()
+        if self.lock.acquire(blocking=False):  # free, or held by the very thread that forked and will leave its block
+            self.lock.release()
             return
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         forget = self._forget()
         if forget is not None:
             forget()

@@ -455,7 +455,9 @@ class WarmStartStore(NotebookTable, Upkeep):
             recent = self._file.recent_record(key, self._foreign)
             if recent is not None:
                 return recent
-        self._ranks.agree_equal("get_record", key, malformed(check_exact_key, key))
+            check_exact_key(key)
+        else:
+            self._ranks.agree_equal("get_record", key, malformed(check_exact_key, key))
         found = self._ranks.at_root("get_record", lambda: self._file.find_record(key, self._foreign), None)
         return None if found is None else found.record
 
