@@ -38,9 +38,10 @@ KNOWS = {
     "report": PURE | {"storage"},
     "store": PURE | {"walltime", "transfer", "storage"},
     "__init__": PURE | {"walltime", "transfer", "storage", "store"},
+    "folds": PURE | {"walltime", "transfer", "storage", "store"},
     # On top of the public names, as a third-party engine would be.
     "engine": PURE | {"walltime", "transfer", "storage", "store", "__init__"},
-    "demo": PURE | {"walltime", "transfer", "storage", "store", "__init__", "engine"},
+    "demo": PURE | {"walltime", "transfer", "storage", "store", "__init__", "engine", "folds"},
 }
 
 # Importing it from gamwarm.parallel would import mpi4py for everybody.

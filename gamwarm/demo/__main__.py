@@ -5,17 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gamwarm.errors import GamwarmError, InvalidInput
 from gamwarm.parallel import SERIAL, Communicator
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["main"]
 
@@ -66,16 +60,17 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
         from threadpoolctl import threadpool_limits  # noqa: PLC0415
     except ImportError as error:
         raise InvalidInput(f"the demo needs its extra ({error}): pip install 'gamwarm[demo]'") from None
-    from gamwarm import engine  # noqa: PLC0415
+    from gamwarm import engine, folds  # noqa: PLC0415
     from gamwarm.demo import flights, job, report  # noqa: PLC0415
 
     console = Console(quiet=comm.rank != 0, width=_width())
     rows = None if arguments.rows == "all" else _whole(arguments.rows)
     columns = flights.load(rows, arguments.seed)
     path = _prepare(arguments.folder, comm, resume=arguments.resume)
-    folds = job.folds_of(columns[flights.GROUP])
+    groups = columns[flights.GROUP]
+    work = folds.folds_of(groups)
     console.print(
-        f"[bold]gamwarm demo[/bold]: delay gained in the air, {len(columns['gain']):,} flights, {len(folds)} folds "
+        f"[bold]gamwarm demo[/bold]: delay gained in the air, {len(columns['gain']):,} flights, {len(work)} folds "
         f"(one carrier left out), {comm.size} rank{'s' if comm.size > 1 else ''}\n"
         "Gaussian location-scale: smooths of departure hour, distance and day of the year for mean and scale, "
         "carrier as a random effect\n"
@@ -83,12 +78,12 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
     # Ranks share the cores, and the bits of a fit must not depend on how many of them a rank was given.
     with threadpool_limits(1):
         bound = engine.bind(columns, flights.TERMS, flights.FAMILY)
-        with _progress(console, f"cold, {len(job.COLD_STARTS)} starts", len(folds) * len(job.COLD_STARTS)) as advance:
-            cold = job.cold_folds(bound, folds, comm, advance)
-        with _progress(console, "parent, then warm folds", len(folds) + 1) as advance:
-            parent, warm = job.warm_folds(bound, folds, path, comm, advance)
-        with _progress(console, "the same job again", len(folds) + 1) as advance:
-            _, again = job.warm_folds(bound, folds, path, comm, advance)
+        with folds.bar(f"cold, {len(job.COLD_STARTS)} starts", console) as shown:
+            cold = job.cold_folds(bound, work, comm, shown)
+        with folds.bar("parent, then warm folds", console) as shown:
+            parent, warm = job.warm_folds(bound, groups, path, comm, shown)
+        with folds.bar("the same job again", console) as shown:
+            _, again = job.warm_folds(bound, groups, path, comm, shown)
     if comm.rank != 0:
         return
     console.print()
@@ -96,15 +91,15 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
     console.print(
         f"\nParent on all rows: {parent.source} start, {parent.cost.evaluations} evaluations, "
         f"{parent.cost.hessian_formations} Hessian formations, {parent.cost.seconds:.2f} s; "
-        f"artifact {parent.entry_ids[1]}, named as the parent of every fold\n"
+        f"artifact {parent.artifact}, named as the parent of every fold\n"
     )
-    console.print(report.fold_table(folds, cold, warm))
-    for line in report.verdict(folds, cold, warm):
+    console.print(report.fold_table(work, cold, warm))
+    for line in report.verdict(work, cold, warm):
         console.print(line, highlight=False)
     console.print()
     console.print(report.rerun_table(warm, again))
     plot = arguments.folder.resolve() / "flights.png"
-    report.draw(plot, folds, cold, warm, again)
+    report.draw(plot, work, cold, warm, again)
     report.look_inside(console, path)
     console.print(f"[bold]The plot:[/bold] {plot}")
 
@@ -142,31 +137,6 @@ def _prepare(folder: Path, comm: Communicator, *, resume: bool) -> Path:
     if trouble:
         raise InvalidInput(trouble)
     return path
-
-
-@contextmanager
-def _progress(console: Console, label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal, and a line per quarter elsewhere (a log, a pipe)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-
-    begin = time.perf_counter()
-    done = 0
-    live = console.is_terminal and not console.quiet
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not live) as bar:
-        task = bar.add_task(label, total=total)
-
-        def advance(steps: int) -> None:
-            nonlocal done
-            quarters = 4 * done // total
-            done += steps
-            bar.advance(task, steps)
-            if not live and 4 * done // total > quarters:
-                console.print(
-                    f"{label:<24} {done:>4}/{total} fits {time.perf_counter() - begin:6.1f} s", highlight=False
-                )
-
-        yield advance
 
 
 if __name__ == "__main__":

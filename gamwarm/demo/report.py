@@ -10,7 +10,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from gamwarm.demo.job import Fit, Fold
+from gamwarm.demo.job import Fit
+from gamwarm.folds import Fold
 
 __all__ = ["best_cold", "cold_table", "draw", "fold_table", "look_inside", "rerun_table", "verdict"]
 
@@ -27,7 +28,7 @@ def fitted_gap(a: Fit, b: Fit) -> float:
     return float(np.abs(a.fitted - b.fitted).max() / max(float(a.fitted.std()), 1e-300))
 
 
-def cold_table(cold: dict[str, list[Fit]]) -> Table:
+def cold_table(cold: dict[str | None, list[Fit]]) -> Table:
     """Compare the three cold starts over all folds."""
     table = Table(title="Cold starts tried (mean per fold)", title_justify="left")
     for name in ("start", "evaluations", "Hessian formations", "seconds", "best of three in"):
@@ -48,7 +49,7 @@ def _mean_costs(fits: Sequence[Fit]) -> tuple[str, str, str]:
     )
 
 
-def fold_table(folds: Sequence[Fold], cold: dict[str, list[Fit]], warm: Sequence[Fit]) -> Table:
+def fold_table(folds: Sequence[Fold], cold: dict[str | None, list[Fit]], warm: Sequence[Fit]) -> Table:
     """One row per fold: best cold against warm."""
     table = Table(title="Best cold start against warm start, one carrier left out per fold", title_justify="left")
     for name in ("left out", "rows", "evals", "Hessians", "seconds", "ratio", "objective", "max fitted"):
@@ -61,7 +62,11 @@ def fold_table(folds: Sequence[Fold], cold: dict[str, list[Fit]], warm: Sequence
     best = [best_cold(cold[fold.group]) for fold in folds]
     for fold, c, w in zip(folds, best, warm, strict=True):
         table.add_row(
-            fold.group, f"{fold.size:,}", *_pair(c, w), f"{w.objective - c.objective:+.1e}", f"{fitted_gap(c, w):.1e}"
+            str(fold.group),
+            f"{fold.n_rows:,}",
+            *_pair(c, w),
+            f"{w.objective - c.objective:+.1e}",
+            f"{fitted_gap(c, w):.1e}",
         )
     table.add_section()
     table.add_row("all folds", "", *_pair_means(best, warm), *_worst(best, warm))
@@ -88,7 +93,7 @@ def _worst(cold: Sequence[Fit], warm: Sequence[Fit]) -> tuple[str, str]:
     return f"{max(gaps, key=abs):+.1e}", f"{max(fitted_gap(c, w) for c, w in zip(cold, warm, strict=True)):.1e}"
 
 
-def verdict(folds: Sequence[Fold], cold: dict[str, list[Fit]], warm: Sequence[Fit]) -> list[str]:
+def verdict(folds: Sequence[Fold], cold: dict[str | None, list[Fit]], warm: Sequence[Fit]) -> list[str]:
     """Say in words where cold and warm agree, and name the folds where one found a better optimum."""
     same: list[float] = []
     better: list[str] = []
@@ -153,7 +158,7 @@ def look_inside(console: Console, path: Path) -> None:
 
 
 def draw(
-    path: Path, folds: Sequence[Fold], cold: dict[str, list[Fit]], warm: Sequence[Fit], again: Sequence[Fit]
+    path: Path, folds: Sequence[Fold], cold: dict[str | None, list[Fit]], warm: Sequence[Fit], again: Sequence[Fit]
 ) -> None:
     """Draw cold against warm cost per fold."""
     import matplotlib as mpl  # noqa: PLC0415 - only rank 0 draws

@@ -1,0 +1,30 @@
+"""Leave one group out, as a job over ranks: parent on all rows first, then every fold from it, resumable.
+
+```
+from gamwarm import engine, folds
+
+def fit(fold, **how):
+    return engine.fit(None if fold is None else bound.case(fold.rows), **how)
+
+with gamwarm.open("fits.h5", comm=comm) as store, store.walltime():
+    report = folds.leave_one_out(store, data["subject"], fit)
+```
+"""
+
+from gamwarm.folds.dealing import Fold, folds_of
+from gamwarm.folds.job import leave_one_out, of_engine
+from gamwarm.folds.outcome import FoldFit, FoldOutcome, FoldsReport
+from gamwarm.folds.progress import bar
+from gamwarm.folds.rounds import in_rounds
+
+__all__ = [
+    "Fold",
+    "FoldFit",
+    "FoldOutcome",
+    "FoldsReport",
+    "bar",
+    "folds_of",
+    "in_rounds",
+    "leave_one_out",
+    "of_engine",
+]

@@ -1,0 +1,196 @@
+"""What a campaign gave: one outcome per fold, the same on every rank."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from gamwarm.errors import InvalidType
+from gamwarm.folds.dealing import Fold
+from gamwarm.records import Cost, FitResult
+from gamwarm.store import KeepOutcome
+from gamwarm.transfer import StartReport
+
+__all__ = ["FoldFit", "FoldOutcome", "FoldsReport"]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldFit:
+    """What a fit of one fold returns, at least; any object with these three attributes will do.
+
+    Attributes
+    ----------
+    result : FitResult or None
+        None on a rank without work.
+    start : StartReport or None
+    kept : KeepOutcome or None
+    """
+
+    result: FitResult | None
+    start: StartReport | None
+    kept: KeepOutcome | None
+
+
+@dataclass(frozen=True, eq=False)
+class FoldOutcome:
+    """One fold, in plain values.
+
+    Attributes
+    ----------
+    group : str or None
+        The group left out; None: the fit on all rows.
+    n_rows : int
+        Rows fitted.
+    rank : int
+        Which rank fitted it.
+    source : str
+        How it started: ``"exact"`` (it was in the file), ``"transfer"`` or ``"cold"``.
+    reason : str
+        Why so.
+    entry : str or None
+        Entry id of what it started from.
+    objective : float or None
+    converged : bool
+    cost : Cost
+    record, artifact : str or None
+        Entry ids of what was kept.
+    not_kept : str
+        Why nothing was, if nothing was.
+    value : object
+        What ``value=`` made of the fit.
+    """
+
+    group: str | None
+    n_rows: int
+    rank: int
+    source: str
+    reason: str
+    entry: str | None
+    objective: float | None
+    converged: bool
+    cost: Cost
+    record: str | None
+    artifact: str | None
+    not_kept: str
+    value: Any = None
+
+
+def outcome_of(fold: Fold, rank: int, fit: Any, value: Any) -> FoldOutcome:
+    """Return what is told of a fit."""
+    try:
+        result, start, kept = fit.result, fit.start, fit.kept
+    except AttributeError:
+        raise InvalidType(
+            f"fit() returned {type(fit).__name__} for {fold!r}; return what engine.fit does, or a FoldFit with result, "
+            "start and kept"
+        ) from None
+    if not isinstance(result, FitResult):
+        raise InvalidType(f"the result of {fold!r} is {type(result).__name__}; expected FitResult")
+    record, artifact = (None, None) if kept is None else (kept.record, kept.artifact)
+    return FoldOutcome(
+        group=fold.group,
+        n_rows=fold.n_rows,
+        rank=rank,
+        source="cold" if start is None else str(start.source),
+        reason="" if start is None else start.reason,
+        entry=None if start is None else start.entry,
+        objective=result.objective,
+        converged=result.converged,
+        cost=result.cost or Cost(),
+        record=record.entry_id if record is not None and record.written else None,
+        artifact=artifact.entry_id if artifact is not None and artifact.written else None,
+        not_kept="" if record is None or record.written else record.reason,
+        value=value,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class FoldsReport:
+    """A campaign so far; equal on every rank.
+
+    Attributes
+    ----------
+    parent : FoldOutcome or None
+        The fit on all rows; None if the parent was named by the caller, or the job stopped before it.
+    parent_id : str or None
+        Entry id of the artifact that every fold was offered. The job run again names the same.
+    folds : tuple of FoldOutcome
+        In the order they were dealt: largest fold first.
+    remaining : tuple of str
+        Groups whose folds are not fitted yet: `should_stop()` said so. Run the job again.
+    """
+
+    parent: FoldOutcome | None
+    parent_id: str | None
+    folds: tuple[FoldOutcome, ...]
+    remaining: tuple[str, ...] = ()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether folds remain."""
+        return bool(self.remaining)
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """How many folds started how."""
+        return dict(Counter(fold.source for fold in self.folds))
+
+    @property
+    def cost(self) -> Cost:
+        """Cost of all folds together, without the parent."""
+        costs = [fold.cost for fold in self.folds]
+        return Cost(
+            sum(c.evaluations for c in costs),
+            sum(c.outer_iterations for c in costs),
+            sum(c.inner_iterations for c in costs),
+            sum(c.hessian_formations for c in costs),
+            sum(c.seconds for c in costs),
+        )
+
+    def __getitem__(self, group: object) -> FoldOutcome:
+        """Return the outcome of the fold that leaves ``group`` out."""
+        for fold in self.folds:
+            if fold.group == str(group):
+                return fold
+        raise KeyError(group)
+
+    def __len__(self) -> int:
+        return len(self.folds)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def table(self) -> str:
+        """Return a table of the folds, one per line, in plain text."""
+        head = ("left out", "rows", "start", "evals", "outer", "Hessians", "seconds", "objective", "entry")
+        lines = [head, *(_row(fold) for fold in (self.parent, *self.folds) if fold is not None)]
+        widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
+        left = {0, 2, 8}
+        text = [
+            "  ".join(
+                c.ljust(w) if k in left else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
+        ]
+        if self.remaining:
+            text.append(f"stopped; {len(self.remaining)} folds remain: {', '.join(self.remaining)}")
+        return "\n".join(line.rstrip() for line in text)
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def _row(fold: FoldOutcome) -> tuple[str, ...]:
+    note = "" if fold.converged else " (not converged)"
+    return (
+        "(none)" if fold.group is None else fold.group,
+        f"{fold.n_rows:,}",
+        fold.source,
+        str(fold.cost.evaluations),
+        str(fold.cost.outer_iterations),
+        str(fold.cost.hessian_formations),
+        f"{fold.cost.seconds:.2f}",
+        "" if fold.objective is None else f"{fold.objective:.6g}",
+        (fold.record[:12] if fold.record else f"not kept: {fold.not_kept}") + note,
+    )

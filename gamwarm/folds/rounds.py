@@ -1,0 +1,82 @@
+"""Work dealt to ranks in rounds of one item each; what every rank made is known to all of them after each round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from gamwarm.errors import CollectiveError
+from gamwarm.parallel import Communicator, agree, already_agreed
+
+__all__ = ["in_rounds"]
+
+T = TypeVar("T")
+W = TypeVar("W")
+Shown = Callable[[int, int], object]
+
+
+def in_rounds(
+    comm: Communicator,
+    work: Sequence[W],
+    do: Callable[[W | None], T | None],
+    *,
+    shown: Shown | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    operation: str = "round of folds",
+) -> list[T]:
+    """Call ``do`` on one item of ``work`` per rank and round, with None on ranks that have none. Collective.
+
+    Parameters
+    ----------
+    comm : Communicator
+        That of the store if ``do`` calls the store: so a rank that fails is heard wherever the others are.
+    work : sequence
+        The same on every rank; in this order.
+    do : callable
+        May make collective calls: every rank is called in every round. Returns what can travel.
+    shown : callable, optional
+        Called on rank 0 after each round with the number of items done and their number.
+    should_stop : callable, optional
+        Collective; asked between rounds.
+
+    Returns
+    -------
+    list
+        What ``do`` returned, in the order of ``work``, on every rank; shorter than ``work`` if it was stopped.
+
+    Raises
+    ------
+    CollectiveError
+        On every rank but those whose own exception it was; a note names the item.
+    """
+    done: list[T] = []
+    for first in range(0, len(work), comm.size):
+        if first and should_stop is not None and should_stop():
+            break
+        mine = first + comm.rank
+        item = work[mine] if mine < len(work) else None
+        result, error = None, None
+        try:
+            result = do(item)
+        except Exception as caught:  # the other ranks wait for this round's results
+            if already_agreed(caught):
+                _note(caught, work, first, comm.rank)
+                raise
+            error = caught
+        try:
+            results = agree(comm, operation, result, error)
+        except Exception as caught:
+            _note(caught, work, first, comm.rank)
+            raise
+        done += [results[rank] for rank in range(min(comm.size, len(work) - first))]  # type: ignore[misc]
+        if shown is not None and comm.rank == 0:
+            shown(len(done), len(work))
+    return done
+
+
+def _note(error: BaseException, work: Sequence[Any], first: int, rank: int) -> None:
+    """Say which item the rank that failed was at."""
+    culprit = error.rank if isinstance(error, CollectiveError) else rank
+    at = first + culprit
+    if culprit >= 0 and at < len(work):
+        error.add_note(f"rank {culprit} was at {work[at]!r}")
