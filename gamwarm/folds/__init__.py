@@ -1,14 +1,14 @@
 """Leave one group out, as a job over ranks: parent on all rows first, then every fold from it, resumable.
 
-```
-from gamwarm import engine, folds
+::
 
-def fit(fold, **how):
-    return engine.fit(None if fold is None else bound.case(fold.rows), **how)
+    from gamwarm import engine, folds
 
-with gamwarm.open("fits.h5", comm=comm) as store, store.walltime():
-    report = folds.leave_one_out(store, data["subject"], fit)
-```
+    def fit(fold, **how):
+        return engine.fit(None if fold is None else bound.case(fold.rows), **how)
+
+    with gamwarm.open("fits.h5", comm=comm) as store, store.walltime():
+        report = folds.leave_one_out(store, data["subject"], fit)
 """
 
 from gamwarm.folds.dealing import Fold, folds_of
