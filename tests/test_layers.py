@@ -41,6 +41,8 @@ KNOWS = {
     "folds": PURE | {"walltime", "transfer", "storage", "store"},
     # On top of the public names, as a third-party engine would be.
     "engine": PURE | {"walltime", "transfer", "storage", "store", "__init__"},
+    "cli": PURE | {"walltime", "transfer", "storage", "store", "archive", "report"},
+    "__main__": PURE | {"walltime", "transfer", "storage", "store", "archive", "report", "cli"},
     "demo": PURE | {"walltime", "transfer", "storage", "store", "__init__", "engine", "folds"},
 }
 

@@ -1,5 +1,6 @@
 """Bytes and entries: the crash-safe container, locks, layout, codec, selection, verification."""
 
+from gamwarm.storage.browse import ARTIFACTS, RECORDS, Browser, Seen, Totals
 from gamwarm.storage.buffered import BufferedEntries
 from gamwarm.storage.bundle import BundleCheck, BundleContents, absorb_bundle, check_bundle, write_bundle
 from gamwarm.storage.entries import (
@@ -12,6 +13,7 @@ from gamwarm.storage.entries import (
 )
 from gamwarm.storage.heads import EntryHead, read_heads
 from gamwarm.storage.ledger import LedgerLine, LedgerPortion
+from gamwarm.storage.locks import DirectoryProbe, choose, probe
 from gamwarm.storage.outcome import PutOutcome
 from gamwarm.storage.salvage import salvage_file
 from gamwarm.storage.stored import Held
@@ -28,11 +30,15 @@ from gamwarm.storage.upkeep import (
 )
 
 __all__ = [
+    "ARTIFACTS",
+    "RECORDS",
     "ArtifactHeader",
+    "Browser",
     "BufferedEntries",
     "BundleCheck",
     "BundleContents",
     "CompactReport",
+    "DirectoryProbe",
     "EntryHead",
     "EntryStore",
     "EvictReport",
@@ -45,14 +51,18 @@ __all__ = [
     "Problem",
     "PutOutcome",
     "SalvageReport",
+    "Seen",
     "StoredArtifact",
     "StoredRecord",
+    "Totals",
     "Turn",
     "Verdict",
     "VerifyReport",
     "absorb_bundle",
     "check_bundle",
+    "choose",
     "content_id",
+    "probe",
     "read_heads",
     "salvage_file",
     "write_bundle",

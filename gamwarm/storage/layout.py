@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5l, h5o, h5p, h5s, h5t
+from h5py import h5, h5a, h5d, h5g, h5l, h5o, h5p, h5s, h5t
 
 from gamwarm.errors import NewerFormat, NotAStore, StoreReadOnly
 from gamwarm.storage import _objects
@@ -294,6 +294,40 @@ class FileView:
     def keys(self, section: str) -> list[str]:
         """Return the keys of a section, sorted."""
         return sorted(name.decode("utf-8", "replace") for name in self._section(section))
+
+    def may_have(self, section: str, path: str) -> bool:
+        """Whether there is something at a path, or so damaged that nobody can tell."""
+        try:
+            return self.has(section, path)
+        except _UNREADABLE as error:
+            _pass_on_disk_error(error)
+            return True
+
+    def count(self, section: str) -> int:
+        """Return the number of keys of a section, without listing them."""
+        return int(self._section(section).get_num_objs())
+
+    def some_names(self, section: str, key: str | None, count: int | None) -> list[str] | None:
+        """Return the first ``count`` keys of a section, or children of a key, in the order of HDF5's own index.
+
+        That is the order of a hash of the names: nothing is sorted, so a few cost the same in a file of any size.
+        ``count`` None: all. None if the key's group cannot be read.
+        """
+        names: list[str] = []
+
+        def take(name: bytes) -> bool:
+            names.append(name.decode("utf-8", "replace"))
+            return len(names) == count
+
+        try:
+            gid = self._section(section) if key is None else h5g.open(self._section(section), key.encode())
+            gid.links.iterate(take, order=h5.ITER_NATIVE)
+        except _UNREADABLE as error:
+            if key is None:
+                raise
+            _pass_on_disk_error(error)
+            return None
+        return names
 
     def has(self, section: str, key: str) -> bool:
         return h5g_has(self._section(section), key.encode())

@@ -1,6 +1,6 @@
 """The one facade over storage and transfer: open, fit, start_for, keep, put and get, transactions, verify."""
 
-from gamwarm.store.explain import Difference, Explanation
+from gamwarm.store.explain import Difference, Explanation, compare_records
 from gamwarm.store.facade import WarmStartStore, open_store
 from gamwarm.store.filing import KeepOutcome
 from gamwarm.store.fits import FitInProgress
@@ -20,6 +20,7 @@ __all__ = [
     "Savings",
     "SourceSavings",
     "WarmStartStore",
+    "compare_records",
     "open_store",
     "salvage",
 ]

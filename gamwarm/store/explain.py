@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from gamwarm.store.lookup import Request, exact_answer
 if TYPE_CHECKING:
     from gamwarm.store.facade import WarmStartStore
 
-__all__ = ["Difference", "Explanation", "explain_fit"]
+__all__ = ["Difference", "Explanation", "compare_records", "explain_fit"]
 
 
 class Difference(str):
@@ -132,7 +132,7 @@ def _explain(entries: EntryStore, fit: _Described) -> Explanation:
         if stored is None or key == request.key:
             continue
         looked += 1
-        these = _differences(fit, mine, stored.record)
+        these = _differences(request.block_names, fit.sizes, mine, stored.record)
         if these is not None and (best is None or _rank(these, stored) < _rank(differences, best)):
             best, differences = stored, these
     if best is None:
@@ -154,7 +154,26 @@ def _rank(differences: list[Difference], stored: StoredRecord) -> tuple[int, int
     return len(differences), -stored.created, stored.entry_id
 
 
-def _differences(fit: _Described, mine: Mapping[Label, int], record: BlockRecord) -> list[Difference] | None:
+def compare_records(one: BlockRecord, other: BlockRecord) -> list[Difference] | None:
+    """Return what differs between the fits of two records, in the order of the exact key.
+
+    None if one of them does not tell what its fit was made of (records that were put by hand). In a detail, "here" is
+    ``one``.
+    """
+    if one.components is None:
+        return None
+    names = tuple(one.block_names)
+    try:
+        mine = component_labels(one.components, names)
+    except InvalidInput:
+        return None
+    sizes = {name: (one.n_rows, width) for name, width in zip(names, one.block_dims, strict=True)}
+    return _differences(names, sizes, mine, other)
+
+
+def _differences(
+    names: Sequence[str], sizes: Mapping[str, tuple[int, int]], mine: Mapping[Label, int], record: BlockRecord
+) -> list[Difference] | None:
     """Return what differs, in the order of the exact key; None if the record does not tell."""
     if record.components is None:
         return None
@@ -162,22 +181,21 @@ def _differences(fit: _Described, mine: Mapping[Label, int], record: BlockRecord
         theirs = component_labels(record.components, record.block_names)
     except InvalidInput:
         return None
-    names, other_names = fit.request.block_names, tuple(record.block_names)
+    other_names = tuple(record.block_names)
     common = [name for name in names if name in other_names]
     found = _of(mine, theirs, None, lambda label: label.what != "option")
     for name in names:
         if name not in common:
             found.append(Difference("block", name, detail="not in the stored fit"))
             continue
-        found += _block_differences(mine, theirs, name, _sizes(fit, record, name))
+        found += _block_differences(mine, theirs, name, _sizes(sizes[name], record, name))
     found += [Difference("block", name, detail="in the stored fit only") for name in other_names if name not in common]
     if common != [name for name in other_names if name in common]:
         found.append(Difference("order of blocks"))
     return found + _of(mine, theirs, None, lambda label: label.what == "option")
 
 
-def _sizes(fit: _Described, record: BlockRecord, name: str) -> str:
-    here = fit.sizes[name]
+def _sizes(here: tuple[int, int], record: BlockRecord, name: str) -> str:
     there = (record.n_rows, record.block_dims[list(record.block_names).index(name)])
     return "" if here == there else f"{here[0]} x {here[1]} here, {there[0]} x {there[1]} there"
 

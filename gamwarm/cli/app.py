@@ -1,0 +1,54 @@
+"""The subcommands, put together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from gamwarm._version import __version__
+from gamwarm.cli import doctor, keeping, looking, relating  # noqa: F401 - they register their subcommands
+from gamwarm.cli.options import COMMANDS
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="gamwarm",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Look through, check and tend files of kept fits. Exit codes and examples: docs/command.md.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"gamwarm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
+
+
+for _name, _function in COMMANDS:
+    app.command(_name)(_function)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command on ``arguments`` (default: the process's own); return its exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        app(given, prog_name="gamwarm", standalone_mode=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

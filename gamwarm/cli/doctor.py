@@ -1,0 +1,204 @@
+"""``doctor``: what a directory and this environment are good for, found by trying, before a job of three days."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import h5py
+import typer
+from rich.text import Text
+
+from gamwarm._version import __version__
+from gamwarm.cli.exits import Exit
+from gamwarm.cli.options import Json, command
+from gamwarm.cli.output import facts, human_bytes, show, write_json
+from gamwarm.errors import StoreError, StoreNotFound
+from gamwarm.storage import DirectoryProbe, EntryStore, choose, probe
+
+__all__ = ["doctor"]
+
+MPI_PATIENCE: Final = 60.0
+LITTLE_SPACE: Final = 1_000_000_000
+_ASK_MPI: Final = "from mpi4py import MPI; print(MPI.Get_library_version().strip(chr(0) + chr(10)).splitlines()[0])"
+
+
+@command("doctor")
+def doctor(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="where the file lies, or will lie", show_default=False)
+    ],
+    mpi: Annotated[bool, typer.Option("--mpi/--no-mpi", help="start MPI once, to see which it is")] = True,
+    as_json: Json = False,
+) -> Exit:
+    """Try a directory: which lock works there, whether a store can be written, and what is not safe.
+
+    Also tells the Python, h5py, HDF5 and MPI found. Files made for the trial are removed. Exit code 0: all is well; 1:
+    something is not safe, or will not work.
+    """
+    place = directory if directory.is_dir() else directory.parent
+    if not place.is_dir():
+        raise StoreNotFound(f"{directory}: no such directory; create it first")
+    worries: list[str] = []
+    found: dict[str, Any] = {"directory": str(place), **_of_the_place(place, worries)}
+    environment = _of_the_environment(worries, mpi=mpi)
+    if as_json:
+        write_json({**found, "environment": environment, "worries": worries, "ok": not worries})
+        return Exit.NO if worries else Exit.OK
+    show(Text(str(place), style="bold"), facts(_place_rows(found)), "", Text("environment", style="bold"))
+    show(facts((name, str(value or "-")) for name, value in environment.items()), "")
+    if worries:
+        show(*(Text(f"! {worry}", style="yellow") for worry in worries))
+    else:
+        show(Text("all is well here", style="green"))
+    return Exit.NO if worries else Exit.OK
+
+
+def _of_the_place(place: Path, worries: list[str]) -> dict[str, Any]:
+    free = shutil.disk_usage(place).free
+    found: dict[str, Any] = {"free_bytes": free, "writable": os.access(place, os.W_OK | os.X_OK)}
+    if free < LITTLE_SPACE:
+        worries.append(
+            f"only {human_bytes(free)} are free; a full disk switches a store off for the run (fits go on cold)"
+        )
+    if not found["writable"]:
+        worries.append("this account may not write here: stores can be read, fits cannot be kept")
+        return found
+    try:
+        tried = probe(place, child=True)
+    except StoreError as error:
+        worries.append(str(error))
+        return found
+    found |= {
+        "file_system": tried.file_system or "unknown",
+        "shared": tried.shared,
+        "flock": tried.flock,
+        "hard_links": tried.hard_links,
+        "rename": tried.rename,
+        "fsync": tried.fsync,
+        "lock": _lock(place, worries),
+    }
+    worries += _worries_about(tried)
+    found["trial_seconds"] = _trial(place, worries)
+    return found
+
+
+def _lock(place: Path, worries: list[str]) -> str | None:
+    try:
+        return choose(place, "auto").kind
+    except StoreError as error:
+        worries.append(str(error))
+        return None
+
+
+def _worries_about(tried: DirectoryProbe) -> Iterator[str]:
+    if tried.shared:
+        yield (
+            "other nodes may see this directory: look-ups are as fresh as its caches allow, and the lock was tried "
+            "from this node alone; for many nodes one file each and `gamwarm merge` at the end is safest"
+        )
+    if tried.shared and tried.flock:
+        yield "flock works here; whether it excludes other nodes too depends on the mount, ask for its lock service"
+    if not tried.rename:
+        yield "renaming does not replace a file here: `gamwarm compact` will fail"
+    if tried.fsync is False:
+        yield "files or directories cannot be synced here: what is acknowledged may be lost with the power"
+    if tried.file_system in ("tmpfs", "ramfs"):
+        yield f"{tried.file_system} lives in memory: what is kept here is gone when the machine restarts"
+
+
+def _trial(place: Path, worries: list[str]) -> float | None:
+    """Make a store, open it again, remove it; return the seconds that took."""
+    path = place / f".gamwarm-doctor-{secrets.token_hex(6)}.h5"
+    started = time.monotonic()
+    try:
+        for _ in range(2):
+            entries = EntryStore(path, lock_timeout=10.0)
+            with entries.transaction():
+                pass
+            entries.close()
+    except StoreError as error:
+        worries.append(f"a store made for trial did not work: {error}")
+        return None
+    finally:
+        for leftover in (path, path.with_name(path.name + ".lock"), path.with_name(path.name + "-journal")):
+            with suppress(OSError):
+                leftover.unlink()
+    return time.monotonic() - started
+
+
+def _place_rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "free", human_bytes(found["free_bytes"])
+    yield "writable", _yes(found["writable"])
+    if "file_system" not in found:
+        return
+    where = "other nodes may see it" if found["shared"] else "of this machine alone"
+    yield "file system", f"{found['file_system']}, {where}"
+    yield "lock", {"flock": "flock", "soft": "soft (hard-linked claims)", None: "none works"}[found["lock"]]
+    yield "flock excludes", _yes(found["flock"])
+    yield "hard links", _yes(found["hard_links"])
+    yield "rename replaces", _yes(found["rename"])
+    yield "sync works", _yes(found["fsync"])
+    if found["trial_seconds"] is not None:
+        yield "trial", f"a store was written, opened again and removed in {found['trial_seconds'] * 1000:.0f} ms"
+
+
+def _yes(value: bool | None) -> str:
+    return {True: "yes", False: "NO", None: "not tried"}[value]
+
+
+def _of_the_environment(worries: list[str], *, mpi: bool) -> dict[str, str | None]:
+    found: dict[str, str | None] = {
+        "gamwarm": __version__,
+        "Python": f"{platform.python_version()} ({sys.executable})",
+        "h5py": h5py.version.version,
+        "HDF5": h5py.version.hdf5_version,
+        "NumPy": _version("numpy"),
+        "filelock": _version("filelock"),
+        "mpi4py": _version("mpi4py"),
+        "mpiexec": os.environ.get("GAMWARM_MPIEXEC") or shutil.which("mpiexec") or shutil.which("srun"),
+    }
+    if found["mpi4py"] is not None and mpi:
+        found["MPI"] = _mpi_library(worries)
+    for variable in ("HDF5_USE_FILE_LOCKING", "SLURM_JOB_ID", "SLURM_JOB_END_TIME", "PBS_JOBID", "PBS_WALLTIME"):
+        if variable in os.environ:
+            found[variable] = os.environ[variable]
+    return found
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _mpi_library(worries: list[str]) -> str | None:
+    """Ask MPI what it is, in a child: one that cannot start must not take this process with it."""
+    try:
+        said = subprocess.run(
+            [sys.executable, "-c", _ASK_MPI],
+            capture_output=True,
+            text=True,
+            timeout=MPI_PATIENCE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        worries.append(f"MPI did not start: {error}")
+        return None
+    if said.returncode:
+        last = (said.stderr.strip().splitlines() or ["no reason given"])[-1]
+        worries.append(f"mpi4py is installed, but MPI does not start ({last}); serial stores work")
+        return None
+    return said.stdout.strip()

@@ -1,0 +1,79 @@
+"""Exit codes that scripts can use, and which error ends with which. docs/command.md prints this table."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from gamwarm.errors import (
+    GamwarmError,
+    InvalidInput,
+    InvalidType,
+    LockTimeout,
+    NewerFormat,
+    NotAStore,
+    StoreDamaged,
+    StoreError,
+    StoreNotFound,
+    StoreReadOnly,
+)
+
+__all__ = ["BadUsage", "Exit", "Interrupted", "NoSuchKey", "exit_of"]
+
+
+class Exit(IntEnum):
+    """What the command ends with."""
+
+    OK = 0
+    NO = 1
+    USAGE = 2
+    REPAIRED = 3
+    NO_SUCH_KEY = 4
+    NO_FILE = 5
+    NOT_A_STORE = 6
+    DAMAGED = 7
+    LOCKED = 8
+    NOT_WRITABLE = 9
+    DISK = 10
+    INTERNAL = 70
+    INTERRUPTED = 130
+
+
+class NoSuchKey(GamwarmError, KeyError):
+    """A key, or the beginning of one, that no entry of the file has, or that several have."""
+
+    code = "no-such-key"
+
+
+class BadUsage(InvalidInput):
+    """Arguments that do not go together."""
+
+    code = "usage"
+
+
+class Interrupted(GamwarmError):
+    """Somebody pressed Ctrl-C."""
+
+    code = "interrupted"
+
+
+# The first class that fits; children stand before their parents.
+_CODES: tuple[tuple[type[BaseException], Exit], ...] = (
+    (Interrupted, Exit.INTERRUPTED),
+    (KeyboardInterrupt, Exit.INTERRUPTED),
+    (NoSuchKey, Exit.NO_SUCH_KEY),
+    (StoreNotFound, Exit.NO_FILE),
+    (NotAStore, Exit.NOT_A_STORE),
+    (NewerFormat, Exit.NOT_A_STORE),
+    (StoreDamaged, Exit.DAMAGED),
+    (LockTimeout, Exit.LOCKED),
+    (StoreReadOnly, Exit.NOT_WRITABLE),
+    (StoreError, Exit.DISK),
+    (InvalidInput, Exit.USAGE),
+    (InvalidType, Exit.USAGE),
+    (OSError, Exit.DISK),
+)
+
+
+def exit_of(error: BaseException) -> Exit:
+    """Return the exit code of an error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.INTERNAL)

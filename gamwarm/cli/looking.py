@@ -1,0 +1,515 @@
+"""``ls``, ``show``, ``stats``: what is in a file."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from typing import Annotated, Any, Final
+
+import numpy as np
+import typer
+from rich.text import Text
+
+from gamwarm.cli.exits import BadUsage, Exit
+from gamwarm.cli.opening import SHORT, looking_into, resolve, short
+from gamwarm.cli.options import File, Json, Key, command
+from gamwarm.cli.output import (
+    facts,
+    followed,
+    human_bytes,
+    human_number,
+    moment,
+    page_width,
+    say,
+    show,
+    table,
+    write_json,
+)
+from gamwarm.cli.selecting import Families, Selection, blocks_of, is_valid, parse_moment
+from gamwarm.records import BlockRecord, FitArtifact
+from gamwarm.storage import ARTIFACTS, RECORDS, Browser, Seen
+
+__all__ = ["ls", "show_entry", "stats"]
+
+SORTED_BY_ITSELF: Final = 1000
+"""Up to so many entries a listing is sorted without being asked."""
+SAMPLE: Final = 2000
+"""Entries per section from which `stats` tells starts and costs of a larger file."""
+SHOWN_NUMBERS: Final = 8
+
+
+def walk(browser: Browser, selection: Selection) -> Iterator[Seen]:
+    """Yield the entries that may be meant, records first."""
+    records, artifacts = selection.sections()
+    return chain(
+        browser.walk(RECORDS) if records else (),
+        browser.walk(ARTIFACTS) if artifacts else (),
+    )
+
+
+@command("ls")
+def ls(
+    file: File,
+    kind: Annotated[
+        list[str] | None, typer.Option("--kind", metavar="KIND", help="final, checkpoint or artifact; may be repeated")
+    ] = None,
+    family: Annotated[
+        list[str] | None, typer.Option("--family", metavar="NAME", help="family kind; * and ? allowed")
+    ] = None,
+    block: Annotated[
+        list[str] | None, typer.Option("--block", metavar="NAME", help="a block (term) of this name")
+    ] = None,
+    producer: Annotated[
+        list[str] | None,
+        typer.Option("--producer", metavar="NAME", help="engine, 'engine version' or 'gamwarm version'"),
+    ] = None,
+    job: Annotated[
+        list[str] | None, typer.Option("--job", metavar="ID", help="the attribute 'job' of the entry")
+    ] = None,
+    attribute: Annotated[
+        list[str] | None, typer.Option("--attribute", metavar="NAME=VALUE", help="any attribute of the entry")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="2026-11-25, 2026-11-25T14:30 (UTC), or an age: 12h, 30d")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="before this moment")] = None,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="only entries that are not VALID by their digests")
+    ] = False,
+    limit: Annotated[int, typer.Option(metavar="N", help="entries to show; 0: all")] = 50,
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="ORDER", help="newest, oldest, file (as stored, at once); auto: newest of few, file of many"
+        ),
+    ] = "auto",
+    full: Annotated[bool, typer.Option("--full", help="whole keys, all columns")] = False,
+    as_json: Json = False,
+) -> Exit:
+    """List entries: exact records (final, checkpoint) and artifacts.
+
+    KEY is the beginning of an exact key (records) or of an entry id (artifacts); every subcommand takes it. VALID says
+    whether a look-up would be served the entry. With --json, one object per line.
+    """
+    if sort not in ("auto", "newest", "oldest", "file"):
+        raise BadUsage(f"--sort {sort!r}; use newest, oldest, file or auto")
+    if limit < 0:
+        raise BadUsage(f"--limit {limit}; give 0 (all) or more")
+    with looking_into(file) as (_, browser):
+        entries = browser.totals().entries
+        families = Families.of(browser, *(name for name in family or [] if not set(name) & set("*?[")))
+        selection = Selection(
+            kinds=kind or [],
+            families=family or [],
+            blocks=block or [],
+            producers=producer or [],
+            jobs=job or [],
+            attributes=[_attribute(text) for text in attribute or []],
+            since=None if since is None else parse_moment(since),
+            until=None if until is None else parse_moment(until),
+            damaged=damaged,
+            named=families,
+        )
+        order = sort if sort != "auto" else ("newest" if entries <= SORTED_BY_ITSELF else "file")
+        seen = (s for s in followed(walk(browser, selection), "looking", entries) if selection.takes(s))
+        page, more = _page(seen, order, limit)
+        if as_json:
+            for each in page:
+                write_json(_row_json(each, families))
+        else:
+            show(_listing(page, families, full=full))
+        _footer(page, more, entries, order, selection)
+    return Exit.OK
+
+
+def _attribute(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise BadUsage(f"--attribute {text!r}; write NAME=VALUE")
+    return name, value
+
+
+def _page(seen: Iterator[Seen], order: str, limit: int) -> tuple[list[Seen], bool]:
+    """Return the entries to show, and whether there are more; sorted or not, few are held in memory."""
+    if order == "file":
+        page = list(islice(seen, limit or None))
+        return page, bool(limit) and next(seen, None) is not None
+
+    def age(each: Seen) -> tuple[int, str]:
+        return each.created, each.path
+
+    if not limit:
+        return sorted(seen, key=age, reverse=order == "newest"), False
+    pick = heapq.nlargest if order == "newest" else heapq.nsmallest
+    page = pick(limit + 1, seen, key=age)
+    return page[:limit], len(page) > limit
+
+
+def _footer(page: Sequence[Seen], more: bool, entries: int, order: str, selection: Selection) -> None:
+    how = {"file": "as stored", "newest": "newest first", "oldest": "oldest first"}[order]
+    if not page:
+        say("no entry is so" if entries else "the file holds no entries yet")
+    elif more:
+        which = f"{len(page):,} of {entries:,} entries" if selection.is_all else f"the first {len(page):,} that match"
+        say(f"{which}, {how}; --limit 0 shows all, --limit N more")
+    elif not selection.is_all:
+        say(f"{len(page):,} of {entries:,} entries match, {how}")
+
+
+def _listing(page: Sequence[Seen], families: Families, *, full: bool) -> Any:
+    width = 10_000 if full else page_width()
+    columns: list[tuple[str, str]] = [("KEY", "left"), ("KIND", "left"), ("VALID", "left"), ("CREATED (UTC)", "left")]
+    columns += [("ROWS", "right"), ("OBJECTIVE", "right"), ("START", "left")]
+    if width >= 100:
+        columns.append(("FAMILY", "left"))
+    if width >= 120:
+        columns.append(("ENGINE", "left"))
+    if width >= 150:
+        columns += [("HESSIANS", "right"), ("SECONDS", "right"), ("BLOCKS", "left")]
+    return table(columns, ([*_cells(seen, families, full=full)][: len(columns)] for seen in page))
+
+
+def _cells(seen: Seen, families: Families, *, full: bool) -> Iterator[str | Text]:
+    meta = seen.meta
+    producer, cost = meta.get("producer") or {}, meta.get("cost")
+    key = _whole_key(seen) if full else short(seen)
+    yield Text(key, style="cyan")
+    yield seen.kind
+    yield _valid(seen)
+    yield moment(seen.created)
+    yield f"{meta['n_rows']:,}" if "n_rows" in meta else "-"
+    yield human_number(meta.get("objective"))
+    yield str((meta.get("lineage") or {}).get("source", "-"))
+    family = families.name(seen) or "-"
+    yield family if full or page_width() > 200 else _clipped(family, 28)
+    yield " ".join(part for part in (producer.get("engine"), producer.get("engine_version")) if part) or "-"
+    yield "-" if cost is None else f"{cost['hessian_formations']:,}"
+    yield "-" if cost is None else f"{cost['seconds']:.3g}"
+    yield ", ".join(blocks_of(seen)) or "-"
+
+
+def _clipped(text: str, width: int) -> str:
+    """The end of a dotted name tells more than its beginning."""
+    return text if len(text) <= width else f"…{text[1 - width :]}"
+
+
+def _whole_key(seen: Seen) -> str:
+    return seen.key if seen.section == RECORDS else seen.path.rpartition("/")[2]
+
+
+def _valid(seen: Seen) -> Text:
+    if is_valid(seen):
+        return Text("yes", style="green")
+    return Text("no" if seen.problem else "unfit", style="bold red")
+
+
+def _row_json(seen: Seen, families: Families) -> dict[str, Any]:
+    meta = seen.meta
+    return {
+        "key": seen.key,
+        "entry_id": seen.entry_id or None,
+        "kind": seen.kind,
+        "valid": is_valid(seen),
+        "problem": seen.problem or None,
+        "created": seen.created or None,
+        "n_rows": meta.get("n_rows"),
+        "objective": meta.get("objective"),
+        "converged": meta.get("converged"),
+        "family": families.name(seen) or None,
+        "blocks": blocks_of(seen),
+        "producer": meta.get("producer"),
+        "lineage": meta.get("lineage"),
+        "cost": meta.get("cost"),
+        "attributes": meta.get("attributes", {}),
+        "nbytes": seen.nbytes,
+    }
+
+
+# -- show ------------------------------------------------------------------------------------------------------
+
+
+@command("show")
+def show_entry(
+    file: File,
+    key: Key,
+    values: Annotated[bool, typer.Option("--values", help="all numbers: coefficients too, none left out")] = False,
+    as_json: Json = False,
+) -> Exit:
+    """Show one entry, or all entries of an exact or descriptor key."""
+    with looking_into(file) as (_, browser):
+        target = resolve(browser, key)
+        found = target.entries(browser)
+        families, pins = Families.of(browser), browser.pins()
+    if as_json:
+        write_json([_entry_json(seen, families, pins, values=values) for seen in found])
+        return Exit.OK if not any(seen.problem for seen in found) else Exit.NO
+    for number, seen in enumerate(found):
+        if number:
+            show("")
+        _show(seen, families, pins, values=values)
+    return Exit.OK if not any(seen.problem for seen in found) else Exit.NO
+
+
+def _show(seen: Seen, families: Families, pins: set[str], *, values: bool) -> None:
+    show(Text(f"{seen.kind} {_whole_key(seen)}", style="bold"))
+    show(facts(_facts(seen, families, pins)))
+    if isinstance(seen.entry, BlockRecord):
+        show("", _record_blocks(seen.entry), "", _outer(seen.entry))
+    elif isinstance(seen.entry, FitArtifact):
+        show("", _terms(seen.entry))
+    if values and seen.encoded is not None:
+        for name, array in seen.encoded.arrays.items():
+            show("", Text(name, style="bold"), np.array2string(array, threshold=10**9, max_line_width=page_width()))
+
+
+def _facts(seen: Seen, families: Families, pins: set[str]) -> Iterator[tuple[str, str | Text]]:
+    meta = seen.meta
+    if seen.section == ARTIFACTS:
+        yield "descriptor key", seen.key
+        yield "of the fit", str(meta.get("fit_key") or "-")
+    if seen.entry_id:
+        yield "entry id", seen.entry_id + (" (pinned)" if seen.entry_id in pins else "")
+    yield "valid", Text(seen.problem, style="bold red") if seen.problem else _valid(seen)
+    if not meta:
+        return
+    yield "created", f"{moment(seen.created)} UTC"
+    yield "family", families.name(seen) or "- (no artifact of this file names it)"
+    producer = meta.get("producer") or {}
+    engine = " ".join(part for part in (producer.get("engine"), producer.get("engine_version")) if part)
+    yield "producer", f"{engine or 'unknown engine'}, gamwarm {producer.get('gamwarm_version') or 'unknown'}"
+    yield "rows", f"{meta.get('n_rows', 0):,}"
+    converged = "converged" if meta.get("converged") else "not converged"
+    iteration = meta.get("iteration")
+    yield (
+        "objective",
+        f"{human_number(meta.get('objective'))}, {converged}" + (f" after {iteration} iterations" if iteration else ""),
+    )
+    yield "started", _start_text(meta.get("lineage"))
+    cost = meta.get("cost")
+    if cost is not None:
+        yield "cost", _cost_text(cost)
+    for name, value in meta.get("attributes", {}).items():
+        yield name, str(value)
+    yield "size", human_bytes(seen.nbytes)
+
+
+def _cost_text(cost: dict[str, Any]) -> str:
+    return (
+        f"{cost['evaluations']:,} evaluations, {cost['outer_iterations']:,} outer and {cost['inner_iterations']:,} "
+        f"inner iterations, {cost['hessian_formations']:,} Hessian formations, {cost['seconds']:.3g} s"
+    )
+
+
+def _start_text(lineage: dict[str, Any] | None) -> str:
+    if lineage is None:
+        return "- (the start was not looked up)"
+    text = str(lineage["source"])
+    if lineage.get("entry"):
+        text += f" from {lineage['entry']}"
+    terms = Counter(provenance for _, provenance in lineage.get("terms", ()))
+    if terms:
+        text += " (" + ", ".join(f"{count} {name}" for name, count in terms.items()) + ")"
+    consumed = lineage.get("consumed")
+    return text + {True: ", used by the engine", False: ", NOT used by the engine", None: ""}[consumed]
+
+
+def _record_blocks(record: BlockRecord) -> Any:
+    rows = []
+    for name, width, beta, active in zip(
+        record.block_names, record.block_dims, record.block_beta, record.active_sets, strict=True
+    ):
+        largest = f"{np.abs(beta).max():.4g}" if len(beta) else "-"
+        rows.append([name, f"{width:,}", largest, "-" if active is None else f"{len(active):,}"])
+    return table([("BLOCK", "left"), ("WIDTH", "right"), ("MAX |BETA|", "right"), ("ACTIVE", "right")], rows)
+
+
+def _outer(record: BlockRecord) -> Any:
+    curvature = record.curvature
+    rows = []
+    for i, rho in enumerate(record.rho):
+        gradient, edf, flags = (
+            (None,) * 3 if curvature is None else (curvature.gradient, curvature.edf, curvature.plateau)
+        )
+        rows.append(
+            [
+                str(i),
+                f"{rho:.5g}",
+                "-" if gradient is None else f"{gradient[i]:.2e}",
+                "-" if edf is None else f"{edf[i]:.4g}",
+                "-" if flags is None else ("plateau" if flags[i] else "no"),
+            ]
+        )
+    columns = [("OUTER", "right"), ("RHO", "right"), ("GRADIENT", "right"), ("EDF", "right"), ("PLATEAU", "left")]
+    return table(columns, rows)
+
+
+def _terms(artifact: FitArtifact) -> Any:
+    rows = []
+    for term in artifact.terms:
+        rho = ", ".join(f"{value:.5g}" for value in term.rho_for_term[:SHOWN_NUMBERS])
+        rho += ", …" if len(term.rho_for_term) > SHOWN_NUMBERS else ""
+        rows.append(
+            [
+                term.name or term.identity[:SHORT],
+                str(term.role),
+                "-" if term.basis_meta is None else term.basis_meta.kind,
+                f"{len(term.raw_beta):,}",
+                "-" if term.reduced_width is None else f"{term.reduced_width:,}",
+                rho or "-",
+            ]
+        )
+    columns = [
+        ("TERM", "left"),
+        ("ROLE", "left"),
+        ("BASIS", "left"),
+        ("RAW", "right"),
+        ("REDUCED", "right"),
+        ("RHO", "wrap"),
+    ]
+    return table(columns, rows)
+
+
+def _entry_json(seen: Seen, families: Families, pins: set[str], *, values: bool) -> dict[str, Any]:
+    whole = _row_json(seen, families) | {"pinned": seen.entry_id in pins, "path": f"/{seen.section}/{seen.path}"}
+    arrays = {} if seen.encoded is None else seen.encoded.arrays
+    whole["rho"] = arrays["rho"].tolist() if "rho" in arrays else []
+    whole["meta"] = seen.meta
+    if values:
+        whole["values"] = {name: array.tolist() for name, array in arrays.items()}
+    return whole
+
+
+# -- stats -----------------------------------------------------------------------------------------------------
+
+
+@command("stats")
+def stats(
+    file: File,
+    whole: Annotated[
+        bool, typer.Option("--all", help=f"starts and costs from every entry, not from the first {2 * SAMPLE:,}")
+    ] = False,
+    as_json: Json = False,
+) -> Exit:
+    """Entries, bytes, starts by source, and what the starts saved.
+
+    Counts come from running totals. Starts and costs are read from the entries: of a large file from a sample (keys
+    are digests, and lie in the order of a hash, so the first ones are as good as any) unless --all is given.
+    """
+    with looking_into(file) as (_, browser):
+        totals = browser.totals()
+        sample = not whole and totals.exact_keys > SAMPLE
+        seen = islice(browser.walk(RECORDS, decoded=False), SAMPLE if sample else None)
+        count = SAMPLE if sample else totals.exact_keys
+        costs = _Costs()
+        for each in followed(seen, "reading records", count):
+            costs.add(each)
+    if as_json:
+        write_json({"file": str(file), **vars(totals), "sampled": sample, **costs.as_json()})
+        return Exit.OK
+    spare = totals.file_bytes - totals.live_bytes
+    show(
+        Text(str(file), style="bold"),
+        facts(
+            [
+                [
+                    "entries",
+                    f"{totals.entries:,} ({totals.exact_keys:,} fits with a record, artifacts of "
+                    f"{totals.descriptor_keys:,} models)",
+                ],
+                ["pinned", f"{totals.pinned:,}"],
+                ["payload", human_bytes(totals.live_bytes)],
+                ["file", f"{human_bytes(totals.file_bytes)}; structure and free space {human_bytes(max(spare, 0))}"],
+                ["last entry", f"{moment(totals.last_created)} UTC" if totals.last_created else "-"],
+                ["transactions", f"{totals.generation:,}"],
+            ],
+        ),
+    )
+    if costs.records:
+        show("", costs.table())
+        show(*costs.remarks(sample, totals.exact_keys))
+    return Exit.OK
+
+
+class _Costs:
+    """What fits cost, by what they started from."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.by_source: dict[str, list[dict[str, Any]]] = {}
+        self.counts: Counter[str] = Counter()
+        self.unused = 0
+
+    def add(self, seen: Seen) -> None:
+        if seen.problem:
+            return
+        self.records += 1
+        lineage = seen.meta.get("lineage")
+        source = "not told" if lineage is None else str(lineage["source"])
+        self.counts[source] += 1
+        self.unused += lineage is not None and lineage.get("consumed") is False
+        cost = seen.meta.get("cost")
+        if cost is not None and seen.kind == "final":
+            self.by_source.setdefault(source, []).append(cost)
+
+    def mean(self, source: str, what: str) -> float | None:
+        costs = self.by_source.get(source)
+        return None if not costs else sum(float(cost[what]) for cost in costs) / len(costs)
+
+    def saved_seconds(self) -> float | None:
+        """Seconds that kept transfers took less than as many cold fits of the same file would have; None: unknown."""
+        cold, warm = self.mean("cold", "seconds"), self.by_source.get("transfer")
+        if cold is None or not warm:
+            return None
+        return sum(cold - float(cost["seconds"]) for cost in warm)
+
+    def as_json(self) -> dict[str, Any]:
+        means = {
+            source: {what: self.mean(source, what) for what in ("hessian_formations", "evaluations", "seconds")}
+            for source in self.counts
+        }
+        return {
+            "records_read": self.records,
+            "starts": dict(self.counts),
+            "mean_cost_of_finals": means,
+            "starts_not_used": self.unused,
+            "seconds_saved": self.saved_seconds(),
+        }
+
+    def table(self) -> Any:
+        def number(value: float | None) -> str:
+            return "-" if value is None else f"{value:.3g}"
+
+        rows = [
+            [
+                source,
+                f"{count:,}",
+                number(self.mean(source, "evaluations")),
+                number(self.mean(source, "hessian_formations")),
+                number(self.mean(source, "seconds")),
+            ]
+            for source, count in self.counts.most_common()
+        ]
+        columns = [
+            ("STARTED", "left"),
+            ("KEPT", "right"),
+            ("EVALUATIONS", "right"),
+            ("HESSIANS", "right"),
+            ("SECONDS", "right"),
+        ]
+        return table(columns, rows)
+
+    def remarks(self, sample: bool, fits: int) -> Iterator[Text]:
+        about = f"means of finals, of {self.records:,} records"
+        if sample:
+            about += f" sampled out of {fits:,} fits; --all reads every one"
+        yield Text(about, style="dim")
+        saved = self.saved_seconds()
+        if saved is not None:
+            each = saved / len(self.by_source["transfer"])
+            yield Text(
+                f"transfers took {saved:.3g} s less than as many of this file's mean cold fits ({each:+.3g} s each)"
+            )
+        if self.unused:
+            yield Text(f"{self.unused:,} fits did not use the start that they were offered", style="yellow")

@@ -1,0 +1,94 @@
+"""What all subcommands share: the file, ``--json``, ``--debug``, and how an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from gamwarm.cli.exits import Exit, exit_of
+from gamwarm.errors import GamwarmError
+
+__all__ = ["COMMANDS", "Debug", "File", "Json", "Key", "Wait", "command"]
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="a gamwarm file", show_default=False)]
+Key = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY", help="an exact key, descriptor key or entry id, or its beginning", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON for programs")]
+Debug = Annotated[bool, typer.Option("--debug", help="a traceback instead of one line")]
+Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0.0, help="for another writer of the file")]
+
+COMMANDS: Final[list[tuple[str, Callable[..., Exit]]]] = []
+"""Subcommands in the order in which help lists them."""
+
+
+def command(name: str) -> Callable[[Callable[..., Exit]], Callable[..., Exit]]:
+    """Make a function a subcommand: what it returns is the exit code, what it raises one line on standard error.
+
+    Every subcommand gets ``--debug`` beside its own options.
+    """
+
+    def register(function: Callable[..., Exit]) -> Callable[..., Exit]:
+        @functools.wraps(function)
+        def guarded(debug: bool, **given: Any) -> Exit:
+            try:
+                _speak_through_stderr()
+                code = function(**given)
+                sys.stdout.flush()
+            except BrokenPipeError:  # `| head` has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                code = Exit.OK
+            except (Exception, KeyboardInterrupt) as error:
+                code = exit_of(error)
+                report(error, debug=debug)
+            raise typer.Exit(code)
+
+        of_function = inspect.signature(function, eval_str=True)
+        everywhere = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+        parameters = [*of_function.parameters.values(), everywhere]
+        guarded.__signature__ = of_function.replace(parameters=parameters)  # type: ignore[attr-defined]
+        guarded.__annotations__ = {each.name: each.annotation for each in parameters}
+        COMMANDS.append((name, guarded))
+        return guarded
+
+    return register
+
+
+def report(error: BaseException, *, debug: bool) -> None:
+    """Write one line about an error to standard error; all of it where asked."""
+    if debug:
+        traceback.print_exception(error)
+        return
+    if isinstance(error, KeyboardInterrupt):
+        text = "ended by Ctrl-C"
+    elif isinstance(error, GamwarmError):
+        text = str(error)
+    elif isinstance(error, OSError):
+        text = f"{error.filename or 'file'}: {error.strerror or error}"
+    else:
+        text = f"unexpected {type(error).__name__}: {error}; --debug shows where"
+    print(f"gamwarm: {' '.join(text.split())}", file=sys.stderr)
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"gamwarm: {record.levelname.lower()}: {' '.join(record.getMessage().split())}", file=sys.stderr)
+
+
+def _speak_through_stderr() -> None:
+    log = logging.getLogger("gamwarm")
+    if not any(isinstance(handler, _Lines) for handler in log.handlers):
+        log.addHandler(_Lines(logging.WARNING))
+    log.propagate = False

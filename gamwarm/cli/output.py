@@ -1,0 +1,212 @@
+"""What the command writes: tables and text for people, JSON for programs, progress that can be ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any, Final, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from gamwarm.cli.exits import Interrupted
+
+__all__ = [
+    "Watch",
+    "facts",
+    "followed",
+    "human_bytes",
+    "human_number",
+    "moment",
+    "page_width",
+    "say",
+    "show",
+    "table",
+    "watched",
+    "write_json",
+]
+
+T = TypeVar("T")
+
+WIDE: Final = 10_000
+"""Width where nobody looks: a pipe or a file keeps whole lines."""
+REFRESH_SECONDS: Final = 0.1
+
+
+def console(*, error: bool = False) -> Console:
+    """Return a console for what standard output (or error) is now."""
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
+    return Console(file=stream, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
+
+
+def page_width() -> int:
+    """Return the columns that a listing may fill."""
+    return console().width
+
+
+def show(*things: Any) -> None:
+    """Print tables, trees and lines to standard output, without blanks at the ends of lines."""
+    to = console()
+    with to.capture() as captured:
+        for thing in things:
+            to.print(thing)
+    sys.stdout.write(re.sub(r"[ ]+((?:\x1b\[[0-9;]*m)*)$", r"\1", captured.get(), flags=re.MULTILINE))
+
+
+def say(text: str, style: str = "dim") -> None:
+    """Print a remark to standard error, where it is in no pipe's way."""
+    console(error=True).print(Text(text, style=style))
+
+
+def write_json(value: Any) -> None:
+    """Print one JSON value on one line."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=False) + "\n")
+
+
+def facts(rows: Iterable[Sequence[str | Text]]) -> Table:
+    """Return a table of names and what they are, without headings."""
+    made = table([("", "left"), ("", "wrap")], rows)
+    made.show_header = False
+    return made
+
+
+def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """Return a plain table.
+
+    Parameters
+    ----------
+    columns : sequence of (str, str)
+        Heading, and ``left``, ``right``, or ``wrap`` for one whose cells may take several lines.
+    rows : iterable of sequences
+    """
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading, side in columns:
+        made.add_column(
+            heading, justify="right" if side == "right" else "left", no_wrap=side != "wrap", overflow="fold"
+        )
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return made
+
+
+def human_bytes(count: float) -> str:
+    """Write bytes with three digits: ``3.82 GB``."""
+    units = iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while count >= 999.5 and unit != "TB":
+        count, unit = count / 1000, next(units)
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+
+
+def human_number(value: float | None) -> str:
+    """Write a number with seven digits at most; a dash for none."""
+    return "-" if value is None else f"{value:.7g}"
+
+
+def moment(microseconds: int) -> str:
+    """Write UTC microseconds to the minute; a dash for 0."""
+    if not microseconds:
+        return "-"
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+class Watch:
+    """Progress of one slow thing; Ctrl-C asks it to end, a second one insists.
+
+    Attributes
+    ----------
+    interrupted : bool
+    """
+
+    def __init__(self, progress: Progress | None, task: Any) -> None:
+        self.interrupted = False
+        self._progress = progress
+        self._task = task
+        self._next = 0.0
+        self._started = time.monotonic()
+        self._before: Any = None
+
+    def step(self, done: int, total: int, nbytes: int = 0) -> bool:
+        """Show where it is; False asks to end."""
+        now = time.monotonic()
+        if self._progress is not None and (now >= self._next or done >= total):
+            self._next = now + REFRESH_SECONDS
+            rate = f"{human_bytes(nbytes / max(now - self._started, 1e-9))}/s" if nbytes else ""
+            self._progress.update(self._task, completed=done, total=max(total, done), rate=rate)
+        return not self.interrupted
+
+    def seconds(self) -> float:
+        """Return the seconds since the beginning."""
+        return time.monotonic() - self._started
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def watched(what: str) -> Iterator[Watch]:
+    """Show progress on a terminal, and turn the first Ctrl-C into a wish to end."""
+    to = console(error=True)
+    progress = None
+    if to.is_terminal:
+        progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("Ctrl-C ends it", style="dim"),
+            console=to,
+            transient=True,
+        )
+    task = None if progress is None else progress.add_task(what, total=None, rate="")
+    watch = Watch(progress, task)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, watch._stop)
+    except ValueError:  # not the main thread: whoever embeds the command handles its signals
+        before = None
+    try:
+        if progress is not None:
+            progress.start()
+        yield watch
+    finally:
+        if progress is not None:
+            progress.stop()
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show on a terminal that something is under way which cannot say how far it is."""
+    to = console(error=True)
+    if not to.is_terminal:
+        yield
+        return
+    with to.status(Text(text)):
+        yield
+
+
+def followed(items: Iterable[T], what: str, total: int, nbytes: Callable[[T], int] | None = None) -> Iterator[T]:
+    """Yield items under a `watched`; Ctrl-C raises `Interrupted`."""
+    read = done = 0
+    with watched(what) as watch:
+        for item in items:
+            done += 1
+            read += nbytes(item) if nbytes is not None else 0
+            if not watch.step(done, total, read):
+                raise Interrupted(f"ended by Ctrl-C after {done:,} of {total:,} entries; nothing was changed")
+            yield item

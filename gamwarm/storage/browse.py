@@ -1,0 +1,247 @@
+"""Looking through a file entry by entry, a portion at a time: for listings that must not wait for the whole file.
+
+Every portion is one consistent read, so a writer beside is never waited for. Between two portions entries may come and
+go: what goes is left out, what comes may be.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+from gamwarm.records import BlockRecord, FitArtifact
+from gamwarm.storage.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode
+from gamwarm.storage.entries import EntryStore
+from gamwarm.storage.upkeep import UpkeepView
+
+__all__ = ["ARTIFACTS", "RECORDS", "Browser", "Seen", "Totals"]
+
+FIRST_NAMES: Final = 128
+"""Names that are taken without listing the section: a first page, with some entries that a filter leaves out."""
+PORTION: Final = 64
+"""Entries that one read looks at; while it does, a commit makes it begin again."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One entry as it was found.
+
+    Attributes
+    ----------
+    section, path : str
+        ``block_records`` or ``fit_artifacts``, and the place in it; the path begins with the key.
+    encoded : Encoded or None
+        None if it cannot be read or its seal fails.
+    entry : BlockRecord, FitArtifact or None
+        None if it does not decode, or was not asked for.
+    problem : str
+        Why it is damaged; else empty.
+    """
+
+    section: str
+    path: str
+    encoded: Encoded | None
+    entry: BlockRecord | FitArtifact | None = None
+    problem: str = ""
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    """Of a damaged entry: what its text, which no seal vouches for, says of kind, time, rows and blocks."""
+
+    @property
+    def key(self) -> str:
+        return self.path.split("/", 1)[0]
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the entry's text says; of a damaged one, as much of `stated` as is of the right type."""
+        return dict(self.stated) if self.encoded is None else self.encoded.meta
+
+    @property
+    def entry_id(self) -> str:
+        return str(self.meta.get("entry_id", ""))
+
+    @property
+    def created(self) -> int:
+        """UTC microseconds; 0 if unknown."""
+        return int(self.meta.get("created") or 0)
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.encoded is None else self.encoded.nbytes
+
+    @property
+    def kind(self) -> str:
+        """``final``, ``checkpoint`` or ``artifact``; ``?`` of a record that cannot be read."""
+        return "artifact" if self.section == ARTIFACTS else str(self.meta.get("kind", "?"))
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a file holds, from its running totals: the cost does not grow with the file.
+
+    Attributes
+    ----------
+    entries, live_bytes : int
+        Entries, and the bytes of their payload.
+    exact_keys, descriptor_keys : int
+        Fits with a record; models with artifacts.
+    file_bytes, generation : int
+        Size of the file; committed transactions.
+    last_created : int
+        UTC microseconds of the youngest entry ever written; 0 if there was none.
+    pinned : int
+        Entries kept from eviction.
+    """
+
+    entries: int
+    live_bytes: int
+    exact_keys: int
+    descriptor_keys: int
+    file_bytes: int
+    generation: int
+    last_created: int
+    pinned: int
+
+
+class Browser:
+    """Reads an open file for people.
+
+    Parameters
+    ----------
+    entries : EntryStore
+    """
+
+    def __init__(self, entries: EntryStore) -> None:
+        self._entries = entries
+
+    def totals(self) -> Totals:
+        """Return the running totals; reads no entry."""
+
+        def look(view: UpkeepView) -> tuple[int, ...]:
+            totals = tuple(view.total(name) for name in ("n_entries", "live_bytes", "last_created"))
+            counts = tuple(view.count(section) for section in (RECORDS, ARTIFACTS))
+            return (*totals, *counts, len(view.pins(RECORDS) | view.pins(ARTIFACTS)))
+
+        entries, live, last, exact, descriptors, pinned = self._entries._read(look)
+        return Totals(
+            entries=entries,
+            live_bytes=live,
+            exact_keys=exact,
+            descriptor_keys=descriptors,
+            file_bytes=os.path.getsize(self._entries.container.path),
+            generation=self._entries.generation,
+            last_created=last,
+            pinned=pinned,
+        )
+
+    def pins(self) -> set[str]:
+        """Return the entry ids that are pinned."""
+        return self._entries._read(lambda view: view.pins(RECORDS) | view.pins(ARTIFACTS))
+
+    def keys(self, section: str) -> Iterator[str]:
+        """Yield the keys of a section in the order in which HDF5 holds them, which is that of a hash of the name.
+
+        The first `FIRST_NAMES` are taken without a list of the others.
+        """
+        return self._names(section, None)
+
+    def _names(self, section: str, key: str | None) -> Iterator[str]:
+        first = self._entries._read(lambda view: view.some_names(section, key, FIRST_NAMES))
+        if first is None:
+            return
+        yield from first
+        if len(first) == FIRST_NAMES:
+            known = set(first)
+            everything = self._entries._read(lambda view: view.some_names(section, key, None))
+            yield from (name for name in everything or () if name not in known)
+
+    def _places(self, section: str, keys: Iterable[str]) -> Iterator[str]:
+        """Yield keys of records, paths of artifacts: a key may have any number of them."""
+        for key in keys:
+            if section == RECORDS:
+                yield key
+                continue
+            empty = True
+            for name in self._names(section, key):
+                empty = False
+                yield f"{key}/{name}"
+            if empty:  # damaged, or gone since the keys were listed
+                yield key
+
+    def walk(
+        self, section: str, keys: Iterable[str] | None = None, *, decoded: bool = True, content: bool = False
+    ) -> Iterator[Seen]:
+        """Yield the entries of a section, seals checked.
+
+        Parameters
+        ----------
+        section : str
+        keys : iterable of str, optional
+            Of these keys alone.
+        decoded : bool
+            Decode each entry too.
+        content : bool
+            Check its content digest too.
+        """
+        places = self._places(section, self.keys(section) if keys is None else keys)
+        while some := list(islice(places, PORTION)):
+            yield from self._entries._read(
+                partial(_look, section=section, places=some, decoded=decoded, content=content)
+            )
+
+    def artifact_paths(self) -> Iterator[str]:
+        """Yield ``<descriptor key>/<entry id>`` of every artifact, without reading any."""
+        return (path for path in self._places(ARTIFACTS, self.keys(ARTIFACTS)) if "/" in path)
+
+    def has(self, section: str, key: str) -> bool:
+        """Whether a key is there."""
+        return self._entries._read(lambda view: view.has(section, key))
+
+    def starting_with(self, section: str, prefix: str) -> list[str]:
+        """Return the keys of a section that start so, sorted. Lists the section unless the key is whole."""
+        if len(prefix) == KEY_LENGTH[section]:
+            return [prefix] if self.has(section, prefix) else []
+        return sorted(key for key in self.keys(section) if key.startswith(prefix))
+
+
+KEY_LENGTH: Final = {RECORDS: 67, ARTIFACTS: 64}
+
+
+def _look(view: UpkeepView, section: str, places: list[str], decoded: bool, content: bool) -> list[Seen]:
+    found = []
+    for place in places:
+        key = place.split("/", 1)[0]
+        if not view.has(section, key):
+            continue  # it went since the keys were listed
+        for path in view.entry_paths(section, key) if place == key else [place]:
+            encoded: Encoded | None = None
+            try:
+                encoded = view.read(section, path)
+                if content:
+                    check_content(encoded)
+                found.append(Seen(section, path, encoded, decode(encoded) if decoded else None))
+            except DamagedEntry as error:
+                if path != key and not view.may_have(section, path):
+                    continue
+                stated = _stated(view, section, path) if encoded is None else {}
+                found.append(Seen(section, path, encoded, None, str(error), stated))
+    return found
+
+
+def _stated(view: UpkeepView, section: str, path: str) -> dict[str, Any]:
+    meta: Any = {}
+    with suppress(DamagedEntry):
+        meta = view.read_meta(section, path)
+    if not isinstance(meta, dict):
+        return {}
+    said = {name: meta[name] for name in ("created", "n_rows") if type(meta.get(name)) is int and meta[name] >= 0}
+    if meta.get("kind") in ("final", "checkpoint"):
+        said["kind"] = meta["kind"]
+    blocks = meta.get("blocks")
+    if isinstance(blocks, list) and all(isinstance(name, str) for name in blocks):
+        said["blocks"] = blocks
+    return said

@@ -1,0 +1,208 @@
+"""`show`, `stats`, `lineage`, `explain`: what they say of a small campaign, and how short a key may be."""
+
+from __future__ import annotations
+
+import pytest
+
+import gamwarm
+from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
+
+
+@pytest.mark.parametrize("digits", [4, 12, 64])
+def test_the_beginning_of_an_exact_key_is_enough_with_or_without_cf(gamwarm_command, stored, digits):
+    for key in (stored.full[: 3 + digits], stored.full[3 : 3 + digits]):
+        ended = gamwarm_command("show", stored.path, key, "--json")
+
+        assert ended.code == 0
+        assert [entry["key"] for entry in ended.json] == [stored.full]
+
+
+def test_an_artifact_is_found_by_entry_id_or_descriptor_key(gamwarm_command, stored):
+    (by_id,) = gamwarm_command("show", stored.path, stored.parent[:10], "--json").json
+    (by_key,) = gamwarm_command("show", stored.path, by_id["key"][:10], "--json").json
+
+    assert by_id == by_key
+    assert by_id["entry_id"] == stored.parent
+    assert by_id["meta"]["fit_key"] == stored.full
+
+
+def test_a_record_is_found_by_its_entry_id_too(gamwarm_command, stored):
+    (entry,) = gamwarm_command("show", stored.path, stored.full, "--json").json
+
+    (again,) = gamwarm_command("show", stored.path, entry["entry_id"][:8], "--json").json
+
+    assert again == entry
+
+
+def test_a_key_as_the_log_writes_it_is_taken(gamwarm_command, stored):
+    assert gamwarm_command("show", stored.path, f"{stored.full[:15]}…").code == 0
+
+
+def test_an_unknown_key_is_exit_code_4_and_names_the_key(gamwarm_command, stored):
+    ended = gamwarm_command("show", stored.path, "cf-ffff")
+
+    assert (ended.code, ended.out) == (4, "")
+    assert "cf-ffff" in ended.err
+
+
+def test_an_ambiguous_key_is_exit_code_4_and_lists_the_candidates(gamwarm_command, tmp_path):
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        for number in (1, 2):
+            store.put_record(record_of(number))
+
+    ended = gamwarm_command("show", tmp_path / "fits.h5", "cf-0000")
+
+    assert (ended.code, ended.out) == (4, "")
+    assert all(f"{number:064x}" in ended.err for number in (1, 2))
+    assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", ["cf-", "abc", "not a key", "zzzz", ""])
+def test_what_cannot_be_a_key_is_exit_code_2(gamwarm_command, stored, key):
+    assert gamwarm_command("show", stored.path, key).code == 2
+
+
+def test_show_tells_what_was_fitted_from_what_at_which_cost(gamwarm_command, stored):
+    ended = gamwarm_command("show", stored.path, stored.folds[0])
+
+    for text in (
+        stored.folds[0],
+        "tests.carrier",
+        "tests 1",
+        f"transfer from {stored.parent}",
+        "25 Hessian formations",
+    ):
+        assert text in ended.out
+    assert "mean carrier" in ended.out
+
+
+def test_show_values_prints_every_coefficient(gamwarm_command, stored):
+    (entry,) = gamwarm_command("show", stored.path, stored.full, "--values", "--json").json
+
+    assert len(entry["values"]["beta"]) == 4 + 37
+    assert entry["values"]["rho"] == entry["rho"] == [0.5, 1.5]
+
+
+def test_all_entries_of_a_key_are_shown_the_best_first(gamwarm_command, tmp_path):
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        store.put_record(record_of(1, 3.0, kind="checkpoint"))
+        store.put_record(record_of(1, 2.0))
+
+    entries = gamwarm_command("show", tmp_path / "fits.h5", "cf-0000", "--json").json
+
+    assert [entry["kind"] for entry in entries] == ["final", "checkpoint"]
+
+
+def test_stats_counts_entries_bytes_and_starts(gamwarm_command, stored):
+    told = gamwarm_command("stats", stored.path, "--json").json
+
+    assert told["entries"] == 9
+    assert told["exact_keys"] == 5
+    assert told["descriptor_keys"] == 4
+    assert told["file_bytes"] == stored.path.stat().st_size
+    assert told["starts"] == {"cold": 1, "transfer": 3, "not told": 1}
+    with gamwarm.open(stored.path, "r") as store:
+        assert told["live_bytes"] == store.verify().nbytes
+
+
+def test_seconds_saved_are_those_of_mean_cold_fits_less_those_of_transfers(gamwarm_command, tmp_path):
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        parent = None
+        for levels, seconds in ((37, 8.0), (36, 1.0), (35, 3.0)):
+            fit = carrier_fit(range(levels))
+            start = store.start_for(fit, parent=parent)
+            kept = store.keep(fit, result_of(fit, cost=gamwarm.Cost(seconds=seconds)), start)
+            parent = parent or kept.artifact.entry_id
+
+    told = gamwarm_command("stats", tmp_path / "fits.h5", "--json").json
+
+    assert told["seconds_saved"] == pytest.approx((8.0 - 1.0) + (8.0 - 3.0))
+
+
+def test_the_lineage_of_a_parent_lists_what_started_from_it(gamwarm_command, stored):
+    (tree,) = gamwarm_command("lineage", stored.path, stored.full, "--json").json
+    drawn = gamwarm_command("lineage", stored.path, stored.parent)
+
+    assert tree["source"] == "cold"
+    assert [child["key"] for child in tree["children"]] == list(stored.folds)
+    assert all(child["parent"] == stored.parent for child in tree["children"])
+    assert drawn.lines[0].startswith(stored.full[:12])
+    assert [line.split()[1] for line in drawn.lines[1:]] == [fold[:12] for fold in stored.folds]
+
+
+def test_the_lineage_of_a_fold_begins_with_its_parent(gamwarm_command, stored):
+    (tree,) = gamwarm_command("lineage", stored.path, stored.folds[1], "--json").json
+    drawn = gamwarm_command("lineage", stored.path, stored.folds[1])
+
+    assert tree["ancestors"] == [stored.full]
+    assert stored.full[:12] in drawn.lines[0]
+    assert stored.folds[1][:12] in drawn.lines[1]
+    assert "2 others" in drawn.out
+
+
+def test_a_parent_that_is_gone_is_named_as_gone(gamwarm_command, stored, tmp_path):
+    with gamwarm.open(tmp_path / "rest.h5") as store, gamwarm.open(stored.path, "r") as source:
+        store.put_record(source.get_record(stored.folds[0]))
+
+    ended = gamwarm_command("lineage", tmp_path / "rest.h5", stored.folds[0])
+
+    assert f"transfer from {stored.parent[:12]}, which is not in this file" in ended.out
+
+
+def test_a_long_brood_is_cut_and_says_so(gamwarm_command, stored):
+    ended = gamwarm_command("lineage", stored.path, stored.full, "--limit", 2)
+
+    assert len(ended.lines) == 1 + 2 + 1
+    assert "and 1 more" in ended.lines[-1]
+
+
+def test_explain_says_what_tells_two_fits_apart(gamwarm_command, tmp_path):
+    one, other = plain_fit(1), plain_fit(1, fingerprint="y:2", outer_tol=1e-7)
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        for fit in (one, other):
+            store.keep(fit, result_of(fit))
+        expected = [str(d) for d in store.explain(plain_fit(1, fingerprint="y:3")).differences]
+    assert expected == ["family fingerprint"]
+
+    ended = gamwarm_command("explain", tmp_path / "fits.h5", one.key, other.key, "--json")
+    nearest = gamwarm_command("explain", tmp_path / "fits.h5", one.key, "--json")
+
+    (compared,) = ended.json["compared"]
+    assert [d["text"] for d in compared["differences"]] == ["family fingerprint", "option 'outer_tol'"]
+    assert nearest.json == ended.json
+
+
+def test_explain_ranks_the_nearest_fits_first(gamwarm_command, tmp_path):
+    near, far = plain_fit(1, inner_tol=1e-7), plain_fit(2, fingerprint="y:2", inner_tol=1e-7)
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        for fit in (far, plain_fit(1), near):
+            store.keep(fit, result_of(fit))
+
+    found = gamwarm_command("explain", tmp_path / "fits.h5", plain_fit(1).key, "--json").json["compared"]
+
+    assert [each["key"] for each in found] == [near.key, far.key]
+
+
+def test_explain_of_a_key_that_is_not_there_says_what_can_and_cannot_be_known(gamwarm_command, stored):
+    ended = gamwarm_command("explain", stored.path, "cf-" + 64 * "f")
+
+    assert ended.code == 4
+    assert "store.explain(problem)" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_explain_finds_the_artifact_of_a_fit_whose_record_is_gone(gamwarm_command, stored, tmp_path):
+    with gamwarm.open(tmp_path / "rest.h5") as store, gamwarm.open(stored.path, "r") as source:
+        store.put_artifact(source.get_artifact(carrier_fit().descriptor.key))
+
+    ended = gamwarm_command("explain", tmp_path / "rest.h5", stored.full)
+
+    assert ended.code == 4
+    assert stored.parent[:12] in ended.err
+
+
+def test_explain_says_that_a_record_put_by_hand_does_not_tell(gamwarm_command, stored):
+    ended = gamwarm_command("explain", stored.path, stored.by_hand)
+
+    assert ended.code == 0
+    assert "by hand" in ended.out
