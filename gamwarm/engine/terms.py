@@ -17,7 +17,7 @@ from scipy.interpolate import BSpline
 from gamwarm.engine._types import FloatArray, IntArray
 from gamwarm.engine.products import Group
 from gamwarm.errors import InvalidInput, InvalidType
-from gamwarm.problem import BasisMeta
+from gamwarm.problem import BasisMeta, DistributedRows
 
 __all__ = ["BoundTerm", "Factor", "Intercept", "Linear", "RandomEffect", "Smooth", "Source", "Term", "numeric_column"]
 
@@ -62,6 +62,12 @@ class Source:
     def __init__(self, columns: Mapping[str, Any]) -> None:
         if not isinstance(columns, Mapping):
             raise InvalidType(f"columns is {type(columns).__name__}; give a mapping of names to arrays (a dict)")
+        for name, column in columns.items():
+            if isinstance(column, DistributedRows):
+                raise InvalidType(
+                    f"column {name!r} is distributed over {column.comm.size} ranks; this engine fits data that every "
+                    "rank holds: gather the column first"
+                )
         self.columns = columns
         self.n: int | None = None
         self._first = ""

@@ -5,7 +5,8 @@ from gamwarm.identity.descriptor import FitDescriptor, check_descriptor_key, ter
 from gamwarm.identity.exact import EXCLUDED, check_exact_key, component_labels, exact_key
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.identity.fit_problem import FitProblem
-from gamwarm.identity.matrices import matrix_digest, positive_zeros
+from gamwarm.identity.leaves import positive_zeros
+from gamwarm.identity.matrices import matrix_digest
 
 __all__ = [
     "EXCLUDED",

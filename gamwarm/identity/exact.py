@@ -23,12 +23,15 @@ from gamwarm.problem import (
     BlockwisePenalty,
     CustomFamily,
     DensePenalty,
+    DistributedRows,
     FixedPenalty,
     KroneckerPenalty,
     LabeledPenalty,
     ParameterBlockSpec,
     check_family,
+    check_same_ranks,
     check_specs,
+    distributed_of,
     family_kind_of,
 )
 
@@ -222,6 +225,9 @@ def _write_field(fp: Fingerprinter, block: ParameterBlockSpec, name: str, ranks:
     except UnkeyableFit:
         raise
     except CollectiveError as caught:
+        if caught.details.get("failed") and isinstance(getattr(block, name), DistributedRows):
+            # Rows that no other rank has: nobody can read this design, and all ranks are here.
+            raise _unkeyable(block, name, caught) from caught
         if caught.details.get("failed"):
             # The leaves of a design are dealt out: whether all ranks or some cannot read it, each must try it whole.
             agree(ranks, "exact_key", None, _unreadable(block, name))
@@ -264,7 +270,8 @@ def exact_key(
     engine : str
         Name of the fitting engine; its version is not part of the key.
     comm : mpi4py communicator, optional
-        Collective: every rank passes the same fit, and the leaves of its designs are shared over ranks.
+        Collective: every rank passes the same fit, and the leaves of its designs are shared over ranks. A fit with
+        `DistributedRows` is named collectively anyway; ``comm`` is then None or has the same ranks in the same order.
 
     Raises
     ------
@@ -287,6 +294,9 @@ def name_fit(
 ) -> tuple[str, Components]:
     """Return the exact key and, of the same walk over the fit, 8 bytes of digest per component; see `exact_key`."""
     ranks = as_communicator(comm)
+    distributed = distributed_of(specs if isinstance(specs, (list, tuple)) else ())  # what they are is checked below
+    if comm is None and distributed:
+        ranks = distributed[0].comm
     error: BaseException | None = None
     named: tuple[str, str, str] | None = None
     blocks: tuple[ParameterBlockSpec, ...] = ()
@@ -294,12 +304,15 @@ def name_fit(
         blocks = check_specs(specs)
         require("options", options, BlockwiseFitOptions)
         _check_walked(blocks, options)
+        for rows in distributed:
+            check_same_ranks(rows, ranks, "exact_key")
         named = (plain_string(engine, "engine"), *family_fingerprint(family, blocks, options))
         if not ranks.is_serial:  # designs are read collectively: whatever else may fail, fails before the first of them
             rehearsal = Fingerprinter()
             for block in blocks:
                 for name in _BLOCK.keys() - {"design"}:
-                    _write_field(rehearsal, block, name, ranks)
+                    if not isinstance(getattr(block, name), DistributedRows):
+                        _write_field(rehearsal, block, name, ranks)
     except Exception as caught:  # every rank must reach the agreement below
         error = caught
     _check_equal("number of blocks", agree(ranks, "exact_key", len(blocks), error))

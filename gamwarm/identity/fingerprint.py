@@ -14,8 +14,9 @@ from blake3 import blake3
 
 from gamwarm.checks import loose_number, plain_string, truth, whole_number
 from gamwarm.errors import InvalidInput, InvalidType
-from gamwarm.identity.matrices import as_bytes, matrix_digest, positive_zeros
-from gamwarm.problem import check_exact_dtype
+from gamwarm.identity.leaves import as_bytes, positive_zeros
+from gamwarm.identity.matrices import matrix_digest
+from gamwarm.problem import DistributedRows, check_exact_dtype
 
 __all__ = ["Fingerprinter"]
 
@@ -63,7 +64,13 @@ class Fingerprinter:
         self._hasher.update(data)
 
     def write_f64_array(self, values: Any) -> None:
-        """Write the length, then the numbers, of a vector of shape (n,)."""
+        """Write the length, then the numbers, of a vector of shape (n,).
+
+        Distributed values are written on every rank, whole: collective.
+        """
+        if isinstance(values, DistributedRows):
+            self._write_distributed(values)
+            return
         if isinstance(values, np.ma.MaskedArray):
             raise InvalidType("fingerprint array is a masked array; fill or drop the masked entries first")
         array = np.asarray(values)
@@ -75,6 +82,13 @@ class Fingerprinter:
         self._hasher.update(_U64.pack(array.shape[0]))
         for at in range(0, array.shape[0], _CHUNK):
             self._hasher.update(as_bytes(positive_zeros(array[at : at + _CHUNK], "fingerprint array")))
+
+    def _write_distributed(self, values: DistributedRows) -> None:
+        if len(values.shape) != 1:
+            raise InvalidInput(f"fingerprint array is distributed rows of shape {values.shape}; expected a vector")
+        self._hasher.update(_U64.pack(values.shape[0]))
+        for part in values.everywhere(_CHUNK):
+            self._hasher.update(as_bytes(positive_zeros(part, "fingerprint array")))
 
     def write_matrix(self, matrix: Any, comm: Any = None) -> None:
         """Write the 32 bytes of `matrix_digest`."""

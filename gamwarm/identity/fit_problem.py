@@ -146,15 +146,19 @@ class FitProblem:
         """Structural identity per term, in block order."""
         return tuple(structural_identity(s, w) for s, w in zip(self.specs, self.raw_widths, strict=True))
 
-    @cached_property
+    # No cached_property: in Python 3.11 it holds one lock for all fits while it names one.
+    @property
     def key(self) -> str:
-        """Exact key; reads every design once. Raises `UnkeyableFit`."""
-        return self._name(None)
+        """Exact key; reads every design once. Raises `UnkeyableFit`. Collective where designs are distributed."""
+        if "key" not in self.__dict__:
+            self._name(None)
+        return cast(str, self.__dict__["key"])
 
-    @cached_property
+    @property
     def components(self) -> Components:
         """8 bytes of digest per component, from the walk that makes the key. Raises `UnkeyableFit`."""
-        self._name(None)
+        if "components" not in self.__dict__:
+            self._name(None)
         return cast(Components, self.__dict__["components"])
 
     def _name(self, comm: Communicator | None) -> str:

@@ -1,71 +1,30 @@
 """Digest of a matrix as a two-level tree of row leaves.
 
-The cut into leaves depends on the shape alone, so ranks and chunked sources share the work without changing a bit.
-Memory: one leaf of a lazy source (8 MiB of float64, if rows are not wider than that) and one buffer of 1 MiB. Sparse:
-the canonical copy of one leaf, or of about 400,000 entries; DIA and DOK matrices are converted whole.
+The cut into leaves depends on the shape alone, so ranks, threads and chunked sources share the work without changing a
+bit. Within a rank the hash library's own threads take part where the ranks leave cores free.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from blake3 import blake3
 from scipy import sparse
 
-from gamwarm.checks import FloatArray
-from gamwarm.errors import CollectiveError, InvalidInput, InvalidType
+from gamwarm.errors import CollectiveError
+from gamwarm.identity.leaves import LEAF_ROWS, DenseLeaves, as_bytes, dense_step, positive_zeros, sparse_leaves
 from gamwarm.parallel import Communicator, agree, as_communicator, mark_agreed, share
-from gamwarm.problem import RowChunkSource, check_exact_dtype, design_shape
+from gamwarm.problem import DistributedRows, check_same_ranks, design_shape, read_rows
 
-__all__ = ["as_bytes", "matrix_digest", "positive_zeros"]
+__all__ = ["matrix_digest"]
 
-_LEAF_ROWS = 4096
-_LEAF_BYTES = 8_388_608
-_BUFFER_BYTES = 1 << 20
-_DENSE_LEAF, _DENSE_ROOT, _SPARSE_LEAF, _SPARSE_ROOT = b"\x00", b"\x01", b"\x02", b"\x03"
-_WINDOW_ENTRIES = 3 << 17  # explicit entries converted to CSR at a time; their temporaries take up to 26 MiB
-_EXACT = 1 << 53
+_DENSE_ROOT, _SPARSE_ROOT = b"\x01", b"\x03"
 _WITNESS_ROWS = 16
 
-_Plan = tuple[bool, int, int, bytes]  # sparse or not, n, p, witness rows
-
-
-def positive_zeros(values: Any, what: str, out: FloatArray | None = None) -> FloatArray:
-    """Return ``values`` as C-ordered little-endian float64 with -0.0 as +0.0 and NaN bits untouched.
-
-    Raises `InvalidType` for integers that binary64 cannot hold exactly.
-    """
-    array = np.asarray(values)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-        _check_exact_integers(array, what)
-    if out is None:
-        out = np.empty(array.shape, dtype="<f8")
-    with np.errstate(invalid="ignore", over="ignore"):
-        np.add(array, 0.0, out=out)
-        # Adding zero quietens a signalling NaN; its bits are restored, since values are hashed as they are.
-        if array.dtype.kind == "f" and array.dtype.itemsize == 8 and np.isnan(out.sum()):
-            bad = np.isnan(out)
-            out.view(np.int64)[bad] = np.ascontiguousarray(array, dtype="<f8").view(np.int64)[bad]
-    return out
-
-
-def as_bytes(array: npt.NDArray[Any]) -> memoryview:
-    """Return the bytes of a C-contiguous array, without copying."""
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _check_exact_integers(array: Any, what: str) -> None:
-    if array.size == 0 or (int(array.max()) <= _EXACT and int(array.min()) >= -_EXACT):
-        return
-    for value in array[(array > _EXACT) | (array < -_EXACT if array.dtype.kind == "i" else False)].tolist():
-        if int(float(value)) != value:
-            raise InvalidType(
-                f"{what} holds the integer {value}, which binary64 cannot hold; convert it to float64 yourself"
-            )
+_Plan = tuple[bool, int, int, bytes]  # sparse or not, n, p, witness
 
 
 def matrix_digest(m: Any, comm: Any = None) -> str:
@@ -73,10 +32,12 @@ def matrix_digest(m: Any, comm: Any = None) -> str:
 
     Parameters
     ----------
-    m : array, sparse matrix or row source of shape (n, p)
-        bool, integer, float16, float32 or float64. Memory order and chunking do not matter; sparse and dense differ.
+    m : array, sparse matrix, row source or `DistributedRows` of shape (n, p)
+        bool, integer, float16, float32 or float64. Memory order, chunking and the ranks that hold the rows do not
+        matter; sparse and dense differ.
     comm : mpi4py communicator, optional
-        Collective: every rank passes an equal ``m`` and hashes its share of the leaves.
+        Collective: every rank passes an equal ``m`` and hashes its share of the leaves. Of distributed rows (collective
+        anyway) every rank hashes its own; ``comm`` is then None or has the same ranks in the same order.
 
     Raises
     ------
@@ -85,44 +46,54 @@ def matrix_digest(m: Any, comm: Any = None) -> str:
     InvalidInput
         Not two-dimensional, or a row source that returns another shape than asked for.
     CollectiveError
-        With ``comm``: a rank failed, or the shapes differ.
+        With ``comm`` or distributed rows: a rank failed, the shapes differ, or ``comm`` has other ranks than the rows.
     """
+    if isinstance(m, DistributedRows):
+        return _distributed_digest(m, m.comm if comm is None else as_communicator(comm))
     ranks = as_communicator(comm)
+    cores = ranks.cores()
     error: BaseException | None = None
     plan: _Plan = (False, 0, 0, b"")
     leaves = b""
-    step = _LEAF_ROWS
     count = 0
     try:
         n, p = design_shape(m, "matrix")
         is_sparse = sparse.issparse(m)
         plan = (is_sparse, n, p, b"" if ranks.is_serial else _witness(m))
-        if not is_sparse:
-            step = min(_LEAF_ROWS, max(1, _LEAF_BYTES // max(8 * p, 1)))
-        count = -(-n // step)
+        count = -(-n // _step(plan))
         mine = _leaves_of(ranks, count)
-        hashed = _sparse_leaves(m, n, p, mine) if is_sparse else _dense_leaves(m, n, p, step, mine)
-        leaves = b"".join(hashed)
+        leaves = b"".join(sparse_leaves(m, n, p, mine) if is_sparse else _dense_leaves(m, n, p, mine, cores))
     except Exception as caught:  # every rank must reach the agreement below
         error = caught
     reports = agree(ranks, "matrix_digest", (plan, leaves), error)
-    root_plan = reports[0][0]
     for rank, other in _strangers(reports, count):
-        differ = CollectiveError(
-            f"matrix_digest: rank {rank} holds another matrix ({other[1]} x {other[2]}) than rank 0 "
-            f"({root_plan[1]} x {root_plan[2]}); pass the same matrix on every rank, or each=True for one fit per rank",
-            rank=rank,
-            cause="matrices differ",
-            failed=False,
-        )
-        mark_agreed(differ)
-        raise differ
+        raise _another_matrix(rank, other, reports[0][0])
+    return _root(plan, [part for _, part in (reports[:count] if count < ranks.size else reports)])
+
+
+def _step(plan: _Plan) -> int:
+    return LEAF_ROWS if plan[0] else dense_step(plan[2])
+
+
+def _root(plan: _Plan, leaves: Sequence[bytes]) -> str:
     is_sparse, n, p, _ = plan
     root = blake3(_SPARSE_ROOT if is_sparse else _DENSE_ROOT)
-    root.update(struct.pack("<QQQ", n, p, step))
-    for _, part in reports[:count] if count < ranks.size else reports:
+    root.update(struct.pack("<QQQ", n, p, _step(plan)))
+    for part in leaves:
         root.update(part)
     return str(root.hexdigest())
+
+
+def _another_matrix(rank: int, other: _Plan, first: _Plan) -> CollectiveError:
+    differ = CollectiveError(
+        f"matrix_digest: rank {rank} holds another matrix ({other[1]} x {other[2]}) than rank 0 "
+        f"({first[1]} x {first[2]}); pass the same matrix on every rank, or each=True for one fit per rank",
+        rank=rank,
+        cause="matrices differ",
+        failed=False,
+    )
+    mark_agreed(differ)
+    return differ
 
 
 def _leaves_of(ranks: Communicator, count: int) -> range:
@@ -160,92 +131,89 @@ def _witness(m: Any) -> bytes:
     return bytes(blake3(as_bytes(positive_zeros(m[rows], "matrix"))).digest(length=16))
 
 
-def _dense_leaves(m: Any, n: int, p: int, step: int, mine: range) -> Iterator[bytes]:
-    rows_at_once = max(1, _BUFFER_BYTES // max(8 * p, 1))
-    buffer = np.empty((min(rows_at_once, step), p), dtype="<f8")
+def _dense_leaves(m: Any, n: int, p: int, mine: range, cores: int) -> Iterator[bytes]:
+    step = dense_step(p)
+    hasher = DenseLeaves(p, 8 * p * (min(mine.stop * step, n) - mine.start * step), cores)
     for leaf in mine:
         start, stop = leaf * step, min((leaf + 1) * step, n)
-        block = m[start:stop] if isinstance(m, np.ndarray) else _read_rows(m, start, stop, p)
-        hasher = blake3(_DENSE_LEAF)
-        hasher.update(struct.pack("<QQ", stop - start, p))
-        for at in range(0, stop - start, len(buffer)):
-            part = np.asarray(block[at : at + len(buffer)])
-            hasher.update(as_bytes(positive_zeros(part, "matrix", out=buffer[: len(part)])))
-        yield bytes(hasher.digest())
+        hasher.begin(stop - start)
+        hasher.add(m[start:stop] if isinstance(m, np.ndarray) else read_rows(m, start, stop, p))
+        yield hasher.end()
 
 
-def _read_rows(source: RowChunkSource, start: int, stop: int, p: int) -> Any:
-    given = source.row_chunk(start, stop)
-    if isinstance(given, np.ma.MaskedArray):
-        raise InvalidType(f"row_chunk({start}, {stop}) returned a masked array; fill the masked entries first")
-    block = np.asarray(given)
-    if block.shape != (stop - start, p):
-        raise InvalidInput(
-            f"row_chunk({start}, {stop}) returned shape {block.shape}; its shape promises ({stop - start}, {p})"
-        )
-    check_exact_dtype(block.dtype, "row_chunk result")
-    return block
+def _distributed_digest(m: DistributedRows, ranks: Communicator) -> str:
+    """Every rank hashes the leaves whose first row it holds; the rows of a leaf that later ranks hold come to it."""
+    cores = ranks.cores()
+    error: BaseException | None = None
+    plan: _Plan = (False, 0, 0, b"")
+    head: Any = np.zeros((0, 0))
+    try:
+        check_same_ranks(m, ranks, "distributed matrix")
+        n, p = design_shape(m, "matrix")
+        plan = (False, n, p, struct.pack(f"<{len(m.counts)}Q", *m.counts))
+        # Read before the agreement: a rank that cannot read its rows must not leave another waiting for them.
+        head = _head(m, dense_step(p))
+    except Exception as caught:  # every rank must reach the agreement below
+        error = caught
+    plans = agree(ranks, "matrix_digest", plan, error)
+    for rank, other in enumerate(plans):
+        if other != plan:
+            raise _another_matrix(rank, other, plans[0])
+    tail = _tail(m, head, dense_step(plan[2]), ranks)
+    leaves = b""
+    try:
+        leaves = b"".join(_own_leaves(m, tail, cores))
+    except Exception as caught:  # every rank must reach the agreement below
+        error = caught
+    return _root(plan, agree(ranks, "matrix_digest", leaves, error))
 
 
-def _sparse_leaves(m: Any, n: int, p: int, mine: range) -> Iterator[bytes]:
-    # A window of whole leaves is made canonical at a time: a copy of the whole matrix could exceed memory.
-    if m.format in ("dia", "dok"):
-        m = m.tocsr()
-    leaves_at_once = 1
-    if m.format in ("csc", "coo"):  # every window walks all entries of these: as few windows as memory allows
-        leaves_at_once = max(1, _WINDOW_ENTRIES * n // max(m.nnz, 1) // _LEAF_ROWS)
-    for first in range(mine.start, mine.stop, leaves_at_once):
-        last = min(first + leaves_at_once, mine.stop)
-        top = first * _LEAF_ROWS
-        window = _canonical_rows(m, top, min(last * _LEAF_ROWS, n), p)
-        for leaf in range(first, last):
-            start = leaf * _LEAF_ROWS - top
-            stop = min(start + _LEAF_ROWS, window.shape[0])
-            indptr = window.indptr[start : stop + 1].astype("<u8")
-            at, end = int(indptr[0]), int(indptr[-1])
-            hasher = blake3(_SPARSE_LEAF)
-            hasher.update(struct.pack("<QQQ", stop - start, p, end - at))
-            hasher.update(as_bytes(indptr - indptr[0]))
-            hasher.update(as_bytes(window.indices[at:end].astype("<u8")))
-            hasher.update(as_bytes(positive_zeros(window.data[at:end], "sparse matrix")))
-            yield bytes(hasher.digest())
+def _first_leaf_row(row: int, step: int) -> int:
+    """Return the first row of a leaf at or after ``row``."""
+    return -(-row // step) * step
 
 
-def _canonical_rows(m: Any, start: int, stop: int, p: int) -> Any:
-    """Rows start:stop of a sparse matrix: float64, duplicates summed, zeros dropped, indices sorted."""
-    if m.format == "csr":
-        at, end = int(m.indptr[start]), int(m.indptr[stop])
-        indptr, indices, data = m.indptr[start : stop + 1] - m.indptr[start], m.indices[at:end], m.data[at:end]
-    elif m.format == "coo":
-        row, col, data = m.row, m.col, m.data
-        found = []
-        for at in range(0, len(data), _WINDOW_ENTRIES):
-            part = row[at : at + _WINDOW_ENTRIES]
-            found.append(at + np.flatnonzero((part >= start) & (part < stop)))
-        inside = np.concatenate(found) if found else np.zeros(0, dtype=np.intp)
-        inside = inside[np.argsort(row[inside], kind="stable")]
-        indices, data = col[inside], data[inside]
-        indptr = np.searchsorted(row[inside], np.arange(start, stop + 1))
-    elif m.format == "bsr":
-        height = m.blocksize[0]
-        first, last = start // height, -(-stop // height)
-        at, end = int(m.indptr[first]), int(m.indptr[last])
-        blocks = (m.data[at:end], m.indices[at:end], m.indptr[first : last + 1] - at)
-        part = sparse.bsr_array(blocks, shape=((last - first) * height, p)).tocsr()
-        part = part[start - first * height : stop - first * height, :]
-        indptr, indices, data = part.indptr, part.indices, part.data
-    else:
-        part = m[start:stop, :].tocsr()
-        indptr, indices, data = part.indptr, part.indices, part.data
-    _check_values(data)
-    rows = sparse.csr_array((data.astype(np.float64), np.array(indices), np.array(indptr)), shape=(stop - start, p))
-    rows.has_canonical_format = False
-    rows.has_sorted_indices = False
-    rows.sum_duplicates()
-    rows.eliminate_zeros()
-    return rows
+def _head(m: DistributedRows, step: int) -> Any:
+    """Return this rank's rows before its first leaf as float64; an earlier rank hashes them."""
+    stop = min(_first_leaf_row(m.start, step), m.stop)
+    if stop <= m.start:
+        return np.zeros((0, m.shape[1]))
+    rows = np.asarray(m.local_chunk(m.start, stop))
+    if rows.dtype == np.dtype("<f8") and rows.flags.c_contiguous:
+        return rows  # as it lies; the rank that hashes it looks for negative zeros
+    return positive_zeros(rows, "matrix")
 
 
-def _check_values(data: Any) -> None:
-    if data.dtype.kind in "iu" and data.dtype.itemsize == 8:
-        _check_exact_integers(data, "sparse matrix")
+def _tail(m: DistributedRows, head: Any, step: int, ranks: Communicator) -> list[Any]:
+    """Exchange boundary rows: send the head, return the rows that complete this rank's last leaf, piece by piece."""
+    n, p = m.shape
+    outgoing, incoming = {}, {}
+    if len(head):
+        outgoing[m.owner(m.start // step * step)] = as_bytes(head)
+        m.traffic.rows_sent += len(head)
+        m.traffic.bytes_sent += 8 * p * len(head)
+    if _first_leaf_row(m.start, step) < m.stop:  # this rank begins a leaf
+        for rank, start, stop in m.pieces(m.stop, min(_first_leaf_row(m.stop, step), n)):
+            incoming[rank] = 8 * p * (stop - start)
+            m.traffic.rows_received += stop - start
+    if ranks.size == 1:
+        return []
+    received = ranks.exchange(outgoing, incoming)
+    lengths = {rank: length // max(8 * p, 1) for rank, length in incoming.items()}
+    return [np.frombuffer(received[rank], dtype="<f8").reshape(lengths[rank], p) for rank in sorted(incoming)]
+
+
+def _own_leaves(m: DistributedRows, tail: list[Any], cores: int) -> Iterator[bytes]:
+    n, p = m.shape
+    step = dense_step(p)
+    first = _first_leaf_row(m.start, step)
+    hasher = DenseLeaves(p, 8 * p * max(m.stop - first, 0), cores)
+    for start in range(first, m.stop, step):
+        stop = min(start + step, n)
+        hasher.begin(stop - start)
+        hasher.add(m.local_chunk(start, min(stop, m.stop)))
+        if stop > m.stop:
+            for piece in tail:
+                hasher.add(piece)
+        m.traffic.rows_hashed += stop - start
+        yield hasher.end()

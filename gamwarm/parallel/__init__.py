@@ -1,7 +1,16 @@
 """Ranks behind one small interface: a serial stand-in, mpi4py where a communicator is given, agreement on errors."""
 
-from gamwarm.parallel.agreement import agree, already_agreed, mark_agreed
-from gamwarm.parallel.communicator import SERIAL, Communicator, SerialCommunicator, as_communicator, share
+from gamwarm.parallel.agreement import agree, already_agreed, mark_agreed, work_dealt
+from gamwarm.parallel.communicator import (
+    SERIAL,
+    Communicator,
+    SerialCommunicator,
+    as_communicator,
+    cores_each,
+    deal,
+    share,
+    usable_cores,
+)
 
 __all__ = [
     "SERIAL",
@@ -10,6 +19,10 @@ __all__ = [
     "agree",
     "already_agreed",
     "as_communicator",
+    "cores_each",
+    "deal",
     "mark_agreed",
     "share",
+    "usable_cores",
+    "work_dealt",
 ]

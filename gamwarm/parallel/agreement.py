@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from gamwarm.errors import CollectiveError, UnkeyableFit
-from gamwarm.parallel.communicator import Communicator
+from gamwarm.parallel.communicator import Communicator, deal
 
-__all__ = ["agree", "already_agreed", "mark_agreed"]
+__all__ = ["agree", "already_agreed", "mark_agreed", "work_dealt"]
 
 T = TypeVar("T")
 
@@ -28,8 +29,8 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
     Raises
     ------
     CollectiveError
-        On every rank, if any rank failed (``details["failed"]``) or is in another operation. Serial communicators
-        raise ``error`` itself.
+        On every rank, if any rank failed (``details["failed"]``: in this very operation) or is in another operation.
+        Serial communicators raise ``error`` itself.
     UnkeyableFit
         The rank's own, if *every* rank found its fit unkeyable: that is an answer, not a failure.
     """
@@ -46,7 +47,8 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
             mark_agreed(error)
             raise error
         first = failed[0]
-        raise _collective(operation, first, str(reports[first][1]), failed=True) from error
+        # One that failed elsewhere has left: nothing more may be agreed on with it.
+        raise _collective(operation, first, str(reports[first][1]), failed=reports[first][0] == operation) from error
     for rank, report in enumerate(reports):
         if report[0] != reports[0][0]:
             raise _collective(
@@ -57,6 +59,44 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
                 failed=False,
             )
     return [report[3] for report in reports]  # type: ignore[misc]
+
+
+def work_dealt(
+    comm: Communicator, operation: str, costs: Sequence[float], do: Callable[[int], T], same: object = None
+) -> list[T]:
+    """Do pieces of work, each on one rank, by cost, and return all that came of them on every rank.
+
+    Parameters
+    ----------
+    comm : Communicator
+    operation : str
+        For messages.
+    costs : sequence of float
+        Equal on all ranks; at least one is above zero.
+    do : callable
+        Does the piece of the given number.
+    same : object
+        What the work is done on, or a digest of it: compared, since no rank does the work of another again.
+
+    Raises
+    ------
+    CollectiveError
+        On every rank: one rank's piece failed, or ``same`` differs.
+    """
+    if comm.size == 1:
+        return [do(item) for item in range(len(costs))]
+    dealt = deal(costs, comm.size)
+    error: BaseException | None = None
+    done: dict[int, T] = {}
+    try:
+        done = {item: do(item) for item, rank in enumerate(dealt) if rank == comm.rank}
+    except Exception as caught:  # every rank must reach the agreement below
+        error = caught
+    reports = agree(comm, operation, (same, done), error)
+    for rank, (other, _) in enumerate(reports):
+        if other != reports[0][0]:
+            raise _collective(operation, rank, "it works on something else than rank 0", failed=False)
+    return [reports[rank][1][item] for item, rank in enumerate(dealt)]
 
 
 def _collective(operation: str, rank: int, cause: str, *, failed: bool) -> CollectiveError:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from mpi4py import MPI
+
+from gamwarm.parallel.communicator import Communicator, cores_each, usable_cores
 
 __all__ = ["MpiCommunicator"]
 
 T = TypeVar("T")
 
+_CORES = MPI.Comm.Create_keyval()  # what `cores` found stays on the communicator: asking again sends nothing
+
 
 class MpiCommunicator:
     """A group of MPI ranks.
 
-    Lower-case (pickling) calls only: what travels is one small tuple or one entry per call, never a design.
+    Lower-case (pickling) calls but for `exchange`: what travels is one small tuple or one entry, never a design.
     """
 
     is_serial = False
@@ -46,6 +51,39 @@ class MpiCommunicator:
     def scatter(self, values: Sequence[T] | None) -> T:
         received: Any = self._comm.scatter(values, root=0)
         return received  # type: ignore[no-any-return]
+
+    def exchange(self, outgoing: Mapping[int, Any], incoming: Mapping[int, int]) -> dict[int, memoryview]:
+        # A collective call: on a communicator of the caller's, messages between two ranks could meet the caller's own.
+        sends, receives = [np.zeros(self.size, dtype=np.int32) for _ in range(2)]
+        parts = []
+        for rank, data in sorted(outgoing.items()):
+            parts.append(memoryview(data).cast("B"))
+            sends[rank] = len(parts[-1])
+        for rank, length in incoming.items():
+            receives[rank] = length
+        packed = parts[0] if len(parts) == 1 else b"".join(parts)
+        received = bytearray(int(receives.sum()))
+        self._comm.Alltoallv([packed, sends, MPI.BYTE], [received, receives, MPI.BYTE])
+        ends = np.cumsum(receives)
+        whole = memoryview(received)
+        return {rank: whole[int(ends[rank]) - length : int(ends[rank])] for rank, length in incoming.items()}
+
+    def cores(self) -> int:
+        known: Any = self._comm.Get_attr(_CORES)
+        if known is None:
+            node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+            try:
+                mine = usable_cores()
+                known = cores_each(mine, node.allgather(mine))
+            finally:
+                node.Free()
+            self._comm.Set_attr(_CORES, known)
+        return int(known)
+
+    def is_congruent(self, other: Communicator) -> bool:
+        if not isinstance(other, MpiCommunicator):
+            return self.size == other.size == 1
+        return MPI.Comm.Compare(self._comm, other._comm) in (MPI.IDENT, MPI.CONGRUENT)
 
     def duplicate(self) -> MpiCommunicator:
         """A communicator of our own, so that our messages never meet the caller's."""

@@ -2,7 +2,8 @@
 
 from gamwarm.problem.basis import BasisMeta
 from gamwarm.problem.blocks import ParameterBlockSpec, Role, check_specs, infer_role
-from gamwarm.problem.designs import RowChunkSource, check_exact_dtype, design_shape, is_row_source
+from gamwarm.problem.designs import RowChunkSource, check_exact_dtype, design_shape, is_row_source, read_rows
+from gamwarm.problem.distributed import DistributedRows, Traffic, check_same_ranks, distributed_of
 from gamwarm.problem.family import CustomFamily, check_family, family_kind_of
 from gamwarm.problem.gauge import Gauge
 from gamwarm.problem.layout import PenaltyLayout
@@ -22,6 +23,7 @@ __all__ = [
     "BlockwisePenalty",
     "CustomFamily",
     "DensePenalty",
+    "DistributedRows",
     "FixedPenalty",
     "Gauge",
     "KroneckerPenalty",
@@ -31,11 +33,15 @@ __all__ = [
     "PenaltyLayout",
     "Role",
     "RowChunkSource",
+    "Traffic",
     "check_exact_dtype",
     "check_family",
+    "check_same_ranks",
     "check_specs",
     "design_shape",
+    "distributed_of",
     "family_kind_of",
     "infer_role",
     "is_row_source",
+    "read_rows",
 ]

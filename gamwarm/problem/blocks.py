@@ -13,6 +13,7 @@ from gamwarm.checks import FloatArray, float_vector, items, plain_string, requir
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem.basis import BasisMeta
 from gamwarm.problem.designs import design_shape
+from gamwarm.problem.distributed import DistributedRows, check_same_ranks, distributed_of
 from gamwarm.problem.penalties import Penalty
 
 __all__ = ["ParameterBlockSpec", "Role", "check_specs", "infer_role"]
@@ -48,10 +49,10 @@ class ParameterBlockSpec:
     ----------
     name : str
         Unique within a fit; part of every identity of the block.
-    design : array, sparse matrix or row source of shape (n, p)
+    design : array, sparse matrix, row source or `DistributedRows` of shape (n, p)
         Kept by reference and read when the fit is named; do not change it afterwards.
-    offset : array of shape (n,), optional
-        Default zeros.
+    offset : array or `DistributedRows` of shape (n,), optional
+        Default zeros. With a distributed design it may be the whole offset on every rank, or distributed itself.
     penalties : sequence of penalties of width p
     nullspace_dims : sequence of int
         Empty, or the null-space dimension of each penalty.
@@ -88,8 +89,11 @@ class ParameterBlockSpec:
         where = f"block {name!r}"
         n, p = design_shape(self.design, f"{where}: design")
         if self.offset is None:
-            offset: FloatArray = np.zeros(n)
-            offset.flags.writeable = False
+            offset: FloatArray | DistributedRows = float_vector(np.zeros(n), "offset", finite=False)
+        elif isinstance(self.offset, DistributedRows):
+            offset = self.offset
+            if offset.shape != (n,):
+                raise InvalidInput(f"{where}: offset is distributed rows of shape {offset.shape}; expected ({n},)")
         else:
             offset = float_vector(self.offset, f"{where}: offset (design {n} x {p})", length=n)
         penalties = items(self.penalties, f"{where}: penalties")
@@ -173,4 +177,7 @@ def check_specs(specs: Sequence[ParameterBlockSpec]) -> tuple[ParameterBlockSpec
                 f"block {block.name!r} has shape ({block.n_rows}, {block.width}) but block {first.name!r} has shape "
                 f"({first.n_rows}, {first.width}); all blocks of a fit share their rows"
             )
+    distributed = distributed_of(blocks)
+    for rows in distributed[1:]:
+        check_same_ranks(rows, distributed[0].comm, "a fit's blocks lie on different ranks")
     return blocks

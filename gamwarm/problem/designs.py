@@ -11,7 +11,7 @@ from scipy import sparse
 
 from gamwarm.errors import InvalidInput, InvalidType
 
-__all__ = ["RowChunkSource", "design_shape", "is_row_source"]
+__all__ = ["RowChunkSource", "check_exact_dtype", "design_shape", "is_row_source", "read_rows"]
 
 _EXACT_KINDS = "biuf"
 
@@ -78,3 +78,17 @@ def design_shape(design: object, what: str = "design") -> tuple[int, int]:
     if len(dims) != 2 or min(dims, default=0) < 0:
         raise InvalidInput(f"{what} has shape {dims}; expected (n, p)")
     return dims[0], dims[1]
+
+
+def read_rows(source: RowChunkSource, start: int, stop: int, p: int) -> npt.NDArray[Any]:
+    """Return rows start:stop of a row source, of shape (stop - start, p), refusing what its shape does not promise."""
+    given = source.row_chunk(start, stop)
+    if isinstance(given, np.ma.MaskedArray):
+        raise InvalidType(f"row_chunk({start}, {stop}) returned a masked array; fill the masked entries first")
+    block = np.asarray(given)
+    if block.shape != (stop - start, p):
+        raise InvalidInput(
+            f"row_chunk({start}, {stop}) returned shape {block.shape}; its shape promises ({stop - start}, {p})"
+        )
+    check_exact_dtype(block.dtype, "row_chunk result")
+    return block

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from gamwarm.checks import require, wrong_type
 from gamwarm.errors import GamwarmError, InvalidInput
 from gamwarm.identity import FitProblem
+from gamwarm.parallel import Communicator
+from gamwarm.problem import check_same_ranks, distributed_of
 
-__all__ = ["check_choice", "malformed", "require", "this_problem", "wrong_type"]
+__all__ = ["check_choice", "check_held_together", "malformed", "require", "this_problem", "wrong_type"]
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -24,6 +26,18 @@ def this_problem(problem: object) -> FitProblem:
     require("problem", problem, FitProblem)
     assert isinstance(problem, FitProblem)
     return problem
+
+
+def check_held_together(problem: FitProblem, comm: Communicator, *, each: bool) -> None:
+    """Refuse a fit whose rows lie on several ranks where the store's ranks cannot act as one on it."""
+    for rows in distributed_of(problem.specs):
+        if rows.comm.size == 1:
+            continue
+        if each:
+            raise InvalidInput(
+                f"a fit with rows distributed over {rows.comm.size} ranks is one fit of all of them; no each=True"
+            )
+        check_same_ranks(rows, comm, "open the store with comm=: the fit")
 
 
 def malformed(check: Callable[[object], str], value: object) -> GamwarmError | None:

@@ -25,10 +25,10 @@ from gamwarm.errors import (
     UnkeyableFit,
 )
 from gamwarm.identity import FitProblem, check_descriptor_key, check_exact_key
-from gamwarm.parallel import Communicator, as_communicator
+from gamwarm.parallel import SERIAL, Communicator, as_communicator
 from gamwarm.records import BlockRecord, FitArtifact, FitResult, Producer, StartSource
 from gamwarm.storage import EntryStore, Held, LockChoice, PutOutcome, content_id
-from gamwarm.store.arguments import check_choice, malformed, require, this_problem, wrong_type
+from gamwarm.store.arguments import check_choice, check_held_together, malformed, require, this_problem, wrong_type
 from gamwarm.store.explain import Explanation, explain_fit
 from gamwarm.store.filing import Filing, KeepOutcome, file_fit, prepare
 from gamwarm.store.fits import FitInProgress
@@ -237,6 +237,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         """Return the request of a fit, or why it has no name, or what every rank must be told of."""
         try:
             fit = this_problem(problem)
+            check_held_together(fit, self._ranks.comm, each=each)
             return describe(fit, fit.key if each else self._shared_key(fit), parent), None, None
         except UnkeyableFit as caught:
             return None, caught, None
@@ -256,7 +257,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         assert request is not None
         wanted = request
         found = self._ranks.at_root("start_for", lambda: look(wanted), Answer(reason="the store is off"))
-        return self._report(problem, wanted.key, found)
+        return self._report(problem, wanted.key, found, self._ranks.comm)
 
     def _shared_key(self, problem: FitProblem) -> str:
         """Return the exact key of a problem that all ranks hold, each hashing its share; hashed once per problem."""
@@ -327,10 +328,10 @@ class WarmStartStore(NotebookTable, Upkeep):
             log.warning("%s", error)
         return cold_unkeyable(error)
 
-    def _report(self, problem: FitProblem, key: str, found: Answer) -> StartReport:
+    def _report(self, problem: FitProblem, key: str, found: Answer, comm: Communicator = SERIAL) -> StartReport:
         if self.disabled_reason is not None:
             return StartReport(StartSource.COLD, None, key, reason=f"the store is off: {self.disabled_reason}")
-        report = start_from(problem, key, found)
+        report = start_from(problem, key, found, comm)
         level = logging.DEBUG if report.source == StartSource.COLD else logging.INFO
         log.log(level, "%s… %s", key[:15], report)
         if report.terms and log.isEnabledFor(logging.DEBUG):
@@ -369,6 +370,7 @@ class WarmStartStore(NotebookTable, Upkeep):
                 reason = "nothing to keep on this rank"
             else:
                 fit = this_problem(problem)
+                check_held_together(fit, self._ranks.comm, each=each)
                 require("result", result, FitResult)
                 require("start", start, (StartReport, type(None)))
                 assert result is not None

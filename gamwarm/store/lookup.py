@@ -9,6 +9,7 @@ import numpy as np
 
 from gamwarm.errors import DescriptorMismatch, ParentUnusable, UnkeyableFit
 from gamwarm.identity import FitProblem
+from gamwarm.parallel import SERIAL, Communicator
 from gamwarm.records import FitArtifact, Producer, RecordKind, StartSource, check_entry_id
 from gamwarm.storage import ArtifactHeader, EntryStore, Held, StoredArtifact, StoredRecord
 from gamwarm.transfer import (
@@ -150,8 +151,8 @@ def _ranked(headers: Sequence[ArtifactHeader], width: int | None) -> list[Artifa
     return sorted(headers, key=rank, reverse=True)
 
 
-def start_from(problem: FitProblem, key: str, found: Answer) -> StartReport:
-    """Turn an answer into a start. Local and pure: equal inputs give equal bits on every rank."""
+def start_from(problem: FitProblem, key: str, found: Answer, comm: Communicator = SERIAL) -> StartReport:
+    """Turn an answer into a start; projections are shared over the ranks of ``comm``, without a bit of difference."""
     if found.record is not None:
         return StartReport(
             StartSource.EXACT,
@@ -174,6 +175,7 @@ def start_from(problem: FitProblem, key: str, found: Answer) -> StartReport:
             parent.artifact,
             TransferPolicy(rho_bound=problem.options.rho_bound),
             problem.gauge,
+            comm=comm,
         )
     except (ParentUnusable, DescriptorMismatch) as error:
         return StartReport(StartSource.COLD, None, key, reason=f"{found.reason}, and {error}")

@@ -9,11 +9,12 @@ import numpy as np
 
 from gamwarm.checks import FloatArray, float_vector, items, require
 from gamwarm.errors import DescriptorMismatch, InvalidInput, ParentUnusable
-from gamwarm.identity import FitDescriptor
+from gamwarm.identity import Fingerprinter, FitDescriptor
+from gamwarm.parallel import Communicator, as_communicator, work_dealt
 from gamwarm.problem import Gauge
 from gamwarm.records import Curvature, FitArtifact, Provenance, TermArtifact
 from gamwarm.transfer.policy import TransferPolicy
-from gamwarm.transfer.project import project, relative_residual
+from gamwarm.transfer.project import project, projection_cost, relative_residual
 from gamwarm.transfer.report import BetaOutcome, RhoOutcome, SlotReport, TermReport, TransferredStart
 from gamwarm.transfer.terms import TermContext
 
@@ -36,6 +37,7 @@ def build_warm_start(
     parent: FitArtifact,
     policy: TransferPolicy | None = None,
     gauge: Gauge | None = None,
+    comm: Any = None,
 ) -> TransferredStart:
     """Return the start that ``parent`` gives a related fit.
 
@@ -51,6 +53,8 @@ def build_warm_start(
     policy : TransferPolicy, optional
     gauge : Gauge, optional
         The child's whole gauge; needed only where it is not block-diagonal.
+    comm : mpi4py communicator, optional
+        Collective: every rank passes the same, projections are dealt to ranks by their cost, and every rank gets all.
 
     Raises
     ------
@@ -58,6 +62,8 @@ def build_warm_start(
         Another schema, non-finite numbers, or not converged (``policy.require_converged``).
     DescriptorMismatch
         Neither strict nor structural keys agree.
+    CollectiveError
+        With ``comm``: a projection failed on one rank, or the ranks pass different gauges.
     """
     policy = TransferPolicy() if policy is None else policy
     contexts = items(terms, "terms")
@@ -82,7 +88,7 @@ def build_warm_start(
     rho = np.array(float_vector(rho_default, "rho_default", finite=False))
     sources: dict[int, int | None] = {}
     slot_reports = [_carry_rho(c, m, rho, sources, policy) for c, m in zip(contexts, matches, strict=True)]
-    betas = _carry_betas(contexts, matches, policy, gauge)
+    betas = _carry_betas(contexts, matches, policy, gauge, as_communicator(comm))
     reports = tuple(_term_report(c, slots, beta) for c, slots, beta in zip(contexts, slot_reports, betas, strict=True))
     return TransferredStart(
         rho=rho,
@@ -190,13 +196,37 @@ def _carry_betas(
     matches: Sequence[TermArtifact | None],
     policy: TransferPolicy,
     gauge: Gauge | None,
+    ranks: Communicator,
 ) -> list[_Beta]:
     coupled = gauge is not None and not gauge.is_block_diagonal
+    same = None if ranks.size == 1 else _gauge_digest(contexts, gauge if coupled else None)
     if gauge is not None and coupled:
-        joint = _joint_betas(contexts, matches, policy, gauge)
+        # One piece of work: the answer is one rank's, bit for bit, on machines of different kinds too.
+        joint = work_dealt(ranks, "project", [1.0], lambda _: _joint_betas(contexts, matches, policy, gauge), same)[0]
         if joint is not None:
             return joint
-    return [_slab_beta(c, m, policy, approximate=coupled) for c, m in zip(contexts, matches, strict=True)]
+    costs = [0.0 if m is None else projection_cost(c.gauge_block) for c, m in zip(contexts, matches, strict=True)]
+
+    def slab(b: int) -> _Beta:
+        return _slab_beta(contexts[b], matches[b], policy, approximate=coupled)
+
+    if not any(costs):  # nothing to deal: no message
+        return [slab(b) for b in range(len(contexts))]
+    return work_dealt(ranks, "project", costs, slab, same)
+
+
+def _gauge_digest(contexts: Sequence[TermContext], gauge: Gauge | None) -> str:
+    """Digest what projections depend on and no key holds."""
+    fp = Fingerprinter()
+    for context in contexts:
+        for write, value in ((fp.write_matrix, context.gauge_block), (fp.write_f64_array, context.gauge_shift)):
+            fp.write_bool(value is not None)
+            if value is not None:
+                write(value)
+    if gauge is not None:
+        fp.write_matrix(gauge.lift)
+        fp.write_f64_array(gauge.shift)
+    return fp.hexdigest()
 
 
 def _gap_reason(context: TermContext, parent: TermArtifact, policy: TransferPolicy) -> str:

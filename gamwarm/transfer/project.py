@@ -6,7 +6,7 @@ import numpy as np
 
 from gamwarm.checks import FloatArray
 
-__all__ = ["project", "relative_residual"]
+__all__ = ["project", "projection_cost", "relative_residual"]
 
 _RELATIVE_RIDGE = 1e-8
 _LEAST_RIDGE = 1e-12
@@ -37,6 +37,14 @@ def project(lift: FloatArray, target: FloatArray) -> FloatArray:
     ridge = max(_RELATIVE_RIDGE * float(np.trace(gram)) / reduced, _LEAST_RIDGE)
     gram[np.diag_indices(reduced)] += ridge
     return np.asarray(np.linalg.solve(gram, moment), dtype=np.float64)
+
+
+def projection_cost(lift: FloatArray | None) -> float:
+    """Return the multiplications of `project`, about: the Gram matrix and its solution. 0 without anything to do."""
+    if lift is None:
+        return 0.0
+    raw, reduced = lift.shape
+    return float(raw * reduced**2 + reduced**3 // 3)
 
 
 def relative_residual(lift: FloatArray, theta: FloatArray, target: FloatArray) -> float:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gamwarm import BlockwiseFitOptions, FitFailed, InvalidInput, InvalidType, UnsupportedOption, matrix_digest
+from gamwarm import (
+    BlockwiseFitOptions,
+    DistributedRows,
+    FitFailed,
+    InvalidInput,
+    InvalidType,
+    UnsupportedOption,
+    matrix_digest,
+)
 from gamwarm.engine import (
     Binomial,
     Factor,
@@ -93,6 +101,7 @@ def test_everything_the_answer_depends_on_is_in_the_key(change):
         (lambda d: d.update(exposure=np.where(np.arange(400) == 2, np.inf, 0.0)), "'exposure' holds inf at row 2"),
         (lambda d: d.update(group=np.where(np.arange(400) == 9, None, d["group"])), "'group' has no level at row 9"),
         (lambda d: d.update(group=np.full(400, "one")), "'group' has one level"),
+        (lambda d: d.update(x=DistributedRows(d["x"], None)), "'x' is distributed over 1 ranks"),
     ],
 )
 def test_a_bad_column_is_refused_by_name(spoil, word):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -17,11 +17,12 @@ _PATIENCE_SECONDS = 20.0  # a rank that waits longer fails its test instead of h
 class _Board:
     def __init__(self, size: int) -> None:
         self.slots: list[Any] = [None] * size
+        self.living = [0] * size
         self.barrier = threading.Barrier(size, timeout=_PATIENCE_SECONDS)
 
 
 class ThreadCommunicator:
-    """One rank of a group of threads. Counts its exchanges."""
+    """One rank of a group of threads. Counts its exchanges, and the bytes it sent to single ranks."""
 
     is_serial = False
 
@@ -29,6 +30,7 @@ class ThreadCommunicator:
         self.rank = rank
         self.size = len(board.slots)
         self.exchanges = 0
+        self.sent = 0
         self._board = board
 
     def allgather(self, value: T) -> list[T]:
@@ -51,11 +53,30 @@ class ThreadCommunicator:
         items: Any = self.allgather(values)[0]
         return items[self.rank]  # type: ignore[no-any-return]
 
+    def exchange(self, outgoing: Mapping[int, Any], incoming: Mapping[int, int]) -> dict[int, memoryview]:
+        everybody = self.allgather({rank: bytes(data) for rank, data in outgoing.items()})
+        self.sent += sum(len(memoryview(data).cast("B")) for data in outgoing.values())
+        meant = {rank: sent[self.rank] for rank, sent in enumerate(everybody) if self.rank in sent}
+        assert {rank: len(data) for rank, data in meant.items()} == dict(incoming), "somebody expects other bytes"
+        return {rank: memoryview(data) for rank, data in meant.items()}
+
+    def cores(self) -> int:
+        return 1
+
+    def is_congruent(self, other: object) -> bool:
+        return isinstance(other, ThreadCommunicator) and other._board is self._board
+
     def duplicate(self) -> ThreadCommunicator:
+        self._board.living[self.rank] += 1
         return self
 
     def free(self) -> None:
-        return None
+        self._board.living[self.rank] -= 1
+
+    @property
+    def living(self) -> int:
+        """Duplicates of this rank that have not been freed."""
+        return self._board.living[self.rank]
 
 
 def on_ranks(size: int, function: Callable[[ThreadCommunicator], T]) -> list[T | Exception]:
