@@ -44,6 +44,7 @@ KNOWS = {
     "cli": PURE | {"walltime", "transfer", "storage", "store", "archive", "report"},
     "__main__": PURE | {"walltime", "transfer", "storage", "store", "archive", "report", "cli"},
     "demo": PURE | {"walltime", "transfer", "storage", "store", "__init__", "engine", "folds"},
+    "testing": PURE | {"walltime", "transfer", "storage", "store", "__init__"},
 }
 
 # Importing it from gamwarm.parallel would import mpi4py for everybody.

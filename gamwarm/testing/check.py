@@ -1,0 +1,308 @@
+"""The check itself: cold, prime, warm, exact, corrupted, frozen, shuffled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gamwarm.checks import whole_number
+from gamwarm.records import StartSource
+from gamwarm.store import open_store
+from gamwarm.testing.corruptions import Corruption, corruptions_of, tamperings_of
+from gamwarm.testing.driver import Driver, Fitted, Tolerances, check_driver
+from gamwarm.testing.isolated import cold_fits
+from gamwarm.testing.judge import Judge
+from gamwarm.testing.offering import Offering
+from gamwarm.testing.report import Finding, NeutralityReport, Run, Verdict
+
+__all__ = ["assert_neutral", "check_neutrality"]
+
+_REPEATS = 2
+_WRONG_RECORDS = ("rho[0] +6", "rho[0] -6", "rho permuted", "rho at the upper bound", "beta negated", "beta times 5")
+
+
+def check_neutrality(
+    driver: Driver,
+    *,
+    tolerances: Tolerances | None = None,
+    corrupted_cases: int = 1,
+    accept_modes: bool = True,
+    seed: int = 0,
+    directory: str | os.PathLike[str] | None = None,
+    timeout: float = 600.0,
+) -> NeutralityReport:
+    """Try whether an engine's answers depend on where it starts.
+
+    1. *cold*: every case without a store, in a process of its own in which no store can be opened.
+    2. *prime*: the first case into an empty store.
+    3. *warm*: the other cases, which start from it.
+    4. *exact*: every case again, twice: 1 evaluation, 0 outer iterations, the same bits, nothing new in the file; and
+       with lies about what was stored beside the answer, and wrong records in its place.
+    5. *corrupted*: some relatives with spoiled starts (`corruptions_of`).
+    6. *frozen*, *shuffled*: the relatives from a frozen parent, in order and in other orders: the same bits.
+
+    Parameters
+    ----------
+    driver : Driver
+    tolerances : Tolerances, optional
+    corrupted_cases : int
+        How many relatives are tried with spoiled starts.
+    accept_modes : bool
+        Whether a worse answer that is a local optimum (as far as ``driver.objective`` shows) counts as another mode and
+        not as a finding.
+    seed : int
+        Of the random corruptions and orders.
+    directory : path, optional
+        Where the stores go; default a temporary directory.
+    timeout : float
+        Seconds that the process of the cold fits may take.
+
+    Returns
+    -------
+    NeutralityReport
+        ``ok``, ``findings``, ``runs``; its text is a table.
+
+    Raises
+    ------
+    FitFailed
+        A cold fit failed, or opened a store.
+    InvalidInput, InvalidType
+        The driver lacks something, or its cold fits do not converge.
+    """
+    cases = check_driver(driver)
+    whole_number(corrupted_cases, "corrupted_cases")
+    limits = Tolerances() if tolerances is None else tolerances
+    with tempfile.TemporaryDirectory(prefix="gamwarm-neutrality-", dir=directory) as made:
+        check = _Check(driver, cases, limits, Path(made), seed, accept_modes)
+        check.cold(timeout)
+        check.prime_and_warm()
+        check.exact()
+        check.corrupted(corrupted_cases)
+        check.orders()
+    return check.report
+
+
+def assert_neutral(driver: Driver, **options: Any) -> NeutralityReport:
+    """`check_neutrality`, raising `NotNeutral` (an AssertionError) with all findings."""
+    report = check_neutrality(driver, **options)
+    report.check()
+    return report
+
+
+class _Check:
+    """State of one check."""
+
+    def __init__(
+        self, driver: Any, cases: list[Any], limits: Tolerances, directory: Path, seed: int, accept_modes: bool
+    ) -> None:
+        self.driver, self.cases, self.limits, self.directory = driver, cases, limits, directory
+        self.rng = np.random.default_rng(seed)
+        self.accept_modes = accept_modes
+        problem = driver.problem(cases[0])
+        self.report = NeutralityReport(f"{problem.engine} {problem.engine_version}".strip())
+        self.judges: list[Judge] = []
+        self.warm: dict[int, Fitted] = {}
+        if not hasattr(driver, "objective"):
+            self.report.remarks.append("the driver has no objective(case, rho): claimed objectives were not evaluated")
+
+    # -- findings and runs -------------------------------------------------------------------------------------
+
+    def find(self, check: str, where: str, message: str) -> None:
+        self.report.findings.append(Finding(check, where, message))
+
+    def fit(self, phase: str, i: int, store: Any, change: Corruption | None = None) -> tuple[Fitted | None, Offering]:
+        """Run one fit; an exception is a finding."""
+        offering = Offering(store, None if change is None else change.apply)
+        try:
+            return self.driver.fit(self.cases[i], offering), offering
+        except Exception as error:  # what the engine makes of a bad start is what is tested
+            where = _where(phase, i, change)
+            self.find("raised", where, f"{type(error).__name__}: {error}; the cold fit did not fail")
+            return None, offering
+
+    def look(self, phase: str, i: int, answer: Fitted, offering: Offering, label: str = "") -> Verdict:
+        """Judge an answer, whatever it started from."""
+        judge, result = self.judges[i], answer.result
+        where = f"{phase}, case {i}" + (f", {label}" if label else "")
+        found = judge.judge(answer)
+        source = "" if offering.offered is None else str(offering.offered.source)
+        self.report.runs.append(
+            Run(phase, i, label, source, found.verdict, found.gap, found.distance, answer.result.cost)
+        )
+        if found.verdict is Verdict.MOVED or (found.verdict is Verdict.MODE and not self.accept_modes):
+            self.find("answer", where, found.reason)
+        for check, wrong in (("flags", judge.wrong_flags(result)), ("objective", judge.wrong_objective(result))):
+            if wrong is not None:
+                self.find(check, where, wrong)
+        self.look_at_use(where, answer, offering, judge.cold)
+        return found.verdict
+
+    def look_at_use(self, where: str, answer: Fitted, offering: Offering, cold: Fitted) -> None:
+        """Find a start that was said to be used and was not."""
+        if not answer.result.start_used:
+            return
+        offered = offering.offered
+        if offered is None or offered.start is None:
+            self.find("used", where, "the engine says that it used a start, and none was offered")
+        elif offered.source == StartSource.TRANSFER and answer.same_bits(cold):
+            # Another way to the answer ends elsewhere in its last bits.
+            self.find(
+                "used", where, "the engine says that it used the start, and ended bit for bit where the cold fit did"
+            )
+
+    # -- phases ------------------------------------------------------------------------------------------------
+
+    def cold(self, timeout: float) -> None:
+        fits = cold_fits(self.driver, self.cases, self.directory, timeout)
+        for i, (case, cold) in enumerate(zip(self.cases, fits, strict=True)):
+            judge = Judge(self.driver, case, cold, self.limits)
+            self.judges.append(judge)
+            self.report.runs.append(Run("cold", i, "", "", Verdict.SAME, 0.0, 0.0, cold.result.cost))
+            where = f"cold, case {i}"
+            if not cold.result.converged or cold.result.objective is None:
+                self.find(
+                    "answer", where, "the cold fit did not converge, or has no objective: nothing to compare with"
+                )
+            if cold.result.start_used:
+                self.find("used", where, "the engine says that it used a start, and it had no store")
+            for check, wrong in (
+                ("flags", judge.wrong_flags(cold.result)),
+                ("objective", judge.wrong_objective(cold.result)),
+            ):
+                if wrong is not None:
+                    self.find(check, where, wrong)
+
+    def prime_and_warm(self) -> None:
+        with self.open("primed.h5") as store:
+            answer, offering = self.fit("prime", 0, store)
+            if answer is not None:
+                self.look("prime", 0, answer, offering)
+            if offering.offered is None:
+                self.find("vacuous", "prime, case 0", "the engine did not ask the store for a start")
+            if len(store) == 0:
+                self.find("vacuous", "prime, case 0", "nothing of the parent was kept")
+        self.copy("primed.h5", "warm.h5")
+        transfers = 0
+        with self.open("warm.h5") as store:
+            for i in range(1, len(self.cases)):
+                answer, offering = self.fit("warm", i, store)
+                if answer is not None:
+                    self.look("warm", i, answer, offering)
+                    self.warm[i] = answer
+                offered = offering.offered
+                transfers += offered is not None and offered.source == StartSource.TRANSFER
+                if offered is not None and offered.source != StartSource.TRANSFER:
+                    self.report.remarks.append(f"case {i} was offered no transfer: {offered}")
+        if not transfers:
+            self.find("vacuous", "warm", "no relative was offered a start from the parent")
+
+    def exact(self) -> None:
+        with self.open("warm.h5") as store:
+            for i in range(len(self.cases)):
+                self.exact_case(i, store)
+
+    def exact_case(self, i: int, store: Any) -> None:
+        first: Fitted | None = None
+        kept = store.start_for(self.driver.problem(self.cases[i]))
+        if kept.source != StartSource.EXACT or kept.is_checkpoint:
+            self.find("vacuous", f"exact, case {i}", f"its own answer is not in the store: {kept}")
+            return
+        before = store.entry_ids()
+        for repeat in range(_REPEATS):
+            answer, offering = self.fit("exact", i, store)
+            if answer is None:
+                return
+            label = f"repeat {repeat + 1}"
+            self.look("exact", i, answer, offering, label)
+            self.look_at_hit(f"exact, case {i}, {label}", answer, kept.start)
+            first = first or answer
+        if store.entry_ids() != before:
+            self.find("drift", f"exact, case {i}", "keeping an exact hit again changed what is stored")
+        assert first is not None
+        for lie in tamperings_of():
+            answer, _ = self.fit("exact", i, store, lie)
+            if answer is None:
+                continue
+            if not answer.same_bits(first) or answer.result.objective != first.result.objective:
+                self.find("stored-numbers", _where("exact", i, lie), "the answer is not what it was without the lie")
+        if i == 1:
+            self.exact_corrupted(i, store)
+
+    def exact_corrupted(self, i: int, store: Any) -> None:
+        """Offer a record that is wrong: what another build took for its answer, say."""
+        problem = self.judges[i].problem
+        for corruption in corruptions_of(problem.layout.n_outer, problem.options.rho_bound, self.rng):
+            if corruption.name in _WRONG_RECORDS:
+                answer, offering = self.fit("exact", i, store, corruption)
+                if answer is not None:
+                    self.look("wrong record", i, answer, offering, corruption.name)
+
+    def look_at_hit(self, where: str, answer: Fitted, start: Any) -> None:
+        stored = Fitted(_as_stored(answer, start), answer.fitted)
+        if not answer.same_bits(stored):
+            self.find("exact", where, "rho or coefficients are not bit for bit what was stored")
+        cost = answer.result.cost
+        if cost is None:
+            self.remark_once("the engine tells no cost: evaluations of exact hits were not checked")
+        elif cost.evaluations > 1 or cost.outer_iterations > 0:
+            took = f"{cost.evaluations} evaluations and {cost.outer_iterations} outer iterations"
+            self.find("exact", where, f"it took {took}; its own answer takes 1 and 0")
+
+    def remark_once(self, text: str) -> None:
+        if text not in self.report.remarks:
+            self.report.remarks.append(text)
+
+    def corrupted(self, count: int) -> None:
+        for i in range(1, min(len(self.cases), count + 1)):
+            problem = self.judges[i].problem
+            for corruption in corruptions_of(problem.layout.n_outer, problem.options.rho_bound, self.rng):
+                self.copy("primed.h5", "corrupted.h5")
+                with self.open("corrupted.h5") as store:
+                    answer, offering = self.fit("corrupted", i, store, corruption)
+                if answer is not None:
+                    self.look("corrupted", i, answer, offering, corruption.name)
+
+    def orders(self) -> None:
+        relatives = list(range(1, len(self.cases)))
+        straight = self.campaign("frozen", relatives)
+        shuffled = [int(i) for i in self.rng.permutation(relatives)]
+        for order in (relatives[::-1], shuffled):
+            for i, answer in self.campaign("shuffled", order).items():
+                if i in straight and not answer.same_bits(straight[i]):
+                    self.find(
+                        "order", f"shuffled, case {i}", f"another answer when the cases are fitted in order {order}"
+                    )
+
+    def campaign(self, phase: str, order: list[int]) -> dict[int, Fitted]:
+        answers: dict[int, Fitted] = {}
+        self.copy("primed.h5", f"{phase}.h5")
+        with self.open(f"{phase}.h5") as store:
+            view = store.frozen()
+            for i in order:
+                answer, offering = self.fit(phase, i, view)
+                if answer is not None:
+                    self.look(phase, i, answer, offering)
+                    answers[i] = answer
+        return answers
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def open(self, name: str) -> Any:
+        return open_store(self.directory / name, on_error="raise")
+
+    def copy(self, name: str, to: str) -> None:
+        shutil.copy(self.directory / name, self.directory / to)
+
+
+def _where(phase: str, i: int, change: Corruption | None) -> str:
+    return f"{phase}, case {i}" + ("" if change is None else f", {change}")
+
+
+def _as_stored(answer: Fitted, start: Any) -> Any:
+    return replace(answer.result, rho=start.rho, block_beta=start.block_beta)

@@ -1,0 +1,114 @@
+"""What the kit needs to know of an engine, and of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gamwarm.checks import real_array, real_number
+from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.identity import FitProblem
+from gamwarm.records import FitResult
+
+__all__ = ["Driver", "Fitted", "Tolerances", "check_driver"]
+
+
+class Driver(Protocol):
+    """An engine and some fits of it.
+
+    It is pickled into a process of its own for the cold fits: define its class in a module, and build large data when
+    first asked for.
+
+    Attributes
+    ----------
+    cases : sequence
+        What to fit, in the driver's own terms. The first is the parent; the others (two or more are best) are its
+        relatives, such as folds. Small ones: the kit runs some dozens of fits.
+
+    Notes
+    -----
+    It may also have ``objective(case, rho) -> float``: the outer objective at ``rho`` (shape (q,)), evaluated from
+    scratch. With it the kit checks what an answer claims, and can tell another local optimum from a wrong answer.
+    """
+
+    @property
+    def cases(self) -> Sequence[Any]: ...
+
+    def problem(self, case: Any) -> FitProblem:
+        """Describe the fit of a case."""
+        ...
+
+    def fit(self, case: Any, store: Any) -> Fitted:
+        """Fit a case, with all that the engine does around a fit: look up, guard, search, certify, keep.
+
+        ``store`` is None or has ``fit``, ``start_for``, ``keep`` and what else a store has; do not ask for its class.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """An answer.
+
+    Parameters
+    ----------
+    result : FitResult
+        ``curvature`` with gradient and edf, ``cost`` and ``start_used`` are checked where they are given.
+    fitted : array
+        Fitted values (or predictors) of the case's rows, of any shape.
+    """
+
+    result: FitResult
+    fitted: Any
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.result, FitResult):
+            raise InvalidType(f"result is {type(self.result).__name__}; expected FitResult")
+        object.__setattr__(self, "fitted", real_array(self.fitted, "fitted", "an array of real numbers"))
+
+    def same_bits(self, other: Fitted) -> bool:
+        """Whether rho and coefficients are the same numbers."""
+        mine, theirs = (self.result.rho, *self.result.block_beta), (other.result.rho, *other.result.block_beta)
+        return len(mine) == len(theirs) and all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How far two certified answers of one fit may lie apart.
+
+    Parameters
+    ----------
+    objective : float
+        Absolute: the objective is on the log-likelihood's scale.
+    fitted : float
+        As a share of the standard deviation of the cold fit's fitted values.
+    edf : float
+        Effective degrees of freedom, of coordinates that are on no plateau.
+    """
+
+    objective: float = 1e-3
+    fitted: float = 0.01
+    edf: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("objective", "fitted", "edf"):
+            real_number(getattr(self, name), f"tolerance {name}", minimum=0.0)
+
+
+def check_driver(driver: Any) -> list[Any]:
+    """Return the driver's cases, or refuse it."""
+    for name in ("cases", "problem", "fit"):
+        if not hasattr(driver, name):
+            raise InvalidType(f"driver {type(driver).__name__} has no {name!r}; see gamwarm.testing.Driver")
+    if type(driver).__module__ == "__main__":
+        raise InvalidInput(
+            f"driver {type(driver).__name__} is defined in __main__, where the process of the cold fits cannot find "
+            "it; move it into a module"
+        )
+    cases = list(driver.cases)
+    if len(cases) < 2:
+        raise InvalidInput(f"driver has {len(cases)} cases; give a parent and at least one relative")
+    return cases

@@ -1,0 +1,180 @@
+"""One answer beside the cold fit's, and what an answer claims beside what the model says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gamwarm.identity import FitProblem
+from gamwarm.records import Curvature, FitResult, plateau_flags
+from gamwarm.testing.driver import Fitted, Tolerances
+from gamwarm.testing.report import Verdict
+from gamwarm.transfer import false_plateaus
+
+__all__ = ["Judge", "Judgement"]
+
+FloatArray = npt.NDArray[np.float64]
+
+_STEP = 1e-3
+# A central difference of an objective that is good to about 1e-9 of its size.
+_NOISE = 1e-9
+_SLACK = 3.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How an answer compares, and why it does not."""
+
+    verdict: Verdict
+    gap: float
+    distance: float
+    reason: str = ""
+
+
+class Judge:
+    """Judges the answers of one case against its cold fit."""
+
+    def __init__(self, driver: Any, case: Any, cold: Fitted, tolerances: Tolerances) -> None:
+        self.driver, self.case, self.cold, self.tolerances = driver, case, cold, tolerances
+        self.problem: FitProblem = driver.problem(case)
+
+    @cached_property
+    def max_edf(self) -> FloatArray:
+        """Largest edf per outer coordinate: the rank of its penalties' sum, over all blocks that it penalises."""
+        layout = self.problem.layout
+        rank = np.zeros(layout.n_outer)
+        slots = iter(layout.physical_to_outer)
+        for spec in self.problem.specs:
+            sums: dict[int, FloatArray] = {}
+            for penalty in spec.penalties:
+                slot = next(slots)
+                if slot is not None:
+                    sums[slot] = sums.get(slot, 0.0) + np.asarray(penalty.to_dense())
+            for slot, matrix in sums.items():
+                rank[slot] += np.linalg.matrix_rank(matrix, hermitian=True) if matrix.size else 0
+        return rank
+
+    # -- beside the cold fit -----------------------------------------------------------------------------------
+
+    def judge(self, answer: Fitted) -> Judgement:
+        """Compare an answer with the cold fit: objective, fitted values, edf off plateaus."""
+        cold, this, limit = self.cold.result, answer.result, self.tolerances
+        distance = self._distance(answer)
+        if cold.objective is None or this.objective is None or not np.isfinite(this.objective):
+            return Judgement(Verdict.MOVED, float("nan"), distance, f"its objective is {this.objective}")
+        gap = this.objective - cold.objective
+        if not this.converged:
+            return Judgement(Verdict.MOVED, gap, distance, "it did not converge, and the cold fit did")
+        if gap < -limit.objective:
+            return Judgement(Verdict.BETTER, gap, distance)
+        if gap > limit.objective:
+            reason = f"its objective is {gap:.3g} above the cold fit's {cold.objective:.9g}"
+            doubt = self.doubt(this)
+            if doubt is None:
+                return Judgement(Verdict.MODE, gap, distance, reason)
+            return Judgement(Verdict.MOVED, gap, distance, f"{reason}, and {doubt}")
+        if not distance <= limit.fitted:
+            reason = f"its fitted values lie {distance:.3g} standard deviations from the cold fit's"
+            return Judgement(Verdict.MOVED, gap, distance, reason)
+        moved = self._moved_edf(this)
+        if moved is not None:
+            return Judgement(Verdict.MOVED, gap, distance, moved)
+        return Judgement(Verdict.SAME, gap, distance)
+
+    def _distance(self, answer: Fitted) -> float:
+        if answer.fitted.shape != self.cold.fitted.shape:
+            return float("inf")
+        if not answer.fitted.size:
+            return 0.0
+        spread = float(np.std(self.cold.fitted))
+        return float(np.abs(answer.fitted - self.cold.fitted).max()) / (spread if spread > 0.0 else 1.0)
+
+    def _moved_edf(self, this: FitResult) -> str | None:
+        mine, cold = _edf(this), _edf(self.cold.result)
+        if mine is None or cold is None:
+            return None
+        if mine.shape != cold.shape:
+            return f"it has edf of shape {mine.shape}, the cold fit of {cold.shape}"
+        off = ~(self._flags(this) | self._flags(self.cold.result))
+        gap = np.where(off, np.abs(mine - cold), 0.0)
+        if gap.max(initial=0.0) <= self.tolerances.edf:
+            return None
+        j = int(gap.argmax())
+        return f"coordinate {j} has edf {mine[j]:.4g}, in the cold fit {cold[j]:.4g}"
+
+    # -- claims ------------------------------------------------------------------------------------------------
+
+    def _flags(self, result: FitResult) -> npt.NDArray[np.bool_]:
+        curvature = result.curvature
+        if curvature is None or curvature.gradient is None or curvature.edf is None:
+            return np.zeros(len(result.rho), dtype=np.bool_)
+        options = self.problem.options
+        return plateau_flags(
+            result.rho, curvature.gradient, curvature.edf, self.max_edf, options.outer_tol, options.rho_bound
+        )
+
+    def wrong_flags(self, result: FitResult) -> str | None:
+        """Return which plateau flag is claimed that the rule does not give, else None."""
+        curvature = result.curvature
+        if curvature is None or curvature.plateau is None or not curvature.plateau.any():
+            return None
+        if curvature.gradient is None or curvature.edf is None:
+            return "plateau flags are claimed without gradient and edf"
+        claimed = np.flatnonzero(curvature.plateau & ~self._flags(result))
+        if claimed.size == 0:
+            return None
+        j = int(claimed[0])
+        return (
+            f"coordinate {j} is claimed to be on a plateau: rho = {result.rho[j]:.4g}, edf = {curvature.edf[j]:.4g} of "
+            f"at most {self.max_edf[j]:g}, gradient = {curvature.gradient[j]:.3g}; plateau_flags says it is not"
+        )
+
+    @property
+    def can_evaluate(self) -> bool:
+        return hasattr(self.driver, "objective")
+
+    def wrong_objective(self, result: FitResult) -> str | None:
+        """Return how the claimed objective differs from the model's, if the driver can evaluate it."""
+        if not self.can_evaluate or result.objective is None:
+            return None
+        value = float(self.driver.objective(self.case, np.array(result.rho)))
+        if abs(value - result.objective) <= self.tolerances.objective:
+            return None
+        return f"it claims the objective {result.objective:.9g}; evaluated from scratch at its rho it is {value:.9g}"
+
+    def doubt(self, result: FitResult) -> str | None:
+        """Return why a point is no local optimum, else None."""
+        if not self.can_evaluate:
+            return "the driver has no objective(case, rho) to show that it is another optimum"
+        wrong = self.wrong_objective(result)
+        if wrong is not None:
+            return wrong
+        rho, bound = np.array(result.rho), self.problem.options.rho_bound
+        gradient = np.zeros(rho.size)
+        for j in range(rho.size):
+            step = np.zeros(rho.size)
+            step[j] = _STEP
+            above, below = (float(self.driver.objective(self.case, rho + sign * step)) for sign in (1.0, -1.0))
+            gradient[j] = (above - below) / (2.0 * _STEP)
+        outward = ((rho >= bound - _STEP) & (gradient < 0.0)) | ((rho <= -bound + _STEP) & (gradient > 0.0))
+        noise = _NOISE * (1.0 + abs(result.objective or 0.0)) / _STEP
+        limit = _SLACK * self.problem.options.outer_tol + noise
+        steep = np.flatnonzero(~outward & ~(np.abs(gradient) <= limit))
+        if steep.size:
+            j = int(steep[0])
+            return f"the objective falls there: its derivative along rho[{j}] is {gradient[j]:.3g}"
+        edf = _edf(result)
+        if edf is not None:
+            false = np.flatnonzero(false_plateaus(rho, edf, np.where(np.abs(gradient) > noise, gradient, 0.0)))
+            if false.size:
+                return f"rho[{false[0]}] = {rho[false[0]]:.4g} is a false plateau"
+        return None
+
+
+def _edf(result: FitResult) -> Any:
+    curvature: Curvature | None = result.curvature
+    return None if curvature is None else curvature.edf

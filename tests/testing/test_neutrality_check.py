@@ -1,0 +1,137 @@
+"""The neutrality check: an honest engine passes, and each broken one is caught for what it does."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from gamwarm import FitFailed, InvalidInput, InvalidType
+from gamwarm.testing import NotNeutral, Tolerances, Verdict, assert_neutral, check_neutrality
+from tests.support import engines
+
+
+def checks_found(driver, **options):
+    return {finding.check for finding in check_neutrality(driver, **options).findings}
+
+
+def test_an_honest_engine_passes_and_every_phase_was_run():
+    report = assert_neutral(engines.Ridge())
+
+    assert report.ok
+    phases = {run.phase for run in report.runs}
+    assert phases == {"cold", "prime", "warm", "exact", "wrong record", "corrupted", "frozen", "shuffled"}
+    assert {run.source for run in report.runs if run.phase in ("warm", "corrupted", "frozen")} == {"transfer"}
+    assert {run.source for run in report.runs if run.phase == "exact"} == {"exact"}
+    assert len({run.label for run in report.runs if run.phase == "corrupted"}) >= 15
+    assert report.formations("exact") == 1.0
+    assert report.formations("warm") < report.formations("cold")
+    assert "tests.ridge 1: neutral" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("broken", "caught"),
+    [
+        (engines.TrustingObjective, "stored-numbers"),
+        (engines.StartIsAnswer, "answer"),
+        (engines.Blind, "answer"),
+        (engines.LyingFlags, "flags"),
+        (engines.Drifting, "exact"),
+        (engines.RepeatingWork, "exact"),
+        (engines.UsedNothing, "used"),
+        (engines.Claiming, "objective"),
+        (engines.Raising, "raised"),
+        (engines.IgnoringStore, "vacuous"),
+    ],
+)
+def test_a_broken_engine_is_caught(broken, caught):
+    assert caught in checks_found(broken())
+
+
+def test_an_answer_that_repeats_change_is_a_drift():
+    assert "drift" in checks_found(engines.Drifting())
+
+
+def test_without_an_objective_to_evaluate_a_worse_answer_is_no_other_mode():
+    report = check_neutrality(_Hidden(engines.StartIsAnswer()))
+
+    assert any("no objective(case, rho)" in finding.message for finding in report.findings)
+    assert report.modes == []
+
+
+class _Hidden:
+    """A driver that passes on all but ``objective``."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.cases = inner.cases
+
+    def problem(self, case):
+        return self.inner.problem(case)
+
+    def fit(self, case, store):
+        return self.inner.fit(case, store)
+
+
+def test_a_cold_fit_that_opens_a_store_fails_the_check(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(FitFailed, match="no persistence"):
+        check_neutrality(engines.HiddenStore())
+
+
+def test_the_error_is_an_assertion_that_lists_its_findings_and_survives_pickling():
+    with pytest.raises(AssertionError) as caught:
+        assert_neutral(engines.LyingFlags())
+
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(again, NotNeutral)
+    assert again.code == "not-neutral"
+    assert again.details["findings"][0].startswith("[flags] cold, case 0: coordinate 0 is claimed to be on a plateau")
+
+
+def test_tolerances_decide_what_has_moved():
+    strict = check_neutrality(engines.Ridge(), tolerances=Tolerances(objective=0.0, fitted=0.0), corrupted_cases=0)
+
+    assert {finding.check for finding in strict.findings} <= {"answer", "objective"}
+    assert strict.findings
+
+
+def test_a_driver_that_lacks_something_is_told_what():
+    with pytest.raises(InvalidType, match="has no 'cases'"):
+        check_neutrality(object())
+    with pytest.raises(InvalidInput, match="at least one relative"):
+        check_neutrality(_OneCase(engines.Ridge()))
+
+
+class _OneCase(_Hidden):
+    def __init__(self, inner):
+        self.inner, self.cases = inner, inner.cases[:1]
+
+
+def test_the_same_seed_gives_the_same_report():
+    first, second = (check_neutrality(engines.Ridge(), seed=3) for _ in range(2))
+
+    assert [(run.phase, run.label, run.gap) for run in first.runs] == [
+        (run.phase, run.label, run.gap) for run in second.runs
+    ]
+
+
+def test_the_objective_of_the_small_engine_has_the_derivatives_that_it_claims():
+    engine, rho = engines.Ridge(), np.array([0.3, -0.4])
+    _, gradient, hessian, _, _ = engine.solve(0, rho, np.zeros(9))
+    h = 1e-5
+
+    for j in range(2):
+        step = h * np.eye(2)[j]
+        above, below = engine.solve(0, rho + step, np.zeros(9)), engine.solve(0, rho - step, np.zeros(9))
+        assert (above[0] - below[0]) / (2 * h) == pytest.approx(gradient[j], abs=1e-6)
+        assert (above[1] - below[1]) / (2 * h) == pytest.approx(hessian[j], abs=1e-6)
+
+
+def test_a_better_answer_is_reported_and_not_failed():
+    report = check_neutrality(engines.Claiming(), corrupted_cases=0)
+
+    assert {run.verdict for run in report.runs if run.phase == "warm"} == {Verdict.BETTER}
+    assert "answer" not in {finding.check for finding in report.findings}
