@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import gamwarm
 from gamwarm._version import __version__
 
 project = "gamwarm"
@@ -21,3 +25,33 @@ napoleon_use_ivar = True  # an "Attributes" section beside real attributes would
 autodoc_typehints = "none"  # signatures of arrays and unions hide the names; the docstrings say what matters
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["mpi4py"]
+
+
+def _names_of_gamwarm() -> str:
+    """Return the sections of the reference: the comments in ``gamwarm.__all__`` are the headings."""
+    lines, inside = [], False
+    for line in (Path(__file__).parents[1] / "gamwarm" / "__init__.py").read_text().splitlines():
+        inside = inside or line.startswith("__all__")
+        entry = line.strip()
+        if inside and entry.startswith("# "):
+            lines += ["", f"## {entry[2:].capitalize()}", ""]
+        elif inside and (name := entry.strip('",')).isidentifier() and name != "__version__":
+            lines += ["```{eval-rst}", *_directive(name), "```"]
+    return "\n".join(lines)
+
+
+def _directive(name: str) -> list[str]:
+    value = getattr(gamwarm, name)
+    if not isinstance(value, type):
+        return [f".. autofunction:: gamwarm.{name}"]
+    kind = "exception" if issubclass(value, BaseException) else "class"
+    return [f".. auto{kind}:: gamwarm.{name}", "   :members:", "   :inherited-members: BaseException, str, int, tuple"]
+
+
+def _fill_in_names(_app: object, docname: str, source: list[str]) -> None:
+    if docname == "reference":
+        source[0] = source[0].replace("{{ names }}", _names_of_gamwarm())
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", _fill_in_names)

@@ -200,6 +200,17 @@ def import_archive(
     The archive is verified first. Unlike `WarmStartStore.merge` this keeps every final of a key; the next put under
     that key trims it to the store's ``keep_last``.
 
+    Parameters
+    ----------
+    archive, store_path : path
+    progress : callable, optional
+        Of the check: called with entries done and in all; returning False ends it, and nothing is imported.
+
+    Returns
+    -------
+    MergeReport
+        With ``added`` (entry ids), ``seen``, ``superseded``, ``problems``.
+
     Raises
     ------
     StoreDamaged

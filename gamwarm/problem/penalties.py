@@ -150,7 +150,14 @@ def _check_inner(inner: object, what: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class LabeledPenalty:
-    """A penalty whose smoothing parameter is shared with every other penalty of the same label."""
+    """A penalty whose smoothing parameter is shared with every other penalty of the same label.
+
+    Parameters
+    ----------
+    label : str
+    inner : penalty
+        Any of the other kinds.
+    """
 
     label: str
     inner: Penalty
@@ -177,7 +184,15 @@ class LabeledPenalty:
 
 @dataclass(frozen=True, eq=False)
 class FixedPenalty:
-    """A penalty whose log smoothing parameter is given and not optimised; any label inside is ignored."""
+    """A penalty whose log smoothing parameter is given and not optimised; any label inside is ignored.
+
+    Parameters
+    ----------
+    log_lambda : float
+        Natural logarithm.
+    inner : penalty
+        Any of the other kinds.
+    """
 
     log_lambda: float
     inner: Penalty

@@ -96,7 +96,15 @@ class TermArtifact(ContentEquality):
 
 @dataclass(frozen=True)
 class GlobalFitSummary:
-    """Objective, convergence and rows of the fit an artifact was captured from."""
+    """Objective, convergence and rows of the fit an artifact was captured from.
+
+    Parameters
+    ----------
+    outer_objective : float
+        What the outer search minimised, at its end.
+    converged : bool
+    n_rows : int
+    """
 
     outer_objective: float
     converged: bool

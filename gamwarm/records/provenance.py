@@ -39,7 +39,15 @@ def check_entry_id(value: object) -> str:
 
 @dataclass(frozen=True)
 class Producer:
-    """The build that wrote an entry."""
+    """The build that wrote an entry.
+
+    Parameters
+    ----------
+    engine, engine_version : str
+        Empty: unknown.
+    gamwarm_version : str
+        Default: this one.
+    """
 
     engine: str = ""
     engine_version: str = ""

@@ -16,7 +16,13 @@ _SLACK_CYCLES = 5
 
 @dataclass
 class InnerCapState:
-    """Memory of one outer search: the first gradient norm it met."""
+    """Memory of one outer search: the first gradient norm it met.
+
+    Parameters
+    ----------
+    first_norm : float, optional
+        None until a finite positive norm is met.
+    """
 
     first_norm: float | None = None
 
