@@ -24,6 +24,9 @@ napoleon_google_docstring = False
 napoleon_use_ivar = True  # an "Attributes" section beside real attributes would describe them twice
 autodoc_typehints = "none"  # signatures of arrays and unions hide the names; the docstrings say what matters
 autodoc_member_order = "bysource"
+suppress_warnings = [
+    "ref.python"
+]  # the words of "array of shape (n,)" are looked up as names; several classes have a shape
 autodoc_mock_imports = ["mpi4py"]
 
 
