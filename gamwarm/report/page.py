@@ -1,0 +1,243 @@
+"""The page: text and tables around the figures, everything from the file escaped, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from gamwarm._version import __version__
+from gamwarm.errors import StoreError, StoreUnavailable
+from gamwarm.report.figures import bars_of_cost, growth, lineage, number, stacked
+from gamwarm.report.summary import PROVENANCES, FitGroup, Summary, summarize
+from gamwarm.storage import EntryHead, EntryStore, read_heads
+
+__all__ = ["write_report"]
+
+NEWEST: Final = 40
+MOST_GROUPS: Final = 12
+MOST_TERMS: Final = 40
+MOST_ROWS: Final = 160
+
+
+def write_report(
+    store_path: str | os.PathLike[str], out_html: str | os.PathLike[str], *, title: str | None = None
+) -> Path:
+    """Write one HTML page of what a gamwarm file holds; it loads nothing, and the same file gives the same page.
+
+    Parameters
+    ----------
+    store_path : path
+        A store or an archive; it is only read.
+    out_html : path
+        Replaced if it is there.
+    title : str, optional
+        Default: the name of the file.
+
+    Returns
+    -------
+    pathlib.Path
+        Where the page is.
+
+    Raises
+    ------
+    StoreError
+        The file cannot be read, or the page not be written.
+
+    Notes
+    -----
+    Heads of entries are read without their seals; ``verify`` checks those. Costs are means over different fits that
+    began from each source: a comparison of jobs, not a paired one.
+    """
+    path, target = Path(os.fspath(store_path)), Path(os.fspath(out_html))
+    if target.exists() and target.samefile(path):
+        raise StoreError(f"{target}: the report would replace the store itself; give another path")
+    store = EntryStore(path, mode="r")
+    try:
+        heads, unreadable = read_heads(store)
+        generation = store.generation
+    finally:
+        store.close()
+    page = _page(path, title or path.name, summarize(heads, NEWEST), unreadable, generation)
+    scratch = target.with_name(target.name + "-new")
+    try:
+        scratch.write_text(page, encoding="utf-8")
+        os.replace(scratch, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise StoreUnavailable(f"{target}: could not write the report: {error.strerror or error}") from error
+    return target
+
+
+def _page(path: Path, title: str, summary: Summary, unreadable: Sequence[str], generation: int) -> str:
+    style = files("gamwarm.report").joinpath("style.css").read_text(encoding="utf-8")
+    sections = [
+        _overview(summary, path.stat().st_size, generation, unreadable),
+        _costs(summary),
+        _terms(summary),
+        _lineage(summary),
+        _growth(summary),
+        _newest(summary.newest),
+    ]
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f"<title>{escape(title)}: gamwarm</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>",
+            f'<header><h1>{escape(title)}</h1><p class="quiet">Fits kept by gamwarm. Times are UTC.</p></header>',
+            *sections,
+            f'<footer class="quiet">Written by gamwarm {escape(__version__)}.</footer>\n</main>\n</body>\n</html>\n',
+        ]
+    )
+
+
+def _section(heading: str, *parts: str) -> str:
+    return f"<section>\n<h2>{escape(heading)}</h2>\n{''.join(parts)}\n</section>"
+
+
+def _note(text: str) -> str:
+    return f'<p class="quiet">{escape(text)}</p>'
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numeric: int = 0) -> str:
+    """Return a table of cells that are HTML already; from column ``numeric`` on they stand to the right."""
+
+    def cells(tag: str, row: Sequence[str]) -> str:
+        right = ' class="num"'
+        return "".join(
+            f"<{tag}{right if numeric and n >= numeric else ''}>{cell}</{tag}>" for n, cell in enumerate(row)
+        )
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>\n" for row in rows)
+    head = cells("th", [escape(name) for name in heads])
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
+
+
+def _overview(summary: Summary, size: int, generation: int, unreadable: Sequence[str]) -> str:
+    names = {"final": "final records", "checkpoint": "checkpoints", "artifact": "artifacts"}
+    cards = [(number(count), names[kind]) for kind, count in summary.counts.items()]
+    cards += [(_bytes(size), "file"), (number(generation), "transactions")]
+    html = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in cards)
+    lists = [("families", summary.families), ("engines", summary.engines)]
+    lines = "".join(
+        f"<p><b>{name}</b> {escape(', '.join(f'{word} ({count:,})' for word, count in counts.items()))}</p>"
+        for name, counts in lists
+        if counts
+    )
+    warning = ""
+    if unreadable:
+        some = ", ".join(unreadable[:3])
+        warning = f'<p class="warning">{len(unreadable)} entries cannot be read ({escape(some)}); run verify.</p>'
+    return _section("What is in the file", f'<div class="cards">{html}</div>', lines, warning)
+
+
+def _bytes(count: int) -> str:
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{number(size)} {unit}"
+
+
+def _costs(summary: Summary) -> str:
+    heading = "Cost, cold against warm"
+    if not summary.costs:
+        return _section(heading, _note("No final record tells both its cost and what it started from."))
+    note = "Means per fit by where it began, of fits with the same engine and blocks. They are different fits."
+    if summary.untold:
+        note += f" {summary.untold:,} finals tell no cost or no start and are not counted."
+    shown = summary.costs[:MOST_GROUPS]
+    parts = [_note(note), *map(_group, shown)]
+    if len(summary.costs) > len(shown):
+        parts.append(_note(f"{len(summary.costs) - len(shown):,} smaller groups are not shown."))
+    return _section(heading, *parts)
+
+
+def _group(group: FitGroup) -> str:
+    rows = []
+    for row in group.rows:
+        costs = (row.evaluations, row.outer_iterations, row.inner_iterations, row.hessian_formations, row.seconds)
+        rows.append([escape(row.source), f"{row.fits:,}", *map(number, costs), group.gain(row)])
+    heads = ["start", "fits", "evaluations", "outer", "inner", "Hessians", "seconds", "fewer Hessians"]
+    words = f"{', '.join(group.blocks)}"
+    engine = f' <span class="quiet">{escape(group.engine)}</span>' if group.engine else ""
+    figure = (
+        ""
+        if len(group.rows) == 1
+        else f"<figure>{bars_of_cost(group)}<figcaption>Hessian formations</figcaption></figure>"
+    )
+    return f"<h3>{escape(words)}{engine}</h3>{figure}{_table(heads, rows, 1)}"
+
+
+def _terms(summary: Summary) -> str:
+    heading = "Transfers by term"
+    if not summary.terms:
+        return _section(heading, _note("No final record started from another fit."))
+    rows = [
+        [escape(name), stacked(counts), *(f"{counts[p]:,}" for p in PROVENANCES)]
+        for name, counts in list(summary.terms.items())[:MOST_TERMS]
+    ]
+    key = "".join(f'<span class="key fill-{p}"></span>{p} ' for p in PROVENANCES)
+    note = "projected: coefficients and smoothing parameters; rho-only: smoothing parameters; cold: neither."
+    more = len(summary.terms) - len(rows)
+    left_out = _note(f"{more:,} more terms are not shown.") if more > 0 else ""
+    return _section(heading, _note(note), f"<p>{key}</p>", _table(["term", "", *PROVENANCES], rows, 2), left_out)
+
+
+def _lineage(summary: Summary) -> str:
+    heading = "What started from what"
+    if not summary.trees:
+        return _section(heading, _note("No fit in the file started from another one in it."))
+    figure, left_out = lineage(summary.trees, MOST_ROWS)
+    key = "".join(f'<span class="key round fill-{s}"></span>{s} ' for s in ("cold", "transfer", "exact"))
+    note = f"{summary.alone:,} fits stand alone." if summary.alone else ""
+    if left_out:
+        note += f" {left_out:,} more fits are not shown."
+    return _section(heading, f"<p>{key}</p>", f'<div class="scroll">{figure}</div>', _note(note) if note else "")
+
+
+def _growth(summary: Summary) -> str:
+    heading = "Growth"
+    if not summary.created:
+        return _section(heading, _note("The file holds no entry."))
+    return _section(
+        heading, f"<figure>{growth(summary.created)}<figcaption>entries, by when they were made</figcaption></figure>"
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return the first names as HTML; all of them show where a pointer rests."""
+    rest = f" and {len(names) - 3} more" if len(names) > 4 else ""
+    shown = names[:3] if rest else names
+    everything = escape(", ".join(names))
+    return f'<span title="{everything}">{escape(", ".join(shown))}{rest}</span>'
+
+
+def _newest(newest: Sequence[EntryHead]) -> str:
+    heading = "Newest entries"
+    if not newest:
+        return _section(heading, _note("None."))
+    heads = ["entry", "kind", "blocks", "rows", "objective", "start", "from", "made"]
+    rows = [
+        [
+            f"<code>{escape(head.entry_id[:12])}</code>",
+            escape(head.kind),
+            _few(head.blocks),
+            f"{head.n_rows:,}",
+            "" if head.objective is None else escape(f"{head.objective:.6g}"),
+            escape(head.source or ""),
+            f"<code>{escape((head.parent or '')[:12])}</code>",
+            escape(datetime.fromtimestamp(head.created / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")),
+        ]
+        for head in newest
+    ]
+    return _section(heading, _table(heads, rows))

@@ -1,0 +1,166 @@
+"""The numbers of a report, from the heads of a file's entries."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gamwarm.storage import EntryHead
+
+__all__ = ["SOURCES", "CostRow", "Fit", "FitGroup", "Summary", "Tree", "summarize"]
+
+SOURCES: Final = ("cold", "transfer", "exact")
+PROVENANCES: Final = ("projected", "rho-only", "cold")
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """Mean cost of the fits that began from one source."""
+
+    source: str
+    fits: int
+    evaluations: float
+    outer_iterations: float
+    inner_iterations: float
+    hessian_formations: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FitGroup:
+    """Finals of the same engine and blocks, with their mean cost by source."""
+
+    engine: str
+    blocks: tuple[str, ...]
+    rows: tuple[CostRow, ...]
+
+    def gain(self, row: CostRow) -> str:
+        """Return how many times fewer Hessian formations than cold; empty where that means nothing."""
+        cold = next((each for each in self.rows if each.source == "cold"), row)
+        if cold is row or not row.hessian_formations:
+            return ""
+        return f"{cold.hessian_formations / row.hessian_formations:.1f}×"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit: its record and its artifact, or either."""
+
+    name: str
+    label: str
+    source: str | None
+    kind: str
+    parent: str | None
+    created: int
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A fit and what started from it, depth first: pairs of depth and fit."""
+
+    rows: tuple[tuple[int, Fit], ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a report shows."""
+
+    counts: dict[str, int]
+    families: dict[str, int]
+    engines: dict[str, int]
+    costs: tuple[FitGroup, ...]
+    untold: int
+    terms: dict[str, dict[str, int]]
+    trees: tuple[Tree, ...]
+    alone: int
+    created: tuple[int, ...]
+    newest: tuple[EntryHead, ...]
+
+
+def summarize(heads: Sequence[EntryHead], newest: int) -> Summary:
+    """Count, average and order."""
+    finals = [head for head in heads if head.kind == "final"]
+    trees, alone = _trees(heads)
+    return Summary(
+        counts={kind: sum(head.kind == kind for head in heads) for kind in ("final", "checkpoint", "artifact")},
+        families=dict(Counter(head.family for head in heads if head.family is not None).most_common()),
+        engines=dict(Counter(head.producer or "unknown" for head in heads).most_common()),
+        costs=_costs(finals),
+        untold=sum(head.cost is None or head.source is None for head in finals),
+        terms=_terms(finals),
+        trees=trees,
+        alone=alone,
+        created=tuple(sorted(head.created for head in heads)),
+        newest=tuple(sorted(heads, key=lambda h: (h.created, h.entry_id), reverse=True)[:newest]),
+    )
+
+
+def _costs(finals: Sequence[EntryHead]) -> tuple[FitGroup, ...]:
+    groups: dict[tuple[str, tuple[str, ...]], dict[str, list[EntryHead]]] = defaultdict(lambda: defaultdict(list))
+    for head in finals:
+        if head.cost is not None and head.source is not None:
+            groups[head.producer, head.blocks][head.source].append(head)
+    ordered = sorted(groups.items(), key=lambda item: (-sum(map(len, item[1].values())), item[0]))
+    return tuple(
+        FitGroup(engine, blocks, tuple(_mean_cost(s, by_source[s]) for s in SOURCES if by_source.get(s)))
+        for (engine, blocks), by_source in ordered
+    )
+
+
+def _mean_cost(source: str, heads: Sequence[EntryHead]) -> CostRow:
+    costs = [head.cost for head in heads if head.cost is not None]
+    return CostRow(source, len(costs), *(sum(cost[n] for cost in costs) / len(costs) for n in range(5)))
+
+
+def _terms(finals: Sequence[EntryHead]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for head in finals:
+        for name, provenance in head.terms:
+            counts[name][provenance] += 1
+    return {name: {p: counter[p] for p in PROVENANCES} for name, counter in counts.items()}
+
+
+def _trees(heads: Sequence[EntryHead]) -> tuple[tuple[Tree, ...], int]:
+    """Return fits as trees of what started from what, largest first, and how many fits stand alone."""
+    fits, fit_of_entry = _fits(heads)
+    children: dict[str, list[Fit]] = defaultdict(list)
+    roots: list[Fit] = []
+    for fit in fits.values():
+        above = None if fit.parent is None else fit_of_entry.get(fit.parent)
+        (roots if above is None or above == fit.name else children[above]).append(fit)
+    trees = []
+    for root in roots:
+        rows: list[tuple[int, Fit]] = []
+        waiting, seen = [(0, root)], set()
+        while waiting:
+            depth, fit = waiting.pop()
+            if fit.name in seen:
+                continue
+            seen.add(fit.name)
+            rows.append((depth, fit))
+            below = sorted(children[fit.name], key=lambda f: (f.created, f.name), reverse=True)
+            waiting += [(depth + 1, child) for child in below]
+        if len(rows) > 1:
+            trees.append(Tree(tuple(rows)))
+    trees.sort(key=lambda tree: (-len(tree.rows), tree.rows[0][1].created, tree.rows[0][1].name))
+    return tuple(trees), sum(not children[root.name] for root in roots)
+
+
+def _fits(heads: Sequence[EntryHead]) -> tuple[dict[str, Fit], dict[str, str]]:
+    """Join records and artifacts to fits by exact key; return them by name, and the name of each entry's fit."""
+    parts: dict[str, list[EntryHead]] = defaultdict(list)
+    for head in heads:
+        parts[head.fit_key or head.entry_id].append(head)
+    fits, fit_of_entry = {}, {}
+    for name, entries in parts.items():
+        for head in entries:
+            fit_of_entry[head.entry_id] = name
+        # The first one made says what the fit itself started from: a repeat starts from its own answer.
+        first = min(entries, key=lambda h: (h.created, h.entry_id))
+        record = next((head for head in entries if head.kind == "final"), first)
+        short = name.removeprefix("cf-")[:10]
+        width = f"{record.n_rows:,} rows, {record.width:,} coefficients"
+        fits[name] = Fit(name, f"{short}  {width}", first.source, record.kind, first.parent, first.created)
+    return fits, fit_of_entry

@@ -1,0 +1,172 @@
+"""The report: one page that loads nothing, says what is in the file, and escapes what the file says."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import h5py
+import pytest
+
+import gamwarm
+from gamwarm.archive import export_archive
+from gamwarm.errors import NotAStore, StoreError, StoreNotFound, StoreUnavailable
+from gamwarm.report import write_report
+from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
+
+HOSTILE = "<script>alert(1)</script>\"'&"
+
+
+@pytest.fixture
+def store(tmp_path):
+    path = tmp_path / "fits.h5"
+    with gamwarm.open(path) as opened:
+        for problem, hessians in ((carrier_fit(), 40), (carrier_fit(range(36)), 10), (plain_fit(1), 5)):
+            with opened.fit(problem) as fit:
+                fit.keep(result_of(problem, cost=gamwarm.Cost(7, 5, 20, hessians, seconds=0.1)))
+    return path
+
+
+class Page(HTMLParser):
+    """Tags in order, and text outside of style."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "rect", "circle", "line", "path", "polyline"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def report(store: Path) -> Page:
+    return Page(write_report(store, store.with_suffix(".html")).read_text())
+
+
+def test_the_page_is_well_formed_and_loads_nothing(store):
+    page = report(store)
+    source = store.with_suffix(".html").read_text()
+
+    assert page.open == []
+    assert {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags} == set()
+    assert not [a for _, attrs in page.tags for a in attrs if a in ("src", "href") or a.startswith("on")]
+    assert re.search(r"url\(|@import|https?:", source) is None
+    assert "default-src 'none'" in source
+
+
+def test_it_says_what_is_in_the_file(store):
+    text = report(store).text
+
+    for words in ("3 final records", "0 checkpoints", "3 artifacts", "tests.carrier (2)", "tests 1 (6)"):
+        assert words in text
+
+
+def test_it_compares_warm_with_cold_cost(store):
+    text = report(store).text
+
+    assert "mean s(x), mean carrier" in text
+    assert "10 (4.0× fewer)" in text
+
+
+def test_it_counts_transfers_by_term(store):
+    assert re.search(r"mean carrier 1 0 0", report(store).text)
+
+
+def test_it_draws_what_started_from_what(store):
+    page = report(store)
+    circles = [attrs["class"] for tag, attrs in page.tags if tag == "circle"]
+
+    assert circles == ["fill-cold", "fill-transfer"]
+    assert "1 fits stand alone" in page.text
+
+
+def test_the_same_file_gives_the_same_page(store, tmp_path):
+    first = write_report(store, tmp_path / "a.html").read_bytes()
+
+    assert write_report(store, tmp_path / "b.html").read_bytes() == first
+
+
+def test_an_archive_gives_a_report_too(store, tmp_path):
+    export_archive(store, tmp_path / "archive.h5", title="T", creators="A", license="CC0-1.0")
+
+    assert "3 final records" in report(tmp_path / "archive.h5").text
+
+
+def test_everything_from_the_file_is_escaped(tmp_path):
+    path = tmp_path / "fits.h5"
+    lineage = gamwarm.Lineage("transfer", "ab" * 16, ((HOSTILE, "projected"),))
+    producer = gamwarm.Producer(HOSTILE, HOSTILE)
+    hostile = record_of(
+        1, block_names=[HOSTILE, "b"], lineage=lineage, producer=producer, cost=gamwarm.Cost(1, 1, 1, 1)
+    )
+    with gamwarm.open(path) as opened:
+        assert opened.put_record(hostile).written
+
+    source = write_report(path, tmp_path / "page.html", title=HOSTILE).read_text()
+
+    assert "script" not in {tag for tag, _ in Page(source).tags}
+    assert "<script" not in source
+    assert source.count("&lt;script&gt;") >= 4
+
+
+def test_an_empty_file_gives_a_page_that_says_so(tmp_path):
+    gamwarm.open(tmp_path / "fits.h5").close()
+
+    text = report(tmp_path / "fits.h5").text
+
+    assert "The file holds no entry." in text
+    assert "0 final records" in text
+
+
+def test_unreadable_entries_are_counted_and_the_page_is_written(store):
+    with h5py.File(store, "r+") as h5:
+        del next(iter(h5["block_records"].values())).attrs["meta"]
+
+    assert "1 entries cannot be read" in report(store).text
+
+
+def test_a_long_chain_and_many_fits_stay_on_the_page(tmp_path):
+    path, parent = tmp_path / "fits.h5", None
+    with gamwarm.open(path) as opened, opened.transaction():
+        for n in range(400):
+            lineage = None if parent is None else gamwarm.Lineage("exact", parent)
+            parent = opened.put_record(record_of(n, float(n), lineage=lineage)).entry_id
+
+    page = report(path)
+
+    assert sum(tag == "circle" for tag, _ in page.tags) == 160
+    assert "240 more fits are not shown" in page.text
+
+
+def test_a_bad_path_is_named_and_nothing_is_written(store, tmp_path):
+    (tmp_path / "text.h5").write_text("hello")
+    out = tmp_path / "page.html"
+
+    for path, error in ((tmp_path / "none.h5", StoreNotFound), (tmp_path / "text.h5", NotAStore)):
+        with pytest.raises(error, match=path.name):
+            write_report(path, out)
+    with pytest.raises(StoreUnavailable, match="nowhere"):
+        write_report(store, tmp_path / "nowhere" / "page.html")
+    with pytest.raises(StoreError, match="replace the store"):
+        write_report(store, store)
+    assert not out.exists()
