@@ -15,10 +15,11 @@ from gamwarm.engine.laml import Evaluation, Laml
 from gamwarm.engine.model import Case
 from gamwarm.engine.options import check_options
 from gamwarm.engine.outer import EIGENVALUE_FLOOR, Outcome, Search, usable_metric
-from gamwarm.engine.report import ColdTrial, EngineFit, GuardReport
+from gamwarm.engine.report import ColdTrial, EngineFit, GuardReport, SeedCost
+from gamwarm.engine.seeds import group_changes
 from gamwarm.errors import FitFailed, InvalidInput, InvalidType
 from gamwarm.problem import BlockwiseFitOptions
-from gamwarm.records import PLATEAU_EDF, Cost, Curvature, FitResult, InnerMode, StartSource, plateau_flags
+from gamwarm.records import PLATEAU_EDF, Cost, Curvature, FitResult, GroupSeeds, InnerMode, StartSource, plateau_flags
 from gamwarm.transfer import PREDICTED_STEP_LIMIT, StartReport, beta_gate, false_plateaus, predicted_step
 
 __all__ = ["fit"]
@@ -38,6 +39,8 @@ def fit(
     each: bool = False,
     checkpoint: bool = True,
     outer_hessian: bool | None = None,
+    group_seeds: str | None = None,
+    leave_out: Any = None,
 ) -> EngineFit:
     """Fit one case.
 
@@ -63,6 +66,11 @@ def fit(
     outer_hessian : bool, optional
         Whether the result must carry the exact outer Hessian, which children use as their metric. Default: yes for a
         fit that goes into a store and was not itself a transfer.
+    group_seeds : str, optional
+        Column of the data whose values folds will leave out, one at a time: the result then carries what leaving
+        each of them out changes, to first order, and so does the artifact. An exact hit computes none.
+    leave_out : optional
+        The value of that column that this case leaves out: the parent's seeds for it move the start.
 
     Raises
     ------
@@ -79,19 +87,21 @@ def fit(
     if store is None:
         if parent is not None:
             raise InvalidInput("parent names an entry of a store; pass the store too")
+        if leave_out is not None:
+            raise InvalidInput("leave_out picks the seeds of a store's parent; pass the store too")
         assert case is not None
-        return _Run(case, options, method, outer_hessian).fit(start, None, None)
+        return _Run(case, options, method, outer_hessian, seeds=group_seeds).fit(start, None, None)
     if start is not None:
         raise InvalidInput("pass either a store, which offers its own start, or a start")
     problem = None if case is None else case.problem(options)
-    with store.fit(problem, parent=parent, each=each) as handle:
+    with store.fit(problem, parent=parent, leave_out=leave_out, each=each) as handle:
         if case is None:
             kept = handle.keep(None)
             return EngineFit(None, handle.start, kept, {}, {}, (), GuardReport(), Cost(), 0, ())
         wanted = outer_hessian
         if wanted is None:
             wanted = handle.start.source == StartSource.COLD
-        run = _Run(case, options, method, wanted, handle if checkpoint else None)
+        run = _Run(case, options, method, wanted, handle if checkpoint else None, group_seeds)
         return run.fit(handle.start.start, handle.start, handle)
 
 
@@ -105,11 +115,13 @@ class _Run:
         method: ColdStart,
         outer_hessian: bool | None,
         checkpoints: Any = None,
+        seeds: str | None = None,
     ) -> None:
         self.began = time.perf_counter()
         self.case, self.options, self.method = case, options, method
         self.outer_hessian = bool(outer_hessian)
         self.checkpoints = checkpoints
+        self.seeds = seeds
         self.counters = Counters()
         self.laml: Laml = case.objective(self.counters)
         self.guard = GuardReport()
@@ -239,6 +251,7 @@ class _Run:
         before = self.counters.hessian_formations
         curvature = self._curvature(at, start, outcome.converged)
         extra = self.counters.hessian_formations - before
+        seeds, seed_cost = self._seeds(at, report, outcome.converged)
         result = FitResult(
             at.rho,
             self._blocks(at.theta),
@@ -249,6 +262,7 @@ class _Run:
             iteration=self.counters.outer_iterations,
             cost=replace(self._cost(), for_children=extra),
             start_used=None if start is None else self.guard.continued_from == "start",
+            seeds=seeds,
         )
         kept = None if handle is None else handle.keep(result)
         fitted = dict(zip(laml.family.predictors, at.etas, strict=True))
@@ -268,7 +282,18 @@ class _Run:
             extra,
             self.case.names,
             outcome.reason,
+            seed_cost,
         )
+
+    def _seeds(self, at: Evaluation, report: StartReport | None, converged: bool) -> tuple[GroupSeeds | None, SeedCost]:
+        stayed = report is not None and report.source == StartSource.EXACT and self.counters.outer_iterations == 0
+        if self.seeds is None or not converged or stayed:
+            return None, SeedCost()
+        began, before = time.perf_counter(), self.counters.hessian_formations
+        index, labels, gone = self.case.grouped(self.seeds)
+        changes = group_changes(self.laml, at, index, len(labels), gone)
+        seeds = GroupSeeds(self.seeds, labels, changes.rho, changes.theta)
+        return seeds, SeedCost(self.counters.hessian_formations - before, time.perf_counter() - began)
 
     def _curvature(self, at: Evaluation, start: Any, converged: bool) -> Curvature:
         hessian = at.hessian

@@ -96,6 +96,7 @@ class Evaluation:
     leverage: dict[tuple[int, int], FloatArray] = field(default_factory=dict)
     pull: FloatArray | None = None
     hessian: FloatArray | None = None
+    moved: list[FloatArray] = field(default_factory=list)
     failure: str = ""
 
     @property
@@ -389,7 +390,7 @@ class Laml:
                 if i == j:
                     value += 0.5 * float(penalty_by[j]) + 0.5 * float(shrinkage[j])
                 out[i, j] = out[j, i] = value
-        at.hessian = out
+        at.hessian, at.moved = out, moved
         return out
 
     def _penalty_times(self, s: FloatArray, j: int, vector: FloatArray) -> FloatArray:

@@ -12,10 +12,12 @@ from gamwarm.engine._types import Counters, FloatArray, IntArray
 from gamwarm.engine.families import Family
 from gamwarm.engine.laml import Laml
 from gamwarm.engine.products import Group, Piece, Products
+from gamwarm.engine.seeds import vanishing
 from gamwarm.engine.terms import BoundTerm, Source, Term
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity import Fingerprinter, FitProblem
 from gamwarm.problem import BlockwiseFitOptions, DensePenalty, Gauge, ParameterBlockSpec, Role
+from gamwarm.records import group_label
 
 __all__ = ["ENGINE", "Bound", "Case", "CaseFamily", "LookedUpRows", "bind"]
 
@@ -182,6 +184,32 @@ class Case:
             null,
             names,
         )
+
+    def grouped(self, column: str) -> tuple[IntArray, list[str], IntArray]:
+        """Return what leaving out a value of ``column`` means here.
+
+        Returns
+        -------
+        index : array of int of shape (n,)
+            Group of each row.
+        labels : list of str
+            Of the groups that have rows in this case.
+        gone : array of int of shape (p,)
+            Per reduced coefficient the group without which it has no data, else -1.
+        """
+        source = self.bound.source
+        key, levels = source.levels(column, "group_seeds")
+        every = source.groups[key].index
+        present, index = np.unique(every if self.rows is None else every[self.rows], return_inverse=True)
+        index = index.reshape(-1).astype(np.intp)
+        by_level = []
+        for term, kept, columns in zip(self.bound.terms, self.kept, self.slices, strict=True):
+            if term.by_level:
+                coefficient = np.full(term.table.shape[0], -1, dtype=np.intp)
+                coefficient[np.argmax(term.table[:, kept], axis=0)] = np.arange(columns.start, columns.stop)
+                by_level.append((self.groups[term.group].index, coefficient))
+        gone = vanishing(by_level, index, sum(self.widths))
+        return index, [group_label(levels[i]) for i in present], gone
 
     def __repr__(self) -> str:
         return f"Case({self.n_rows} of {self.bound.n} rows, {self.bound.family.kind})"

@@ -322,3 +322,46 @@ class Products:
                 x = left[rows] if ga is None else left[ga.index[rows]]
                 y = b.table[rows] if gb is None else b.table[gb.index[rows]]
                 total[rows] += np.einsum("ij,ij->i", x, y)
+
+    # -- by groups of rows -------------------------------------------------------------------------------------
+
+    def adjoint_by_group(self, rows: Sequence[FloatArray], index: IntArray, size: int) -> FloatArray:
+        """Return sum_k X_k' rows_k over the rows of each group, of shape (size, p); ``index`` (n,) names the groups."""
+        out = np.zeros((size, self.width))
+        everything = np.arange(self.n)
+        for k, parts in enumerate(self._parts):
+            for part in parts:
+                group = self._groups[part.group]
+                columns, height = (everything, self.n) if group is None else (group.index, group.size)
+                folded = sparse.csr_array((rows[k], (index, columns)), shape=(size, height))
+                out[:, part.columns] += folded @ part.table
+        return out
+
+    def predict_by_group(self, theta: FloatArray, index: IntArray) -> list[FloatArray]:
+        """Return X_k theta_g per predictor, of shape (n,), for the row's own group g; theta is (groups, p)."""
+        out = []
+        for parts in self._parts:
+            eta: FloatArray = np.zeros(self.n)
+            for part in parts:
+                own = theta[:, part.columns]
+                group = self._groups[part.group]
+                if group is not None and group.size * theta.shape[0] <= _table_limit(self.n):
+                    eta += (part.table @ own.T)[group.index, index]
+                    continue
+                for start in range(0, self.n, _CHUNK_ROWS):
+                    rows = slice(start, min(start + _CHUNK_ROWS, self.n))
+                    x = part.table[rows] if group is None else part.table[group.index[rows]]
+                    eta[rows] += np.einsum("ij,ij->i", x, own[index[rows]])
+            out.append(eta)
+        return out
+
+    def rows_of(self, picked: IntArray) -> list[FloatArray]:
+        """Return the picked rows of every predictor's design, each of shape (len(picked), p)."""
+        out = []
+        for parts in self._parts:
+            x = np.zeros((picked.shape[0], self.width))
+            for part in parts:
+                group = self._groups[part.group]
+                x[:, part.columns] = part.table[picked] if group is None else part.table[group.index[picked]]
+            out.append(x)
+        return out

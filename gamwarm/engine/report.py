@@ -11,7 +11,7 @@ from gamwarm.engine._types import FloatArray
 from gamwarm.records import Cost, FitResult
 from gamwarm.transfer import StartReport
 
-__all__ = ["ColdTrial", "EngineFit", "GuardReport"]
+__all__ = ["ColdTrial", "EngineFit", "GuardReport", "SeedCost"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,14 @@ class GuardReport:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class SeedCost:
+    """What the group seeds of a parent took, within its cost."""
+
+    hessian_formations: int = 0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class EngineFit:
     """A fit of the reference engine.
@@ -85,6 +93,8 @@ class EngineFit:
         Block names.
     reason : str
         Why the fit did not converge, if it did not.
+    seeds : SeedCost
+        What group seeds took, within ``cost``.
     """
 
     result: Any
@@ -98,6 +108,7 @@ class EngineFit:
     curvature_formations: int
     names: tuple[str, ...]
     reason: str = ""
+    seeds: SeedCost = SeedCost()
 
     @property
     def mu(self) -> FloatArray:

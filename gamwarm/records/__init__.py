@@ -6,6 +6,7 @@ from gamwarm.records.curvature import PLATEAU_EDF, Curvature, plateau_flags
 from gamwarm.records.gates import artifact_refusal, gate_record, record_refusal
 from gamwarm.records.provenance import Cost, Lineage, Producer, Provenance, StartSource, check_entry_id
 from gamwarm.records.result import ConstrainedWarmStart, FitResult
+from gamwarm.records.seeds import GroupSeeds, group_label
 
 __all__ = [
     "ARTIFACT_SCHEMA",
@@ -18,6 +19,7 @@ __all__ = [
     "FitArtifact",
     "FitResult",
     "GlobalFitSummary",
+    "GroupSeeds",
     "InnerMode",
     "Lineage",
     "Producer",
@@ -29,6 +31,7 @@ __all__ = [
     "check_attributes",
     "check_entry_id",
     "gate_record",
+    "group_label",
     "normalize_active_sets",
     "plateau_flags",
     "record_refusal",

@@ -17,6 +17,7 @@ from gamwarm.records._content import ContentEquality
 from gamwarm.records.block import check_attributes
 from gamwarm.records.curvature import Curvature, loose_vector
 from gamwarm.records.provenance import Cost, Lineage, Producer, facts_of_making
+from gamwarm.records.seeds import GroupSeeds
 
 __all__ = ["ARTIFACT_SCHEMA", "FitArtifact", "GlobalFitSummary", "TermArtifact"]
 
@@ -134,6 +135,8 @@ class FitArtifact(ContentEquality, NotebookTable):
     fit_key : str, optional
         Exact key of the fit.
     schema : str
+    seeds : GroupSeeds, optional
+        What leaving a group out changes: per group all outer coordinates, and the raw coefficients of all terms.
     """
 
     descriptor: FitDescriptor
@@ -148,6 +151,7 @@ class FitArtifact(ContentEquality, NotebookTable):
     attributes: Mapping[str, str | int | float] = field(default_factory=dict)
     fit_key: str | None = None
     schema: str = ARTIFACT_SCHEMA
+    seeds: GroupSeeds | None = None
 
     def __post_init__(self) -> None:
         for name, kind in (("descriptor", FitDescriptor), ("summary", GlobalFitSummary)):
@@ -157,6 +161,7 @@ class FitArtifact(ContentEquality, NotebookTable):
             ("producer", Producer),
             ("lineage", Lineage),
             ("cost", Cost),
+            ("seeds", GroupSeeds),
         ):
             require(f"artifact {name}", getattr(self, name), (optional, type(None)))
         if self.created is not None:
@@ -223,7 +228,12 @@ class FitArtifact(ContentEquality, NotebookTable):
             reason = term.misfit()
             if reason is not None:
                 return reason
-        return None if self.curvature is None else self.curvature.misfit(self._n_outer(self.curvature))
+        n_outer = None if self.curvature is None else self._n_outer(self.curvature)
+        if self.curvature is not None and n_outer is not None:
+            reason = self.curvature.misfit(n_outer)
+            if reason is not None:
+                return reason
+        return None if self.seeds is None else self.seeds.misfit(n_outer, sum(len(t.raw_beta) for t in self.terms))
 
     def _n_outer(self, curvature: Curvature) -> int:
         """Outer coordinates of the fit: what the terms' slots say, else what the curvature's own parts agree on."""

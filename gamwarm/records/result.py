@@ -11,6 +11,7 @@ from gamwarm.records._content import ContentEquality
 from gamwarm.records.block import InnerMode, normalize_active_sets
 from gamwarm.records.curvature import Curvature, loose_vector
 from gamwarm.records.provenance import Cost
+from gamwarm.records.seeds import GroupSeeds
 
 __all__ = ["ConstrainedWarmStart", "FitResult"]
 
@@ -32,6 +33,8 @@ class FitResult(ContentEquality):
         As in `BlockRecord`.
     start_used : bool, optional
         Whether the offered start was consumed; None if the engine does not say.
+    seeds : GroupSeeds, optional
+        In reduced coefficients. They go into the artifact, in raw ones.
     """
 
     rho: Any
@@ -44,6 +47,7 @@ class FitResult(ContentEquality):
     iteration: int | None = None
     cost: Cost | None = None
     start_used: bool | None = None
+    seeds: GroupSeeds | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rho", loose_vector(self.rho, "result rho"))
@@ -54,7 +58,7 @@ class FitResult(ContentEquality):
             object.__setattr__(self, "objective", loose_number(self.objective, "result objective"))
         object.__setattr__(self, "converged", truth(self.converged, "result converged"))
         object.__setattr__(self, "active_sets", normalize_active_sets(self.active_sets))
-        for name, kind in (("inner", InnerMode), ("curvature", Curvature), ("cost", Cost)):
+        for name, kind in (("inner", InnerMode), ("curvature", Curvature), ("cost", Cost), ("seeds", GroupSeeds)):
             require(f"result {name}", getattr(self, name), (kind, type(None)))
         if self.iteration is not None:
             object.__setattr__(self, "iteration", whole_number(self.iteration, "result iteration"))

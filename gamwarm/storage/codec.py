@@ -29,6 +29,7 @@ from gamwarm.records import (
     Curvature,
     FitArtifact,
     GlobalFitSummary,
+    GroupSeeds,
     InnerMode,
     Lineage,
     Producer,
@@ -66,8 +67,8 @@ class Encoded(NamedTuple):
     meta : dict
         Everything but the long vectors, as JSON holds it.
     arrays : dict of str to array
-        ``rho``, ``beta``, and where present ``curvature``, ``inner``, ``active``, ``components``; float64 or int64
-        vectors.
+        ``rho``, ``beta``, and where present ``curvature``, ``inner``, ``active``, ``components``, ``seeds``; float64 or
+        int64 vectors.
     """
 
     section: str
@@ -413,6 +414,10 @@ def encode_artifact(artifact: FitArtifact) -> Encoded:
         "curvature": present,
         "fit_key": artifact.fit_key,
     }
+    seeds = artifact.seeds
+    if seeds is not None:
+        meta["seeds"] = {"column": seeds.column, "labels": list(seeds.labels), "n_outer": seeds.rho.shape[1]}
+        arrays["seeds"] = np.hstack([seeds.rho, seeds.beta]).ravel()
     return _encoded(ARTIFACTS, artifact.descriptor.key, meta, arrays)
 
 
@@ -448,8 +453,20 @@ def _decode_artifact(entry: Encoded) -> FitArtifact:
         curvature=_decode_curvature(meta, arrays),
         fit_key=meta["fit_key"],
         schema=meta["schema"],
+        seeds=_decode_seeds(meta, arrays),
         **_common_fields(meta),
     )
+
+
+def _decode_seeds(meta: Meta, arrays: dict[str, Array]) -> GroupSeeds | None:
+    stored = meta.get("seeds")
+    if stored is None:
+        return None
+    groups, q = len(stored["labels"]), int(stored["n_outer"])
+    width = q + sum(t["raw_width"] for t in meta["terms"])
+    rows = _split(arrays.get("seeds"), [groups * width])[0].reshape(groups, width)
+    seeds: GroupSeeds = _over_bytes(GroupSeeds(stored["column"], stored["labels"], rows[:, :q], rows[:, q:]))
+    return seeds
 
 
 def decode(entry: Encoded) -> BlockRecord | FitArtifact:

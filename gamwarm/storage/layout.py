@@ -9,7 +9,8 @@
 ```
 
 An entry is a group with the attributes ``meta`` (JSON), ``seal``, ``rho``, ``beta`` and, where present, ``curvature``,
-``inner``, ``active``, ``components``; a value too large for an attribute is a contiguous dataset of the same name.
+``inner``, ``active``, ``components``, ``seeds``; a value too large for an attribute is a contiguous dataset of the
+same name.
 Low-level h5py and cached types, since the high-level calls cost several times the HDF5 work.
 """
 
@@ -34,7 +35,8 @@ __all__ = ["ARCHIVE", "ENTRY_FORMAT", "FileView", "Irreplaceable", "check_file",
 ENTRY_FORMAT: Final = 1
 ARCHIVE: Final = "archive"
 _ATTRIBUTE_LIMIT: Final = 60_000  # an object header message holds less than 64 KiB
-_VECTORS: Final = {name: name.encode() for name in ("rho", "beta", "curvature", "inner", "active", "components")}
+_WORDS: Final = ("rho", "beta", "curvature", "inner", "active", "components", "seeds")
+_VECTORS: Final = {name: name.encode() for name in _WORDS}
 _NAMES: Final = {encoded: name for name, encoded in _VECTORS.items()}
 _INTEGERS: Final = (b"active", b"components")
 _FLOAT: Final = np.dtype("<f8")
@@ -65,7 +67,8 @@ _RECORDS_README: Final = (
 )
 _ARTIFACTS_README: Final = (
     "One group per strict descriptor key, one child per fit. beta: raw (gauge-free) coefficients, terms concatenated; "
-    "meta.terms[].raw_width and n_rho cut beta and rho. Attributes structural:<key> list the strict keys of a "
+    "meta.terms[].raw_width and n_rho cut beta and rho. seeds: per left-out group the first-order change of the outer "
+    "coordinates, then of beta. Attributes structural:<key> list the strict keys of a "
     "structural key."
 )
 

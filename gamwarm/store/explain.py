@@ -107,7 +107,7 @@ def explain_fit(store: WarmStartStore, problem: FitProblem) -> Explanation:
     off = "the store is off"
     if store.disabled_reason is not None:
         return Explanation(False, reason=f"{off}: {store.disabled_reason}")
-    request, unkeyable, error = store._described(problem, None)
+    request, unkeyable, error = store._described(problem, None, None)
     wanted = None
     if request is not None:
         sizes = {spec.name: (spec.n_rows, spec.width) for spec in problem.specs}

@@ -206,7 +206,9 @@ class WarmStartStore(NotebookTable, Upkeep):
 
     # -- starts ------------------------------------------------------------------------------------------------
 
-    def fit(self, problem: FitProblem | None, parent: str | None = None, *, each: bool = False) -> FitInProgress:
+    def fit(
+        self, problem: FitProblem | None, parent: str | None = None, leave_out: Any = None, *, each: bool = False
+    ) -> FitInProgress:
         """Begin a fit: ``with store.fit(problem) as fit:`` has ``fit.start``, ``fit.checkpoint(…)``, ``fit.keep(…)``.
 
         Parameters
@@ -215,30 +217,36 @@ class WarmStartStore(NotebookTable, Upkeep):
             None (with ``each=True``): this rank has nothing to do in this round.
         parent : str, optional
             Entry id of the artifact to start from, instead of the store's choice.
+        leave_out : optional
+            The group that this fit leaves out (its label): where the parent has group seeds, they move the start.
         each : bool
             False: all ranks of the store's communicator fit this one problem. True: one fit per rank.
         """
-        return FitInProgress(self, problem, parent, each=each)
+        return FitInProgress(self, problem, parent, leave_out, each=each)
 
-    def start_for(self, problem: FitProblem | None, parent: str | None = None, *, each: bool = False) -> StartReport:
+    def start_for(
+        self, problem: FitProblem | None, parent: str | None = None, leave_out: Any = None, *, each: bool = False
+    ) -> StartReport:
         """Look one fit up. Collective. Returns where it should begin; see `fit` for the parameters."""
-        return self._start(problem, parent, each, None)
+        return self._start(problem, parent, leave_out, each, None)
 
-    def _start(self, problem: FitProblem | None, parent: str | None, each: bool, parents: Held | None) -> StartReport:
+    def _start(
+        self, problem: FitProblem | None, parent: str | None, leave_out: Any, each: bool, parents: Held | None
+    ) -> StartReport:
         self._ranks.check_open()
         if self.disabled_reason is not None:
             return StartReport(StartSource.COLD, reason=f"the store is off: {self.disabled_reason}")
         look = self._start_each if each else self._start_together
-        return look(problem, parent, lambda request: answer(self._file, request, parents))
+        return look(problem, parent, leave_out, lambda request: answer(self._file, request, parents))
 
     def _described(
-        self, problem: FitProblem | None, parent: str | None, *, each: bool = False
+        self, problem: FitProblem | None, parent: str | None, leave_out: Any, *, each: bool = False
     ) -> tuple[Request | None, UnkeyableFit | None, Exception | None]:
         """Return the request of a fit, or why it has no name, or what every rank must be told of."""
         try:
             fit = this_problem(problem)
             check_held_together(fit, self._ranks.comm, each=each)
-            return describe(fit, fit.key if each else self._shared_key(fit), parent), None, None
+            return describe(fit, fit.key if each else self._shared_key(fit), parent, leave_out), None, None
         except UnkeyableFit as caught:
             return None, caught, None
         except Exception as caught:
@@ -247,9 +255,9 @@ class WarmStartStore(NotebookTable, Upkeep):
             return None, None, caught
 
     def _start_together(
-        self, problem: FitProblem | None, parent: str | None, look: Callable[[Request], Answer]
+        self, problem: FitProblem | None, parent: str | None, leave_out: Any, look: Callable[[Request], Answer]
     ) -> StartReport:
-        request, unkeyable, error = self._described(problem, parent)
+        request, unkeyable, error = self._described(problem, parent, leave_out)
         self._ranks.agree_equal("start_for", request, error)
         if unkeyable is not None:
             return self._unkeyable(unkeyable, warn=self._ranks.is_root)
@@ -257,7 +265,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         assert request is not None
         wanted = request
         found = self._ranks.at_root("start_for", lambda: look(wanted), Answer(reason="the store is off"))
-        return self._report(problem, wanted.key, found, self._ranks.comm)
+        return self._report(problem, wanted.key, found, leave_out, self._ranks.comm)
 
     def _shared_key(self, problem: FitProblem) -> str:
         """Return the exact key of a problem that all ranks hold, each hashing its share; hashed once per problem."""
@@ -267,11 +275,11 @@ class WarmStartStore(NotebookTable, Upkeep):
         return problem.shared_key(self._ranks.comm)
 
     def _start_each(
-        self, problem: FitProblem | None, parent: str | None, look: Callable[[Request], Answer]
+        self, problem: FitProblem | None, parent: str | None, leave_out: Any, look: Callable[[Request], Answer]
     ) -> StartReport:
         request, unkeyable, error = None, None, None
         if problem is not None:
-            request, unkeyable, error = self._described(problem, parent, each=True)
+            request, unkeyable, error = self._described(problem, parent, leave_out, each=True)
         self._ranks.agree("start_for", None, error)
         off = Answer(reason="the store is off")
 
@@ -284,7 +292,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         if unkeyable is not None:
             return self._unkeyable(unkeyable, warn=True)
         assert request is not None
-        return self._report(problem, request.key, found)
+        return self._report(problem, request.key, found, leave_out)
 
     def frozen(self) -> FrozenView:
         """Return a view whose parents are those in the file by now, whatever is committed meanwhile. Collective."""
@@ -328,10 +336,12 @@ class WarmStartStore(NotebookTable, Upkeep):
             log.warning("%s", error)
         return cold_unkeyable(error)
 
-    def _report(self, problem: FitProblem, key: str, found: Answer, comm: Communicator = SERIAL) -> StartReport:
+    def _report(
+        self, problem: FitProblem, key: str, found: Answer, leave_out: Any, comm: Communicator = SERIAL
+    ) -> StartReport:
         if self.disabled_reason is not None:
             return StartReport(StartSource.COLD, None, key, reason=f"the store is off: {self.disabled_reason}")
-        report = start_from(problem, key, found, comm)
+        report = start_from(problem, key, found, leave_out, comm)
         level = logging.DEBUG if report.source == StartSource.COLD else logging.INFO
         log.log(level, "%s… %s", key[:15], report)
         if report.terms and log.isEnabledFor(logging.DEBUG):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from math import inf, isfinite
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem
@@ -35,11 +35,17 @@ class FitInProgress:
     """
 
     def __init__(
-        self, store: WarmStartStore | FrozenView, problem: FitProblem | None, parent: str | None, *, each: bool
+        self,
+        store: WarmStartStore | FrozenView,
+        problem: FitProblem | None,
+        parent: str | None,
+        leave_out: Any = None,
+        *,
+        each: bool,
     ) -> None:
         self.problem = problem
         self._store = store
-        self._parent = parent
+        self._parent, self._leave_out = parent, leave_out
         self._each = each
         self._start: StartReport | None = None
         self._last_written = 0.0
@@ -53,7 +59,7 @@ class FitInProgress:
         return self._start
 
     def __enter__(self) -> Self:
-        self._start = self._store.start_for(self.problem, self._parent, each=self._each)
+        self._start = self._store.start_for(self.problem, self._parent, self._leave_out, each=self._each)
         self._last_written = time.monotonic()
         return self
 

@@ -33,13 +33,17 @@ class FrozenView:
         self.store = store
         self._parents = parents  # on rank 0, which decides; None elsewhere
 
-    def fit(self, problem: FitProblem | None, parent: str | None = None, *, each: bool = False) -> FitInProgress:
+    def fit(
+        self, problem: FitProblem | None, parent: str | None = None, leave_out: Any = None, *, each: bool = False
+    ) -> FitInProgress:
         """Begin a fit; see `WarmStartStore.fit`."""
-        return FitInProgress(self, problem, parent, each=each)
+        return FitInProgress(self, problem, parent, leave_out, each=each)
 
-    def start_for(self, problem: FitProblem | None, parent: str | None = None, *, each: bool = False) -> StartReport:
+    def start_for(
+        self, problem: FitProblem | None, parent: str | None = None, leave_out: Any = None, *, each: bool = False
+    ) -> StartReport:
         """Look one fit up. Collective. See `WarmStartStore.start_for`."""
-        return self.store._start(problem, parent, each, self._parents)
+        return self.store._start(problem, parent, leave_out, each, self._parents)
 
     def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> FrozenView:
         """Open the file for this rank by itself, with this view's parents. See `WarmStartStore.independent`."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from gamwarm.errors import DescriptorMismatch, ParentUnusable, UnkeyableFit
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import SERIAL, Communicator
-from gamwarm.records import FitArtifact, Producer, RecordKind, StartSource, check_entry_id
+from gamwarm.records import FitArtifact, Producer, RecordKind, StartSource, check_entry_id, group_label
 from gamwarm.storage import ArtifactHeader, EntryStore, Held, StoredArtifact, StoredRecord
 from gamwarm.transfer import (
     StartReport,
@@ -37,6 +38,7 @@ class Request:
     strict_key: str
     structural_key: str | None
     parent: str | None = None
+    leave_out: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Answer:
     reason: str = ""
 
 
-def describe(problem: FitProblem, key: str, parent: str | None) -> Request:
+def describe(problem: FitProblem, key: str, parent: str | None, leave_out: Any = None) -> Request:
     """Return the request of one fit."""
     return Request(
         key=key,
@@ -60,6 +62,7 @@ def describe(problem: FitProblem, key: str, parent: str | None) -> Request:
         strict_key=problem.descriptor.key,
         structural_key=problem.structural_key,
         parent=None if parent is None else check_entry_id(parent),
+        leave_out=None if leave_out is None else group_label(leave_out),
     )
 
 
@@ -151,7 +154,9 @@ def _ranked(headers: Sequence[ArtifactHeader], width: int | None) -> list[Artifa
     return sorted(headers, key=rank, reverse=True)
 
 
-def start_from(problem: FitProblem, key: str, found: Answer, comm: Communicator = SERIAL) -> StartReport:
+def start_from(
+    problem: FitProblem, key: str, found: Answer, leave_out: Any = None, comm: Communicator = SERIAL
+) -> StartReport:
     """Turn an answer into a start; projections are shared over the ranks of ``comm``, without a bit of difference."""
     if found.record is not None:
         return StartReport(
@@ -175,6 +180,7 @@ def start_from(problem: FitProblem, key: str, found: Answer, comm: Communicator 
             parent.artifact,
             TransferPolicy(rho_bound=problem.options.rho_bound),
             problem.gauge,
+            leave_out,
             comm=comm,
         )
     except (ParentUnusable, DescriptorMismatch) as error:
@@ -199,6 +205,7 @@ def start_from(problem: FitProblem, key: str, found: Answer, comm: Communicator 
         entry_cost=parent.artifact.cost,
         entry_rows=parent.artifact.summary.n_rows,
         names=problem.block_names,
+        seeds=start.seeds,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ __all__ = ["build_warm_start"]
 _SKIP_MARGIN = 1.0
 _CLAMP_MARGIN = 2.0
 _THETA_LIMIT = 1e6
+# A first-order change of log lambda beyond this is not believed.
+_SEED_STEP = 1.0
 
 # Furthest from plain copying last: a term reports the last of its slots' outcomes in this order.
 _RHO_ORDER = (RhoOutcome.COPIED, RhoOutcome.TIED, RhoOutcome.PLATEAU, RhoOutcome.CLAMPED, RhoOutcome.DEFAULT)
@@ -37,6 +40,7 @@ def build_warm_start(
     parent: FitArtifact,
     policy: TransferPolicy | None = None,
     gauge: Gauge | None = None,
+    leave_out: Any = None,
     comm: Any = None,
 ) -> TransferredStart:
     """Return the start that ``parent`` gives a related fit.
@@ -53,6 +57,9 @@ def build_warm_start(
     policy : TransferPolicy, optional
     gauge : Gauge, optional
         The child's whole gauge; needed only where it is not block-diagonal.
+    leave_out : optional
+        The group that the child leaves out: if the parent has seeds for it, their changes are added to the parent's
+        rho and coefficients. Without them the transfer is plain, and ``seeds`` of the result says why.
     comm : mpi4py communicator, optional
         Collective: every rank passes the same, projections are dealt to ranks by their cost, and every rank gets all.
 
@@ -84,10 +91,13 @@ def build_warm_start(
             f"gauge has reduced widths {list(gauge.reduced_widths)}; "
             f"the terms have {[c.reduced_width for c in contexts]}"
         )
-    matches = _match(contexts, parent.terms)
+    terms_of_parent, seed_rho, seeds = _seeded(parent, leave_out)
+    matches = _match(contexts, terms_of_parent)
     rho = np.array(float_vector(rho_default, "rho_default", finite=False))
     sources: dict[int, int | None] = {}
     slot_reports = [_carry_rho(c, m, rho, sources, policy) for c, m in zip(contexts, matches, strict=True)]
+    if seed_rho is not None:
+        _add_seed_rho(rho, sources, seed_rho, contexts, slot_reports, policy.rho_bound)
     betas = _carry_betas(contexts, matches, policy, gauge, as_communicator(comm))
     reports = tuple(_term_report(c, slots, beta) for c, slots, beta in zip(contexts, slot_reports, betas, strict=True))
     return TransferredStart(
@@ -96,7 +106,45 @@ def build_warm_start(
         curvature=_child_curvature(parent.curvature, sources, len(rho)),
         provenance=tuple(r.provenance for r in reports),
         terms=reports,
+        seeds=seeds,
     )
+
+
+def _seeded(parent: FitArtifact, leave_out: Any) -> tuple[tuple[TermArtifact, ...], FloatArray | None, str]:
+    """Return the parent's terms with a group's change of coefficients added, its change of rho, and what was done."""
+    terms = tuple(parent.terms)
+    if leave_out is None:
+        return terms, None, ""
+    seeds = parent.seeds
+    if seeds is None:
+        return terms, None, "the parent has no group seeds"
+    place = seeds.place(leave_out)
+    if place is None:
+        return terms, None, f"the parent's group seeds ({seeds.column}) have no group {leave_out!r}"
+    ends = np.cumsum([len(t.raw_beta) for t in terms])
+    changes = np.split(seeds.beta[place], ends[:-1])
+    moved = tuple(replace(t, raw_beta=t.raw_beta + change) for t, change in zip(terms, changes, strict=True))
+    return moved, seeds.rho[place], "used"
+
+
+def _add_seed_rho(
+    rho: FloatArray,
+    sources: dict[int, int | None],
+    change: FloatArray,
+    contexts: Sequence[TermContext],
+    slot_reports: Sequence[list[SlotReport]],
+    bound: float,
+) -> None:
+    """Add a group's change of rho to what was copied as it is; clamped, flagged and default slots stay."""
+    for context, reports in zip(contexts, slot_reports, strict=True):
+        for place, (slot, report) in enumerate(zip(context.rho_slots, reports, strict=True)):
+            source = sources.get(slot)
+            if report.outcome is not RhoOutcome.COPIED or source is None or source >= len(change):
+                continue
+            limit = bound - _CLAMP_MARGIN
+            step = float(np.clip(change[source], -_SEED_STEP, _SEED_STEP))
+            rho[slot] = float(np.clip(rho[slot] + step, -limit, limit))
+            reports[place] = replace(report, value=float(rho[slot]))
 
 
 def _check_parent(parent: FitArtifact, policy: TransferPolicy) -> None:

@@ -10,6 +10,7 @@ from gamwarm.records import (
     FitArtifact,
     FitResult,
     GlobalFitSummary,
+    GroupSeeds,
     Lineage,
     Producer,
     RecordKind,
@@ -84,6 +85,7 @@ def capture_artifact(
         lineage=lineage,
         cost=result.cost,
         fit_key=key,
+        seeds=_raw_seeds(problem, result),
     )
     refusal = artifact_refusal(artifact)
     return (artifact, "") if refusal is None else (None, refusal)
@@ -94,6 +96,20 @@ def record_mismatch(problem: FitProblem, result: FitResult) -> str:
     if len(result.rho) != problem.layout.n_outer:
         return f"it has {len(result.rho)} rho for {problem.layout.n_outer} outer coordinates"
     return ""
+
+
+def _raw_seeds(problem: FitProblem, result: FitResult) -> GroupSeeds | None:
+    """Return the result's seeds in raw coefficients; None without any, or where they do not belong to this fit.
+
+    Seeds are worth a start and no more: wrong ones are dropped and the artifact is kept.
+    """
+    seeds = result.seeds
+    if seeds is None or seeds.misfit(len(result.rho), sum(spec.width for spec in problem.specs)) is not None:
+        return None
+    if problem.gauge is None:
+        return seeds
+    # A change has no shift.
+    return GroupSeeds(seeds.column, seeds.labels, seeds.rho, seeds.beta @ problem.gauge.lift.T)
 
 
 def _capture_refusal(problem: FitProblem, result: FitResult) -> str:

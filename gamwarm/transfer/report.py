@@ -70,10 +70,15 @@ class TermReport:
 
 @dataclass(frozen=True, eq=False)
 class TransferredStart(ConstrainedWarmStart):
-    """A start built from a parent: active sets and cached inner mode are None."""
+    """A start built from a parent: active sets and cached inner mode are None.
+
+    ``seeds`` says what became of ``leave_out``: "used", or why the parent's group seeds could not be; empty if no group
+    was named.
+    """
 
     provenance: tuple[Provenance, ...] = ()
     terms: tuple[TermReport, ...] = ()
+    seeds: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +108,8 @@ class StartReport(NotebookTable):
         Whether that entry is where a search had stopped on its way (exact starts).
     names : tuple of str
         Block names, beside ``terms``.
+    seeds : str
+        Of a transfer with ``leave_out``: "used", or why the parent's group seeds were not; else empty.
     """
 
     source: StartSource
@@ -116,6 +123,7 @@ class StartReport(NotebookTable):
     entry_rows: int = 0
     is_checkpoint: bool = False
     names: tuple[str, ...] = ()
+    seeds: str = ""
 
     @property
     def curvature(self) -> Any:

@@ -33,7 +33,7 @@ from gamwarm import (
     TermArtifact,
 )
 from gamwarm.identity import Components
-from gamwarm.records import Lineage, Producer
+from gamwarm.records import GroupSeeds, Lineage, Producer
 from gamwarm.storage import _disk, clock, container
 
 HERE = Path(__file__).resolve().parent
@@ -137,6 +137,9 @@ def artifacts() -> dict[str, FitArtifact]:
         lineage=Lineage("exact", "cd" * 16, (), None),
         cost=Cost(1, 0, 1, 1, 0.5),
         attributes={"fold": "3"},
+        seeds=GroupSeeds(
+            "carrier", ["AA", "ЖЖ"], [[0.5, -1.0, 0.0], [0.1, 0.0, 1e-300]], [[0.25] * 5, [-0.0, 1 / 3, 0.0, -1.0, 2.0]]
+        ),
     )
     bare = FitArtifact(
         descriptor=FitDescriptor("gaussian", ("e" * 64,)),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import gamwarm
-from gamwarm import Curvature, InnerMode
+from gamwarm import Curvature, GlobalFitSummary, InnerMode
+from gamwarm.records import GroupSeeds
 from tests.support.stores import artifact_of, carrier_fit, exact_key_of, plain_fit, record_of, result_of
 
 READER = r'''
@@ -79,7 +81,7 @@ def cut(vector, sizes):
 
 def read(section, key, group):
     meta = text_of(value_of(group, "meta"))
-    names = ("rho", "beta", "curvature", "inner", "active", "components")
+    names = ("rho", "beta", "curvature", "inner", "active", "components", "seeds")
     vectors = {n: v for n in names if (v := value_of(group, n)) is not None}
     assert seal(section, key, meta, vectors) == text_of(value_of(group, "seal")).decode(), "seal"
     fields = json.loads(meta)
@@ -113,6 +115,12 @@ def read(section, key, group):
         terms = fields["terms"]
         out["beta"] = dict(zip([t["name"] for t in terms], cut(vectors.get("beta"), [t["raw_width"] for t in terms])))
         out["rho"] = cut(vectors.get("rho"), [t["n_rho"] for t in terms])
+        if "seeds" in fields:
+            told = fields["seeds"]
+            width = told["n_outer"] + sum(t["raw_width"] for t in terms)
+            rows = cut(vectors.get("seeds"), [width] * len(told["labels"]))
+            out["seeds"] = {label: [row[: told["n_outer"]], row[told["n_outer"] :]]
+                            for label, row in zip(told["labels"], rows, strict=True)}
     return out
 
 found = {"block_records": [], "fit_artifacts": [], "index": {}}
@@ -160,6 +168,16 @@ def big_record():
     )
 
 
+def seeded_artifact():
+    # Long enough to be a dataset.
+    plain = artifact_of()
+    width = sum(len(t.raw_beta) for t in plain.terms)
+    labels = [f"group é {i}" for i in range(9000)]
+    rng = np.random.default_rng(1)
+    seeds = GroupSeeds("carrier", labels, rng.normal(size=(9000, 2)), rng.normal(size=(9000, width)))
+    return replace(plain, summary=GlobalFitSummary(1.0, True, 99), seeds=seeds)
+
+
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "fits.h5"
@@ -172,6 +190,7 @@ def path(tmp_path):
         for entry in (record_of(1), record_of(1, 0.5, kind="checkpoint"), big_record(), record_of(3, rho=[-0.0, 0.0])):
             assert store.put_record(entry).written
         assert store.put_artifact(artifact_of()).written
+        assert store.put_artifact(seeded_artifact()).written
     return path
 
 
@@ -208,6 +227,13 @@ def test_the_page_alone_is_enough_to_read_every_number_and_check_every_digest(pa
             artifact = store.get_artifact(seen["key"])
             assert list(seen["beta"].values()) == [t.raw_beta.tolist() for t in artifact.terms]
             assert seen["rho"] == [t.rho_for_term.tolist() for t in artifact.terms]
+
+        seeded = next(a for a in found["fit_artifacts"] if "seeds" in a)
+        seeds = seeded_artifact().seeds
+        assert list(seeded["seeds"]) == list(seeds.labels)
+        for place, (rho, beta) in enumerate(seeded["seeds"].values()):
+            assert rho == seeds.rho[place].tolist()
+            assert beta == seeds.beta[place].tolist()
 
 
 def test_the_structural_index_lists_the_strict_keys_of_relatives(found):

@@ -1,0 +1,245 @@
+"""Group seeds: the first-order change of rho and theta that leaving a group out makes, for all groups at once.
+
+An infinitesimal jackknife at the parent. With weights ``w`` on the rows, ``dV/dw_i`` at the mode is
+
+    r_i = nll_i + sum_kl H^-1-leverage_kl d2_kl / 2 - (x_i'u) d1_i / 2,    u = H^-1 pull,
+
+and the change of the outer gradient without group g is ``-sum_{i in g} dr_i/drho``: total derivatives along
+``dtheta/drho``, one set of leverages per outer coordinate for all groups together. A coefficient whose level only group
+g has is dropped exactly, not by a derivative: its own share of the outer gradient is subtracted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gamwarm.engine._types import FloatArray, IntArray
+from gamwarm.engine.families import Table
+from gamwarm.engine.laml import Evaluation, Laml
+from gamwarm.records import PLATEAU_EDF
+
+__all__ = ["GroupChanges", "group_changes", "vanishing"]
+
+_STEP_LIMIT = 1.0
+_EIGENVALUE_FLOOR = 1e-4
+# Levels that vanish with one group, each one more pass over the rows.
+_MAX_LAYERS = 4
+
+
+@dataclass(frozen=True)
+class GroupChanges:
+    """What leaving each of m groups out changes.
+
+    Attributes
+    ----------
+    rho : array of shape (m, q)
+    theta : array of shape (m, p)
+        The move along ``dtheta/drho`` that belongs to ``rho`` included.
+    """
+
+    rho: FloatArray
+    theta: FloatArray
+
+
+def vanishing(owner_levels: list[tuple[IntArray, IntArray]], index: IntArray, p: int) -> IntArray:
+    """Return, per coefficient, the group without which it has no data, else -1.
+
+    Parameters
+    ----------
+    owner_levels : list of (level of each row (n,), coefficient of each level)
+        One per term whose coefficients belong to levels; -1 for levels without a coefficient.
+    index : array of int of shape (n,)
+        Group of each row.
+    p : int
+    """
+    out = np.full(p, -1, dtype=np.intp)
+    for level, coefficient in owner_levels:
+        least = np.full(coefficient.shape[0], np.iinfo(np.intp).max)
+        most = np.full(coefficient.shape[0], -1, dtype=np.intp)
+        np.minimum.at(least, level, index)
+        np.maximum.at(most, level, index)
+        single = np.flatnonzero((least == most) & (coefficient >= 0))
+        out[coefficient[single]] = most[single]
+    return out
+
+
+def group_changes(laml: Laml, at: Evaluation, index: IntArray, size: int, gone: IntArray) -> GroupChanges:
+    """Return the changes for every group.
+
+    Parameters
+    ----------
+    laml : Laml
+    at : Evaluation
+        The parent's answer.
+    index : array of int of shape (n,)
+        Group of each row, 0 to size - 1.
+    size : int
+    gone : array of int of shape (p,)
+        From `vanishing`.
+    """
+    assert at.inverse is not None
+    hessian = laml.hessian(at)
+    tables = laml.family.derivatives(laml.y, laml.w, at.etas, (1, 2))
+    first = [tables[1][(k,)] for k in range(len(laml.family.predictors))]
+    score = laml.products.adjoint_by_group(first, index, size)
+    gradient = _gradient_changes(laml, at, tables, index, size)
+    gradient += _eliminated(laml, at, tables, index, gone, score)
+    straight = score @ at.inverse
+    # The level's own equation is gone with it. Solving with the rest of H^-1 is solving with the level profiled out.
+    columns = np.flatnonzero(gone >= 0)
+    score[gone[columns], columns] = 0.0
+    theta = _coefficients(laml, at, tables, score, index, gone)
+    # The part of the gradient that is quadratic in theta is known at the better theta too.
+    better = laml.diagonal(at.rho) * (theta**2 + 2.0 * at.theta * (theta - straight))
+    better[gone[columns], columns] = 0.0
+    for j in range(laml.q):
+        gradient[:, j] += 0.5 * better[:, laml.owner == j].sum(axis=1)
+    rho = np.clip(_newton(hessian, at, gradient), -_STEP_LIMIT, _STEP_LIMIT)
+    return GroupChanges(rho, theta + rho @ at.tangent.T)
+
+
+def _newton(hessian: FloatArray, at: Evaluation, gradient: FloatArray) -> FloatArray:
+    """Newton steps from changes of the outer gradient (m, q), none for coordinates on a plateau."""
+    live = np.flatnonzero((at.edf >= PLATEAU_EDF) | (at.rho < 0.0))
+    out = np.zeros(gradient.shape)
+    if live.size:
+        values, vectors = np.linalg.eigh(hessian[np.ix_(live, live)])
+        values = np.maximum(np.abs(values), _EIGENVALUE_FLOOR)
+        out[:, live] = -(gradient[:, live] @ vectors / values) @ vectors.T
+    return out
+
+
+def _gradient_changes(laml: Laml, at: Evaluation, tables: dict[int, Table], index: IntArray, size: int) -> FloatArray:
+    """First-order change of the outer gradient without each group, of shape (size, q)."""
+    assert at.inverse is not None
+    assert at.pull is not None
+    predictors = range(len(laml.family.predictors))
+    fourth = laml.family.derivatives(laml.y, laml.w, at.etas, (4,))[4]
+    inverse, moved, pairs = at.inverse, at.moved, list(at.leverage)
+    tangents = laml.products.predict(at.tangent)
+    u = inverse @ at.pull
+    along = laml.products.predict(u)
+    out = np.zeros((size, laml.q))
+    for j in range(laml.q):
+        move = [tangents[m][:, j] for m in predictors]
+        leverage = laml.products.leverages(-(inverse @ moved[j] @ inverse), pairs)
+        pull_rows = [np.zeros(laml.products.n) for _ in predictors]
+        change = np.zeros(laml.products.n)
+        for pair in pairs:
+            twice = 1.0 if pair[0] == pair[1] else 2.0
+            second = tables[2].get(pair)
+            if second is not None:
+                change += 0.5 * twice * leverage[pair] * second
+            for m in predictors:
+                third = at.third.get(tuple(sorted((*pair, m))))
+                if third is not None:
+                    change += 0.5 * twice * at.leverage[pair] * third * move[m]
+                    pull_rows[m] += twice * leverage[pair] * third
+                for o in predictors:
+                    d = fourth.get(tuple(sorted((*pair, m, o))))
+                    if d is not None:
+                        pull_rows[m] += twice * at.leverage[pair] * d * move[o]
+        moved_u = inverse @ (laml.products.adjoint(pull_rows) - moved[j] @ u)
+        moved_along = laml.products.predict(moved_u)
+        for m in predictors:
+            change += tables[1][(m,)] * (move[m] - 0.5 * moved_along[m])
+            for o in predictors:
+                d2 = tables[2].get((min(m, o), max(m, o)))
+                if d2 is not None:
+                    change -= 0.5 * along[m] * d2 * move[o]
+        out[:, j] = -np.bincount(index, weights=change, minlength=size)
+    return out
+
+
+def _eliminated(
+    laml: Laml, at: Evaluation, tables: dict[int, Table], index: IntArray, gone: IntArray, score: FloatArray
+) -> FloatArray:
+    """Correction (size, q) of the gradient changes for coefficients that vanish with their group.
+
+    The outer gradient is a sum over penalised coefficients of ``v_c = s_c (theta_c^2 + H^-1_cc - theta_c u_c) / 2 -
+    1/2``. A vanishing one leaves with all of it; what the derivative says of it is taken back (but for du, which is
+    of second order in the bias of the mode).
+    """
+    assert at.inverse is not None
+    assert at.pull is not None
+    size = score.shape[0]
+    out = np.zeros((size, laml.q))
+    s, theta, u = laml.diagonal(at.rho), at.theta, at.inverse @ at.pull
+    share = 0.5 * (s * (theta**2 + np.diagonal(at.inverse) - theta * u) - 1.0)
+    left = np.flatnonzero((gone >= 0) & laml.penalised)
+    # Of each group one coefficient per layer.
+    order = np.argsort(gone[left], kind="stable")
+    left = left[order]
+    groups = gone[left]
+    layer = np.arange(left.size) - np.searchsorted(groups, groups)
+    predictors = range(len(laml.family.predictors))
+    response = None
+    for depth in range(min(int(layer.max(initial=-1)) + 1, _MAX_LAYERS)):
+        c, g = left[layer == depth], groups[layer == depth]
+        if response is None:
+            # d theta / d w_g of every group, on the group's own rows: elsewhere it hardly matters to these levels.
+            change = -np.linalg.multi_dot([score, at.inverse]) if score.size else score
+            response = laml.products.predict_by_group(change, index)
+        column = np.zeros((size, theta.size))
+        column[g] = at.inverse[:, c].T
+        h = laml.products.predict_by_group(column, index)
+        curve = np.zeros(laml.products.n)
+        for k, level in at.leverage:
+            d = tables[2].get((k, level))
+            weight = np.zeros(laml.products.n) if d is None else np.array(d)
+            for m in predictors:
+                d3 = at.third.get(tuple(sorted((k, level, m))))
+                if d3 is not None:
+                    weight += d3 * response[m]
+            curve += (1.0 if k == level else 2.0) * weight * h[k] * h[level]
+        moved_inverse = -np.bincount(index, weights=curve, minlength=size)[g]
+        moved_theta = change[g, c]
+        derivative = 0.5 * s[c] * ((2.0 * theta[c] - u[c]) * moved_theta + moved_inverse)
+        np.add.at(out, (g, laml.owner[c]), derivative - share[c])
+    return out
+
+
+def _coefficients(
+    laml: Laml,
+    at: Evaluation,
+    tables: dict[int, Table],
+    score: FloatArray,
+    index: IntArray,
+    gone: IntArray,
+) -> FloatArray:
+    """Change of theta (size, p) at fixed rho: a Newton step without the group if it is small, else its first order."""
+    assert at.inverse is not None
+    out: FloatArray = score @ at.inverse
+    size, p = score.shape
+    predictors = len(laml.family.predictors)
+    counts = np.bincount(index, minlength=size)
+    order = np.argsort(index, kind="stable")
+    ends = np.cumsum(counts)
+    for g in np.flatnonzero((counts > 0) & (counts * predictors <= p)):
+        picked = order[ends[g] - counts[g] : ends[g]]
+        rows = laml.products.rows_of(picked)
+        if ((gone == g) & ~laml.penalised).any():
+            continue
+        # A penalised level without its rows is decoupled from all else: it need not be dropped here.
+        x = np.vstack(rows)
+        n = picked.size
+        weights = np.zeros((n * predictors, n * predictors))
+        for (k, level), d in tables[2].items():
+            place = np.arange(n)
+            weights[k * n + place, level * n + place] = d[picked]
+            weights[level * n + place, k * n + place] = d[picked]
+        gain = x @ at.inverse
+        system = np.eye(n * predictors) - weights @ (gain @ x.T)
+        rhs = np.concatenate([tables[1][(k,)][picked] for k in range(predictors)])
+        try:
+            solved = np.linalg.solve(system, rhs)
+        except np.linalg.LinAlgError:
+            continue
+        step = solved @ gain
+        # Far beyond the first order the group was all that held a direction.
+        first = float(np.abs(out[g]).max(initial=0.0))
+        if np.isfinite(step).all() and np.abs(step).max(initial=0.0) <= 10.0 * max(first, 1e-12):
+            out[g] = step
+    return out

@@ -1,0 +1,77 @@
+"""Group seeds: what leaving each group out would change, to first order, computed once at a parent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from gamwarm.checks import items, plain_string, real_array
+from gamwarm.errors import InvalidInput
+from gamwarm.records._content import ContentEquality
+
+__all__ = ["GroupSeeds", "group_label"]
+
+
+def group_label(value: Any) -> str:
+    """Return the text by which a left-out group is named: of a NumPy scalar its plain value's, else ``str(value)``."""
+    return plain_string(str(value.item() if isinstance(value, np.generic) else value), "group label", empty=True)
+
+
+@dataclass(frozen=True, eq=False)
+class GroupSeeds(ContentEquality):
+    """First-order changes of rho and coefficients for every group that may be left out.
+
+    They move the *start* of a fit with ``leave_out=group``, and nothing else.
+
+    Parameters
+    ----------
+    column : str
+        What the groups are groups of ("carrier").
+    labels : sequence of m strings
+        The groups; `group_label` of the user's own values.
+    rho : array of shape (m, n_outer)
+        Change of the outer coordinates.
+    beta : array of shape (m, p)
+        Change of all coefficients, block after block: reduced in a `FitResult`, raw in an artifact.
+    """
+
+    column: str
+    labels: Sequence[str]
+    rho: Any
+    beta: Any
+
+    def __post_init__(self) -> None:
+        plain_string(self.column, "seeds column")
+        labels = tuple(group_label(label) for label in items(self.labels, "seeds labels"))
+        object.__setattr__(self, "labels", labels)
+        if len(set(labels)) != len(labels):
+            twice = next(label for label in labels if labels.count(label) > 1)
+            raise InvalidInput(f"seeds label {twice!r} is given twice; give each group one name")
+        for name in ("rho", "beta"):
+            array = real_array(getattr(self, name), f"seeds {name}", "a matrix of real numbers")
+            if array.ndim != 2 or array.shape[0] != len(labels):
+                raise InvalidInput(f"seeds {name} has shape {array.shape}; expected {len(labels)} rows, one per label")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    def misfit(self, n_outer: int | None, width: int) -> str | None:
+        """Return why these do not belong to a fit of ``width`` coefficients or are not finite, else None."""
+        if n_outer is not None and self.rho.shape[1] != n_outer:
+            return f"group seeds have {self.rho.shape[1]} rho; the fit has {n_outer}"
+        if self.beta.shape[1] != width:
+            return f"group seeds have {self.beta.shape[1]} coefficients; the fit has {width}"
+        if not (np.isfinite(self.rho).all() and np.isfinite(self.beta).all()):
+            return "group seeds hold a non-finite number"
+        return None
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {label: place for place, label in enumerate(self.labels)}
+
+    def place(self, group: Any) -> int | None:
+        """Return the row of a group, None if there is none."""
+        return self._places.get(group_label(group))

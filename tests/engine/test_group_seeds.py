@@ -1,0 +1,170 @@
+"""Group seeds: their derivatives are those of the objective, and folds that start from them begin nearer their end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gamwarm
+from gamwarm import InvalidInput
+from gamwarm.engine import Binomial, Factor, Intercept, RandomEffect, Smooth, bind, fit
+from gamwarm.engine._types import Counters
+from gamwarm.engine.seeds import _gradient_changes, group_changes
+from tests.engine.cases import FAMILIES, TIGHT, USUAL, columns, mcycle, model
+
+DATA = columns()
+GROUPS = sorted(set(DATA["group"]))
+
+
+def at_optimum(family):
+    case = model(family).case()
+    done = fit(case, options=TIGHT)
+    laml = case.objective(Counters())
+    at = laml.evaluate(np.array(done.result.rho), np.concatenate(done.result.block_beta), 1e-10, 500)
+    return case, laml, at
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_change_of_the_outer_gradient_is_its_derivative_with_respect_to_a_groups_weight(family):
+    case, laml, at = at_optimum(family)
+    index, labels, _ = case.grouped("group")
+    laml.hessian(at)
+    tables = laml.family.derivatives(laml.y, laml.w, at.etas, (1, 2))
+
+    change = _gradient_changes(laml, at, tables, index, len(labels))
+
+    weights, h = laml.w, 1e-4
+    for g in (0, 7):
+        moved = []
+        for sign in (1.0, -1.0):
+            laml.w = weights * (1.0 - sign * h * (index == g))
+            moved.append(laml.evaluate(at.rho, at.theta, 1e-10, 500).gradient)
+        assert change[g] == pytest.approx((moved[0] - moved[1]) / (2 * h), abs=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_seeds_come_at_least_twice_as_near_to_the_fold_as_the_parent_is(family):
+    case, laml, at = at_optimum(family)
+    index, labels, gone = case.grouped("group")
+    changes = group_changes(laml, at, index, len(labels), gone)
+    far, near = np.zeros(2), np.zeros(2)
+    for g, label in enumerate(labels):
+        fold = fit(model(family).case(DATA["group"] != label), options=TIGHT)
+        kept = gone != g
+        theta = np.concatenate(fold.result.block_beta)
+        for total, rho, beta in ((far, 0.0, 0.0), (near, changes.rho[g], changes.theta[g])):
+            total += (
+                np.abs(fold.result.rho - at.rho - rho).max(),
+                np.abs(theta - (at.theta + beta)[kept]).max(),
+            )
+
+    assert (2.0 * near < far).all(), (near, far)
+
+
+def test_a_held_out_level_is_dropped_exactly_and_not_by_its_derivative():
+    """Few levels with much data each: the derivative sees almost nothing of the level that leaves."""
+    rng = np.random.default_rng(8)
+    group = np.repeat([f"s{i}" for i in range(8)], 300)
+    effect = rng.normal(0, 0.7, 8)
+    x = rng.uniform(0, 10, group.size).round(1)
+    y = rng.poisson(np.exp(1.0 + 0.5 * np.sin(x) + np.repeat(effect, 300))).astype(float)
+    bound = model("poisson", {"x": x, "group": group, "poisson": y, "exposure": np.zeros(y.size)},
+                  [Intercept(), Smooth("x", 10), RandomEffect("group")])  # fmt: skip
+    case = bound.case()
+    done = fit(case, options=TIGHT)
+    laml = case.objective(Counters())
+    at = laml.evaluate(np.array(done.result.rho), np.concatenate(done.result.block_beta), 1e-10, 500)
+    index, labels, gone = case.grouped("group")
+
+    with_levels = group_changes(laml, at, index, len(labels), gone).rho
+    by_derivative = group_changes(laml, at, index, len(labels), np.full_like(gone, -1)).rho
+
+    true = np.array([fit(bound.case(group != label), options=TIGHT).result.rho - at.rho for label in labels])
+    assert (gone >= 0).sum() == 8
+    assert np.abs(true - with_levels).max() < 0.4 * np.abs(true - by_derivative).max()
+
+
+def test_vanishing_coefficients_are_those_of_levels_that_one_group_alone_has():
+    data = {"g": np.array(["a", "a", "b", "b", "c"]), "lv": np.array([0, 1, 1, 2, 3]), "y": np.array([0, 1, 0, 1, 1])}
+    bound = bind(data, [Intercept(), Factor("lv"), RandomEffect("g")], Binomial("y"))
+
+    index, labels, gone = bound.case().grouped("g")
+
+    assert labels == ["a", "b", "c"]
+    assert index.tolist() == [0, 0, 1, 1, 2]
+    assert gone.tolist() == [-1, -1, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fold_seeded_through_a_file_ends_where_cold_ends_and_costs_less_than_an_unseeded_one(family, tmp_path):
+    bound = model(family)
+    plain = seeded = 0
+    with gamwarm.open(tmp_path / "s.gamwarm") as store:
+        parent = fit(bound.case(), options=USUAL, store=store, group_seeds="group")
+        entry = parent.kept.artifact.entry_id
+        kept = store.get_artifact(bound.case().problem(USUAL).descriptor.key)
+        assert list(kept.seeds.labels) == GROUPS
+        for label in GROUPS[:4]:
+            rows = DATA["group"] != label
+            cold = fit(bound.case(rows), options=USUAL)
+            plain += fit(
+                bound.case(rows), options=USUAL, start=_offer(store, bound.case(rows), entry)
+            ).cost.hessian_formations
+            warm = fit(bound.case(rows), options=USUAL, store=store, parent=entry, leave_out=label)
+
+            assert warm.start.seeds == "used"
+            assert warm.result.start_used is True
+            assert abs(warm.result.objective - cold.result.objective) < 1e-3
+            seeded += warm.cost.hessian_formations
+
+    assert seeded < plain
+
+
+def _offer(store, case, entry):
+    return store.start_for(case.problem(USUAL), entry).start
+
+
+def test_a_group_without_seeds_transfers_plainly_and_says_why(tmp_path):
+    bound = mcycle()
+    times = np.asarray(bound.source.columns["times"])
+    rows = times != times[50]
+    with gamwarm.open(tmp_path / "s.gamwarm") as store:
+        bare = fit(bound.case(), options=USUAL, store=store)
+        without = store.start_for(bound.case(rows).problem(USUAL), leave_out=times[50])
+        seeded = fit(bound.case(rows), options=USUAL, store=store, group_seeds="times")
+        other = store.start_for(bound.case(times < 50).problem(USUAL), seeded.kept.artifact.entry_id, leave_out=-1.0)
+        plain = store.start_for(bound.case(rows[::-1]).problem(USUAL), bare.kept.artifact.entry_id)
+
+    assert without.source == "transfer"
+    assert without.seeds == "the parent has no group seeds"
+    assert "no group -1.0" in other.seeds
+    assert plain.seeds == ""
+
+
+def test_seeds_are_added_to_a_fit_that_is_kept_without_them_only_when_it_is_fitted_anew(tmp_path):
+    bound = model("poisson")
+    with gamwarm.open(tmp_path / "s.gamwarm") as store:
+        fit(bound.case(), options=USUAL, store=store, group_seeds="group")
+        again = fit(bound.case(), options=USUAL, store=store, group_seeds="group")
+
+    assert again.start.source == "exact"
+    assert again.cost.hessian_formations == 1
+    assert again.result.seeds is None
+
+
+def test_a_seeded_column_that_the_data_lacks_is_named():
+    with pytest.raises(InvalidInput, match="nobody"):
+        fit(model("poisson").case(), options=USUAL, group_seeds="nobody")
+    with pytest.raises(InvalidInput, match="store"):
+        fit(model("poisson").case(), options=USUAL, leave_out="g00")
+
+
+def test_seed_formations_are_counted_and_at_most_those_of_two_outer_hessians(tmp_path):
+    bound = model("poisson")
+    with gamwarm.open(tmp_path / "s.gamwarm") as store:
+        plain = fit(bound.case(), options=USUAL, store=None, outer_hessian=True)
+        seeded = fit(bound.case(), options=USUAL, store=store, group_seeds="group")
+
+    q = len(plain.result.rho)
+    assert seeded.cost.hessian_formations - plain.cost.hessian_formations <= 2 * q
+    assert seeded.seeds.seconds > 0.0
