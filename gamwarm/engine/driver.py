@@ -311,10 +311,9 @@ class _Run:
 
     def _inner(self, at: Evaluation) -> InnerMode:
         laml = self.laml
-        assert at.factor is not None
-        half = at.factor.upper / at.factor.scale
-        matrix = np.triu(half).T @ np.triu(half)
+        assert at.gram is not None
         s = laml.diagonal(at.rho)
+        matrix = at.gram + np.diag(s)
         logdet_h, logdet_s = [], []
         for columns in self.case.slices:
             logdet_h.append(float(np.linalg.slogdet(matrix[columns, columns])[1]))

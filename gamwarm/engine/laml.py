@@ -29,6 +29,11 @@ _LOG_2PI = float(np.log(2.0 * np.pi))
 # Scaled pivots below this mean that a direction has no information at all, neither data nor penalty.
 _SINGULAR_PIVOT = 1e-14
 _ARMIJO = 1e-4
+# An old factor is used as long as that looks like converging in a few steps; each costs less than half a formation.
+_CHORD_REACH = 1.0
+_CHORD_RATE = 0.3
+_CHORD_STEPS = 3
+_CHORD_MARGIN = 0.3
 _MAX_HALVINGS = 40
 
 
@@ -97,6 +102,7 @@ class Evaluation:
     pull: FloatArray | None = None
     hessian: FloatArray | None = None
     moved: list[FloatArray] = field(default_factory=list)
+    gram: FloatArray | None = None
     failure: str = ""
 
     @property
@@ -125,6 +131,11 @@ class Laml:
         Coefficients of the null model.
     names : sequence of str
         A name per coefficient, for messages.
+
+    Attributes
+    ----------
+    reuse : bool
+        Whether inner steps may use the factor of a Hessian formed before (the default), or Newton is plain.
     """
 
     def __init__(
@@ -140,6 +151,7 @@ class Laml:
         names: Sequence[str],
     ) -> None:
         self.family, self.y, self.w, self.offset = family, y, w, offset
+        self.reuse = True
         self.products = products
         self.penalty, self.owner, self.null, self.names = penalty, owner.astype(np.intp), null, names
         self.penalised = self.owner >= 0
@@ -180,17 +192,23 @@ class Laml:
         """Return the expected Hessian of the negative log-likelihood at theta, of shape (p, p)."""
         return self.products.gram(self.family.expected(self.y, self.w, self.etas(theta)))  # type: ignore[arg-type]
 
-    def _newton_matrix(self, second: Table, s: FloatArray) -> tuple[FloatArray, Factor | None]:
-        matrix = self.products.gram(second)  # type: ignore[arg-type]
+    @staticmethod
+    def _factor(gram: FloatArray, s: FloatArray) -> tuple[FloatArray, Factor | None]:
+        matrix = np.array(gram)
         matrix[np.diag_indices_from(matrix)] += s
         return matrix, factorise(matrix)
 
-    def evaluate(self, rho: FloatArray, theta: FloatArray, tol: float, max_cycles: int) -> Evaluation:
+    def evaluate(
+        self, rho: FloatArray, theta: FloatArray, tol: float, max_cycles: int, gram: FloatArray | None = None
+    ) -> Evaluation:
         """Minimise P at ``rho`` from ``theta`` and return the objective there.
 
         ``tol`` bounds the Newton decrement ``sqrt(g' H^-1 g)``. The coefficients returned are those at which the test
         passed, unmoved, so that a fit restored at its own answer returns it bit for bit; the objective is
         corrected to first order for the step that was not taken. A failure is an infinite value, not an exception.
+
+        Between formations of H, steps with the last factor go on as long as they converge fast; ``gram`` (p, p), X'WX
+        near here, gives the first such factor. Only an H formed at the point itself passes the test.
         """
         self.counters.evaluations += 1
         s = self.diagonal(rho)
@@ -199,38 +217,52 @@ class Laml:
         nll = self.family.nll(self.y, self.w, etas)
         objective = nll + 0.5 * float(s @ theta**2)
         if not np.isfinite(objective):
-            theta = np.array(self.null)
+            theta, gram = np.array(self.null), None
             etas = self.etas(theta)
             nll = self.family.nll(self.y, self.w, etas)
             objective = nll + 0.5 * float(s @ theta**2)
         cycles = 0
+        reused = None if gram is None or not self.reuse else self._factor(gram, s)[1]
+        reached, before = np.inf, np.inf
         while True:
-            tables = self.family.derivatives(self.y, self.w, etas, (1, 2))
+            tables = self.family.derivatives(self.y, self.w, etas, (1,))
             gradient = self.products.adjoint(self._rows(tables[1])) + s * theta
             self.counters.inner_iterations += 1
             cycles += 1
-            _, factor = self._newton_matrix(tables[2], s)
-            observed = factor is not None
+            observed, chord = True, False
+            factor = None
+            if reused is not None:
+                step = -reused.solve(gradient)
+                reached, before = float(np.sqrt(max(-float(gradient @ step), 0.0))), reached
+                if self._worth_a_chord(reached, before, tol) and cycles < max_cycles:
+                    factor, decrement, chord = reused, reached, True
             if factor is None:
-                expected = self.family.expected(self.y, self.w, etas)
-                fisher, factor = self._newton_matrix(expected, s)
+                second = self.family.derivatives(self.y, self.w, etas, (2,))[2]
+                gram = self.products.gram(second)  # type: ignore[arg-type]
+                _, factor = self._factor(gram, s)
+                observed = factor is not None
                 if factor is None:
-                    # At an extreme rho this says nothing of the model: the search turns back, and only a start that
-                    # fails so is the end of a fit.
-                    return self._failed(rho, theta, cycles, self._singular_message(fisher))
-            step = -factor.solve(gradient)
-            decrement = float(np.sqrt(max(-float(gradient @ step), 0.0)))
-            if not np.isfinite(decrement):
-                return self._failed(rho, theta, cycles)
-            if observed and decrement <= tol:
-                return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, True)
-            if cycles >= max_cycles:
-                if not observed:
+                    expected = self.family.expected(self.y, self.w, etas)
+                    fisher, factor = self._factor(self.products.gram(expected), s)  # type: ignore[arg-type]
+                    if factor is None:
+                        # At an extreme rho this says nothing of the model: the search turns back, and only a start
+                        # that fails so is the end of a fit.
+                        return self._failed(rho, theta, cycles, self._singular_message(fisher))
+                step = -factor.solve(gradient)
+                decrement = float(np.sqrt(max(-float(gradient @ step), 0.0)))
+                if not np.isfinite(decrement):
                     return self._failed(rho, theta, cycles)
-                return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, False)
-            if not observed and decrement <= tol:
-                # A stationary point that is no minimum: leave it downhill along the most negative curvature.
-                step = self._escape(tables[2], s)
+                if observed and decrement <= tol:
+                    return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, gram, True)
+                if cycles >= max_cycles:
+                    if not observed:
+                        return self._failed(rho, theta, cycles)
+                    return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, gram, False)
+                if not observed and decrement <= tol:
+                    # A stationary point that is no minimum: leave it downhill along the most negative curvature.
+                    step = self._escape(second, s)
+                reused = factor if observed and self.reuse else None
+                reached, before = decrement, np.inf
             slack = 1e-13 * (1.0 + abs(objective))
             length = 1.0
             for _ in range(_MAX_HALVINGS):
@@ -242,11 +274,26 @@ class Laml:
                     break
                 length *= 0.5
             else:
+                if chord:
+                    reused = None
+                    continue
                 if observed and decrement < 1e-3:
                     # The objective's own rounding hides any further progress: the mode is reached.
-                    return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, True)
+                    return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, gram, True)
                 return self._failed(rho, theta, cycles)
+            if length < 1.0:
+                reused = None
             theta, etas, nll, objective = trial, trial_etas, trial_nll, value
+
+    @staticmethod
+    def _worth_a_chord(reached: float, before: float, tol: float) -> bool:
+        """Whether a step with an old factor, at decrement ``reached`` after ``before``, beats forming H anew."""
+        if not tol * _CHORD_MARGIN < reached < _CHORD_REACH:
+            return False
+        if before == np.inf:
+            return True
+        rate = reached / before
+        return rate < _CHORD_RATE and reached * rate**_CHORD_STEPS < tol
 
     def _rows(self, first: Table) -> list[FloatArray]:
         return [first[(k,)] for k in self._predictors]
@@ -292,6 +339,7 @@ class Laml:
         cycles: int,
         factor: Factor,
         s: FloatArray,
+        gram: FloatArray | None,
         converged: bool,
     ) -> Evaluation:
         inverse = factor.inverse()
@@ -326,6 +374,7 @@ class Laml:
             third,
             leverage,
             pull,
+            gram=gram,
         )
 
     def _sums(self, values: FloatArray) -> FloatArray:

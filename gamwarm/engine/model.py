@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -111,12 +112,12 @@ class Case:
         self.null = bound.family.null(self.y, self.w, self.offset)
         self._problems: list[tuple[BlockwiseFitOptions, FitProblem]] = []
 
-    @property
+    @cached_property
     def widths(self) -> tuple[int, ...]:
         """Reduced width per block."""
         return tuple(len(kept) for kept in self.kept)
 
-    @property
+    @cached_property
     def slices(self) -> tuple[slice, ...]:
         """Where each block's coefficients are in theta."""
         ends = np.cumsum(self.widths).tolist()

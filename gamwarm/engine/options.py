@@ -13,6 +13,8 @@ from gamwarm.problem import BlockwiseFitOptions
 __all__ = ["IMPLEMENTED", "check_options"]
 
 IMPLEMENTED = frozenset({"inner_max_cycles", "inner_tol", "outer_max_iter", "outer_tol", "rho_bound"})
+_DEFAULT = BlockwiseFitOptions()
+_USUAL = {f.name: getattr(_DEFAULT, f.name) for f in fields(BlockwiseFitOptions) if f.name not in IMPLEMENTED}
 
 
 def check_options(options: BlockwiseFitOptions | None) -> BlockwiseFitOptions:
@@ -20,15 +22,12 @@ def check_options(options: BlockwiseFitOptions | None) -> BlockwiseFitOptions:
     if options is None:
         return BlockwiseFitOptions()
     require("options", options, (BlockwiseFitOptions, type(None)))
-    default = BlockwiseFitOptions()
-    for field in fields(options):
-        if field.name in IMPLEMENTED:
-            continue
-        value, usual = getattr(options, field.name), getattr(default, field.name)
-        if not np.array_equal(value, usual):
+    for name, usual in _USUAL.items():
+        value = getattr(options, name)
+        if value is not usual and not np.array_equal(value, usual):
             raise UnsupportedOption(
-                f"gamwarm.engine does not implement option {field.name} (given {value!r}); leave it at {usual!r}",
-                option=field.name,
+                f"gamwarm.engine does not implement option {name} (given {value!r}); leave it at {usual!r}",
+                option=name,
             )
     for name in ("inner_tol", "outer_tol"):
         if not getattr(options, name) > 0.0:

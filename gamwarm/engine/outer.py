@@ -102,11 +102,14 @@ class Search:
 
     # -- evaluations -------------------------------------------------------------------------------------------
 
-    def evaluate(self, rho: FloatArray, theta: FloatArray) -> Evaluation:
-        """Evaluate the objective at ``rho`` from ``theta``; an inner solve that ran into a cap goes on without one."""
+    def evaluate(self, rho: FloatArray, theta: FloatArray, gram: FloatArray | None = None) -> Evaluation:
+        """Evaluate the objective at ``rho`` from ``theta``; an inner solve that ran into a cap goes on without one.
+
+        ``gram`` is X'WX at some mode near, if one is known.
+        """
         full = max(1, self.options.inner_max_cycles)
         cap = inner_cap(self.options, self._cached_inner, self._norm, self._cap_state)
-        at = self.laml.evaluate(rho, theta, self.options.inner_tol, cap)
+        at = self.laml.evaluate(rho, theta, self.options.inner_tol, cap, gram)
         if not at.converged and cap < full:
             at = self.laml.evaluate(rho, at.theta, self.options.inner_tol, full)
         return at
@@ -121,7 +124,7 @@ class Search:
             self.laml.penalised_nll(rho, theta) < self.laml.penalised_nll(rho, at.theta)
         ):
             theta = at.theta
-        return self.evaluate(rho, theta)
+        return self.evaluate(rho, theta, at.gram)
 
     # -- the certificate ---------------------------------------------------------------------------------------
 

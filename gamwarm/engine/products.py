@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -44,11 +45,24 @@ class Piece:
 
 @dataclass(frozen=True)
 class _Part:
-    """All columns of one predictor that belong to one group."""
+    """All columns of one predictor that belong to one group; a slice where they are consecutive."""
 
     group: int
     table: FloatArray
-    columns: IntArray
+    columns: IntArray | slice
+
+
+def _as_slice(columns: IntArray) -> IntArray | slice:
+    first, last = int(columns[0]), int(columns[-1])
+    return slice(first, last + 1) if last - first + 1 == columns.size and (np.diff(columns) == 1).all() else columns
+
+
+def _block(a: _Part, b: _Part) -> tuple[Any, Any]:
+    """Index of the rows of ``a`` and the columns of ``b`` in a (p, p) matrix."""
+    left, right = a.columns, b.columns
+    if isinstance(left, slice) or isinstance(right, slice):
+        return left, right
+    return left[:, None], right
 
 
 def _tally(index: IntArray, weights: FloatArray, size: int) -> FloatArray:
@@ -144,7 +158,7 @@ class Products:
                 columns.append(np.arange(piece.columns.start, piece.columns.stop, dtype=np.intp))
             self._parts.append(
                 [
-                    _Part(at, np.ascontiguousarray(np.hstack(tables)), np.concatenate(columns))
+                    _Part(at, np.ascontiguousarray(np.hstack(tables)), _as_slice(np.concatenate(columns)))
                     for at, (tables, columns) in sorted(collected.items())
                 ]
             )
@@ -206,9 +220,9 @@ class Products:
                     if k == level and a.group > b.group:
                         continue
                     block = self._cross(a, b, w, tables)
-                    out[np.ix_(a.columns, b.columns)] += block
+                    out[_block(a, b)] += block
                     if k != level or a.group != b.group:
-                        out[np.ix_(b.columns, a.columns)] += block.T
+                        out[_block(b, a)] += block.T
         return out
 
     def _cross(self, a: _Part, b: _Part, w: FloatArray, tables: dict[tuple[int, int], FloatArray]) -> FloatArray:
@@ -298,7 +312,7 @@ class Products:
                     if k == level and a.group > b.group:
                         continue
                     factor = 2.0 if k == level and a.group != b.group else 1.0
-                    self._add_leverage(total, a, b, factor * inverse[np.ix_(a.columns, b.columns)])
+                    self._add_leverage(total, a, b, factor * inverse[_block(a, b)])
             out[k, level] = total
         return out
 

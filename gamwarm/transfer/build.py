@@ -135,13 +135,16 @@ def _add_seed_rho(
     slot_reports: Sequence[list[SlotReport]],
     bound: float,
 ) -> None:
-    """Add a group's change of rho to what was copied as it is; clamped, flagged and default slots stay."""
+    """Add a group's change of rho to what was copied; clamped, tied and default slots stay as they are."""
     for context, reports in zip(contexts, slot_reports, strict=True):
         for place, (slot, report) in enumerate(zip(context.rho_slots, reports, strict=True)):
             source = sources.get(slot)
-            if report.outcome is not RhoOutcome.COPIED or source is None or source >= len(change):
+            if report.outcome not in (RhoOutcome.COPIED, RhoOutcome.PLATEAU):
                 continue
-            limit = bound - _CLAMP_MARGIN
+            if source is None or source >= len(change):
+                continue
+            # A flat coordinate has no change. One that is flagged for using all its freedom can have.
+            limit = bound if report.outcome is RhoOutcome.PLATEAU else bound - _CLAMP_MARGIN
             step = float(np.clip(change[source], -_SEED_STEP, _SEED_STEP))
             rho[slot] = float(np.clip(rho[slot] + step, -limit, limit))
             reports[place] = replace(report, value=float(rho[slot]))

@@ -71,6 +71,7 @@ def test_value_at_a_loose_inner_tolerance_is_corrected_to_first_order(family):
 def test_hessian_formations_are_counted_once_per_gram():
     counters = Counters()
     laml = model("poisson").case().objective(counters)
+    laml.reuse = False
     at = laml.evaluate(np.zeros(laml.q), laml.null, 1e-8, 500)
     assert counters.hessian_formations == counters.inner_iterations == at.cycles
 
@@ -78,6 +79,35 @@ def test_hessian_formations_are_counted_once_per_gram():
     laml.hessian(at)
 
     assert counters.hessian_formations == at.cycles + laml.q
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_steps_with_an_old_factor_reach_the_same_mode_with_fewer_formations(family):
+    plain, reusing = (model(family).case().objective(Counters()) for _ in range(2))
+    plain.reuse = False
+    rho = np.zeros(plain.q)
+    near = plain.evaluate(rho + 0.3, plain.null, 1e-8, 500)
+    formed = plain.counters.hessian_formations
+
+    a = plain.evaluate(rho, near.theta, 1e-8, 500)
+    b = reusing.evaluate(rho, near.theta, 1e-8, 500, near.gram)
+
+    assert reusing.counters.hessian_formations < plain.counters.hessian_formations - formed
+    assert b.decrement <= 1e-8
+    assert a.value == pytest.approx(b.value, abs=1e-9)
+    assert a.gradient == pytest.approx(b.gradient, abs=1e-7)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_wrong_old_factor_costs_time_and_not_the_mode(family):
+    laml = model(family).case().objective(Counters())
+    rho = np.zeros(laml.q)
+    right = laml.evaluate(rho, laml.null, 1e-8, 500)
+
+    for wrong in (1e-3 * right.gram, 1e3 * right.gram, -right.gram, np.eye(len(right.theta))):
+        again = laml.evaluate(rho, laml.null, 1e-8, 500, wrong)
+        assert again.converged
+        assert again.value == pytest.approx(right.value, abs=1e-9)
 
 
 @pytest.mark.parametrize("family", ["poisson", "binomial"])
