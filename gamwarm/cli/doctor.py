@@ -33,7 +33,7 @@ LITTLE_SPACE: Final = 1_000_000_000
 _ASK_MPI: Final = "from mpi4py import MPI; print(MPI.Get_library_version().strip(chr(0) + chr(10)).splitlines()[0])"
 
 
-@command("doctor")
+@command("doctor", "try a directory before a long job")
 def doctor(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="where the file lies, or will lie", show_default=False)

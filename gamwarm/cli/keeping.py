@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from gamwarm.archive import ArchiveReport, verify_archive
 from gamwarm.cli.exits import BadUsage, Exit, Interrupted, NoSuchKey
 from gamwarm.cli.opening import SHORT, changing, looking_into, refuse_no_file, resolve
 from gamwarm.cli.options import File, Json, Key, Wait, command
@@ -26,7 +27,8 @@ _STYLES = {Verdict.SOUND: "green", Verdict.REPAIRED: "yellow", Verdict.DAMAGED: 
 MOST_PROBLEMS = 20
 
 
-def _listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
+def listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    """Return problems as JSON holds them."""
     return [{"place": problem.place, "reason": problem.reason} for problem in problems]
 
 
@@ -36,7 +38,7 @@ def _print_problems(problems: Sequence[Problem]) -> None:
         say(f"and {len(problems) - MOST_PROBLEMS:,} more; --json lists all")
 
 
-@command("verify")
+@command("verify", "check all digests: sound, repaired or damaged")
 def verify(
     file: File,
     repair: Annotated[
@@ -47,14 +49,19 @@ def verify(
 ) -> Exit:
     """Read every entry and check its digests; say sound, repaired or damaged.
 
-    Without --repair nothing is changed. Exit code 0: sound; 3: repaired; 1: damaged, the entries are listed.
+    An archive is checked against its manifest too. Without --repair nothing is changed. Exit code 0: sound; 3:
+    repaired; 1: damaged, the entries are listed.
     """
+    archive = None
     with watched("verifying") as watch:
-        if repair:
-            with changing(file, wait) as entries:
+        with looking_into(file) as (entries, browser):
+            if browser.is_archive():
+                archive = verify_archive(file, watch.step)
+                report = VerifyReport(archive.problems, archive.entries, archive.nbytes, complete=archive.complete)
+            elif not repair:
                 report = entries.verify(watch.step)
-        else:
-            with looking_into(file) as (entries, _):
+        if archive is None and repair:
+            with changing(file, wait) as entries:
                 report = entries.verify(watch.step)
         seconds = watch.seconds()
     if not report.complete:
@@ -67,8 +74,9 @@ def verify(
                 "entries": report.entries,
                 "nbytes": report.nbytes,
                 "seconds": round(seconds, 3),
-                "problems": _listed(report.problems),
-                "repaired": _listed(report.repaired),
+                "problems": listed(report.problems),
+                "repaired": listed(report.repaired),
+                "archive": None if archive is None else _archive_json(archive),
             }
         )
     else:
@@ -76,6 +84,9 @@ def verify(
         verdict = Text(str(report.verdict), style=_STYLES[report.verdict])
         read = f": {report.entries:,} entries, {human_bytes(report.nbytes)} read in {seconds:.2f} s ({rate})"
         show(Text(f"{file} is ") + verdict + read)
+        if archive is not None:
+            show(f"archive {archive.title!r} by {', '.join(archive.creators)}, {archive.license}")
+            show(f"digest {archive.digest}")
         for problems in (report.problems, report.repaired):
             if problems:
                 show("")
@@ -85,11 +96,20 @@ def verify(
     return _VERDICTS[report.verdict]
 
 
+def _archive_json(archive: ArchiveReport) -> dict[str, object]:
+    return {
+        "title": archive.title,
+        "creators": list(archive.creators),
+        "license": archive.license,
+        "digest": archive.digest,
+    }
+
+
 def _verdict_so_far(report: VerifyReport) -> str:
     return f"{len(report.problems):,} damaged so far" if report.problems else "no damage so far"
 
 
-@command("salvage")
+@command("salvage", "bring whole entries of a damaged file to a new one")
 def salvage(
     file: File,
     output: Annotated[
@@ -120,7 +140,7 @@ def salvage(
         why = report.problems[0].reason if report.problems else "it holds no entries"
         raise StoreDamaged(f"{file}: nothing could be saved ({why}); {output} was not made")
     if as_json:
-        write_json({"copied": list(report.copied), "into": report.into, "problems": _listed(report.problems)})
+        write_json({"copied": list(report.copied), "into": report.into, "problems": listed(report.problems)})
     else:
         show(f"{len(report.copied):,} entries saved into {report.into}")
         if report.problems:
@@ -129,7 +149,7 @@ def salvage(
     return Exit.NO if report.problems else Exit.OK
 
 
-@command("compact")
+@command("compact", "give the space of removed entries back")
 def compact(file: File, wait: Wait = 10.0, as_json: Json = False) -> Exit:
     """Write the file anew without the space that removed entries left. Needs room for both, for a while."""
     with changing(file, wait) as entries, waiting(f"compacting {file}; Ctrl-C leaves it as it was"):
@@ -140,7 +160,7 @@ def compact(file: File, wait: Wait = 10.0, as_json: Json = False) -> Exit:
                 "bytes_before": report.bytes_before,
                 "bytes_after": report.bytes_after,
                 "entries": report.entries,
-                "lost": _listed(report.lost),
+                "lost": listed(report.lost),
             }
         )
     else:
@@ -155,7 +175,7 @@ def compact(file: File, wait: Wait = 10.0, as_json: Json = False) -> Exit:
     return Exit.NO if report.lost else Exit.OK
 
 
-@command("evict")
+@command("evict", "remove the oldest entries")
 def evict(
     file: File,
     size: Annotated[
@@ -205,7 +225,7 @@ def _row(entry: Evicted) -> list[str]:
     return [key[:SHORT], section, entry.entry_id, human_bytes(entry.nbytes)]
 
 
-@command("pin")
+@command("pin", "keep an entry from eviction")
 def pin(
     file: File,
     key: Key,
@@ -231,7 +251,7 @@ def pin(
     return Exit.OK
 
 
-@command("merge")
+@command("merge", "take over the entries of other files")
 def merge(
     file: File,
     others: Annotated[
@@ -260,7 +280,7 @@ def merge(
                     "added": list(report.added),
                     "seen": report.seen,
                     "superseded": report.superseded,
-                    "problems": _listed(report.problems),
+                    "problems": listed(report.problems),
                     "reason": report.reason or None,
                 }
                 for other, report in reports

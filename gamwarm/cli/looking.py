@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from rich.text import Text
 
-from gamwarm.cli.exits import BadUsage, Exit
+from gamwarm.cli.exits import BadUsage, Exit, Interrupted
 from gamwarm.cli.opening import SHORT, looking_into, resolve, short
 from gamwarm.cli.options import File, Json, Key, command
 from gamwarm.cli.output import (
@@ -25,11 +25,13 @@ from gamwarm.cli.output import (
     say,
     show,
     table,
+    watched,
     write_json,
 )
 from gamwarm.cli.selecting import Families, Selection, blocks_of, is_valid, parse_moment
 from gamwarm.records import BlockRecord, FitArtifact
-from gamwarm.storage import ARTIFACTS, RECORDS, Browser, Seen
+from gamwarm.storage import ARTIFACTS, RECORDS, Browser, EntryStore, LedgerPortion, Seen
+from gamwarm.store import Savings, SourceSavings, add_up
 
 __all__ = ["ls", "show_entry", "stats"]
 
@@ -49,7 +51,7 @@ def walk(browser: Browser, selection: Selection) -> Iterator[Seen]:
     )
 
 
-@command("ls")
+@command("ls", "list entries")
 def ls(
     file: File,
     kind: Annotated[
@@ -230,7 +232,7 @@ def _row_json(seen: Seen, families: Families) -> dict[str, Any]:
 # -- show ------------------------------------------------------------------------------------------------------
 
 
-@command("show")
+@command("show", "one entry, or all entries of a key")
 def show_entry(
     file: File,
     key: Key,
@@ -384,52 +386,90 @@ def _entry_json(seen: Seen, families: Families, pins: set[str], *, values: bool)
 # -- stats -----------------------------------------------------------------------------------------------------
 
 
-@command("stats")
+@command("stats", "entries, bytes, starts by source, what starts saved")
 def stats(
     file: File,
-    whole: Annotated[
-        bool, typer.Option("--all", help=f"starts and costs from every entry, not from the first {2 * SAMPLE:,}")
-    ] = False,
+    whole: Annotated[bool, typer.Option("--all", help="read every entry of a large file, not a sample")] = False,
     as_json: Json = False,
 ) -> Exit:
     """Entries, bytes, starts by source, and what the starts saved.
 
-    Counts come from running totals. Starts and costs are read from the entries: of a large file from a sample (keys
-    are digests, and lie in the order of a hash, so the first ones are as good as any) unless --all is given.
+    Counts come from running totals. Starts and costs are read from the records: of more than 2,000 a sample of 2,000
+    (keys are digests, and lie in the order of a hash, so the first ones are as good as any), unless --all is given.
+    What starts saved is added up where every entry is read.
     """
-    with looking_into(file) as (_, browser):
+    with looking_into(file) as (entries, browser):
         totals = browser.totals()
         sample = not whole and totals.exact_keys > SAMPLE
         seen = islice(browser.walk(RECORDS, decoded=False), SAMPLE if sample else None)
-        count = SAMPLE if sample else totals.exact_keys
         costs = _Costs()
-        for each in followed(seen, "reading records", count):
+        for each in followed(seen, "reading records", SAMPLE if sample else totals.exact_keys):
             costs.add(each)
+        savings = None if sample else add_up(_ledger(entries, totals.entries), SourceSavings())
     if as_json:
-        write_json({"file": str(file), **vars(totals), "sampled": sample, **costs.as_json()})
+        told = None if savings is None else _savings_json(savings)
+        write_json({"file": str(file), **vars(totals), "sampled": sample, **costs.as_json(), "savings": told})
         return Exit.OK
-    spare = totals.file_bytes - totals.live_bytes
+    spare = max(totals.file_bytes - totals.live_bytes, 0)
+    show(Text(str(file), style="bold"))
     show(
-        Text(str(file), style="bold"),
         facts(
             [
-                [
-                    "entries",
-                    f"{totals.entries:,} ({totals.exact_keys:,} fits with a record, artifacts of "
-                    f"{totals.descriptor_keys:,} models)",
-                ],
+                ["entries", f"{totals.entries:,}"],
+                ["fits with a record", f"{totals.exact_keys:,}"],
+                ["models with artifacts", f"{totals.descriptor_keys:,}"],
                 ["pinned", f"{totals.pinned:,}"],
                 ["payload", human_bytes(totals.live_bytes)],
-                ["file", f"{human_bytes(totals.file_bytes)}; structure and free space {human_bytes(max(spare, 0))}"],
+                ["file", f"{human_bytes(totals.file_bytes)}, of this structure and free space {human_bytes(spare)}"],
                 ["last entry", f"{moment(totals.last_created)} UTC" if totals.last_created else "-"],
                 ["transactions", f"{totals.generation:,}"],
-            ],
-        ),
+            ]
+        )
     )
     if costs.records:
-        show("", costs.table())
-        show(*costs.remarks(sample, totals.exact_keys))
+        show("", costs.table(), Text(costs.remark(sample, totals.exact_keys), style="dim"))
+    if savings is not None:
+        rows = list(_saved_rows(savings))
+        if rows:
+            show("", _saved_table(rows), Text("savings are estimates: nobody ran these fits twice", style="dim"))
     return Exit.OK
+
+
+def _saved_rows(savings: Savings) -> Iterator[list[str]]:
+    for source, part in savings.by_source.items():
+        for against, known, saved in (
+            ("the fit it started from", part.estimated, part.saved),
+            ("a cold fit", part.estimated_cold, part.saved_cold),
+        ):
+            if known:
+                costs = [f"{saved.evaluations:,}", f"{saved.hessian_formations:,}", f"{saved.seconds:.3g}"]
+                yield [source, against, f"{known:,}", *costs]
+        if part.refused:
+            yield [source, "start not used", f"{part.refused:,}", "-", "-", "-"]
+
+
+def _saved_table(rows: Sequence[Sequence[str]]) -> Any:
+    columns = [("STARTED", "left"), ("SAVED AGAINST", "left"), ("FITS", "right")]
+    return table([*columns, *((heading, "right") for heading in _MEANS.values())], rows)
+
+
+def _ledger(entries: EntryStore, total: int) -> Iterator[LedgerPortion]:
+    done = 0
+    with watched("adding up") as watch:
+        for portion in entries.ledger():
+            done += len(portion.lines) + portion.damaged
+            if not watch.step(done, total):
+                raise Interrupted(f"ended by Ctrl-C after {done:,} of {total:,} entries; nothing was changed")
+            yield portion
+
+
+def _savings_json(savings: Savings) -> dict[str, Any]:
+    parts = {name: _jsonable(part) for name, part in savings.by_source.items()}
+    return {"by_source": parts, "unfinished": savings.unfinished, "untold": savings.untold, "damaged": savings.damaged}
+
+
+def _jsonable(part: SourceSavings) -> dict[str, Any]:
+    return {name: vars(value) if hasattr(value, "__dict__") else value for name, value in vars(part).items()}
 
 
 class _Costs:
@@ -437,79 +477,39 @@ class _Costs:
 
     def __init__(self) -> None:
         self.records = 0
-        self.by_source: dict[str, list[dict[str, Any]]] = {}
-        self.counts: Counter[str] = Counter()
-        self.unused = 0
+        self._finals: dict[str, list[dict[str, Any]]] = {}
+        self._counts: Counter[str] = Counter()
 
     def add(self, seen: Seen) -> None:
         if seen.problem:
             return
         self.records += 1
-        lineage = seen.meta.get("lineage")
+        lineage, cost = seen.meta.get("lineage"), seen.meta.get("cost")
         source = "not told" if lineage is None else str(lineage["source"])
-        self.counts[source] += 1
-        self.unused += lineage is not None and lineage.get("consumed") is False
-        cost = seen.meta.get("cost")
+        self._counts[source] += 1
         if cost is not None and seen.kind == "final":
-            self.by_source.setdefault(source, []).append(cost)
+            self._finals.setdefault(source, []).append(cost)
 
-    def mean(self, source: str, what: str) -> float | None:
-        costs = self.by_source.get(source)
+    def _mean(self, source: str, what: str) -> float | None:
+        costs = self._finals.get(source)
         return None if not costs else sum(float(cost[what]) for cost in costs) / len(costs)
 
-    def saved_seconds(self) -> float | None:
-        """Seconds that kept transfers took less than as many cold fits of the same file would have; None: unknown."""
-        cold, warm = self.mean("cold", "seconds"), self.by_source.get("transfer")
-        if cold is None or not warm:
-            return None
-        return sum(cold - float(cost["seconds"]) for cost in warm)
-
     def as_json(self) -> dict[str, Any]:
-        means = {
-            source: {what: self.mean(source, what) for what in ("hessian_formations", "evaluations", "seconds")}
-            for source in self.counts
-        }
-        return {
-            "records_read": self.records,
-            "starts": dict(self.counts),
-            "mean_cost_of_finals": means,
-            "starts_not_used": self.unused,
-            "seconds_saved": self.saved_seconds(),
-        }
+        means = {source: {what: self._mean(source, what) for what in _MEANS} for source in self._counts}
+        return {"records_read": self.records, "starts": dict(self._counts), "mean_cost_of_finals": means}
 
     def table(self) -> Any:
-        def number(value: float | None) -> str:
-            return "-" if value is None else f"{value:.3g}"
+        rows = []
+        for source, count in self._counts.most_common():
+            means = [self._mean(source, what) for what in _MEANS]
+            rows.append([source, f"{count:,}", *("-" if mean is None else f"{mean:.3g}" for mean in means)])
+        columns = [("STARTED", "left"), ("RECORDS", "right")]
+        return table([*columns, *((heading, "right") for heading in _MEANS.values())], rows)
 
-        rows = [
-            [
-                source,
-                f"{count:,}",
-                number(self.mean(source, "evaluations")),
-                number(self.mean(source, "hessian_formations")),
-                number(self.mean(source, "seconds")),
-            ]
-            for source, count in self.counts.most_common()
-        ]
-        columns = [
-            ("STARTED", "left"),
-            ("KEPT", "right"),
-            ("EVALUATIONS", "right"),
-            ("HESSIANS", "right"),
-            ("SECONDS", "right"),
-        ]
-        return table(columns, rows)
+    def remark(self, sample: bool, fits: int) -> str:
+        if not sample:
+            return "costs are means of finals"
+        return f"costs are means of finals; {self.records:,} records sampled of {fits:,} fits, --all reads every one"
 
-    def remarks(self, sample: bool, fits: int) -> Iterator[Text]:
-        about = f"means of finals, of {self.records:,} records"
-        if sample:
-            about += f" sampled out of {fits:,} fits; --all reads every one"
-        yield Text(about, style="dim")
-        saved = self.saved_seconds()
-        if saved is not None:
-            each = saved / len(self.by_source["transfer"])
-            yield Text(
-                f"transfers took {saved:.3g} s less than as many of this file's mean cold fits ({each:+.3g} s each)"
-            )
-        if self.unused:
-            yield Text(f"{self.unused:,} fits did not use the start that they were offered", style="yellow")
+
+_MEANS: Final = {"evaluations": "EVALUATIONS", "hessian_formations": "HESSIANS", "seconds": "SECONDS"}

@@ -30,11 +30,11 @@ Json = Annotated[bool, typer.Option("--json", help="JSON for programs")]
 Debug = Annotated[bool, typer.Option("--debug", help="a traceback instead of one line")]
 Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0.0, help="for another writer of the file")]
 
-COMMANDS: Final[list[tuple[str, Callable[..., Exit]]]] = []
-"""Subcommands in the order in which help lists them."""
+COMMANDS: Final[dict[str, tuple[str, Callable[..., Exit]]]] = {}
+"""Subcommands: what each is in a few words, and what it does."""
 
 
-def command(name: str) -> Callable[[Callable[..., Exit]], Callable[..., Exit]]:
+def command(name: str, what: str) -> Callable[[Callable[..., Exit]], Callable[..., Exit]]:
     """Make a function a subcommand: what it returns is the exit code, what it raises one line on standard error.
 
     Every subcommand gets ``--debug`` beside its own options.
@@ -60,7 +60,7 @@ def command(name: str) -> Callable[[Callable[..., Exit]], Callable[..., Exit]]:
         parameters = [*of_function.parameters.values(), everywhere]
         guarded.__signature__ = of_function.replace(parameters=parameters)  # type: ignore[attr-defined]
         guarded.__annotations__ = {each.name: each.annotation for each in parameters}
-        COMMANDS.append((name, guarded))
+        COMMANDS[name] = what, guarded
         return guarded
 
     return register

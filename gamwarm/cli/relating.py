@@ -94,7 +94,7 @@ def _light(seen: Seen) -> Seen:
     return Seen(seen.section, seen.path, type(encoded)(encoded.section, encoded.key, encoded.meta, {}), None)
 
 
-@command("lineage")
+@command("lineage", "a tree: what started from what")
 def lineage(
     file: File,
     key: Key,
@@ -183,7 +183,7 @@ def _lineage_json(family: _Family, fit: _Fit, known: set[str]) -> dict[str, Any]
 # -- explain ---------------------------------------------------------------------------------------------------
 
 
-@command("explain")
+@command("explain", "what tells a fit apart from others: why it missed")
 def explain(
     file: File,
     key: Key,

@@ -138,6 +138,10 @@ class Browser:
             pinned=pinned,
         )
 
+    def is_archive(self) -> bool:
+        """Whether the file is an export, which stays as it is."""
+        return self._entries._read(lambda view: view.is_archive())
+
     def pins(self) -> set[str]:
         """Return the entry ids that are pinned."""
         return self._entries._read(lambda view: view.pins(RECORDS) | view.pins(ARTIFACTS))

@@ -306,6 +306,10 @@ class FileView:
             _pass_on_disk_error(error)
             return True
 
+    def is_archive(self) -> bool:
+        """Whether the file is an export, which stays as it is."""
+        return h5g_has(self._root, ARCHIVE.encode())
+
     def count(self, section: str) -> int:
         """Return the number of keys of a section, without listing them."""
         return int(self._section(section).get_num_objs())

@@ -6,7 +6,7 @@ from gamwarm.store.filing import KeepOutcome
 from gamwarm.store.fits import FitInProgress
 from gamwarm.store.frozen import FrozenView
 from gamwarm.store.independent import IndependentStore
-from gamwarm.store.savings import Saving, Savings, SourceSavings
+from gamwarm.store.savings import Saving, Savings, SourceSavings, add_up
 from gamwarm.store.upkeep import salvage
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Savings",
     "SourceSavings",
     "WarmStartStore",
+    "add_up",
     "compare_records",
     "open_store",
     "salvage",

@@ -105,7 +105,7 @@ def test_stats_counts_entries_bytes_and_starts(gamwarm_command, stored):
         assert told["live_bytes"] == store.verify().nbytes
 
 
-def test_seconds_saved_are_those_of_mean_cold_fits_less_those_of_transfers(gamwarm_command, tmp_path):
+def test_stats_adds_up_what_starts_saved_as_the_store_does(gamwarm_command, tmp_path):
     with gamwarm.open(tmp_path / "fits.h5") as store:
         parent = None
         for levels, seconds in ((37, 8.0), (36, 1.0), (35, 3.0)):
@@ -113,10 +113,15 @@ def test_seconds_saved_are_those_of_mean_cold_fits_less_those_of_transfers(gamwa
             start = store.start_for(fit, parent=parent)
             kept = store.keep(fit, result_of(fit, cost=gamwarm.Cost(seconds=seconds)), start)
             parent = parent or kept.artifact.entry_id
+        saved = store.savings().by_source["transfer"]
 
-    told = gamwarm_command("stats", tmp_path / "fits.h5", "--json").json
+    told = gamwarm_command("stats", tmp_path / "fits.h5", "--json").json["savings"]["by_source"]["transfer"]
+    shown = gamwarm_command("stats", tmp_path / "fits.h5")
 
-    assert told["seconds_saved"] == pytest.approx((8.0 - 1.0) + (8.0 - 3.0))
+    assert told["fits"] == saved.fits == 2
+    assert told["saved"] == vars(saved.saved)
+    assert saved.saved.seconds == pytest.approx((8.0 - 1.0) + (8.0 - 3.0))
+    assert "the fit it started from" in shown.out
 
 
 def test_the_lineage_of_a_parent_lists_what_started_from_it(gamwarm_command, stored):

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from gamwarm.cli.app import COMMANDS
+from gamwarm.cli.app import ORDER
 from gamwarm.cli.exits import Exit
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-NAMES = [name for name, _ in COMMANDS]
+NAMES = list(ORDER)
 
 
 def looking(stored):
@@ -105,6 +105,7 @@ def test_the_command_lists_its_subcommands(gamwarm_command):
     ended = gamwarm_command("--help")
 
     assert all(re.search(rf"^  {name} ", ended.out, re.MULTILINE) for name in NAMES)
+    assert ended.out.count("...") == 1  # of the usage line: nothing else is cut short
     assert gamwarm_command("--version").out.startswith("gamwarm ")
 
 

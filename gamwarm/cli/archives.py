@@ -1,0 +1,150 @@
+"""``export``, ``import``, ``report``: chosen fits as a file that stands alone, the way back, and a page for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gamwarm.archive import Selection, export_archive, import_archive
+from gamwarm.cli.exits import Exit, Interrupted
+from gamwarm.cli.keeping import listed
+from gamwarm.cli.opening import SHORT, looking_into, refuse_no_file
+from gamwarm.cli.options import File, Json, command
+from gamwarm.cli.output import human_bytes, say, show, waiting, watched, write_json
+from gamwarm.report import write_report
+
+__all__ = ["export", "import_", "report"]
+
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="NEW", help="the file to write", show_default=False)]
+Many = list[str] | None
+
+
+@command("export", "chosen entries as an archive that stands alone")
+def export(
+    file: File,
+    output: Output,
+    title: Annotated[str, typer.Option("--title", help="of the archive", show_default=False)],
+    creator: Annotated[
+        list[str], typer.Option("--creator", metavar="NAME", help="'Name' or 'Name <ORCID iD>'", show_default=False)
+    ],
+    licence: Annotated[
+        str, typer.Option("--license", metavar="SPDX", help="CC-BY-4.0, an address, or words", show_default=False)
+    ],
+    select: Annotated[
+        Many, typer.Option("--select", metavar="KEY", help="only this key or entry (its beginning)")
+    ] = None,
+    kind: Annotated[Many, typer.Option("--kind", metavar="KIND", help="only final, checkpoint or artifact")] = None,
+    family: Annotated[Many, typer.Option("--family", metavar="NAME", help="only of this family kind")] = None,
+    block: Annotated[Many, typer.Option("--block", metavar="NAME", help="only with this block or term")] = None,
+    producer: Annotated[Many, typer.Option("--producer", metavar="NAME", help="only of this engine [version]")] = None,
+    lineage: Annotated[
+        bool, typer.Option("--lineage/--no-lineage", help="also what the chosen entries started from")
+    ] = True,
+    description: Annotated[str, typer.Option("--description", metavar="TEXT", help="for the catalogue")] = "",
+    crate_beside: Annotated[
+        bool, typer.Option("--crate-beside", help="write ro-crate-metadata.json beside NEW too")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace NEW if it is there")] = False,
+    as_json: Json = False,
+) -> Exit:
+    """Write chosen entries to an archive: one file that stands alone, with a manifest and its own description.
+
+    Options that select may be repeated, and all given ones are met. The same entries give the same bytes.
+    """
+    refuse_no_file(file)
+    wanted = Selection(
+        keys=select or (),
+        families=family or (),
+        blocks=block or (),
+        kinds=kind or (),
+        producers=producer or (),
+        lineage=lineage,
+    )
+    with watched("exporting") as watch:
+        try:
+            done = export_archive(
+                file,
+                output,
+                wanted,
+                title=title,
+                creators=creator,
+                license=licence,
+                description=description,
+                crate_beside=crate_beside,
+                overwrite=overwrite,
+                progress=watch.step,
+            )
+        except Exception as error:
+            if watch.interrupted:
+                raise Interrupted(f"ended by Ctrl-C; {output} was not written") from error
+            raise
+    if as_json:
+        write_json(
+            {
+                "path": str(done.path),
+                "entries": done.entries,
+                "nbytes": done.nbytes,
+                "digest": done.digest,
+                "absent_parents": list(done.absent_parents),
+                "problems": listed(done.problems),
+            }
+        )
+    else:
+        show(f"{done.path}: {done.entries:,} entries, {human_bytes(done.nbytes)}", f"digest {done.digest}")
+        if done.absent_parents:
+            some = ", ".join(entry[:SHORT] for entry in done.absent_parents[:3])
+            say(f"{len(done.absent_parents):,} parents are not in {file} any more and not in the archive: {some} …")
+        for problem in done.problems:
+            say(f"left out, damaged: {problem}", style="yellow")
+    return Exit.NO if done.problems else Exit.OK
+
+
+@command("import", "take an archive's entries over")
+def import_(
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="made by gamwarm export", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="takes the entries; made if missing", show_default=False)
+    ],
+    as_json: Json = False,
+) -> Exit:
+    """Take an archive's entries over into a file. The archive is verified first, and only read."""
+    refuse_no_file(archive)
+    if file.exists():
+        with looking_into(file):  # a foreign one is refused before anything is read
+            pass
+    with watched("importing") as watch:
+        try:
+            done = import_archive(archive, file, watch.step)
+        except Exception as error:
+            if watch.interrupted:
+                raise Interrupted(f"ended by Ctrl-C; nothing was imported into {file}") from error
+            raise
+    if as_json:
+        write_json({"file": str(file), "added": list(done.added), "seen": done.seen, "problems": listed(done.problems)})
+    else:
+        show(f"{file}: {len(done.added):,} new entries of the {done.seen:,} in {archive}")
+        for problem in done.problems:
+            say(f"not taken over: {problem}", style="yellow")
+    return Exit.NO if done.problems else Exit.OK
+
+
+@command("report", "one HTML page of what a file holds")
+def report(
+    file: File,
+    output: Output,
+    title: Annotated[
+        str | None, typer.Option("--title", help="default: the name of the file", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> Exit:
+    """Write one HTML page of what a file holds: costs cold and warm, transfers by term, lineage, growth."""
+    refuse_no_file(file)
+    with waiting(f"reading {file}; Ctrl-C ends it"):
+        page = write_report(file, output, title=title)
+    if as_json:
+        write_json({"path": str(page), "nbytes": page.stat().st_size})
+    else:
+        show(f"{page}: {human_bytes(page.stat().st_size)}; open it in a browser")
+    return Exit.OK
