@@ -91,6 +91,8 @@ def fit(
             raise InvalidInput("leave_out picks the seeds of a store's parent; pass the store too")
         assert case is not None
         return _Run(case, options, method, outer_hessian, seeds=group_seeds).fit(start, None, None)
+    if not callable(getattr(store, "fit", None)):
+        raise InvalidType(f"store is {type(store).__name__}; give what gamwarm.open(path) returned, or None")
     if start is not None:
         raise InvalidInput("pass either a store, which offers its own start, or a start")
     problem = None if case is None else case.problem(options)

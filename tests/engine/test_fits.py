@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gamwarm
-from gamwarm import BlockwiseFitOptions, ConstrainedWarmStart, InvalidInput
+from gamwarm import BlockwiseFitOptions, ConstrainedWarmStart, InvalidInput, InvalidType
 from gamwarm.engine import Intercept, RandomEffect, Smooth, fit
 from gamwarm.transfer import guard
 from tests.engine.cases import FAMILIES, USUAL, columns, mcycle, model
@@ -186,6 +186,8 @@ def test_a_fit_without_a_store_keeps_nothing_and_a_parent_needs_a_store():
         fit(mcycle().case(), options=USUAL, parent="0" * 32)
     with pytest.raises(InvalidInput, match="each=True"):
         fit(None, options=USUAL)
+    with pytest.raises(InvalidType, match=r"store is str; give what gamwarm.open\(path\) returned"):
+        fit(mcycle().case(), options=USUAL, store="fits.h5")
 
 
 def test_an_answer_at_the_bound_is_flagged_as_a_plateau_and_kept(tmp_path):

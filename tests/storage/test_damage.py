@@ -16,14 +16,10 @@ import pytest
 import gamwarm
 from gamwarm import Curvature, GamwarmError, StoreDamaged, StoreError
 from tests.support.stores import artifact_of, exact_key_of, plain_fit, record_of, result_of
+from tests.support.torture_damage import value_of
 
 KEYS = range(1, 6)
 VICTIM = 3
-
-
-def value_of(key):
-    """A number whose eight bytes are found nowhere else in the file."""
-    return 1.0 + key / 7.0
 
 
 def record(key, width=5):

@@ -24,11 +24,6 @@ from gamwarm import (
 from tests.support.stores import exact_key_of, leftovers, record_of
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "fits.h5"
-
-
 def state(path):
     status = path.stat()
     return path.read_bytes(), status.st_mtime_ns, status.st_size, sorted(p.name for p in path.parent.iterdir())

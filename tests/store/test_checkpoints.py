@@ -35,12 +35,6 @@ def clock(monkeypatch):
     return clock
 
 
-@pytest.fixture
-def store(tmp_path):
-    with gamwarm.open(tmp_path / "fits.h5") as opened:
-        yield opened
-
-
 def at(problem, value, **changes):
     return result_of(problem, value, **({"converged": False} | changes))
 

@@ -25,11 +25,6 @@ from tests.support.stores import exact_key_of, leftovers, plain_fit, record_of, 
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "fits.h5"
-
-
-@pytest.fixture
 def filled(path):
     with gamwarm.open(path) as store:
         store.put_record(record_of(1))

@@ -18,11 +18,6 @@ from tests.support.stores import artifact_of, carrier_fit, exact_key_of, leftove
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "fits.h5"
-
-
-@pytest.fixture
 def own(path):
     with gamwarm.open(path, engine="tests", on_error="raise") as store, store.independent() as own:
         yield own

@@ -13,17 +13,6 @@ from gamwarm import Curvature, FitArtifact, GlobalFitSummary, InnerMode, Invalid
 from tests.support.stores import artifact_of, carrier_fit, exact_key_of, leftovers, plain_fit, record_of, result_of
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "fits.h5"
-
-
-@pytest.fixture
-def store(path):
-    with gamwarm.open(path) as opened:
-        yield opened
-
-
 def test_a_converged_fit_files_a_final_record_and_an_artifact(store):
     problem = carrier_fit()
     result = result_of(problem, 2.5)

@@ -14,12 +14,6 @@ from tests.support.problems import Rows, wave
 from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
 
 
-@pytest.fixture
-def store(tmp_path):
-    with gamwarm.open(tmp_path / "fits.h5") as opened:
-        yield opened
-
-
 def keep(store, problem, value=1.0, **changes):
     outcome = store.keep(problem, result_of(problem, value, **changes))
     assert outcome.record.written, outcome.record.reason

@@ -14,17 +14,6 @@ from gamwarm import StoreClosed, StoreError
 from tests.support.stores import artifact_of, exact_key_of, leftovers, plain_fit, record_of, result_of
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "fits.h5"
-
-
-@pytest.fixture
-def store(path):
-    with gamwarm.open(path) as opened:
-        yield opened
-
-
 def test_a_put_outside_a_transaction_is_on_disk_when_it_returns(store, path):
     outcome = store.put_record(record_of())
 

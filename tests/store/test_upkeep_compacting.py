@@ -16,11 +16,6 @@ from gamwarm.storage import _disk
 from tests.support.stores import artifact_of, exact_key_of, leftovers, record_of
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "fits.h5"
-
-
 def wide(key, value=1.0):
     return record_of(key, value, block_names=["x"], block_dims=[2000], block_beta=[[value] * 2000])
 

@@ -16,11 +16,6 @@ from tests.support.thread_ranks import on_ranks
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "fits.h5"
-
-
-@pytest.fixture
 def store(path):
     with gamwarm.open(path, on_error="raise") as opened:
         yield opened

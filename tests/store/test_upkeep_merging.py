@@ -18,11 +18,6 @@ from tests.support.stores import artifact_of, exact_key_of, record_of
 from tests.support.thread_ranks import on_ranks
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "fits.h5"
-
-
 def shard(path, *things, pins=()):
     with gamwarm.open(path, on_error="raise") as store:
         for thing in things:

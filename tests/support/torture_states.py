@@ -168,18 +168,10 @@ def check_image(path: Path, life: Life, acked: int, *, mode: str, boot_as: bytes
 
 def check_plain(path: Path, life: Life, acked: int) -> bool:
     """Plain h5py on an image that nobody recovered sees a committed state, or refuses. Returns whether it opened."""
-    try:
-        plain = h5py.File(path, "r", locking=False)
-    except OSError:
-        return False
-    with plain:
-        try:
-            digest = plain_digest(plain)
-        except Exception as exc:
-            raise kit.Wrong(f"plain h5py opened a torn file: {exc}") from exc
-    if digest not in life.plain[acked : acked + 2]:
+    digest = kit.look_plainly(path, plain_digest)
+    if digest is not None and digest not in life.plain[acked : acked + 2]:
         raise kit.Wrong("plain h5py saw a state that was never committed")
-    return True
+    return digest is not None
 
 
 def check_life_goes_on(path: Path, boot_as: bytes | None = None) -> None:
