@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from sys import intern
+from types import MappingProxyType
+from typing import Any, Final
 
 from gamwarm.storage.codec import RECORDS, DamagedEntry
 from gamwarm.storage.entries import EntryStore
 from gamwarm.storage.layout import FileView
 
 __all__ = ["EntryHead", "heads_of", "read_heads"]
+
+_NOTHING: Final[Mapping[str, str | int | float]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class EntryHead:
     consumed: bool | None
     terms: tuple[tuple[str, str], ...]
     cost: tuple[int, int, int, int, float] | None
-    attributes: dict[str, str | int | float]
+    attributes: Mapping[str, str | int | float]
 
     @property
     def place(self) -> str:
@@ -108,7 +113,7 @@ def read_heads(store: EntryStore) -> tuple[list[EntryHead], list[str]]:
 
 def _head(section: str, path: str, meta: dict[str, Any]) -> EntryHead:
     is_record = section == RECORDS
-    key = path.split("/", 1)[0]
+    key = path if "/" not in path else path.split("/", 1)[0]
     producer, lineage, cost = meta["producer"], meta["lineage"] or {}, meta["cost"]
     counts = ("evaluations", "outer_iterations", "inner_iterations", "hessian_formations", "seconds")
     return EntryHead(
@@ -116,14 +121,14 @@ def _head(section: str, path: str, meta: dict[str, Any]) -> EntryHead:
         path=path,
         key=key,
         entry_id=str(meta["entry_id"]),
-        kind=str(meta["kind"]) if is_record else "artifact",
+        kind=intern(meta["kind"]) if is_record else "artifact",
         created=int(meta["created"]),
-        engine=str(producer["engine"]),
-        engine_version=str(producer["engine_version"]),
-        gamwarm_version=str(producer["gamwarm_version"]),
-        family=None if is_record else str(meta["descriptor"]["family_kind"]),
+        engine=intern(producer["engine"]),
+        engine_version=intern(producer["engine_version"]),
+        gamwarm_version=intern(producer["gamwarm_version"]),
+        family=None if is_record else intern(meta["descriptor"]["family_kind"]),
         fit_key=key if is_record else meta["fit_key"],
-        blocks=tuple(str(b) for b in meta["blocks"]) if is_record else tuple(str(t["name"]) for t in meta["terms"]),
+        blocks=_shared(tuple(meta["blocks"] if is_record else [term["name"] for term in meta["terms"]])),
         n_rows=int(meta["n_rows"]),
         n_outer=int(meta["n_outer"]),
         width=sum(meta["widths"]) if is_record else sum(t["raw_width"] for t in meta["terms"]),
@@ -132,7 +137,13 @@ def _head(section: str, path: str, meta: dict[str, Any]) -> EntryHead:
         source=lineage.get("source"),
         parent=lineage.get("entry"),
         consumed=lineage.get("consumed"),
-        terms=tuple((str(name), str(provenance)) for name, provenance in lineage.get("terms", ())),
+        terms=_shared(tuple((name, intern(provenance)) for name, provenance in lineage.get("terms", ()))),
         cost=None if cost is None else tuple(cost[name] for name in counts),
-        attributes=dict(meta["attributes"]),
+        attributes=meta["attributes"] or _NOTHING,
     )
+
+
+@lru_cache(maxsize=4096)
+def _shared(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return one object for all equal values: a million heads of alike fits are held at once."""
+    return value
