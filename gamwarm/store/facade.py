@@ -75,6 +75,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         keep_last: int = 1,
     ) -> None:
         comm = as_communicator(comm).duplicate()
+        comm.cores()  # remembered: finding out is collective and begins with no agreement
         error: GamwarmError | None = None
         try:
             check_choice("mode", mode, ("r", "a"))
