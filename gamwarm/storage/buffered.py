@@ -214,14 +214,6 @@ class BufferedEntries(EntryStore):
         with self._turn:
             return None if self._waits_for(key) else super().recent_record(key, producer)
 
-    def find_artifacts(self, descriptor_key: str) -> list[StoredArtifact]:
-        """Return the whole artifacts under a strict descriptor key."""
-        with self._turn:
-            found = super().find_artifacts(descriptor_key)
-            there = {stored.entry_id for stored in found}
-            more = self._of(ARTIFACTS, lambda e: e.key == descriptor_key and e.entry_id not in there)
-            return found + [stored for stored in map(_stored, more) if stored is not None]
-
     def find_artifact(self, entry_id: str) -> StoredArtifact | None:
         """Return one artifact by its entry id."""
         with self._turn:

@@ -358,12 +358,6 @@ class EntryStore(EntryUpkeep):
         self._cached.put(state, (key, producer), chosen, nbytes)
         return _handed_out(chosen)
 
-    def find_artifacts(self, descriptor_key: str) -> list[StoredArtifact]:
-        """Return the whole artifacts under a strict descriptor key."""
-        check_descriptor_key(descriptor_key)
-        found = self._entries(ARTIFACTS, lambda view: view.entry_paths(ARTIFACTS, descriptor_key))
-        return [StoredArtifact(a, e.entry_id) for e, a in found if isinstance(a, FitArtifact)]
-
     def find_artifact(self, entry_id: str) -> StoredArtifact | None:
         """Return one artifact by its entry id."""
         check_entry_id(entry_id)

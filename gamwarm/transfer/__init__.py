@@ -6,7 +6,7 @@ from gamwarm.transfer.guard import PREDICTED_STEP_LIMIT, beta_gate, false_platea
 from gamwarm.transfer.inner_cap import InnerCapState, inner_cap
 from gamwarm.transfer.policy import TransferPolicy
 from gamwarm.transfer.report import BetaOutcome, RhoOutcome, SlotReport, StartReport, TermReport, TransferredStart
-from gamwarm.transfer.restore import restore, restore_refusal
+from gamwarm.transfer.restore import restore
 from gamwarm.transfer.terms import TermContext, term_contexts
 
 __all__ = [
@@ -30,6 +30,5 @@ __all__ = [
     "producer_of",
     "record_mismatch",
     "restore",
-    "restore_refusal",
     "term_contexts",
 ]

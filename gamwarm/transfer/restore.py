@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from gamwarm.identity import FitProblem
 from gamwarm.records import BlockRecord, ConstrainedWarmStart
 
-__all__ = ["restore", "restore_refusal"]
-
-
-def restore_refusal(record: BlockRecord, problem: FitProblem, key: str) -> str | None:
-    """Return why ``record`` cannot restart ``problem``, else None."""
-    return record.incompatibility(key, problem.n_rows, problem.block_names, problem.block_dims, problem.layout.n_outer)
+__all__ = ["restore"]
 
 
 def restore(record: BlockRecord) -> ConstrainedWarmStart:

@@ -47,8 +47,13 @@ def see(store: EntryStore) -> Seen:
         found = store.find_record(key, STORE_PRODUCER)
         assert found is not None, f"{key} is listed and not found"
         records[key] = found.record
-    artifacts = {key: {a.entry_id: a.artifact for a in store.find_artifacts(key)} for key in store.descriptor_keys()}
-    return Seen(store.entry_ids(), records, {key: found for key, found in artifacts.items() if found})
+    artifacts: dict[str, dict[str, FitArtifact]] = {}
+    for key in store.descriptor_keys():
+        for header in store.artifact_headers(key):
+            whole = store.first_usable([header], lambda _: True)
+            if whole is not None:
+                artifacts.setdefault(key, {})[whole.entry_id] = whole.artifact
+    return Seen(store.entry_ids(), records, artifacts)
 
 
 @dataclass

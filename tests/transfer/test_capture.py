@@ -15,7 +15,6 @@ from gamwarm.transfer import (
     capture_artifact,
     capture_record,
     restore,
-    restore_refusal,
     term_contexts,
 )
 from tests.support.entries import KEY, inner
@@ -228,7 +227,6 @@ def test_a_record_restores_the_answer_it_was_made_of_to_the_bit():
     result = result_of(problem, inner=inner())
     kept = capture_record(problem, problem.key, result)
 
-    assert restore_refusal(kept, problem, problem.key) is None
     start = restore(kept)
 
     np.testing.assert_array_equal(start.rho, result.rho)
@@ -236,11 +234,3 @@ def test_a_record_restores_the_answer_it_was_made_of_to_the_bit():
         np.testing.assert_array_equal(beta, theta)
     assert start.cached_inner == result.inner
     assert start.curvature == result.curvature
-
-
-def test_a_record_of_another_fit_is_not_restored():
-    problem, other = (fit_problem([block("mean", w)]) for w in (4, 5))
-    kept = capture_record(problem, problem.key, result_of(problem))
-
-    assert "key" in restore_refusal(kept, other, other.key)
-    assert "block_dims" in restore_refusal(kept, other, problem.key)
