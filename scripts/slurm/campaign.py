@@ -1,0 +1,128 @@
+"""What the batch scripts run: leave one subject out, from a fit of all rows; ended early, it goes on where it was.
+
+    python campaign.py --file fits.h5                                   one process
+    python campaign.py --file fits.h5 --parent-only                     the fit of all rows alone
+    python campaign.py --file fits.h5 --share 3 --of 16                 an array task: every 16th fold, from the 4th
+    python campaign.py --file own.h5 --from fits.h5 --share 3 --of 16   the same, into a file of the task's own
+    mpirun -n 8 python -m mpi4py campaign.py --file fits.h5 --mpi       folds dealt over ranks
+
+Exit code 0: all is fitted; 75: time was up or a signal came, run it again. Data and terms are made up: put your own
+into `model`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gamwarm
+from gamwarm import engine, folds
+
+RUN_AGAIN = 75
+
+
+def model(subjects: int) -> tuple[engine.Bound, Any]:
+    """Return the model, bound to all rows, and the column whose groups are left out. Equal in every process."""
+    rng = np.random.default_rng(20261125)
+    n = 100 * subjects
+    columns = {
+        "hour": rng.uniform(0, 24, n),
+        "dose": rng.uniform(0, 5, n),
+        "subject": np.repeat(np.arange(subjects), 100),
+    }
+    level = np.sin(columns["hour"] / 4) + 0.4 * rng.normal(size=subjects)[columns["subject"]]
+    columns["response"] = level + (0.2 + 0.1 * columns["dose"]) * rng.normal(size=n)
+    terms = [
+        engine.Intercept(),
+        engine.Smooth("hour", k=12),
+        engine.RandomEffect("subject"),
+        engine.Intercept(predictor="scale"),
+        engine.Smooth("dose", k=8, predictor="scale"),
+    ]
+    return engine.bind(columns, terms, engine.GaussianLocationScale("response")), columns["subject"]
+
+
+def say(*words: object) -> None:
+    """Print at once: a job's log should not end with what was buffered when it was killed."""
+    print(*words, flush=True)
+
+
+def share_of_folds(asked: argparse.Namespace) -> int:
+    """Fit every ``asked.of``-th fold, in one process; other processes may use the file too."""
+    bound, subject = model(asked.subjects)
+    with gamwarm.open(asked.file, on_error="raise") as store, store.walltime(margin=asked.margin):
+        if asked.source is not None:
+            store.merge(asked.source)  # a file of one's own has the parent it starts from
+        full = engine.fit(bound.case(), store=store)
+        say(f"all rows: {full.start.source}, {full.cost.hessian_formations} Hessian formations")
+        if asked.parent_only:
+            return 0
+        parent = full.kept.artifact.entry_id
+        # Largest first, as everywhere: a share is every so-manieth, so shares take about equally long.
+        mine = folds.folds_of(subject)[asked.share :: asked.of]
+        with store.independent(flush_seconds=30) as own:
+            for done, fold in enumerate(mine):
+                if store.should_stop():
+                    say(f"stopped with {len(mine) - done} of {len(mine)} folds left")
+                    return RUN_AGAIN
+                fit = engine.fit(bound.case(fold.rows), store=own, parent=parent)
+                say(f"fold {fold.group}: {fit.start.source}, {fit.cost.hessian_formations} Hessian formations")
+    say(f"done: {len(mine)} folds")
+    return 0
+
+
+def over_ranks(asked: argparse.Namespace) -> int:
+    """Deal the folds over the ranks of an MPI job."""
+    from mpi4py import MPI  # noqa: PLC0415 - the other ways do not need it
+
+    bound, subject = model(asked.subjects)
+
+    def fit(fold: folds.Fold | None, **how: Any) -> engine.EngineFit:
+        return engine.fit(None if fold is None else bound.case(fold.rows), **how)
+
+    comm = MPI.COMM_WORLD
+    with (
+        gamwarm.open(asked.file, comm=comm, on_error="raise") as store,
+        store.walltime(margin=asked.margin),
+    ):
+        report = folds.leave_one_out(store, subject, fit, progress=comm.rank == 0 and _line)
+    if comm.rank == 0:
+        say(report)
+        say(f"stopped with {len(report.remaining)} folds left" if report.stopped else f"done: {len(report)} folds")
+    if report.stopped:
+        # sys.exit would make `python -m mpi4py` abort the job: every rank has come to its end in good order.
+        MPI.Finalize()
+        os._exit(RUN_AGAIN)
+    return 0
+
+
+def _line(done: int, total: int) -> None:
+    say(f"{done} of {total} fits")
+
+
+def main() -> int:
+    """Run the campaign; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--file", type=Path, required=True, help="the gamwarm file")
+    parser.add_argument("--from", dest="source", type=Path, help="merge this file (the parent's) into FILE first")
+    parser.add_argument("--share", type=int, default=0, help="which share of the folds, from 0")
+    parser.add_argument("--of", type=int, default=1, help="number of shares")
+    parser.add_argument("--parent-only", action="store_true", help="fit all rows and end")
+    parser.add_argument("--mpi", action="store_true", help="deal the folds over ranks")
+    parser.add_argument("--margin", type=float, default=90.0, help="seconds before the end of the job at which to stop")
+    parser.add_argument("--subjects", type=int, default=24, help="size of the made-up data")
+    asked = parser.parse_args()
+    try:
+        return over_ranks(asked) if asked.mpi else share_of_folds(asked)
+    except gamwarm.StoreError as error:
+        print(f"campaign: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Every Python and shell block of the how-to pages runs, in order, in an empty folder; `text` is for a cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+BLOCK = re.compile(r"^( *)```(python|bash)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(page: Path) -> list[tuple[str, str]]:
+    return [(m[2], textwrap.dedent(m[3])) for m in BLOCK.finditer(page.read_text())]
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Return what runs a shell block, with the command on the PATH."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "gamwarm").write_text(f'#!/bin/sh\nexec {sys.executable} -m gamwarm "$@"\n')
+    (commands / "gamwarm").chmod(0o755)
+    path = f"{commands}{os.pathsep}{os.environ['PATH']}"
+
+    def run(text: str, folder: Path) -> None:
+        ended = subprocess.run(
+            ["bash", "-e", "-u", "-o", "pipefail", "-c", text],
+            cwd=folder,
+            env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert ended.returncode == 0, f"{text}\n{ended.stdout}\n{ended.stderr}"
+
+    return run
+
+
+def test_the_pages_are_there():
+    names = {page.stem for page in PAGES}
+
+    assert {"slurm-array", "mpirun", "walltime", "shared-file-systems", "moving", "damaged"} <= names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_of_a_page_runs(page, shell, tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "PBS_"))]:
+        monkeypatch.delenv(name)
+    names: dict[str, object] = {"__name__": page.stem}
+
+    blocks = blocks_of(page)
+
+    assert blocks
+    assert len(blocks) == len(re.findall(r"^ *```(?:python|bash)", page.read_text(), re.MULTILINE))
+    for language, text in blocks:
+        if language == "bash":
+            shell(text, folder)
+        else:
+            exec(compile(text, str(page), "exec"), names)
