@@ -44,6 +44,7 @@ KNOWS = {
     "cli": PURE | {"walltime", "transfer", "storage", "store", "archive", "report"},
     "__main__": PURE | {"walltime", "transfer", "storage", "store", "archive", "report", "cli"},
     "demo": PURE | {"walltime", "transfer", "storage", "store", "__init__", "engine", "folds"},
+    "adapters": PURE | {"walltime", "transfer", "storage", "store", "__init__"},
     "testing": PURE | {"walltime", "transfer", "storage", "store", "__init__"},
 }
 

@@ -106,9 +106,13 @@ def _stranger(start: ConstrainedWarmStart, bound: float, rng: np.random.Generato
     return replace(
         start,
         rho=rng.uniform(-limit, limit, q),
-        block_beta=tuple(rng.normal(0.0, np.std(b) + 1.0, b.shape) for b in start.block_beta),
+        block_beta=tuple(rng.normal(0.0, _spread(b) + 1.0, b.shape) for b in start.block_beta),
         curvature=Curvature(rng.normal(size=q), root @ root.T + np.eye(q)),
     )
+
+
+def _spread(beta: Any) -> float:
+    return float(np.std(beta)) if beta.size else 0.0
 
 
 def _lie(value: float | None, by: float) -> float:

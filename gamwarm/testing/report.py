@@ -118,9 +118,16 @@ class NeutralityReport:
         """Runs that ended in another, worse optimum that is one."""
         return [run for run in self.runs if run.verdict is Verdict.MODE]
 
+    def evaluations(self, phase: str) -> float:
+        """Evaluations per fit of a phase, where costs are told; NaN if none is."""
+        return self._mean(phase, "evaluations")
+
     def formations(self, phase: str) -> float:
         """Hessian formations per fit of a phase, where costs are told; NaN if none is."""
-        known = [run.cost.hessian_formations for run in self.runs if run.phase == phase and run.cost is not None]
+        return self._mean(phase, "hessian_formations")
+
+    def _mean(self, phase: str, count: str) -> float:
+        known = [getattr(run.cost, count) for run in self.runs if run.phase == phase and run.cost is not None]
         return sum(known) / len(known) if known else float("nan")
 
     def check(self) -> None:
@@ -131,13 +138,14 @@ class NeutralityReport:
     def __str__(self) -> str:
         head = "neutral" if self.ok else f"NOT NEUTRAL, {len(self.findings)} findings"
         lines = [f"{self.engine}: {head}", *(f"  {finding}" for finding in self.findings)]
-        lines += [f"  phase         fits  better  modes  {'largest gap':>11}  {'Hessian formations':>18}"]
+        lines += [f"  phase         fits  better  modes  {'largest gap':>11}  evaluations  formations"]
         for phase in dict.fromkeys(run.phase for run in self.runs):
             runs = [run for run in self.runs if run.phase == phase]
             better, modes = _count(runs, Verdict.BETTER), _count(runs, Verdict.MODE)
             gap = max((run.gap for run in runs), key=abs, default=0.0)
             lines.append(
-                f"  {phase:<12}  {len(runs):>4}  {better:>6}  {modes:>5}  {gap:>11.1e}  {self.formations(phase):>18.1f}"
+                f"  {phase:<12}  {len(runs):>4}  {better:>6}  {modes:>5}  {gap:>11.1e}  "
+                f"{self.evaluations(phase):>11.1f}  {self.formations(phase):>10.1f}"
             )
         lines += [f"  note: {remark}" for remark in self.remarks]
         return "\n".join(lines)
