@@ -94,7 +94,7 @@ def minimize(
     edf : callable, optional
         ``edf(x) -> (edf, max_edf)``, arrays with one number per ``rho``, in the order of the blocks. With it,
         smoothing parameters that ran to infinity for good reason are kept; without it no fit with
-        |rho| >= ``rho_bound`` - 1 is.
+        an absolute rho of ``rho_bound`` - 1 or more is.
     rho_bound : float
         Bound that the rules of outer coordinates go by (``fun`` itself is not bounded by it).
     version : str
