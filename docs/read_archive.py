@@ -14,10 +14,8 @@ INTEGERS = ("active", "components")
 
 
 def value_of(group, name):
-    """Return an attribute, or the dataset that stands for it where it is long; None if there is neither."""
-    if name in group.attrs:
-        return group.attrs[name]
-    return group[name][()] if name in group else None
+    """Return an attribute, or the dataset that stands for it where it is long."""
+    return group.attrs[name] if name in group.attrs else group[name][()]
 
 
 def text_of(value):
@@ -28,11 +26,8 @@ def text_of(value):
 def read_entry(group, place):
     """Return the JSON text, the vectors and the digest of one entry; its first 32 digits are the seal."""
     text = text_of(value_of(group, "meta"))
-    vectors = {}
-    for name in ("active", "beta", "components", "curvature", "inner", "rho"):
-        found = value_of(group, name)
-        if found is not None:
-            vectors[name] = np.asarray(found, dtype="<i8" if name in INTEGERS else "<f8")
+    stored = {*group.attrs, *(name for name in group if isinstance(group[name], h5py.Dataset))} - {"meta", "seal"}
+    vectors = {name: np.asarray(value_of(group, name), "<i8" if name in INTEGERS else "<f8") for name in sorted(stored)}
     parts = {"place": place.encode(), "meta": text, **{name: v.tobytes() for name, v in vectors.items()}}
     hasher = blake3()
     for name, data in parts.items():

@@ -51,7 +51,7 @@ class EntryHead:
     terms : tuple of (str, str)
         Block name and provenance, for transfers.
     cost : tuple of numbers or None
-        Evaluations, outer and inner iterations, Hessian formations, seconds.
+        Evaluations, outer and inner iterations, Hessian formations (but those that served later fits only), seconds.
     attributes : dict
         The user's own.
     """
@@ -115,7 +115,6 @@ def _head(section: str, path: str, meta: dict[str, Any]) -> EntryHead:
     is_record = section == RECORDS
     key = path if "/" not in path else path.split("/", 1)[0]
     producer, lineage, cost = meta["producer"], meta["lineage"] or {}, meta["cost"]
-    counts = ("evaluations", "outer_iterations", "inner_iterations", "hessian_formations", "seconds")
     return EntryHead(
         section=section,
         path=path,
@@ -138,9 +137,14 @@ def _head(section: str, path: str, meta: dict[str, Any]) -> EntryHead:
         parent=lineage.get("entry"),
         consumed=lineage.get("consumed"),
         terms=_shared(tuple((name, intern(provenance)) for name, provenance in lineage.get("terms", ()))),
-        cost=None if cost is None else tuple(cost[name] for name in counts),
+        cost=None if cost is None else _cost(cost),
         attributes=meta["attributes"] or _NOTHING,
     )
+
+
+def _cost(cost: dict[str, Any]) -> tuple[int, int, int, int, float]:
+    formations = cost["hessian_formations"] - cost.get("for_children", 0)
+    return cost["evaluations"], cost["outer_iterations"], cost["inner_iterations"], formations, cost["seconds"]
 
 
 @lru_cache(maxsize=4096)

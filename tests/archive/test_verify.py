@@ -35,8 +35,10 @@ def store(tmp_path):
         opened.put_record(record_of(1, 2.0, kind="checkpoint", active_sets=[[0, 2], None]))
         opened.put_artifact(artifact_of())
         problem = carrier_fit()
+        width = sum(problem.block_dims)
+        seeds = gamwarm.GroupSeeds("carrier", ["AA", "ü"], np.zeros((2, 2)), np.full((2, width), 0.5))
         with opened.fit(problem) as fit:
-            fit.keep(result_of(problem))
+            assert fit.keep(result_of(problem, seeds=seeds)).artifact.written
     return path
 
 
@@ -257,6 +259,7 @@ def test_the_stand_alone_reader_finds_what_gamwarm_stored(archive):
     np.testing.assert_array_equal(vectors["rho"], record.rho)
     (pair,) = [pair for place, pair in by_place.items() if artifact.descriptor.key in place]
     np.testing.assert_array_equal(reader["coefficients_of"](*pair)["s(x)"], artifact.terms[0].raw_beta)
+    assert [place for place, (_, vectors) in by_place.items() if "seeds" in vectors]
 
 
 def test_the_stand_alone_reader_stays_short():
