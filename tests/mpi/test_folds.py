@@ -1,0 +1,96 @@
+"""Leave one group out and independent mode on real ranks: the same answers at any number of ranks and on any day."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import pytest
+
+import gamwarm
+from tests.mpi import fold_bodies
+from tests.mpi.fold_bodies import N_GROUPS
+
+RANKS = [1, 2, 4, pytest.param(3, marks=pytest.mark.long)]
+
+
+@pytest.fixture(scope="session")
+def launch(mpiexec, tmp_path_factory):
+    @cache
+    def launched(n):
+        folder = tmp_path_factory.mktemp("folds")
+        return mpiexec(n, fold_bodies.everything, folder, timeout=100), folder
+
+    return launched
+
+
+@pytest.fixture
+def job(launch):
+    """Return what each rank answered of the campaigns."""
+    return lambda n: [answer["campaigns"] for answer in launch(n)[0]]
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory):
+    path = tmp_path_factory.mktemp("serial") / "fits.h5"
+    report = fold_bodies.campaign(None, path)
+    with gamwarm.open(path, "r") as store:
+        return fold_bodies.content(report), sorted(store.entry_ids())
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_every_rank_has_the_report_of_one_process_and_the_file_its_entries(launch, job, serial, n):
+    for answer in job(n):
+        assert answer["first"] == [serial[0], ["transfer"] * N_GROUPS]
+    with gamwarm.open(launch(n)[1] / "whole.h5", "r") as store:
+        assert sorted(store.entry_ids()) == serial[1]
+        assert store.verify().ok
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_the_job_run_again_is_exact_hits_from_the_same_parent(job, serial, n):
+    for answer in job(n):
+        assert answer["again"] == [serial[0], ["exact"] * N_GROUPS]
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_a_signal_to_one_rank_stops_all_after_the_round_and_the_job_goes_on_when_run_again(job, serial, n):
+    for answer in job(n):
+        content, sources = answer["stopped"]
+        done = 2 * n
+        assert content["folds"] == serial[0]["folds"][: done + 1]
+        assert content["remaining"] == [fold[0] for fold in serial[0]["folds"][done + 1 :]]
+        assert sources == ["transfer"] * done
+        assert answer["resumed"] == [serial[0], ["exact"] * done + ["transfer"] * (N_GROUPS - done)]
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_all_ranks_have_folds_and_rank_0_alone_shows_progress(job, n):
+    first, *others = job(n)
+    assert first["ranks"] == list(range(n))
+    rounds = range(math.ceil(N_GROUPS / n) + 1)
+    assert first["shown"] == [[min(1 + n * k, N_GROUPS + 1), N_GROUPS + 1] for k in rounds]
+    assert all(other["shown"] == [] for other in others)
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_ranks_at_their_own_pace_see_their_own_fits_and_all_are_there_in_the_end(launch, n):
+    answers = [answer["at_their_own_pace"] for answer in launch(n)[0]]
+    counts = [3 * rank + 1 for rank in range(n)]
+    for answer, count in zip(answers, counts, strict=True):
+        assert answer["starts"] == [["transfer", answer["named"]]] * count
+        # A flush at five entries: after three fits of two entries each.
+        assert answer["pending"] == count % 3
+        assert answer["seen"] == [True, True]
+        assert answer["written"]
+        assert answer["entries"] == 2 + 2 * sum(counts)
+        assert answer["ids"] == answers[0]["ids"]
+        assert answer["sound"]
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_a_rank_that_fails_at_its_own_pace_is_heard_at_the_end_of_the_block(launch, n):
+    *others, culprit = [answer["at_their_own_pace"] for answer in launch(n)[0]]
+    assert culprit["failed"] == ["ValueError", "a bad day", None]
+    assert [(o["failed"][0], o["failed"][2]) for o in others] == [("CollectiveError", n - 1)] * (n - 1)
+    assert all(answer["kept"] == [True] * n for answer in (*others, culprit))
