@@ -129,8 +129,43 @@ def at_their_own_pace(comm: Any, folder: str) -> Any:
     return answer
 
 
+worker: dict[str, gamwarm.IndependentStore] = {}
+
+
+def begin_worker(path: str) -> None:
+    worker["own"] = gamwarm.open(path, engine="tests", engine_version="1").independent()
+
+
+def fit_in_worker(number: int) -> list[Any]:
+    """Fit one task in whichever process; say which, how it started, and what is on disk when it returns."""
+    from tests.support.stores import carrier_fit, result_of
+
+    problem = carrier_fit(range(1, 37), n=64, seed=200 + number)
+    with worker["own"].fit(problem) as fit:
+        kept = fit.keep(result_of(problem, float(number)))
+    worker["own"].flush()
+    return [os.getpid(), str(fit.start.source), kept.record.written, kept.record.entry_id]
+
+
+def workers_of_a_pool(comm: Any, folder: str) -> Any:
+    """A manager hands tasks to workers, each with the file opened for itself, twice."""
+    from mpi4py.futures import MPICommExecutor
+
+    path = Path(folder) / "pool.h5"
+    answer: dict[str, Any] = {}
+    for turn in ("first", "again"):
+        with MPICommExecutor(comm, root=0, initializer=begin_worker, initargs=(str(path),)) as pool:
+            if pool is not None:
+                answer[turn] = list(pool.map(fit_in_worker, range(8)))
+        if "own" in worker:
+            worker.pop("own").close()
+        comm.barrier()
+    with gamwarm.open(path, "r") as store:
+        return answer | {"ids": sorted(store.entry_ids()), "sound": store.verify().ok, "me": os.getpid()}
+
+
 def everything(comm: Any, folder: str) -> Any:
-    return {"campaigns": campaigns(comm, folder), "at_their_own_pace": at_their_own_pace(comm, folder)}
+    return {body.__name__: body(comm, folder) for body in (campaigns, at_their_own_pace, workers_of_a_pool)}
 
 
 # -- killed ------------------------------------------------------------------------------------------------------------

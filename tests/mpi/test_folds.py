@@ -94,3 +94,17 @@ def test_a_rank_that_fails_at_its_own_pace_is_heard_at_the_end_of_the_block(laun
     assert culprit["failed"] == ["ValueError", "a bad day", None]
     assert [(o["failed"][0], o["failed"][2]) for o in others] == [("CollectiveError", n - 1)] * (n - 1)
     assert all(answer["kept"] == [True] * n for answer in (*others, culprit))
+
+
+@pytest.mark.parametrize("n", [2, 4, pytest.param(3, marks=pytest.mark.long)])
+def test_workers_of_a_pool_share_the_file_without_a_communicator(launch, n):
+    first, *others = [answer["workers_of_a_pool"] for answer in launch(n)[0]]
+    tasks, again = first["first"], first["again"]
+    assert {task[0] for task in tasks} <= {other["me"] for other in others}
+    assert all(written for _, _, written, _ in (*tasks, *again))
+    assert [task[1] for task in again] == ["exact"] * 8
+    assert [task[3] for task in again] == [task[3] for task in tasks]
+    for answer in (first, *others):
+        assert {task[3] for task in tasks} <= set(answer["ids"])
+        assert len(answer["ids"]) == 16
+        assert answer["sound"]
