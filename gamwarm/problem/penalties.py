@@ -148,8 +148,21 @@ def _check_inner(inner: object, what: str) -> None:
         raise InvalidType(f"{what} must wrap a penalty; it wraps {type(inner).__name__}")
 
 
+class _Around:
+    """A penalty that has the matrix of another."""
+
+    inner: Penalty
+
+    @property
+    def dim(self) -> int:
+        return self.inner.dim
+
+    def to_dense(self) -> FloatArray:
+        return self.inner.to_dense()
+
+
 @dataclass(frozen=True, eq=False)
-class LabeledPenalty:
+class LabeledPenalty(_Around):
     """A penalty whose smoothing parameter is shared with every other penalty of the same label.
 
     Parameters
@@ -167,10 +180,6 @@ class LabeledPenalty:
         _check_inner(self.inner, f"labelled penalty {self.label!r}")
 
     @property
-    def dim(self) -> int:
-        return self.inner.dim
-
-    @property
     def precision_label(self) -> str | None:
         return self.label
 
@@ -178,12 +187,9 @@ class LabeledPenalty:
     def fixed_log_lambda(self) -> float | None:
         return self.inner.fixed_log_lambda
 
-    def to_dense(self) -> FloatArray:
-        return self.inner.to_dense()
-
 
 @dataclass(frozen=True, eq=False)
-class FixedPenalty:
+class FixedPenalty(_Around):
     """A penalty whose log smoothing parameter is given and not optimised; any label inside is ignored.
 
     Parameters
@@ -202,16 +208,9 @@ class FixedPenalty:
         _check_inner(self.inner, "fixed penalty")
 
     @property
-    def dim(self) -> int:
-        return self.inner.dim
-
-    @property
     def precision_label(self) -> str | None:
         return None
 
     @property
     def fixed_log_lambda(self) -> float | None:
         return self.log_lambda
-
-    def to_dense(self) -> FloatArray:
-        return self.inner.to_dense()

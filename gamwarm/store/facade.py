@@ -14,12 +14,13 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 from gamwarm.display import NotebookTable
 from gamwarm.errors import (
     CollectiveError,
     GamwarmError,
+    InvalidType,
     NotAStore,
     StoreError,
     UnkeyableFit,
@@ -555,6 +556,11 @@ class WarmStartStore(NotebookTable, Upkeep):
             log.warning("%s: %s", self.path, error)
         finally:
             self._ranks.comm.free()
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidType(
+            f"{self.path}: an open store cannot be pickled or copied; send its path, and open the file where it arrives"
+        )
 
     def __enter__(self) -> Self:
         self._ranks.check_open()

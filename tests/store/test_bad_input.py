@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import shutil
 
 import h5py
@@ -161,6 +163,18 @@ def test_an_empty_file_is_not_ours_and_stays_empty(path, on_error):
     path.touch()
 
     refuse(path, NotAStore, "an empty file", on_error=on_error)
+
+
+def test_an_open_store_is_not_sent_to_another_process_and_says_what_is(path):
+    with gamwarm.open(path) as store:
+        for thing, send in (
+            (store, pickle.dumps),
+            (store, copy.copy),
+            (store, copy.deepcopy),
+            (store.frozen(), pickle.dumps),
+        ):
+            with pytest.raises(InvalidType, match="send its path, and open the file where it arrives"):
+                send(thing)
 
 
 def test_a_store_under_another_name_is_the_same_store(path, tmp_path):
