@@ -1,4 +1,7 @@
-"""Every Python and shell block of the how-to pages runs, in order, in an empty folder; `text` is for a cluster."""
+"""Every Python and shell block of the how-to pages runs, in order, in an empty folder; `text` is for a cluster.
+
+A Python block that begins with ``# file: name.py`` is saved under that name, for the blocks after it to import.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+SAVED = re.compile(r"# file: (\w+)\.py\n")
 BLOCK = re.compile(r"^( *)```(python|bash)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
@@ -54,6 +58,8 @@ def test_every_block_of_a_page_runs(page, shell, tmp_path, monkeypatch):
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    saved = []
     for name in [name for name in os.environ if name.startswith(("SLURM_", "PBS_"))]:
         monkeypatch.delenv(name)
     names: dict[str, object] = {"__name__": page.stem}
@@ -65,5 +71,10 @@ def test_every_block_of_a_page_runs(page, shell, tmp_path, monkeypatch):
     for language, text in blocks:
         if language == "bash":
             shell(text, folder)
+        elif named := SAVED.match(text):
+            (folder / f"{named[1]}.py").write_text(text)
+            saved.append(named[1])
         else:
             exec(compile(text, str(page), "exec"), names)
+    for name in saved:
+        sys.modules.pop(name, None)
