@@ -247,7 +247,7 @@ class WriterLock:
                 holder = self.holder()
                 raise LockTimeout(
                     f"{self._file}: waited {limit:g} s for the writer lock, held by {holder or 'another process'}. "
-                    f"Wait for it to end, raise lock_timeout, or stop it{self._by_hand()}.",
+                    f"Wait for it to end, or stop it{self._by_hand()}; then open the file again.",
                     path=str(self._file),
                     holder=holder,
                 ) from exc
