@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +15,10 @@ from gamwarm.archive import ArchiveReport, verify_archive
 from gamwarm.cli.exits import BadUsage, Exit, Interrupted, NoSuchKey
 from gamwarm.cli.opening import SHORT, changing, looking_into, refuse_no_file, resolve
 from gamwarm.cli.options import File, Json, Key, Wait, command
-from gamwarm.cli.output import human_bytes, say, show, table, waiting, watched, write_json
+from gamwarm.cli.output import Watch, human_bytes, say, show, table, waiting, watched, write_json
 from gamwarm.cli.selecting import parse_age, parse_bytes
 from gamwarm.errors import StoreDamaged
-from gamwarm.storage import EntryStore, Evicted, Problem, Verdict, VerifyReport, salvage_file
+from gamwarm.storage import Browser, EntryStore, Evicted, Problem, Verdict, VerifyReport, salvage_file
 
 __all__ = ["compact", "evict", "merge", "pin", "salvage", "verify"]
 
@@ -59,10 +59,10 @@ def verify(
                 archive = verify_archive(file, watch.step)
                 report = VerifyReport(archive.problems, archive.entries, archive.nbytes, complete=archive.complete)
             elif not repair:
-                report = entries.verify(watch.step)
+                report = entries.verify(_step(watch, browser))
         if archive is None and repair:
             with changing(file, wait) as entries:
-                report = entries.verify(watch.step)
+                report = entries.verify(_step(watch, Browser(entries)))
         seconds = watch.seconds()
     if not report.complete:
         raise Interrupted(f"ended by Ctrl-C after {report.entries:,} entries; {_verdict_so_far(report)}")
@@ -94,6 +94,13 @@ def verify(
         if report.problems:
             say("whole entries are served as before; `gamwarm salvage FILE -o NEW` brings them to a new file")
     return _VERDICTS[report.verdict]
+
+
+def _step(watch: Watch, browser: Browser) -> Callable[[int, int], bool]:
+    """Return a progress callback that tells MB/s too, by the mean size of the file's entries."""
+    totals = browser.totals()
+    mean = totals.live_bytes / max(totals.entries, 1)
+    return lambda done, total: watch.step(done, total, round(mean * done))
 
 
 def _archive_json(archive: ArchiveReport) -> dict[str, object]:

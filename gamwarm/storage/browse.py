@@ -12,12 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gamwarm.records import BlockRecord, FitArtifact
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode
-from gamwarm.storage.entries import EntryStore
 from gamwarm.storage.upkeep import UpkeepView
+
+if TYPE_CHECKING:
+    from gamwarm.storage.entries_upkeep import EntryUpkeep
 
 __all__ = ["ARTIFACTS", "RECORDS", "Browser", "Seen", "Totals"]
 
@@ -115,7 +117,7 @@ class Browser:
     entries : EntryStore
     """
 
-    def __init__(self, entries: EntryStore) -> None:
+    def __init__(self, entries: EntryUpkeep) -> None:
         self._entries = entries
 
     def totals(self) -> Totals:
@@ -133,7 +135,7 @@ class Browser:
             exact_keys=exact,
             descriptor_keys=descriptors,
             file_bytes=os.path.getsize(self._entries.container.path),
-            generation=self._entries.generation,
+            generation=self._entries.container.generation,
             last_created=last,
             pinned=pinned,
         )

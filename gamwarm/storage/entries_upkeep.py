@@ -15,6 +15,7 @@ from weakref import WeakSet
 from gamwarm.errors import StoreError
 from gamwarm.records import check_entry_id
 from gamwarm.storage import clock
+from gamwarm.storage.checking import check_entries
 from gamwarm.storage.codec import ARTIFACTS, RECORDS
 from gamwarm.storage.container import Container
 from gamwarm.storage.layout import Irreplaceable
@@ -77,10 +78,10 @@ class EntryUpkeep:
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Read every entry, check its seal, its content digest and that it decodes; check totals and index.
 
-        In mode ``"a"`` wrong totals and a wrong index are put right. ``progress(done, total)`` ends the walk by
-        returning False.
+        Entries are read a portion at a time, so that a writer beside is not waited for. In mode ``"a"`` wrong totals
+        and a wrong index are put right. ``progress(done, total)`` ends the walk by returning False.
         """
-        report, wrong = self._read(lambda view: view.check(progress))
+        report, wrong = check_entries(self, progress)
         repaired: tuple[Problem, ...] = ()
         if self.container.recovered:
             what = "its last writer died or the machine went down; the journal was replayed on opening"

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -376,32 +376,8 @@ class UpkeepView(FileView):
 
     # -- checking ----------------------------------------------------------------------------------------------
 
-    def check(self, progress: Callable[[int, int], object] | None) -> tuple[VerifyReport, tuple[Problem, ...]]:
-        """Read and check every entry; return the report, and apart from it what `put_right` can put right."""
-        problems: list[Problem] = []
-        entries = nbytes = 0
-        index: dict[str, set[str]] = {}
-        paths = list(self.all_paths())
-        for section, path in paths:
-            if progress is not None and progress(entries, len(paths)) is False:
-                return VerifyReport(tuple(problems), entries, nbytes, complete=False), ()
-            entries += 1
-            try:
-                encoded = self.read(section, path)
-                nbytes += encoded.nbytes
-                check_content(encoded)
-                decode(encoded)
-            except DamagedEntry as error:
-                problems.append(Problem(f"/{section}/{path}", str(error)))
-                continue
-            structural = encoded.meta.get("structural_key") if section == ARTIFACTS else None
-            if structural is not None:
-                index.setdefault(structural, set()).add(encoded.key)
-        if progress is not None:
-            progress(entries, len(paths))
-        report = VerifyReport(tuple(problems), entries, nbytes)
-        if problems:  # what damaged entries weigh, and belong to, is not known
-            return report, ()
+    def misstated(self, entries: int, nbytes: int, index: Mapping[str, set[str]]) -> tuple[Problem, ...]:
+        """Return where totals and structural index say other than what was counted: what `put_right` puts right."""
         wrong = [
             Problem("/", f"attribute {name} says {self.total(name)}, counted {counted}")
             for name, counted in (("n_entries", entries), ("live_bytes", nbytes))
@@ -409,7 +385,7 @@ class UpkeepView(FileView):
         ]
         if {name: set(keys) for name, keys in self.index().items()} != index:
             wrong.append(Problem(f"/{ARTIFACTS}", "the structural index does not list what the artifacts say"))
-        return report, tuple(wrong)
+        return tuple(wrong)
 
     def put_right(self) -> None:
         """Count and index anew."""

@@ -110,3 +110,46 @@ store.put_record(record_of(50))
         assert len(store) == 6
     with gamwarm.open(path) as store:
         assert store.verify().verdict == "sound"
+
+
+def test_a_writer_that_commits_all_the_time_does_not_keep_verify_from_its_end(tmp_path):
+    """Read as one piece, a file that changes during every read would never have been read."""
+    where = tmp_path / "busy.h5"
+    with gamwarm.open(where) as writer:
+        with writer.transaction():
+            for key in range(200):
+                writer.put_record(record_of(key))
+        commits = iter(range(1000, 2000))
+
+        def commit_now_and_then(done, total):
+            if done % 20 == 0:
+                writer.put_record(record_of(next(commits)))
+
+        with gamwarm.open(where, "r") as store:
+            report = store.verify(commit_now_and_then)
+        assert report.ok
+        assert report.entries >= 200
+        assert next(commits) >= 1010
+        assert writer.verify().verdict == "sound"
+
+
+def test_verify_reads_as_it_goes(tmp_path, monkeypatch):
+    from gamwarm.storage.layout import FileView
+
+    where = tmp_path / "fits.h5"
+    with gamwarm.open(where) as store, store.transaction():
+        for key in range(300):
+            store.put_record(record_of(key))
+    read = 0
+    whole = FileView.read
+
+    def counted(self, section, path):
+        nonlocal read
+        read += 1
+        return whole(self, section, path)
+
+    monkeypatch.setattr(FileView, "read", counted)
+    with gamwarm.open(where, "r") as store:
+        report = store.verify(lambda done, total: False)
+    assert not report.complete
+    assert read < 100

@@ -1,0 +1,58 @@
+"""Reading and checking every entry of a file, a portion at a time, beside writers too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from gamwarm.storage.browse import Browser
+from gamwarm.storage.codec import ARTIFACTS, RECORDS
+from gamwarm.storage.upkeep import Problem, UpkeepView, VerifyReport
+
+if TYPE_CHECKING:
+    from gamwarm.storage.entries_upkeep import EntryUpkeep
+
+__all__ = ["check_entries"]
+
+
+def check_entries(
+    entries: EntryUpkeep, progress: Callable[[int, int], object] | None
+) -> tuple[VerifyReport, tuple[Problem, ...]]:
+    """Check seals, content digests and decoding; return the report, and apart from it what can be put right.
+
+    Totals and index are compared only if nothing was committed meanwhile: they are of one state, and the entries that
+    were read would be of several.
+    """
+    browser = Browser(entries)
+    before = entries.container.look()
+    total = entries._read(lambda view: view.total("n_entries"))
+    problems: list[Problem] = []
+    index: dict[str, set[str]] = {}
+    done = nbytes = 0
+    for seen in chain.from_iterable(browser.walk(section, content=True) for section in (RECORDS, ARTIFACTS)):
+        if progress is not None and progress(done, max(total, done + 1)) is False:
+            return VerifyReport(_sorted(problems), done, nbytes, complete=False), ()
+        done += 1
+        nbytes += seen.nbytes
+        if seen.problem:
+            problems.append(Problem(f"/{seen.section}/{seen.path}", seen.problem))
+            continue
+        structural = seen.meta.get("structural_key") if seen.section == ARTIFACTS else None
+        if structural is not None:
+            index.setdefault(structural, set()).add(seen.key)
+    if progress is not None:
+        progress(done, done)
+    report = VerifyReport(_sorted(problems), done, nbytes)
+    if problems:  # what damaged entries weigh, and belong to, is not known
+        return report, ()
+
+    def wrong(view: UpkeepView) -> tuple[Problem, ...]:
+        return view.misstated(done, nbytes, index)
+
+    found = entries._read(wrong)
+    return report, found if entries.container.look() == before else ()
+
+
+def _sorted(problems: list[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda problem: problem.place))
