@@ -33,7 +33,7 @@ def listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
 
 
 def _print_problems(problems: Sequence[Problem]) -> None:
-    show(table([("PLACE", "left"), ("WHAT IS WRONG", "wrap")], [[p.place, p.reason] for p in problems[:MOST_PROBLEMS]]))
+    show(*(f"  {problem}" for problem in problems[:MOST_PROBLEMS]))
     if len(problems) > MOST_PROBLEMS:
         say(f"and {len(problems) - MOST_PROBLEMS:,} more; --json lists all")
 

@@ -16,7 +16,9 @@ from gamwarm.cli.exits import BadUsage, Exit, Interrupted
 from gamwarm.cli.opening import SHORT, looking_into, resolve, short
 from gamwarm.cli.options import File, Json, Key, command
 from gamwarm.cli.output import (
+    WIDE,
     facts,
+    fitting,
     followed,
     human_bytes,
     human_number,
@@ -121,7 +123,7 @@ def ls(
             for each in page:
                 write_json(_row_json(each, families))
         else:
-            show(_listing(page, families, full=full))
+            show(_listing(page, families, full=full), width=WIDE if full else None)
         _footer(page, more, entries, order, selection)
     return Exit.OK
 
@@ -160,23 +162,25 @@ def _footer(page: Sequence[Seen], more: bool, entries: int, order: str, selectio
         say(f"{len(page):,} of {entries:,} entries match, {how}")
 
 
+_COLUMNS: Final = (
+    *(("KEY", "left"), ("KIND", "left"), ("VALID", "left"), ("CREATED (UTC)", "left"), ("ROWS", "right")),
+    *(("OBJECTIVE", "right"), ("START", "left"), ("FAMILY", "left"), ("ENGINE", "left")),
+    *(("HESSIANS", "right"), ("SECONDS", "right"), ("BLOCKS", "left")),
+)
+"""What matters most on the left: a narrow terminal gets as many as fit."""
+
+
 def _listing(page: Sequence[Seen], families: Families, *, full: bool) -> Any:
-    width = 10_000 if full else page_width()
-    columns: list[tuple[str, str]] = [("KEY", "left"), ("KIND", "left"), ("VALID", "left"), ("CREATED (UTC)", "left")]
-    columns += [("ROWS", "right"), ("OBJECTIVE", "right"), ("START", "left")]
-    if width >= 100:
-        columns.append(("FAMILY", "left"))
-    if width >= 120:
-        columns.append(("ENGINE", "left"))
-    if width >= 150:
-        columns += [("HESSIANS", "right"), ("SECONDS", "right"), ("BLOCKS", "left")]
-    return table(columns, ([*_cells(seen, families, full=full)][: len(columns)] for seen in page))
+    width = WIDE if full else page_width()
+    rows = [list(_cells(seen, families, full=width >= WIDE, whole_keys=full)) for seen in page]
+    count = fitting(_COLUMNS, rows, width)
+    return table(_COLUMNS[:count], [row[:count] for row in rows])
 
 
-def _cells(seen: Seen, families: Families, *, full: bool) -> Iterator[str | Text]:
+def _cells(seen: Seen, families: Families, *, full: bool, whole_keys: bool) -> Iterator[str | Text]:
     meta = seen.meta
     producer, cost = meta.get("producer") or {}, meta.get("cost")
-    key = _whole_key(seen) if full else short(seen)
+    key = _whole_key(seen) if whole_keys else short(seen)
     yield Text(key, style="cyan")
     yield seen.kind
     yield _valid(seen)
@@ -185,16 +189,11 @@ def _cells(seen: Seen, families: Families, *, full: bool) -> Iterator[str | Text
     yield human_number(meta.get("objective"))
     yield str((meta.get("lineage") or {}).get("source", "-"))
     family = families.name(seen) or "-"
-    yield family if full or page_width() > 200 else _clipped(family, 28)
+    yield family if full else family.rpartition(".")[2]
     yield " ".join(part for part in (producer.get("engine"), producer.get("engine_version")) if part) or "-"
     yield "-" if cost is None else f"{cost['hessian_formations']:,}"
     yield "-" if cost is None else f"{cost['seconds']:.3g}"
     yield ", ".join(blocks_of(seen)) or "-"
-
-
-def _clipped(text: str, width: int) -> str:
-    """The end of a dotted name tells more than its beginning."""
-    return text if len(text) <= width else f"…{text[1 - width :]}"
 
 
 def _whole_key(seen: Seen) -> str:
@@ -368,7 +367,7 @@ def _terms(artifact: FitArtifact) -> Any:
         ("BASIS", "left"),
         ("RAW", "right"),
         ("REDUCED", "right"),
-        ("RHO", "wrap"),
+        ("RHO", "left"),
     ]
     return table(columns, rows)
 
@@ -420,7 +419,7 @@ def stats(
                 ["models with artifacts", f"{totals.descriptor_keys:,}"],
                 ["pinned", f"{totals.pinned:,}"],
                 ["payload", human_bytes(totals.live_bytes)],
-                ["file", f"{human_bytes(totals.file_bytes)}, of this structure and free space {human_bytes(spare)}"],
+                ["file", f"{human_bytes(totals.file_bytes)}, of which structure and free space {human_bytes(spare)}"],
                 ["last entry", f"{moment(totals.last_created)} UTC" if totals.last_created else "-"],
                 ["transactions", f"{totals.generation:,}"],
             ]

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from gamwarm.cli.exits import Interrupted
 __all__ = [
     "Watch",
     "facts",
+    "fitting",
     "followed",
     "human_bytes",
     "human_number",
@@ -40,13 +42,18 @@ T = TypeVar("T")
 
 WIDE: Final = 10_000
 """Width where nobody looks: a pipe or a file keeps whole lines."""
+GAP: Final = 2
 REFRESH_SECONDS: Final = 0.1
+SHOWN_AFTER_SECONDS: Final = 0.5
+"""Progress of what is over at once would only flicker."""
+_BLANKS: Final = re.compile(r"[ ]+((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
 
 
-def console(*, error: bool = False) -> Console:
-    """Return a console for what standard output (or error) is now."""
+def console(*, error: bool = False, width: int | None = None) -> Console:
+    """Return a console for what standard output (or error) is now, of its own width unless another is given."""
     stream = sys.stderr if error else sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
+    if width is None:
+        width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
     return Console(file=stream, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
 
 
@@ -55,13 +62,16 @@ def page_width() -> int:
     return console().width
 
 
-def show(*things: Any) -> None:
-    """Print tables, trees and lines to standard output, without blanks at the ends of lines."""
-    to = console()
+def show(*things: Any, width: int | None = None) -> None:
+    """Print tables, trees and lines to standard output, without blanks at the ends of lines.
+
+    Lines are not broken: what is longer than the terminal is a key or a path, and must survive a copy.
+    """
+    to = console(width=width)
     with to.capture() as captured:
         for thing in things:
-            to.print(thing)
-    sys.stdout.write(re.sub(r"[ ]+((?:\x1b\[[0-9;]*m)*)$", r"\1", captured.get(), flags=re.MULTILINE))
+            to.print(thing, soft_wrap=isinstance(thing, str | Text))
+    sys.stdout.write(_BLANKS.sub(r"\1", captured.get()))
 
 
 def say(text: str, style: str = "dim") -> None:
@@ -74,27 +84,41 @@ def write_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=False) + "\n")
 
 
-def facts(rows: Iterable[Sequence[str | Text]]) -> Table:
-    """Return a table of names and what they are, without headings."""
-    made = table([("", "left"), ("", "wrap")], rows)
-    made.show_header = False
-    return made
+def facts(rows: Iterable[Sequence[str | Text]]) -> Text:
+    """Return names and what they are, one below the other; long sentences are broken between words, words never."""
+    pairs = [(str(name), value if isinstance(value, Text) else Text(str(value))) for name, value in rows]
+    indent = max((len(name) for name, _ in pairs), default=0) + 2
+    lines = []
+    for name, value in pairs:
+        plain = textwrap.wrap(
+            value.plain, max(page_width() - indent, 20), break_long_words=False, break_on_hyphens=False
+        )
+        lines.append(Text(f"{name:<{indent}}") + (value if len(plain) < 2 else Text(f"\n{' ' * indent}".join(plain))))
+    return Text("\n").join(lines)
+
+
+def fitting(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str | Text]], width: int) -> int:
+    """Return how many of the columns, from the left, fit into ``width`` without cutting a cell."""
+    used = 0
+    for number, (heading, _) in enumerate(columns):
+        used += max([len(heading), *(len(row[number]) for row in rows)]) + (GAP if number else 0)
+        if used > width and number:
+            return number
+    return len(columns)
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """Return a plain table.
+    """Return a plain table; what does not fit goes on in the next line, nothing is cut.
 
     Parameters
     ----------
     columns : sequence of (str, str)
-        Heading, and ``left``, ``right``, or ``wrap`` for one whose cells may take several lines.
+        Heading, and ``left`` or ``right``.
     rows : iterable of sequences
     """
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for heading, side in columns:
-        made.add_column(
-            heading, justify="right" if side == "right" else "left", no_wrap=side != "wrap", overflow="fold"
-        )
+        made.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return made
@@ -133,15 +157,16 @@ class Watch:
         self.interrupted = False
         self._progress = progress
         self._task = task
-        self._next = 0.0
         self._started = time.monotonic()
+        self._next = self._started + SHOWN_AFTER_SECONDS
         self._before: Any = None
 
     def step(self, done: int, total: int, nbytes: int = 0) -> bool:
         """Show where it is; False asks to end."""
         now = time.monotonic()
-        if self._progress is not None and (now >= self._next or done >= total):
+        if self._progress is not None and now >= self._next:
             self._next = now + REFRESH_SECONDS
+            self._progress.start()
             rate = f"{human_bytes(nbytes / max(now - self._started, 1e-9))}/s" if nbytes else ""
             self._progress.update(self._task, completed=done, total=max(total, done), rate=rate)
         return not self.interrupted
@@ -179,8 +204,6 @@ def watched(what: str) -> Iterator[Watch]:
     except ValueError:  # not the main thread: whoever embeds the command handles its signals
         before = None
     try:
-        if progress is not None:
-            progress.start()
         yield watch
     finally:
         if progress is not None:

@@ -140,19 +140,19 @@ def _add_below(family: _Family, fit: _Fit, at: Tree, most: int, known: set[str])
 
 
 def _label(family: _Family, fit: _Fit, *, marked: bool = False) -> Text:
+    """Return one line; what matters least is at its end, where a narrow terminal cuts it."""
     seen = fit.seen
-    text = Text(fit.key[:SHORT], style="bold cyan" if marked else "cyan")
     cost = seen.meta.get("cost")
     facts = [
-        seen.kind,
-        moment(seen.created),
+        _how(family, fit) + ("" if seen.kind == "final" else f" ({seen.kind})"),
+        *([] if cost is None else [f"{cost['hessian_formations']:,} Hessians"]),
         f"{seen.meta.get('n_rows', 0):,} rows",
         f"objective {human_number(seen.meta.get('objective'))}",
-        _how(family, fit),
+        moment(seen.created),
     ]
-    if cost is not None:
-        facts.append(f"{cost['hessian_formations']:,} Hessians")
-    return text + Text("  " + ", ".join(facts), style="bold" if marked else "")
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(fit.key[:SHORT], style="bold cyan" if marked else "cyan")
+    return text.append("  " + ", ".join(facts), style="bold" if marked else "")
 
 
 def _how(family: _Family, fit: _Fit) -> str:
