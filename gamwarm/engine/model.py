@@ -54,7 +54,7 @@ class LookedUpRows:
 
 
 class CaseFamily:
-    """A family together with one case's response: what `gamwarm` asks for the exact key."""
+    """A family together with one case's response, made by `Case.problem`: what `gamwarm` asks for the exact key."""
 
     def __init__(
         self, family: Family, y: FloatArray, w: FloatArray, offset: FloatArray, predictor_of: Sequence[str]

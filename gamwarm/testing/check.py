@@ -89,7 +89,7 @@ def check_neutrality(
 
 
 def assert_neutral(driver: Driver, **options: Any) -> NeutralityReport:
-    """`check_neutrality`, raising `NotNeutral` (an AssertionError) with all findings."""
+    """`check_neutrality` of ``driver``, raising `NotNeutral` (an AssertionError) with all findings."""
     report = check_neutrality(driver, **options)
     report.check()
     return report

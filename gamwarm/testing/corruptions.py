@@ -19,7 +19,14 @@ LIE = 1000.0
 
 @dataclass(frozen=True)
 class Corruption:
-    """A named way to spoil a start; ``apply`` returns a new one of the same shapes."""
+    """A named way to spoil a start.
+
+    Parameters
+    ----------
+    name : str
+    apply : callable
+        Takes a start and returns a new one of the same shapes.
+    """
 
     name: str
     apply: Callable[[ConstrainedWarmStart], ConstrainedWarmStart]
@@ -33,6 +40,14 @@ def corruptions_of(n_outer: int, rho_bound: float, rng: np.random.Generator) -> 
 
     rho: each coordinate ±6, permuted, all at either bound, NaN; beta: negated, times 5, noise, NaN, zero; both of
     another model of the same shape; the metric: shrunk, negated, NaN.
+
+    Parameters
+    ----------
+    n_outer : int
+    rho_bound : float
+        Where "at the bound" is; 30 if it is infinite.
+    rng : numpy.random.Generator
+        For noise.
     """
     bound = rho_bound if np.isfinite(rho_bound) else 30.0
     found = [
