@@ -344,10 +344,11 @@ class WarmStartStore(NotebookTable, Upkeep):
         if self.disabled_reason is not None:
             return StartReport(StartSource.COLD, None, key, reason=f"the store is off: {self.disabled_reason}")
         report = start_from(problem, key, found, leave_out, comm)
-        level = logging.DEBUG if report.source == StartSource.COLD else logging.INFO
-        log.log(level, "%s… %s", key[:15], report)
-        if report.terms and log.isEnabledFor(logging.DEBUG):
-            log.debug("%s… %s", key[:15], report.summary())
+        if comm.rank == 0:  # one fit is one line, on however many ranks
+            level = logging.DEBUG if report.source == StartSource.COLD else logging.INFO
+            log.log(level, "%s… %s", key[:15], report)
+            if report.terms and log.isEnabledFor(logging.DEBUG):
+                log.debug("%s… %s", key[:15], report.summary())
         return report
 
     # -- keeping -----------------------------------------------------------------------------------------------

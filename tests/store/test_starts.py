@@ -12,6 +12,7 @@ import gamwarm
 from gamwarm import BlockRecord, FitArtifact, InvalidInput, InvalidKey, InvalidType, Producer
 from tests.support.problems import Rows, wave
 from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
+from tests.support.thread_ranks import on_ranks
 
 
 def keep(store, problem, value=1.0, **changes):
@@ -337,6 +338,18 @@ def test_a_hit_and_its_source_are_logged_at_info_and_a_cold_start_is_not(store, 
     assert [r.levelname for r in caplog.records] == ["INFO"]
     assert "exact start" in caplog.text
     assert kept.record.entry_id[:12] in caplog.text
+
+
+def test_a_hit_is_logged_once_per_fit_and_not_once_per_rank(tmp_path, caplog):
+    def body(comm):
+        with gamwarm.open(tmp_path / "fits.h5", comm=comm) as store:
+            problem = plain_fit()
+            store.keep(problem, result_of(problem))
+            caplog.set_level(logging.INFO, "gamwarm")
+            return store.start_for(problem).source, store.start_for(plain_fit(), each=True).source
+
+    assert on_ranks(3, body) == [("exact", "exact")] * 3
+    assert len(caplog.records) == 1 + 3  # one fit on all ranks, then one fit per rank
 
 
 def test_what_a_gate_kept_from_a_transfer_is_logged_at_debug(store, caplog):
