@@ -1,19 +1,27 @@
-"""``python -m benchmarks store``: pick a benchmark."""
+"""``python -m benchmarks NAME``: pick a benchmark."""
 
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 
-from benchmarks import store
+COMMANDS = {
+    "store": "the store beside sqlite3, diskcache and joblib.Memory",
+    "fingerprint": "naming a design beside joblib.hash and a copy of memory, serial and over ranks",
+    "mpi": "one collective save beside single ones, collective look-ups beside local ones",
+    "scaling": "what many ranks and many records would cost, computed from measured constants",
+}
+"""Each is a module of this package with ``add_arguments(parser)`` and ``main(arguments)``."""
 
 
 def main() -> None:
     """Run the benchmark that the command line names."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description="gamwarm's benchmarks.")
     commands = parser.add_subparsers(dest="command", required=True)
-    store.add_arguments(commands.add_parser("store", help="the store beside sqlite3, diskcache and joblib.Memory"))
+    for name, summary in COMMANDS.items():
+        import_module(f"benchmarks.{name}").add_arguments(commands.add_parser(name, help=summary, description=summary))
     arguments = parser.parse_args()
-    store.main(arguments)
+    import_module(f"benchmarks.{arguments.command}").main(arguments)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def sparse_leaves(m: Any, n: int, p: int, mine: range) -> Iterator[bytes]:
 
 
 def _canonical_rows(m: Any, start: int, stop: int, p: int) -> Any:
-    """Rows start:stop of a sparse matrix: float64, duplicates summed, zeros dropped, indices sorted."""
+    """Rows start:stop of a sparse matrix: duplicates summed (as float64), zeros dropped, indices sorted."""
     if m.format == "csr":
         at, end = int(m.indptr[start]), int(m.indptr[stop])
         indptr, indices, data = m.indptr[start : stop + 1] - m.indptr[start], m.indices[at:end], m.data[at:end]
@@ -180,7 +180,13 @@ def _canonical_rows(m: Any, start: int, stop: int, p: int) -> Any:
         part = m[start:stop, :].tocsr()
         indptr, indices, data = part.indptr, part.indices, part.data
     _check_values(data)
-    rows = sparse.csr_array((data.astype(np.float64), np.array(indices), np.array(indptr)), shape=(stop - start, p))
+    shape = (stop - start, p)
+    rows = sparse.csr_array((data, indices, indptr), shape=shape)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        no_zeros = bool(data.all())
+    if no_zeros and rows.has_canonical_format:  # found out here: what the user's matrix says of itself may be stale
+        return rows
+    rows = sparse.csr_array((data.astype(np.float64), np.array(indices), np.array(indptr)), shape=shape)
     rows.has_canonical_format = False
     rows.has_sorted_indices = False
     rows.sum_duplicates()

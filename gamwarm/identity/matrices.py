@@ -150,7 +150,8 @@ def _distributed_digest(m: DistributedRows, ranks: Communicator) -> str:
     try:
         check_same_ranks(m, ranks, "distributed matrix")
         n, p = design_shape(m, "matrix")
-        plan = (False, n, p, struct.pack(f"<{len(m.counts)}Q", *m.counts))
+        counts = struct.pack(f"<{len(m.counts)}Q", *m.counts)
+        plan = (False, n, p, bytes(blake3(counts).digest(length=16)))  # what all ranks get from all does not grow twice
         # Read before the agreement: a rank that cannot read its rows must not leave another waiting for them.
         head = _head(m, dense_step(p))
     except Exception as caught:  # every rank must reach the agreement below

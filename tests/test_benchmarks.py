@@ -1,0 +1,70 @@
+"""The benchmarks can be started by the names that scripts/bench tells, and what they compute and simulate adds up."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_script_and_the_module_know_the_same_benchmarks():
+    said = subprocess.run([ROOT / "scripts" / "bench", "--help"], check=True, capture_output=True, text=True).stdout
+
+    assert re.findall(r"^  ([a-z]\w*) ", said, re.MULTILINE) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_benchmark_takes_a_file_for_its_figures(name):
+    module = import_module(f"benchmarks.{name}")
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+
+    assert parser.parse_args(["--json", "figures.json"]).json == Path("figures.json")
+    assert callable(module.main)
+
+
+@pytest.fixture(scope="module")
+def scaling():
+    return import_module("benchmarks.scaling")
+
+
+@pytest.fixture(scope="module")
+def constants(scaling):
+    return scaling.Constants(30, 500, 2500, 3500, 4000.0, 6e-5, 1e-3, 1e-3, 1e-4, 7e-4)
+
+
+def test_a_lock_in_little_use_makes_nobody_wait_and_one_in_too_much_use_falls_behind(scaling, constants):
+    easy = scaling.job_array(100, 600.0, "a put each", constants)
+    crowded = scaling.job_array(10_000, 10.0, "a put each", constants)
+
+    # 100 fits in 600 s, each holding the lock for 2 ms.
+    assert easy["lock in use"] == pytest.approx(100 * 0.002 / 600.0, rel=0.5)
+    assert easy["mean wait s"] < 1e-3
+    # 1000 fits a second would need 2 s of the lock each second: after 600 s the last waits for 600 s and more.
+    assert crowded["lock in use"] > 2.0
+    assert crowded["longest wait s"] > 600.0
+
+
+def test_batches_take_fewer_commits_and_less_of_the_lock(scaling, constants):
+    each, batched, grouped = (
+        scaling.job_array(10_000, 60.0, mode, constants) for mode in ("a put each", "independent", "aggregators")
+    )
+
+    assert each["commits/s"] > 2 * batched["commits/s"] > 20 * grouped["commits/s"]
+    assert each["lock in use"] > batched["lock in use"] > grouped["lock in use"]
+
+
+def test_a_round_costs_rank_0_in_proportion_to_the_ranks(scaling, constants):
+    small, large = (scaling.collective_round(p, constants, 2e-6, 1e10) for p in (100, 10_000))
+
+    assert large["MB through rank 0"] == pytest.approx(100 * small["MB through rank 0"])
+    assert large["rank 0 at the file s"] == pytest.approx(10_000 * 1.06e-3, rel=0.01)
+    assert large["messages deep"] == 6 * 14
