@@ -21,7 +21,7 @@ def record_refusal(record: BlockRecord) -> str | None:
         return reason
     flags = None if record.curvature is None else record.curvature.plateau
     limit = record.rho_bound - _SATURATION_MARGIN
-    for i, value in enumerate(record.rho):
+    for i, value in enumerate(record.rho.tolist()):
         if abs(value) >= limit and not (flags is not None and flags[i]):
             evidence = "no plateau flags were given" if flags is None else "its plateau flag is False"
             return (

@@ -52,9 +52,9 @@ def build_frame(sequence: int, size: int, uuid: bytes, pages: Mapping[int, bytes
     """One transaction as journal bytes, padded to a whole number of pages."""
     numbers = sorted(pages)
     fields = _FIELDS.pack(MAGIC, sequence, size, uuid, len(numbers), PAGE)
-    body = b"".join([struct.pack(f"<{len(numbers)}Q", *numbers), *(pages[number] for number in numbers)])
-    frame = b"".join([fields, _digest(fields, body), body])
-    return frame.ljust(_padded(len(frame)), b"\0")
+    body = b"".join([struct.pack(f"<{len(numbers)}Q", *numbers), *[pages[number] for number in numbers]])
+    length = HEAD_BYTES + len(body)
+    return b"".join([fields, _digest(fields, body), body, bytes(_padded(length) - length)])
 
 
 def scan(fd: int, uuid: bytes) -> Replay | None:

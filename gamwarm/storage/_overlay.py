@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Final
 
 from gamwarm.storage import _disk
 from gamwarm.storage._header import PAGE, USER_BLOCK
 
 __all__ = ["Overlay"]
+
+KEPT_PAGES: Final = 256
 
 
 class Overlay:
@@ -56,13 +59,21 @@ class Overlay:
         self.quiet = False
         self._base = size
         self._position = 0
+        self._settled: dict[int, bytearray] = {}
 
     def __repr__(self) -> str:
         return f"gamwarm-overlay-{id(self):x}"
 
     def settle(self) -> None:
-        """The dirty pages are in the base file now: forget them."""
-        self.dirty.clear()
+        """The dirty pages are in the base file now: they are dirty no more.
+
+        They are kept as long as they are few, since the next transaction mostly changes the same ones.
+        """
+        if len(self._settled) + len(self.dirty) > KEPT_PAGES:
+            self._settled = {}
+        if len(self.dirty) <= KEPT_PAGES:
+            self._settled.update(self.dirty)
+        self.dirty = {}
         self._base = self.size
 
     def peek(self, count: int, address: int) -> bytes:
@@ -79,6 +90,9 @@ class Overlay:
             self.error = exc
 
     def _page(self, number: int) -> bytearray:
+        settled = self._settled.pop(number, None)
+        if settled is not None:
+            return settled
         start = number * PAGE
         data = b""
         if self.fd >= 0 and start < self._base:
@@ -142,13 +156,20 @@ class Overlay:
         if self.dead:
             return count
         try:
+            number, start = divmod(offset, PAGE)
+            page = self.dirty.get(number)
+            if page is not None and start + count <= PAGE:
+                page[start : start + count] = data
+                if offset + count > self.size:
+                    self.size = offset + count
+                return count
             done = 0
             while done < count:
                 number, start = divmod(offset + done, PAGE)
                 part = min(PAGE - start, count - done)
                 page = self.dirty.get(number)
                 if page is None:
-                    page = self.dirty[number] = bytearray(PAGE) if part == PAGE else self._page(number)
+                    page = self.dirty[number] = self._page(number) if part < PAGE else bytearray(PAGE)
                 page[start : start + part] = data[done : done + part]
                 done += part
             self.size = max(self.size, offset + count)
@@ -161,6 +182,7 @@ class Overlay:
             return size
         try:
             if size < self.size:
+                self._settled = {}
                 # What lay beyond must read as zeros should the file grow again.
                 for number in [number for number in self.dirty if number * PAGE >= size]:
                     del self.dirty[number]

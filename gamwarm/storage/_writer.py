@@ -76,7 +76,7 @@ class Writer:
         assert h5 is not None
         overlay.quiet = True
         try:
-            h5.flush()
+            h5py.h5f.flush(h5.id)
             if overlay.error is not None:
                 raise overlay.error
             if overlay.dirty or overlay.size != _disk.DISK.fstat(self.pair.main).st_size:

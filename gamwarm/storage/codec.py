@@ -10,10 +10,11 @@ import json
 import math
 import struct
 import sys
+from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, zip_longest
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -69,12 +70,15 @@ class Encoded(NamedTuple):
     arrays : dict of str to array
         ``rho``, ``beta``, and where present ``curvature``, ``inner``, ``active``, ``components``, ``seeds``; float64 or
         int64 vectors.
+    segments : tuple of str
+        JSON of the fields before, between and after those that the entry id leaves out, where it is known already.
     """
 
     section: str
     key: str
     meta: Meta
     arrays: dict[str, Array]
+    segments: tuple[str, ...] = ()
 
     @property
     def entry_id(self) -> str:
@@ -86,7 +90,15 @@ class Encoded(NamedTuple):
 
     def text(self) -> bytes:
         """The JSON text as stored: sorted, without blanks, UTF-8."""
-        return _canonical(self.meta)
+        if not self.segments:
+            return _canonical(self.meta)
+        parts = []
+        for segment, name in zip_longest(self.segments, _VOLATILE):
+            if segment:
+                parts.append(segment)
+            if name in self.meta:
+                parts.append(f'"{name}":{_write_json(self.meta[name])}')
+        return f"{{{','.join(parts)}}}".encode()
 
     @property
     def nbytes(self) -> int:
@@ -94,11 +106,41 @@ class Encoded(NamedTuple):
         return len(self.text()) + sum(int(a.nbytes) for a in self.arrays.values())
 
 
-_write_json: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_encoder: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _json_writer() -> Callable[[Any], str]:
+    """Return ``_encoder.encode`` without what it sets up anew for each call, where CPython lets us have that."""
+    try:
+        make = vars(json.encoder)["c_make_encoder"]
+        string = vars(json.encoder)["c_encode_basestring"]
+        write = make(None, _encoder.default, string, None, ":", ",", True, False, False)
+        sample = {"b": [1.5, None, True, {"ä": "\n"}], "a": {}}
+        if "".join(write(sample, 0)) != _encoder.encode(sample):
+            return _encoder.encode
+    except (KeyError, TypeError):
+        return _encoder.encode
+    return lambda value: "".join(write(value, 0))
+
+
+_write_json: Final = _json_writer()
 
 
 def _canonical(meta: Meta) -> bytes:
     return _write_json(meta).encode("utf-8")
+
+
+def _segments_of(meta: Meta) -> tuple[str, ...]:
+    parts: tuple[Meta, ...] = ({}, {}, {}, {})
+    for name, value in meta.items():
+        if name not in _VOLATILE:
+            parts[_segment_of(name)][name] = value
+    return tuple([_write_json(part)[1:-1] for part in parts])
+
+
+@lru_cache(maxsize=256)
+def _segment_of(name: str) -> int:
+    return bisect(_VOLATILE, name)
 
 
 _scan_json: Final[Callable[[str, int], tuple[Meta, int]]] = vars(json.JSONDecoder())["scan_once"]
@@ -148,23 +190,29 @@ def _little_endian(array: Array) -> bytes:
 
 
 _U64: Final = struct.Struct("<Q")
-_MINUS_ZERO: Final = np.iinfo(np.int64).min  # its bits
+_MINUS_ZERO: Final = bytes(7) + b"\x80"
 
 
 def _fingerprinted(array: Array) -> bytes:
     """Return a vector as `Fingerprinter.write_f64_array` hashes it, after its length."""
-    if array.dtype == np.float64 and not (np.ascontiguousarray(array).view(np.int64) == _MINUS_ZERO).any():
-        return array.tobytes() if sys.byteorder == "little" else array.astype("<f8").tobytes()
+    if array.dtype == np.float64:
+        data = _little_endian(array)
+        if _MINUS_ZERO not in data:  # nor across two numbers, then
+            return data
     return positive_zeros(array, "entry vector").tobytes()
 
 
-def _content_id(section: str, key: str, meta: Meta, arrays: dict[str, Array]) -> str:
-    """Hash what `Fingerprinter` would, in one call: strings and vectors after their lengths."""
-    content = {name: value for name, value in meta.items() if name not in _VOLATILE}
-    if isinstance(content.get("cost"), dict):
-        content["cost"] = {name: value for name, value in content["cost"].items() if name != "seconds"}
+def _content_id(section: str, key: str, meta: Meta, arrays: dict[str, Array], segments: tuple[str, ...]) -> str:
+    """Hash what `Fingerprinter` would, in one call: strings and vectors after their lengths.
+
+    ``segments`` are those of ``meta``.
+    """
+    if isinstance(meta.get("cost"), dict):
+        timeless = {name: value for name, value in meta["cost"].items() if name != "seconds"}
+        segments = _segments_of({**meta, "cost": timeless})
+    content = f"{{{','.join(filter(None, segments))}}}".encode()
     parts: list[bytes] = []
-    for text in (b"gamwarm-entry-1", section.encode(), key.encode(), _canonical(content)):
+    for text in (b"gamwarm-entry-1", section.encode(), key.encode(), content):
         parts += [_U64.pack(len(text)), text]
     for name in sorted(arrays.keys() - {_DERIVED}):
         array = arrays[name]
@@ -174,14 +222,14 @@ def _content_id(section: str, key: str, meta: Meta, arrays: dict[str, Array]) ->
 
 def stamped_at(encoded: Encoded, created: int) -> Encoded:
     """Return an entry with another time; its id does not change."""
-    return Encoded(encoded.section, encoded.key, {**encoded.meta, "created": created}, encoded.arrays)
+    return encoded._replace(meta={**encoded.meta, "created": created})
 
 
 def _encoded(section: str, key: str, meta: Meta, arrays: dict[str, Array]) -> Encoded:
     arrays = {name: array for name, array in arrays.items() if array.size}
-    created = meta["created"]
-    meta["entry_id"] = _content_id(section, key, meta, arrays)
-    return Encoded(section, key, {**meta, "created": created}, arrays)
+    segments = _segments_of(meta)
+    meta["entry_id"] = _content_id(section, key, meta, arrays, segments)
+    return Encoded(section, key, meta, arrays, segments)
 
 
 def _finite_or_none(value: float) -> float | None:
@@ -487,7 +535,7 @@ def decode(entry: Encoded) -> BlockRecord | FitArtifact:
 
 def check_content(entry: Encoded) -> None:
     """Raise `DamagedEntry` unless the entry id is the digest of the content, encoded anew."""
-    again = _content_id(entry.section, entry.key, dict(entry.meta), entry.arrays)
+    again = _content_id(entry.section, entry.key, entry.meta, entry.arrays, _segments_of(entry.meta))
     if again != entry.entry_id:
         raise DamagedEntry(f"its entry id is {entry.entry_id}, its content digest {again}")
 

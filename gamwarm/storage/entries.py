@@ -129,6 +129,7 @@ class EntryStore(EntryUpkeep):
         self.held: WeakSet[Held] = WeakSet()
         self._view: UpkeepView | None = None
         self._seen: tuple[h5py.File, UpkeepView] | None = None
+        self._written: tuple[h5py.File, UpkeepView] | None = None
         self._cached: StateCache[Snapshot, tuple[str, Producer | None], StoredRecord] = StateCache()
         self._warned: set[str] = set()
         # Held for the whole of a transaction: another thread must neither join it nor see what is pending in it.
@@ -170,10 +171,12 @@ class EntryStore(EntryUpkeep):
             committing, written, reason = False, False, "the transaction was rolled back"
             try:
                 with self.container.write() as h5:
-                    self._view = UpkeepView(h5)
+                    self._view = self._writing_view(h5)
                     try:
                         yield
                         self._stay_within_budget(self._view)
+                        with self._translated:
+                            self._view.settle()
                     finally:
                         self._view = None
                     committing = True
@@ -184,6 +187,13 @@ class EntryStore(EntryUpkeep):
                 raise
             finally:
                 self._settle(written=written, reason=reason)
+
+    def _writing_view(self, h5: h5py.File) -> UpkeepView:
+        """One view per handle, as for reading: a handle stays as long as nobody else commits."""
+        written = self._written
+        if written is None or written[0] is not h5:
+            written = self._written = (h5, UpkeepView(h5, keeps_totals=True))
+        return written[1]
 
     def _settle(self, *, written: bool, reason: str) -> None:
         for outcome in self._pending:
@@ -200,16 +210,22 @@ class EntryStore(EntryUpkeep):
         return PutOutcome(written=not pending, pending=pending, reason=UNCHANGED, entry_id=entry_id)
 
     def _write(self, change: Callable[[UpkeepView], PutOutcome]) -> PutOutcome:
-        with self.transaction():
-            assert self._view is not None
-            with self._hdf5_errors():
-                try:
-                    outcome = change(self._view)
-                except Irreplaceable as error:
-                    log.warning("%s: %s", self.container.path, error)
-                    return PutOutcome(reason=str(error))
-            if outcome.pending:
-                self._pending.append(outcome)
+        with self._turn.lock:
+            if self.in_transaction:
+                return self._write_now(change)
+            with self.transaction():
+                return self._write_now(change)
+
+    def _write_now(self, change: Callable[[UpkeepView], PutOutcome]) -> PutOutcome:
+        assert self._view is not None
+        with self._translated:
+            try:
+                outcome = change(self._view)
+            except Irreplaceable as error:
+                log.warning("%s: %s", self.container.path, error)
+                return PutOutcome(reason=str(error))
+        if outcome.pending:
+            self._pending.append(outcome)
         return outcome
 
     # -- putting -----------------------------------------------------------------------------------------------
@@ -224,7 +240,8 @@ class EntryStore(EntryUpkeep):
 
     def _file_record(self, view: UpkeepView, record: BlockRecord) -> PutOutcome:
         there: list[tuple[StoredRecord, Encoded]] = []
-        for path in view.entry_paths(RECORDS, record.key):
+        paths = view.entry_paths(RECORDS, record.key)
+        for path in paths:
             try:
                 encoded = view.read(RECORDS, path)
                 there.append((StoredRecord(_as_record(encoded), encoded.entry_id), encoded))
@@ -233,8 +250,12 @@ class EntryStore(EntryUpkeep):
         new = encode_record(stamped(record, 0, self._producer))
         if any(stored.entry_id == new.entry_id for stored, _ in there):
             return self._again(new.entry_id)
-        record = stamped(record, view.next_created(clock.now()), self._producer)
-        new = stamped_at(new, record.created or 0)
+        created = view.next_created(clock.now())
+        new = stamped_at(new, created)
+        if not paths:
+            view.write_records(record.key, [new], missing=True)
+            return PutOutcome(pending=True, entry_id=new.entry_id)
+        record = stamped(record, created, self._producer)
         entries = {stored.entry_id: encoded for stored, encoded in there} | {new.entry_id: new}
         candidates = [stored for stored, _ in there] + [StoredRecord(record, new.entry_id)]
         kept = [stored.entry_id for stored in selection.retained(candidates, self._keep_last)]

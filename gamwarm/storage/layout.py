@@ -88,7 +88,7 @@ _SEAL_TYPE: Final = _string_type(32)
 
 def _write_text(gid: Any, name: bytes, text: bytes) -> None:
     tid = _SEAL_TYPE if len(text) == 32 else _string_type(len(text))
-    value = np.array(text, dtype=f"S{max(len(text), 1)}")
+    value = np.array(text)  # of as many bytes: JSON and hex digits do not end in NUL
     if len(text) > _ATTRIBUTE_LIMIT:
         h5d.create(gid, name, tid, _SCALAR, timeless(h5p.DATASET_CREATE)).write(h5s.ALL, h5s.ALL, value, tid)
     else:
@@ -223,9 +223,13 @@ class FileView:
     h5 : h5py.File
     keeps_groups : bool
         The file does not change under this handle: a group that is listed and then read is opened once.
+    keeps_totals : bool
+        Totals change in memory, and `settle` writes them: nobody else looks at this handle meanwhile.
     """
 
-    def __init__(self, h5: h5py.File, *, keeps_groups: bool = False) -> None:
+    def __init__(self, h5: h5py.File, *, keeps_groups: bool = False, keeps_totals: bool = False) -> None:
+        self._kept_totals: dict[str, int] | None = {} if keeps_totals else None
+        self._unwritten: set[str] = set()
         self._keeps_groups = keeps_groups
         self._last: tuple[str, str, Any] = ("", "", None)
         self._peek: _objects.Peek | None = getattr(h5, "peek", None)
@@ -265,12 +269,31 @@ class FileView:
 
     def total(self, name: str) -> int:
         """Return the running total ``last_created``, ``n_entries`` or ``live_bytes``."""
-        value = np.zeros((), dtype="<i8")
-        self._total(name).read(value, h5t.STD_I64LE)
-        return int(value)
+        kept = self._kept_totals
+        if kept is not None and name in kept:
+            return kept[name]
+        stored = np.zeros((), dtype="<i8")
+        self._total(name).read(stored, h5t.STD_I64LE)
+        value = int(stored)
+        if kept is not None:
+            kept[name] = value
+        return value
 
     def _set_total(self, name: str, value: int) -> None:
+        if self._kept_totals is None:
+            self._write_total(name, value)
+        else:
+            self._kept_totals[name] = value
+            self._unwritten.add(name)
+
+    def _write_total(self, name: str, value: int) -> None:
         self._total(name).write(np.array(value, dtype="<i8"), h5t.STD_I64LE)
+
+    def settle(self) -> None:
+        """Write the totals that have changed in memory."""
+        while self._unwritten:
+            name = self._unwritten.pop()
+            self._write_total(name, self.total(name))
 
     def next_created(self, now: int) -> int:
         """Return a time stamp (UTC microseconds) later than that of any entry ever written."""
@@ -453,8 +476,10 @@ class FileView:
 
     # -- writing -----------------------------------------------------------------------------------------------
 
-    def write_records(self, key: str, entries: list[Encoded]) -> None:
+    def write_records(self, key: str, entries: list[Encoded], *, missing: bool = False) -> None:
         """Make ``entries`` the entries of an exact key, the first in the key's own group.
+
+        ``missing`` says that the key is known to have none, not even damaged ones.
 
         Raises
         ------
@@ -463,7 +488,7 @@ class FileView:
         """
         parent = self._section(RECORDS)
         damaged = False
-        if h5g_has(parent, key.encode()):
+        if not missing and h5g_has(parent, key.encode()):
             damaged = self._remove(RECORDS, key)
         if entries:
             gid = h5g.create(parent, key.encode(), gcpl=_GROUP)

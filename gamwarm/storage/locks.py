@@ -22,10 +22,11 @@ from typing import Final, Literal
 if sys.platform != "win32":
     import fcntl
 
-from filelock import FileLock, SoftFileLockProtocolError, StrictSoftFileLock, Timeout
+from filelock import SoftFileLockProtocolError, StrictSoftFileLock, Timeout
 
 from gamwarm.errors import InvalidInput, LockTimeout, StoreUnavailable
 from gamwarm.storage._disk import explain
+from gamwarm.storage._flock import Flock, FlockTimeout
 
 try:  # Not public, hence guarded: without it a claim of a dead process waits for a person.
     from filelock._identity import owner_is_stale
@@ -37,7 +38,7 @@ __all__ = ["DirectoryProbe", "LockChoice", "LockKind", "WriterLock", "choose", "
 LockKind = Literal["auto", "flock", "soft"]
 
 POLL_SECONDS: Final = 0.002
-"""filelock's default of 50 ms lets one process hog the file and starves the others."""
+"""Of the soft lock; filelock's default of 50 ms lets one process hog the file and starves the others."""
 RECLAIM_SECONDS: Final = 0.5
 """How long a soft lock is waited for before its claims are searched for dead owners."""
 HOLDER_BYTES: Final = 160
@@ -208,19 +209,17 @@ class WriterLock:
         self.kind = choice.kind
         self.timeout = timeout
         self._file = path
-        self._lock: FileLock | StrictSoftFileLock | None = None
+        self._lock: Flock | StrictSoftFileLock | None = None
 
-    def _make(self) -> FileLock | StrictSoftFileLock:
+    def _make(self) -> Flock | StrictSoftFileLock:
         try:
             # Whoever may write the file must be able to lock it, whatever the umask of the first writer.
-            mode = os.stat(self._file).st_mode & 0o666 | 0o600
+            mode: int | None = os.stat(self._file).st_mode & 0o666 | 0o600
         except OSError:
-            mode = UNSET_MODE
+            mode = None
         if self.kind == "flock":
-            return FileLock(
-                str(self.path), poll_interval=POLL_SECONDS, fallback_to_soft=False, on_acquired=_sign, mode=mode
-            )
-        return StrictSoftFileLock(str(self.path), poll_interval=POLL_SECONDS, mode=mode)
+            return Flock(str(self.path), mode, _sign)
+        return StrictSoftFileLock(str(self.path), poll_interval=POLL_SECONDS, mode=UNSET_MODE if mode is None else mode)
 
     def acquire(self, timeout: float | None = None) -> None:
         """Take the lock.
@@ -241,7 +240,7 @@ class WriterLock:
             try:
                 self._refuse_flocked()
                 self._lock.acquire(timeout=left if self.kind == "flock" else min(left, RECLAIM_SECONDS))
-            except Timeout as exc:
+            except (FlockTimeout, Timeout) as exc:
                 if self.kind == "soft" and (self._break_dead_claims() or time.monotonic() < deadline):
                     continue
                 holder = self.holder()
@@ -330,10 +329,17 @@ class WriterLock:
 def _sign(fd: int) -> None:
     if _is_soft_mark(os.pread(fd, len(HOLDER_PREFIX), 0)):
         raise _OtherLock("it bears the mark of the soft lock")
-    line = f"pid {os.getpid()} on {_host()} since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}"
+    line = _signature(os.getpid(), int(time.time()))
     # The name is for people; without space for it the lock still holds.
     with contextlib.suppress(OSError):
-        os.pwrite(fd, line.encode()[: HOLDER_BYTES - 1].ljust(HOLDER_BYTES - 1) + b"\n", 0)
+        if os.pread(fd, HOLDER_BYTES, 0) != line:
+            os.pwrite(fd, line, 0)
+
+
+@lru_cache(maxsize=1)
+def _signature(pid: int, second: int) -> bytes:
+    line = f"pid {pid} on {_host()} since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(second))}"
+    return line.encode()[: HOLDER_BYTES - 1].ljust(HOLDER_BYTES - 1) + b"\n"
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import h5py
 import numpy as np
-from h5py import h5a, h5o, h5s, h5t
+from h5py import h5a, h5o, h5s
 
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode
 from gamwarm.storage.layout import FileView, Irreplaceable, _string_type, create_file
@@ -372,7 +372,7 @@ class UpkeepView(FileView):
     def set_totals(self, **totals: int) -> None:
         """Write running totals."""
         for name, value in totals.items():
-            h5a.open(self._root, name.encode()).write(np.array(value, dtype="<i8"), h5t.STD_I64LE)
+            self._set_total(name, value)
 
     # -- checking ----------------------------------------------------------------------------------------------
 

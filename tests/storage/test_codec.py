@@ -25,7 +25,16 @@ from gamwarm import (
     term_identity,
 )
 from gamwarm.identity import Components
-from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode, encode_artifact, encode_record, seal_of
+from gamwarm.storage.codec import (
+    DamagedEntry,
+    Encoded,
+    check_content,
+    decode,
+    encode_artifact,
+    encode_record,
+    seal_of,
+    stamped_at,
+)
 from tests.support.stores import artifact_of, exact_key_of, record_of
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -315,6 +324,15 @@ def test_negative_zero_and_zero_are_one_content_but_both_are_kept_as_they_are():
 
     assert encode_record(plus).entry_id == encode_record(minus).entry_id
     assert np.signbit(decode(stored_again(encode_record(minus))).rho[0])
+
+
+@given(records(), counts)
+def test_the_text_is_the_sorted_json_of_the_whole_description_whatever_it_was_put_together_from(record, created):
+    encoded = stamped_at(encode_record(record), created)
+    assert encoded.meta["created"] == created
+    again = json.dumps(encoded.meta, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    assert encoded.text() == again.encode()
+    check_content(encoded)
 
 
 @given(records(), st.data())

@@ -238,3 +238,47 @@ def test_the_lock_object_alone_excludes_and_says_who_holds_it(tmp_path):
             second.acquire()
     second.acquire()
     second.release()
+
+
+def test_a_child_forked_under_the_lock_does_not_go_on_holding_it(tmp_path):
+    script = """
+        import os, sys, time
+        from pathlib import Path
+        from gamwarm.storage.locks import LockChoice, WriterLock
+        lock = WriterLock(Path(sys.argv[1]), LockChoice("flock", shared=False), 5)
+        lock.acquire()
+        if os.fork() == 0:
+            os.close(1)
+            time.sleep(60)
+        print("forked", flush=True)
+        os._exit(0)  # without a release, as if killed
+    """
+    place = tmp_path / "x.h5"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(place)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert parent.communicate(timeout=30)[0] == "forked\n"
+        with WriterLock(place, LockChoice("flock", shared=False), 20).held():
+            pass
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+
+
+def test_a_lock_file_that_was_removed_while_it_was_waited_for_is_not_taken_for_the_lock(tmp_path):
+    first, second, third = (WriterLock(tmp_path / "x.h5", LockChoice("flock", shared=False), 0.05) for _ in range(3))
+    first.acquire()
+    (tmp_path / "x.h5.lock").unlink()
+    second.acquire()
+    with pytest.raises(LockTimeout):
+        third.acquire()
+    first.release()
+    with pytest.raises(LockTimeout):
+        third.acquire()
+    second.release()
+    third.acquire()
+    third.release()
