@@ -83,6 +83,7 @@ class DistributedRows:
         except Exception as caught:  # every rank must reach the agreement below
             error = caught
         shapes = agree(self.comm, "DistributedRows", shape, error)
+        self.comm.cores()  # remembered: here all ranks are known to be there, at a digest one might have failed before
         self._widths = _common_widths(shapes)
         self.local_rows = local_rows
         self.counts: tuple[int, ...] = tuple(s[0] for s in shapes)

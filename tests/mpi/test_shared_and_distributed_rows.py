@@ -110,6 +110,11 @@ def test_communicators_are_freed_by_every_way_out(job, n):
         assert raised["closed"] is raised["left_in_order"] is None
 
 
+@pytest.mark.long
+def test_more_stores_can_be_opened_in_vain_than_mpi_has_communicators(mpiexec, tmp_path):
+    assert mpiexec(2, bodies.more_stores_than_communicators, tmp_path, timeout=300) == [2300, 2300]
+
+
 @pytest.mark.parametrize("n", RANKS)
 def test_a_rank_may_keep_busy_what_its_node_leaves_it(job, n):
     for answer in job(n, bodies.cores_of_a_rank):
