@@ -39,7 +39,7 @@ __all__ = ["ls", "show_entry", "stats"]
 
 SORTED_BY_ITSELF: Final = 1000
 """Up to so many entries a listing is sorted without being asked."""
-SAMPLE: Final = 2000
+SAMPLE: Final = 500
 """Entries per section from which `stats` tells starts and costs of a larger file."""
 SHOWN_NUMBERS: Final = 8
 
@@ -393,7 +393,7 @@ def stats(
 ) -> Exit:
     """Entries, bytes, starts by source, and what the starts saved.
 
-    Counts come from running totals. Starts and costs are read from the records: of more than 2,000 a sample of 2,000
+    Counts come from running totals. Starts and costs are read from the records: of more than 500 a sample of 500
     (keys are digests, and lie in the order of a hash, so the first ones are as good as any), unless --all is given.
     What starts saved is added up where every entry is read.
     """

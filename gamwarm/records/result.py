@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from gamwarm.checks import items, loose_number, require, truth, whole_number
 from gamwarm.records._content import ContentEquality
-from gamwarm.records.block import InnerMode, normalize_active_sets
+from gamwarm.records.block import InnerMode, check_attributes, normalize_active_sets
 from gamwarm.records.curvature import Curvature, loose_vector
 from gamwarm.records.provenance import Cost
 from gamwarm.records.seeds import GroupSeeds
@@ -35,6 +35,8 @@ class FitResult(ContentEquality):
         Whether the offered start was consumed; None if the engine does not say.
     seeds : GroupSeeds, optional
         In reduced coefficients. They go into the artifact, in raw ones.
+    attributes : mapping of str to strings and numbers
+        Kept with record and artifact as they are, and part of their content: a job, a data set's version.
     """
 
     rho: Any
@@ -48,6 +50,7 @@ class FitResult(ContentEquality):
     cost: Cost | None = None
     start_used: bool | None = None
     seeds: GroupSeeds | None = None
+    attributes: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rho", loose_vector(self.rho, "result rho"))
@@ -64,6 +67,8 @@ class FitResult(ContentEquality):
             object.__setattr__(self, "iteration", whole_number(self.iteration, "result iteration"))
         if self.start_used is not None:
             object.__setattr__(self, "start_used", truth(self.start_used, "result start_used"))
+        require("result attributes", self.attributes, (Mapping,))
+        object.__setattr__(self, "attributes", check_attributes(self.attributes))
 
 
 @dataclass(frozen=True, eq=False)

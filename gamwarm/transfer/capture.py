@@ -45,6 +45,7 @@ def capture_record(problem: FitProblem, key: str, result: FitResult, lineage: Li
         producer=producer_of(problem),
         lineage=lineage,
         cost=result.cost,
+        attributes=result.attributes,
         components=problem.components,
     )
 
@@ -84,6 +85,7 @@ def capture_artifact(
         producer=producer_of(problem),
         lineage=lineage,
         cost=result.cost,
+        attributes=result.attributes,
         fit_key=key,
         seeds=_raw_seeds(problem, result),
     )

@@ -135,7 +135,7 @@ def test_an_artifact_that_may_not_be_a_parent_is_whole_but_unfit(gamwarm_command
     assert re.search(r"artifact\s+unfit", ended.out)
 
 
-MANY = [pytest.param(700, 100), pytest.param(20_000, 2_000, marks=pytest.mark.long)]
+MANY = [pytest.param(700, 100), pytest.param(20_000, 500, marks=pytest.mark.long)]
 
 
 @pytest.fixture

@@ -197,3 +197,36 @@ def test_nothing_but_file_and_lock_remains_beside_it(gamwarm_command, stored):
         gamwarm_command(arguments[0], stored.path, *arguments[1:])
 
     assert leftovers(stored.path) == set()
+
+
+@pytest.mark.parametrize(
+    ("call", "slow"),
+    [
+        (["compact", "FILE"], "gamwarm.storage.entries_upkeep.copy_file"),
+        (["evict", "FILE", "--size", "0"], "gamwarm.storage.entries_upkeep.order_of_eviction"),
+        (["merge", "FILE", "OTHER"], "gamwarm.storage.upkeep.UpkeepView.absorb"),
+        (["salvage", "FILE", "-o", "NEW"], "gamwarm.storage.upkeep.UpkeepView.absorb"),
+        (["pin", "FILE", "KEY"], "gamwarm.storage.upkeep.UpkeepView.set_pins"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_ctrl_c_in_the_middle_of_a_change_leaves_everything_as_it_was(
+    gamwarm_command, stored, tmp_path, monkeypatch, call, slow
+):
+    with gamwarm.open(tmp_path / "other.h5") as store:
+        store.put_record(record_of(50))
+    whole, before = ids(stored.path), {path.name for path in tmp_path.iterdir()}
+
+    def pressed(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+
+    names = {"FILE": stored.path, "OTHER": tmp_path / "other.h5", "NEW": tmp_path / "new.h5", "KEY": stored.parent}
+    with monkeypatch.context() as patched:
+        patched.setattr(slow, pressed)
+        ended = gamwarm_command(*[names.get(each, each) for each in call])
+
+    assert ended.code == 130
+    assert ended.err == "gamwarm: ended by Ctrl-C\n"
+    assert ids(stored.path) == whole
+    assert {path.name for path in tmp_path.iterdir()} == before
+    assert gamwarm_command("verify", stored.path).code == 0

@@ -324,3 +324,22 @@ def test_records_are_stamped_with_the_stores_engine_unless_they_have_their_own(p
         store.put_record(record_of(2, producer=gamwarm.Producer("theirs", "3")))
         assert store.get_record(exact_key_of(1)).producer == gamwarm.Producer("mine", "7")
         assert store.get_record(exact_key_of(2)).producer == gamwarm.Producer("theirs", "3")
+
+
+def test_what_a_result_says_of_itself_is_kept_with_record_and_artifact(tmp_path):
+    problem = carrier_fit()
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        store.keep(problem, result_of(problem, attributes={"job": "4711", "fold": 3}))
+        again = store.keep(problem, result_of(problem, attributes={"job": "4712"}))
+
+        assert store.get_record(problem.key).attributes == {"job": "4711", "fold": 3}
+        assert store.get_artifact(problem.descriptor.key).attributes == {"job": "4711", "fold": 3}
+        assert len(store) == 2, "the same answer is not written again because another job found it"
+        assert again.record.written
+
+
+@pytest.mark.parametrize("attributes", [["job"], {"job": None}, {"": 1}, {"x": float("nan")}])
+def test_attributes_of_a_result_are_strings_and_finite_numbers(attributes):
+    problem = carrier_fit()
+    with pytest.raises((gamwarm.InvalidInput, gamwarm.InvalidType)):
+        result_of(problem, attributes=attributes)
