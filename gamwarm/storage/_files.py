@@ -409,7 +409,8 @@ def create(path: Path, pages: Pages, size: int, uuid: bytes) -> int:
 def cut_short(path: Path) -> StoreDamaged:
     return StoreDamaged(
         f"{path}: a write was cut short, and {journal_path(path).name} that could finish it is missing, damaged or of "
-        "another file. Put that journal back beside the file, or restore a copy.",
+        "another file. Put that journal back beside the file; without it gamwarm.salvage(path, into) brings what is "
+        "whole to a new file.",
         path=str(path),
     )
 

@@ -90,7 +90,7 @@ class _Hdf5Errors(AbstractContextManager[None]):
             raise explain(error, self._path, "read it") from error
         raise StoreDamaged(
             f"{self._path}: HDF5 cannot read the file's own structure ({error}); "
-            "keep a copy of the file, then restore a backup or start a new file"
+            "gamwarm.salvage(path, into) brings what is whole to a new file; or restore a copy"
         ) from error
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -233,10 +233,14 @@ class FileView:
         self._keeps_groups = keeps_groups
         self._last: tuple[str, str, Any] = ("", "", None)
         self._peek: _objects.Peek | None = getattr(h5, "peek", None)
-        self._root = h5g.open(h5.id, b"/")
+        self._file = h5.id
         self._sections: dict[str, Any] = {}
         self._link_tables: dict[str, Any] = {}
         self._totals: dict[str, Any] = {}
+
+    @cached_property
+    def _root(self) -> Any:
+        return h5g.open(self._file, b"/")
 
     def _section(self, section: str) -> Any:
         gid = self._sections.get(section)

@@ -175,12 +175,12 @@ class _OwnRanks(Ranks):
     def flush(self) -> int:
         return 0 if self.entries is None else self.entries.flush()
 
-    def at_root(self, operation: str, act: Callable[[], T], fallback: T) -> T:
+    def at_root(self, operation: str, act: Callable[[], T], fallback: T, *, even_off: bool = False) -> T:
         def act_when_nothing_is_due() -> T:
             self.flush_if_due()
             return act()
 
-        value = super().at_root(operation, act_when_nothing_is_due, fallback)
+        value = super().at_root(operation, act_when_nothing_is_due, fallback, even_off=even_off)
         if self.disabled_reason is not None and self.entries is not None:
             self.entries.give_up(f"the store is off: {self.disabled_reason}")
         return value

@@ -97,11 +97,14 @@ class Ranks:
 
     # -- acting ------------------------------------------------------------------------------------------------
 
-    def at_root(self, operation: str, act: Callable[[], T], fallback: T) -> T:
-        """Run ``act`` on rank 0 and return its value on every rank; ``fallback`` if it failed or the store is off."""
+    def at_root(self, operation: str, act: Callable[[], T], fallback: T, *, even_off: bool = False) -> T:
+        """Run ``act`` on rank 0 and return its value on every rank; ``fallback`` if it failed or the store is off.
+
+        ``even_off``: run it even then, because it does not need the file to be open.
+        """
         error: BaseException | None = None
         value = fallback
-        if self.is_root and self.disabled_reason is None:
+        if self.is_root and (even_off or self.disabled_reason is None):
             try:
                 value = act()
             except BaseException as caught:  # the other ranks wait for this answer

@@ -162,7 +162,7 @@ class Upkeep:
     def salvage(self, into: str | os.PathLike[str], time_limit: float = 60.0) -> SalvageReport:
         """Copy every entry that its digests confirm into a new file. Collective.
 
-        For a file that cannot be opened any more use `gamwarm.salvage`.
+        Also of a store that is off because its file is damaged; `gamwarm.salvage` does the same without opening one.
 
         Parameters
         ----------
@@ -180,7 +180,7 @@ class Upkeep:
             except StoreError as error:
                 return error
 
-        report = self._ranks.at_root("salvage", act, None)
+        report = self._ranks.at_root("salvage", act, None, even_off=True)
         return SalvageReport(reason=self._writes.reason_not_written()) if report is None else _raised(report)
 
 

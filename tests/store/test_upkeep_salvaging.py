@@ -50,6 +50,21 @@ def test_a_whole_file_is_copied_whole_with_its_times(path, tmp_path):
         assert store.get_record(exact_key_of(3)).created == created
 
 
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_a_store_that_is_off_for_the_damage_of_its_file_salvages_it(path, tmp_path, mode):
+    ids = ids_of(path)
+    with h5py.File(path, "r") as h5:
+        root = h5py.h5o.get_info(h5.id).addr + 512
+    flip(path, root + 8)
+    before = path.read_bytes()
+
+    with gamwarm.open(path, mode) as store:
+        assert store.disabled_reason is not None
+        report = store.salvage(tmp_path / "new.h5")
+    assert set(report.copied) == ids == ids_of(tmp_path / "new.h5")
+    assert path.read_bytes() == before
+
+
 def test_damaged_entries_are_listed_and_the_others_copied(path, tmp_path):
     ids = ids_of(path)
     with h5py.File(path, "r+") as h5:
