@@ -262,7 +262,7 @@ class _Run:
             inner=self._inner(at),
             curvature=curvature,
             iteration=self.counters.outer_iterations,
-            cost=replace(self._cost(), for_children=extra),
+            cost=replace(self._cost(), for_children=extra + seed_cost.hessian_formations),
             start_used=None if start is None else self.guard.continued_from == "start",
             seeds=seeds,
         )

@@ -58,6 +58,15 @@ class GuardReport:
     resets: list[tuple[int, float]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        done = list(self.notes)
+        if self.resets:
+            done.append("false plateaus went back: " + ", ".join(f"rho[{j}] from {rho:.3g}" for j, rho in self.resets))
+        if self.cold_evaluated:
+            asked = "" if self.predicted_step is None else f" (predicted step {self.predicted_step:.2g})"
+            done.append(f"the start was doubtful{asked}, a cold one was evaluated too")
+        return f"went on from the {self.continued_from}" + "".join(f"; {each}" for each in done)
+
 
 @dataclass(frozen=True)
 class SeedCost:
@@ -119,6 +128,20 @@ class EngineFit:
     def converged(self) -> bool:
         """Whether the certificate holds."""
         return isinstance(self.result, FitResult) and self.result.converged
+
+    def summary(self) -> str:
+        """Return in lines what the fit started from, what the guard did, what it took, and what the start saved."""
+        lines = ["no store"] if self.start is None else self.start.summary().splitlines()
+        if self.start is not None and self.start.start is not None:
+            lines.append(f"  guard: {self.guard}")
+        cost = self.cost
+        lines.append(
+            f"  this fit: {cost.evaluations} evaluations, {cost.hessian_formations} Hessian formations "
+            f"({cost.for_children} for later fits), {cost.seconds:.3g} s"
+        )
+        if self.kept is not None and self.kept.saved is not None:
+            lines.append(f"  saved against the fit it started from: {self.kept.saved}")
+        return "\n".join(lines + ([f"  not converged: {self.reason}"] if self.reason else []))
 
     def beta(self, name: str) -> FloatArray:
         """Return the reduced coefficients of a block."""

@@ -42,14 +42,14 @@ class KeepOutcome(NotebookTable):
 
     record: PutOutcome = field(default_factory=PutOutcome)
     artifact: PutOutcome = field(default_factory=PutOutcome)
+    saved: Saving | None = None
 
     def __repr__(self) -> str:
         return f"<KeepOutcome: record {self.record}; artifact {self.artifact}>"
 
     def _facts(self) -> list[tuple[str, str]]:
-        return [("record", str(self.record)), ("artifact", str(self.artifact))]
-
-    saved: Saving | None = None
+        saved = "" if self.saved is None else str(self.saved)
+        return [("record", str(self.record)), ("artifact", str(self.artifact)), ("saved", saved)]
 
 
 @dataclass(frozen=True)

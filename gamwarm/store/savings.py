@@ -23,7 +23,7 @@ class Saving:
     evaluations, outer_iterations, inner_iterations, hessian_formations : int
         Work that the baseline did only for later fits (`Cost.for_children`) does not count.
     seconds : float
-        The baseline's are scaled by the rows, where it had more of them than the fit.
+        The baseline's are scaled by the rows, where it had more of them than the fit, and by the formations that count.
     """
 
     evaluations: int = 0
@@ -56,6 +56,8 @@ def difference(baseline: Cost, baseline_rows: int, own: Cost, rows: int) -> Savi
     """Return what ``own`` saved against ``baseline``."""
     share = rows / baseline_rows if 0 < rows < baseline_rows else 1.0
     formations = baseline.hessian_formations - baseline.for_children
+    if baseline.for_children:
+        share *= formations / baseline.hessian_formations
     return Saving(
         baseline.evaluations - own.evaluations,
         baseline.outer_iterations - own.outer_iterations,

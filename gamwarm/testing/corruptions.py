@@ -36,7 +36,7 @@ class Corruption:
 
 
 def corruptions_of(n_outer: int, rho_bound: float, rng: np.random.Generator) -> list[Corruption]:
-    """Return what is done to a start of ``n_outer`` coordinates.
+    """Return what is done to a start of ``n_outer`` coordinates, within ±``rho_bound``; noise comes from ``rng``.
 
     rho: each coordinate ±6, permuted, all at either bound, NaN; beta: negated, times 5, noise, NaN, zero; both of
     another model of the same shape; the metric: shrunk, negated, NaN.

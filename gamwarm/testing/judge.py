@@ -13,7 +13,6 @@ from gamwarm.identity import FitProblem
 from gamwarm.records import Curvature, FitResult, plateau_flags
 from gamwarm.testing.driver import Fitted, Tolerances
 from gamwarm.testing.report import Verdict
-from gamwarm.transfer import false_plateaus
 
 __all__ = ["Judge", "Judgement"]
 
@@ -23,6 +22,8 @@ _STEP = 1e-3
 # A central difference of an objective that is good to about 1e-9 of its size.
 _NOISE = 1e-9
 _SLACK = 3.0
+_FAR_OUT = 6.0
+_WAY_IN = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 @dataclass(frozen=True)
@@ -167,12 +168,24 @@ class Judge:
         if steep.size:
             j = int(steep[0])
             return f"the objective falls there: its derivative along rho[{j}] is {gradient[j]:.3g}"
-        edf = _edf(result)
-        if edf is not None:
-            false = np.flatnonzero(false_plateaus(rho, edf, np.where(np.abs(gradient) > noise, gradient, 0.0)))
-            if false.size:
-                return f"rho[{false[0]}] = {rho[false[0]]:.4g} is a false plateau"
+        for far in np.flatnonzero(np.abs(rho) > _FAR_OUT):
+            if self._falls_inwards(rho, int(far), float(result.objective or 0.0)):
+                return f"rho[{far}] = {rho[far]:.4g} is a false plateau: the objective falls towards 0"
         return None
+
+    def _falls_inwards(self, rho: FloatArray, j: int, value: float) -> bool:
+        """Whether the first change of the objective on the way from far out to 0 is a fall.
+
+        A gradient there is lost in rounding, whatever the fit should be.
+        """
+        noise = _SLACK * _NOISE * (1.0 + abs(value))
+        for share in _WAY_IN:
+            inner = np.array(rho)
+            inner[j] *= 1.0 - share
+            change = float(self.driver.objective(self.case, inner)) - value
+            if abs(change) > noise:
+                return change < 0.0
+        return False
 
 
 def _edf(result: FitResult) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from gamwarm.testing import assert_neutral
+import gamwarm.engine.driver
+import gamwarm.engine.outer
+from gamwarm.engine import fit
+from gamwarm.testing import assert_neutral, check_neutrality
 from tests.engine import cases
-from tests.support.reference_driver import ReferenceDriver
+from tests.support.reference_driver import Motorcycle, ReferenceDriver
 
 
 @pytest.mark.parametrize("family", cases.FAMILIES)
@@ -16,3 +20,39 @@ def test_no_start_moves_an_answer_of_the_reference_engine(family):
     assert report.formations("exact") == 1.0
     assert report.formations("warm") < report.formations("cold")
     assert report.modes == []
+
+
+@pytest.mark.long
+def test_no_start_moves_an_answer_on_the_motorcycle_data():
+    report = assert_neutral(Motorcycle(), corrupted_cases=2)
+
+    assert report.formations("exact") == 1.0
+    assert report.formations("warm") < report.formations("cold") / 2
+
+
+def test_a_fit_says_in_lines_what_it_began_with_and_what_that_saved(tmp_path):
+    driver = ReferenceDriver("poisson")
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        full = fit(driver.cut(""), options=cases.TIGHT, store=store).summary().splitlines()
+        fold = fit(driver.cut("g03"), options=cases.TIGHT, store=store).summary().splitlines()
+
+    assert full[0].startswith("cold start: no exact record")
+    assert full[1].startswith("  this fit: ")
+    assert fold[0].startswith("transfer start from ")
+    assert [line for line in fold if line.startswith("  mean:s(x): rho copied; beta projected")]
+    assert [line for line in fold if line.startswith("  guard: went on from the start")]
+    assert fold[-1].startswith("  saved against the fit it started from: ")
+    assert fit(driver.cut(""), options=cases.TIGHT).summary().splitlines()[0] == "no store"
+
+
+@pytest.mark.long
+def test_without_its_guard_the_reference_engine_is_caught(monkeypatch):
+    # The cold fits run in another process, with the guard.
+    for module in (gamwarm.engine.driver, gamwarm.engine.outer):
+        monkeypatch.setattr(module, "false_plateaus", lambda rho, edf, gradient: np.zeros(len(rho), dtype=bool))
+    monkeypatch.setattr(gamwarm.engine.driver, "predicted_step", lambda gradient, metric: 0.0)
+
+    report = check_neutrality(Motorcycle())
+
+    moved = [finding for finding in report.findings if finding.check == "answer"]
+    assert any("rho at the upper bound" in finding.where for finding in moved)

@@ -10,6 +10,7 @@ import pytest
 import gamwarm
 from gamwarm import Cost, Saving, Savings, StartReport
 from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
+from tests.support.thread_ranks import on_ranks
 
 COLD = Cost(10, 6, 40, 50, seconds=2.0, for_children=5)
 WARM = Cost(3, 2, 6, 7, seconds=0.25)
@@ -41,8 +42,8 @@ def test_a_transfer_saves_what_its_parent_took_for_itself_less_its_own_cost(stor
 
     assert start.source == "transfer"
     assert start.entry_cost == COLD
-    # 50 formations, of which 5 were for the children; of the parent's seconds the share of the child's rows.
-    assert kept.saved == Saving(7, 4, 34, 38, 2.0 / 2 - 0.25)
+    # 50 formations, of which 5 were for the children; of the parent's seconds the shares of rows and formations.
+    assert kept.saved == Saving(7, 4, 34, 38, 2.0 * (30 / 60) * (45 / 50) - 0.25)
     report = store.savings()
     assert report.by_source["transfer"].saved == kept.saved
     assert report.by_source["transfer"].saved_cold == kept.saved
@@ -101,7 +102,7 @@ def test_an_exact_hit_writes_nothing_and_is_counted_by_the_session(tmp_path):
         before = store.generation
         for _ in range(3):
             _, kept = run(store, plain_fit(), Cost(1, 0, 1, 1, seconds=0.5))
-            assert kept.saved == Saving(9, 6, 39, 44, 1.5)
+            assert kept.saved == Saving(9, 6, 39, 44, 2.0 * (45 / 50) - 0.5)
         report = store.savings()
 
         assert store.generation == before
@@ -168,7 +169,7 @@ def test_the_report_reads_as_text_and_survives_pickling(store):
 
     report = store.savings()
 
-    assert str(report).splitlines()[0] == "saved, by estimate: 7 evaluations, 38 Hessian formations, 0.75 s"
+    assert str(report).splitlines()[0] == "saved, by estimate: 7 evaluations, 38 Hessian formations, 0.65 s"
     assert "transfer: 1 fit, 7 Hessian formations" in str(report)
     assert pickle.loads(pickle.dumps(report)) == report
     assert isinstance(report, Savings)
@@ -186,3 +187,20 @@ def test_a_start_tells_term_by_term_what_it_holds(store):
     assert lines[3].startswith("  mean carrier: rho copied; beta cold (reduced widths differ by more than 25%")
     assert "array" not in repr(report)
     assert StartReport("cold", reason="no store").summary() == "cold start: no store"
+
+
+def test_in_a_collective_store_every_rank_sees_the_sum_over_ranks(tmp_path):
+    def campaign(comm):
+        with gamwarm.open(tmp_path / "fits.h5", comm=comm) as store:
+            with store.fit(carrier_fit(n=60)) as fit:
+                fit.keep(result_of(fit.problem, cost=COLD))
+            for _ in range(2):
+                mine = carrier_fit(n=20 + comm.rank)
+                with store.fit(mine, each=True) as fit:
+                    fit.keep(result_of(mine, 1.0 + comm.rank, cost=WARM, start_used=True))
+            return store.savings()
+
+    reports = on_ranks(3, campaign)
+
+    assert reports[0] == reports[1] == reports[2]
+    assert (reports[0].by_source["transfer"].fits, reports[0].session.fits) == (3, 3)
