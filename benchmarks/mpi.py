@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ import gamwarm
 from benchmarks.ranks import run_ranks
 from benchmarks.rivals import record_of
 from benchmarks.store import machine
+from benchmarks.timing import quiet_seconds
 from gamwarm.parallel import as_communicator
 from gamwarm.storage._disk import DISK
 
@@ -178,11 +178,11 @@ def _lookups(comm: Any, folder: Path, records: int) -> dict[str, tuple[float, fl
         store.keep(parent, result_of(parent))
 
     def measured(store: Any) -> dict[str, float]:
-        found = {"get_record, from the file": _quiet_us([lambda k=k: store.get_record(k) for k in keys])}
-        found["get_record, again"] = _quiet_us([lambda k=k: store.get_record(k) for k in keys])
+        found = {"get_record, from the file": 1e6 * quiet_seconds([lambda k=k: store.get_record(k) for k in keys])}
+        found["get_record, again"] = 1e6 * quiet_seconds([lambda k=k: store.get_record(k) for k in keys])
         for name, fit in (("exact hit", parent), ("transfer", child)):
             store.start_for(fit)
-            found[f"start_for, {name}"] = _quiet_us([lambda fit=fit: store.start_for(fit)] * len(keys))
+            found[f"start_for, {name}"] = 1e6 * quiet_seconds([lambda fit=fit: store.start_for(fit)] * len(keys))
         return found
 
     with gamwarm.open(path, "r", comm=comm) as store:
@@ -201,19 +201,9 @@ def _messages(comm: Any) -> dict[str, float]:
     ranks = as_communicator(comm)
     page = b"x" * 4096
     return {
-        "agreement": _quiet_us([lambda: agree(ranks, "bench", None)] * LOOKUPS),
-        "broadcast of 4 KB": _quiet_us([lambda: ranks.bcast(page)] * LOOKUPS),
+        "agreement": 1e6 * quiet_seconds([lambda: agree(ranks, "bench", None)] * LOOKUPS),
+        "broadcast of 4 KB": 1e6 * quiet_seconds([lambda: ranks.bcast(page)] * LOOKUPS),
     }
-
-
-def _quiet_us(acts: list[Callable[[], object]]) -> float:
-    """Return what an act takes when nothing else disturbs it: a tenth of them are faster."""
-    took = []
-    for act in acts:
-        started = time.perf_counter()
-        act()
-        took.append(time.perf_counter() - started)
-    return statistics.quantiles(took, n=10)[0] * 1e6
 
 
 if __name__ == "__main__":

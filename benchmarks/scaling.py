@@ -14,8 +14,6 @@ import random
 import shutil
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from rich.table import Table
 import gamwarm
 from benchmarks.rivals import key_of, record_of
 from benchmarks.store import machine
+from benchmarks.timing import quiet_seconds
 from gamwarm.store.filing import prepare
 from gamwarm.store.lookup import answer, describe
 from tests.support.stores import carrier_fit, result_of
@@ -106,17 +105,17 @@ def measured(folder: Path, records: int) -> Constants:
         store.keep(parent, result_of(parent))
         empty = path.stat().st_size
         with store.transaction():
-            puts = _quiet([lambda r=r: store.put_record(r) for r in map(record_of, range(records))])
+            puts = quiet_seconds([lambda r=r: store.put_record(r) for r in map(record_of, range(records))])
         kept = [carrier_fit(range(k % 30, 37), n=60 + k) for k in range(60)]
         for fit in kept:
             assert fit.key
         with store.transaction():
-            put = _quiet([lambda fit=fit: store.keep(fit, result_of(fit)) for fit in kept])
+            put = quiet_seconds([lambda fit=fit: store.keep(fit, result_of(fit)) for fit in kept])
         one = [record_of(k) for k in range(records, records + 200)]
-        commit = _quiet([lambda r=r: store.put_record(r) for r in one]) - puts
+        commit = quiet_seconds([lambda r=r: store.put_record(r) for r in one]) - puts
         found = answer(store._file, request)
-        lookup = _quiet([lambda k=k: store._file.find_record(key_of(k), None) for k in range(records)])
-        verify = _quiet([store.verify] * 10) / len(store)
+        lookup = quiet_seconds([lambda k=k: store._file.find_record(key_of(k), None) for k in range(records)])
+        verify = quiet_seconds([store.verify] * 10) / len(store)
     size = path.stat().st_size - empty
 
     def open_and_get() -> None:
@@ -133,17 +132,8 @@ def measured(folder: Path, records: int) -> Constants:
         put=put,
         commit=max(commit, 0.0),
         verify=verify,
-        open_and_get=_quiet([open_and_get] * 50),
+        open_and_get=quiet_seconds([open_and_get] * 50),
     )
-
-
-def _quiet(acts: list[Callable[[], object]]) -> float:
-    took = []
-    for act in acts:
-        started = time.perf_counter()
-        act()
-        took.append(time.perf_counter() - started)
-    return statistics.quantiles(took, n=10)[0]
 
 
 # -- computed ----------------------------------------------------------------------------------------------------------
