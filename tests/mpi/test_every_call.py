@@ -8,7 +8,7 @@ import pytest
 
 import gamwarm
 from tests.mpi import call_bodies
-from tests.mpi.call_bodies import CALLS, LOCAL, WRITES, culprits
+from tests.mpi.call_bodies import CALLS, LOCAL, WRITES, culprits, is_crowd
 from tests.support.ranks import RankFailure
 from tests.support.stores import exact_key_of
 
@@ -44,7 +44,7 @@ def test_the_table_has_every_public_call_of_a_store():
 def test_an_exception_before_or_after_the_call_is_told_to_all_others(answers, n, name):
     for culprit in culprits(n):
         for when in ("before", "after"):
-            if (name, when) == ("close", "after"):
+            if when == "after" and (name == "close" or is_crowd(n)):
                 continue
             told = answers(n, name, f"{when}, rank {culprit}")
             own = told.pop(culprit)
@@ -71,6 +71,8 @@ def test_a_failing_disk_of_rank_0_raises_or_switches_off_everywhere_alike(answer
     assert {(a["type"], a["rank"]) for a in raised} == {("CollectiveError", 0)}
     assert all("the disk is gone" in a["cause"] for a in raised)
 
+    if is_crowd(n):
+        return
     off = answers(n, name, "disk, warn")
     assert {(a["type"], a["off"]) for a in off} == {(None, "the disk is gone")}
     assert [a["warnings"] for a in off] == [1] + [0] * (n - 1)
