@@ -81,9 +81,9 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
         with folds.bar(f"cold, {len(job.COLD_STARTS)} starts", console) as shown:
             cold = job.cold_folds(bound, work, comm, shown)
         with folds.bar("parent, then warm folds", console) as shown:
-            parent, warm = job.warm_folds(bound, groups, path, comm, shown)
+            parent, warm = job.warm_folds(bound, groups, flights.GROUP, path, comm, shown)
         with folds.bar("the same job again", console) as shown:
-            _, again = job.warm_folds(bound, groups, path, comm, shown)
+            _, again = job.warm_folds(bound, groups, flights.GROUP, path, comm, shown)
     if comm.rank != 0:
         return
     console.print()

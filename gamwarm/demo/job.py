@@ -68,11 +68,19 @@ def cold_folds(
     return {fold.group: fits[3 * i : 3 * i + 3] for i, fold in enumerate(work)}
 
 
-def warm_folds(bound: engine.Bound, groups: Any, path: Path, comm: Communicator, shown: Shown) -> tuple[Fit, list[Fit]]:
-    """Fit the parent on all rows, then every fold from it, through the file; return the parent's fit and the folds'."""
+def warm_folds(
+    bound: engine.Bound, groups: Any, column: str, path: Path, comm: Communicator, shown: Shown
+) -> tuple[Fit, list[Fit]]:
+    """Fit the parent on all rows, then every fold from it, through the file; return the parent's fit and the folds'.
+
+    ``groups`` are the values of ``column``: the parent carries what leaving each of them out changes, to first order.
+    """
 
     def fit(fold: folds.Fold | None, /, **how: Any) -> engine.EngineFit:
-        return engine.fit(None if fold is None else bound.case(fold.rows), options=ENGINE_OPTIONS, **how)
+        if fold is None:
+            return engine.fit(None, options=ENGINE_OPTIONS, **how)
+        seeds = column if fold.group is None else None
+        return engine.fit(bound.case(fold.rows), options=ENGINE_OPTIONS, group_seeds=seeds, **how)
 
     with gamwarm.open(path, comm=comm, engine=engine.ENGINE, engine_version=__version__) as store:
         report = folds.leave_one_out(store, groups, fit, value=_fitted, progress=shown)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gamwarm.errors import InvalidInput
+from gamwarm.records import group_label
 
 __all__ = ["Fold", "folds_of"]
 
@@ -85,7 +86,7 @@ def _coded(groups: Any) -> tuple[list[str], Codes]:
         values, codes = np.unique(column, return_inverse=True)
     except TypeError:
         raise InvalidInput("groups mixes kinds of labels that have no order; give them as text") from None
-    labels = [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
+    labels = [group_label(value) for value in values]
     if len(labels) < 2:
         raise InvalidInput(f"groups has {len(labels)} group(s); leaving one out needs two or more")
     if len(set(labels)) < len(labels):

@@ -28,11 +28,14 @@ PARENT_FLUSH_SECONDS = 2.0
 class FitFold(Protocol):
     """Fits one fold through the store; called on every rank in every round."""
 
-    def __call__(self, fold: Fold | None, /, *, store: Any, parent: str | None, each: bool) -> Any:
+    def __call__(
+        self, fold: Fold | None, /, *, store: Any, parent: str | None, leave_out: str | None, each: bool
+    ) -> Any:
         """Fit the rows of ``fold`` (None: nothing to do on this rank) and keep the result.
 
-        ``store.fit(problem, parent=parent, each=each)`` must be entered once, with ``problem`` None where ``fold`` is,
-        and ``keep`` called once in it. Returns something with ``result``, ``start`` and ``kept``: what
+        ``store.fit(problem, parent, leave_out, each=each)`` must be entered once, with ``problem`` None where ``fold``
+        is, and ``keep`` called once in it. ``leave_out`` is ``fold.group``: where the parent has group seeds, they move
+        the start. Returns something with ``result``, ``start`` and ``kept``: what
         `gamwarm.engine.fit` returns, or a `FoldFit`.
         """
         ...
@@ -60,10 +63,10 @@ def leave_one_out(
     store : WarmStartStore or FrozenView
         Open in mode ``"a"``; its communicator's ranks share the work.
     groups : array_like of shape (n,)
-        The group of every row, the same on every rank. Groups are known by ``str`` of their label.
+        The group of every row, the same on every rank. Groups are known by the text of their label.
     fit : callable
-        Fits one fold: ``fit(fold, store=…, parent=…, each=True)``; see `FitFold`. `of_engine` makes one of two simpler
-        functions.
+        Fits one fold: ``fit(fold, store=…, parent=…, leave_out=…, each=True)``; see `FitFold`. `of_engine` makes one
+        of two simpler functions.
     parent : str, optional
         Entry id of an artifact that serves as parent; then all rows are not fitted.
     value : callable, optional
@@ -113,7 +116,8 @@ def leave_one_out(
         view = store.frozen()
 
         def one(fold: Fold | None) -> FoldOutcome | None:
-            made = fit(fold, store=view, parent=parent, each=True)
+            left_out = None if fold is None else fold.group
+            made = fit(fold, store=view, parent=parent, leave_out=left_out, each=True)
             if fold is None:
                 return None
             return outcome_of(fold, comm.rank, made, None if value is None else value(made))
@@ -135,7 +139,7 @@ def _parent(
     made = None
     with store.independent(flush_seconds=PARENT_FLUSH_SECONDS) as own:
         if store.comm.rank == 0:
-            made = fit(fold, store=own, parent=None, each=True)
+            made = fit(fold, store=own, parent=None, leave_out=None, each=True)
     outcome, error = None, None
     if store.comm.rank == 0:
         try:
@@ -159,9 +163,9 @@ def of_engine(describe: Callable[[Fold], FitProblem], solve: Callable[[Fold, Fit
         `FitResult`.
     """
 
-    def fit(fold: Fold | None, /, *, store: Any, parent: str | None, each: bool) -> FoldFit:
+    def fit(fold: Fold | None, /, *, store: Any, parent: str | None, leave_out: str | None, each: bool) -> FoldFit:
         problem = None if fold is None else describe(fold)
-        with store.fit(problem, parent=parent, each=each) as going:
+        with store.fit(problem, parent, leave_out, each=each) as going:
             result = None if fold is None else solve(fold, going)
             kept = going.keep(result)
         return FoldFit(result, going.start, kept)

@@ -8,7 +8,7 @@ from typing import Any
 
 from gamwarm.errors import InvalidType
 from gamwarm.folds.dealing import Fold
-from gamwarm.records import Cost, FitResult
+from gamwarm.records import Cost, FitResult, group_label
 from gamwarm.store import KeepOutcome
 from gamwarm.transfer import StartReport
 
@@ -151,7 +151,7 @@ class FoldsReport:
     def __getitem__(self, group: object) -> FoldOutcome:
         """Return the outcome of the fold that leaves ``group`` out."""
         for fold in self.folds:
-            if fold.group == str(group):
+            if fold.group == group_label(group):
                 return fold
         raise KeyError(group)
 

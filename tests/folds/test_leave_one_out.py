@@ -310,3 +310,37 @@ def test_the_table_has_a_line_per_fold_and_says_what_remains(path):
     assert report.cost.evaluations == 7 * 7
     with pytest.raises(KeyError):
         report["site 99"]
+
+
+def test_every_fold_says_which_group_it_leaves_out(path):
+    told = []
+    solver = Solver()
+
+    def fit(fold, /, **how):
+        told.append((fold.group, how["leave_out"], how["each"]))
+        return solver(fold, **how)
+
+    report = run(path, fit)
+    assert told == [(None, None, True), *((group, group, True) for group in LARGEST_FIRST)]
+    assert report[np.str_("site 6")].group == "site 6"
+
+
+def test_group_seeds_of_the_parent_move_the_starts_of_its_folds(path):
+    """With the reference engine: its parent carries them, and the folds' starts say that they were used."""
+    from gamwarm import engine
+    from tests.engine.cases import USUAL, columns, model
+
+    data = columns(n=160, groups=4)
+    bound = model("poisson", data)
+    used = []
+
+    def fit(fold, /, **how):
+        seeds = "group" if fold.group is None else None
+        made = engine.fit(bound.case(fold.rows), options=USUAL, group_seeds=seeds, **how)
+        used.append(made.start.seeds)
+        return made
+
+    with gamwarm.open(path, engine=engine.ENGINE) as store:
+        report = folds.leave_one_out(store, data["group"], fit, progress=False)
+    assert report.sources == {"transfer": 4}
+    assert used == ["", "used", "used", "used", "used"]
