@@ -80,7 +80,8 @@ def warm_folds(
         if fold is None:
             return engine.fit(None, options=ENGINE_OPTIONS, **how)
         seeds = column if fold.group is None else None
-        return engine.fit(bound.case(fold.rows), options=ENGINE_OPTIONS, group_seeds=seeds, **how)
+        # No checkpoints: what is in the file must not depend on how long a fit took.
+        return engine.fit(bound.case(fold.rows), options=ENGINE_OPTIONS, group_seeds=seeds, checkpoint=False, **how)
 
     with gamwarm.open(path, comm=comm, engine=engine.ENGINE, engine_version=__version__) as store:
         report = folds.leave_one_out(store, groups, fit, value=_fitted, progress=shown)
