@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -48,7 +48,7 @@ class ExportReport:
     absent_parents : tuple of str
         Entry ids that an exported fit started from and that the store does not hold (any more).
     problems : tuple of Problem
-        Damaged entries of the store; they were left out.
+        Entries left out: damaged, or replaced by a writer while the export ran.
     """
 
     path: Path
@@ -152,19 +152,21 @@ def export_archive(
         chosen, absent = choose(heads, wanted)
         if not chosen:
             raise InvalidInput(f"{store_path}: nothing is selected of {len(heads)} entries; select less strictly")
-        texts = {CRATE_NAME: crate_text(about, chosen), FORMAT_PAGE: _format_page()}
-        return BundleContents(chosen, texts, about.title)
+
+        def describe(kept: Sequence[EntryHead]) -> dict[str, str]:
+            return {CRATE_NAME: crate_text(about, kept), FORMAT_PAGE: _format_page()}
+
+        return BundleContents(chosen, describe, about.title)
 
     store = EntryStore(store_path, mode="r")
     try:
-        written, digest, entries, problems = write_bundle(
-            store, target, contents, overwrite=overwrite, progress=progress
-        )
+        written = write_bundle(store, target, contents, overwrite=overwrite, progress=progress)
     finally:
         store.close()
     if beside is not None:
-        beside.write_text(_crate_beside(about, written.chosen, target), encoding="utf-8")
-    return ExportReport(target, entries, digest, target.stat().st_size, absent, problems)
+        beside.write_text(_crate_beside(about, written.kept, target), encoding="utf-8")
+    size = target.stat().st_size
+    return ExportReport(target, len(written.kept), written.digest, size, absent, written.problems)
 
 
 def verify_archive(path: str | os.PathLike[str], progress: Progress | None = None) -> ArchiveReport:
@@ -249,7 +251,7 @@ def _format_page() -> str:
     return files("gamwarm.archive").joinpath(FORMAT_PAGE).read_text(encoding="utf-8")
 
 
-def _crate_beside(about: About, chosen: Iterable[EntryHead], target: Path) -> str:
+def _crate_beside(about: About, kept: Sequence[EntryHead], target: Path) -> str:
     hasher = blake3()
     hasher.update_mmap(target)
     file = {
@@ -260,7 +262,7 @@ def _crate_beside(about: About, chosen: Iterable[EntryHead], target: Path) -> st
         "contentSize": str(target.stat().st_size),
         "identifier": f"blake3:{hasher.hexdigest()}",
     }
-    return crate_text(about, list(chosen), file)
+    return crate_text(about, kept, file)
 
 
 def _said_by(crate: str) -> tuple[tuple[str, ...], str]:

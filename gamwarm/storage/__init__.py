@@ -2,7 +2,7 @@
 
 from gamwarm.storage.browse import ARTIFACTS, RECORDS, Browser, Seen, Totals
 from gamwarm.storage.buffered import BufferedEntries
-from gamwarm.storage.bundle import BundleCheck, BundleContents, absorb_bundle, check_bundle, write_bundle
+from gamwarm.storage.bundle import BundleCheck, BundleContents, BundleWritten, absorb_bundle, check_bundle, write_bundle
 from gamwarm.storage.entries import (
     ArtifactHeader,
     EntryStore,
@@ -37,6 +37,7 @@ __all__ = [
     "BufferedEntries",
     "BundleCheck",
     "BundleContents",
+    "BundleWritten",
     "CompactReport",
     "DirectoryProbe",
     "EntryHead",

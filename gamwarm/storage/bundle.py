@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +27,7 @@ from gamwarm.storage._files import missing
 from gamwarm.storage._header import HEADER_BYTES, USER_BLOCK, UUID_BYTES, Header, TornHeader, parse
 from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode, sealed_parts
 from gamwarm.storage.entries import EntryStore
-from gamwarm.storage.heads import EntryHead, heads_of
+from gamwarm.storage.heads import PORTION_KEYS, EntryHead, read_heads
 from gamwarm.storage.layout import (
     ARCHIVE,
     _get_integer,
@@ -44,6 +45,7 @@ __all__ = [
     "ARCHIVE_FORMAT",
     "BundleCheck",
     "BundleContents",
+    "BundleWritten",
     "absorb_bundle",
     "check_bundle",
     "write_bundle",
@@ -69,11 +71,20 @@ Progress = Callable[[int, int], object]
 
 @dataclass(frozen=True)
 class BundleContents:
-    """What goes into an archive: places of entries, and texts by name."""
+    """What goes into an archive: chosen entries, the title, and what makes the texts of the entries that were sound."""
 
     chosen: Sequence[EntryHead]
-    texts: Mapping[str, str]
+    describe: Callable[[Sequence[EntryHead]], Mapping[str, str]]
     title: str
+
+
+@dataclass(frozen=True)
+class BundleWritten:
+    """What an archive holds: the heads of its entries, the digest of its manifest; and what was left out."""
+
+    kept: Sequence[EntryHead]
+    digest: str
+    problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True)
@@ -113,27 +124,23 @@ def write_bundle(
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> tuple[BundleContents, str, int, tuple[Problem, ...]]:
-    """Write the entries that ``choose`` picks, all of one state of the file, to a new file at ``target``.
+) -> BundleWritten:
+    """Write the entries that ``choose`` picks to a new file at ``target``.
 
-    Returns what was chosen, the digest of the manifest, the entries written, and what was damaged and left out.
+    They are chosen from the heads first and read in portions then, so that a writer beside cannot keep a large export
+    from ending; what it replaces or removes meanwhile is left out and listed.
     """
     if os.path.lexists(target) and not overwrite:
         raise StoreError(f"{target}: exists already; give another path, or overwrite=True", path=str(target))
     if not target.parent.is_dir():
         raise StoreError(f"{target}: there is no directory {target.parent}; create it first", path=str(target))
     scratch = target.with_name(target.name + "-new")
-
-    def look(view: UpkeepView) -> tuple[BundleContents, str, int, tuple[Problem, ...]]:
-        unreadable: list[str] = []
-        contents = choose(list(heads_of(view, unreadable)))
-        problems = [Problem(place, "it cannot be read") for place in unreadable]
-        digest, entries = _fill(scratch, view, contents, problems, progress)
-        return contents, digest, entries, tuple(problems)
-
+    heads, unreadable = read_heads(store)
+    problems = [Problem(place, "it cannot be read") for place in unreadable]
+    contents = choose(heads)
     try:
-        written = store._read(look)
-        _finish(scratch, bytes.fromhex(written[1])[:UUID_BYTES])
+        digest, kept = _fill(scratch, store, contents, problems, progress)
+        _finish(scratch, bytes.fromhex(digest)[:UUID_BYTES])
         os.replace(scratch, target)
     except OSError as error:
         if isinstance(error, StoreError):
@@ -144,43 +151,69 @@ def write_bundle(
             os.unlink(scratch)
     with contextlib.suppress(OSError):
         _sync(target.parent)
-    return written
+    return BundleWritten(kept, digest, tuple(problems))
 
 
 def _fill(
-    scratch: Path, source: UpkeepView, contents: BundleContents, problems: list[Problem], progress: Progress | None
-) -> tuple[str, int]:
-    """Lay the archive out anew, all but its header; return the digest of the manifest and the number of entries."""
-    lines = [f"{_hex(text.encode())}  {name}" for name, text in sorted(contents.texts.items())]
+    scratch: Path, source: EntryStore, contents: BundleContents, problems: list[Problem], progress: Progress | None
+) -> tuple[str, list[EntryHead]]:
+    """Lay out all but the header; return the digest of the manifest and the heads of what the archive holds."""
+    kept: list[EntryHead] = []
+    lines: list[str] = []
     h5 = _create(scratch)
     try:
         create_file(h5)
         target = _BundleView(h5)
-        done = entries = 0
-        for (section, key), group in groupby(contents.chosen, key=lambda head: (head.section, head.key)):
-            whole: list[Encoded] = []
-            for head in group:
+        done = 0
+        keys = [list(group) for _, group in groupby(contents.chosen, key=lambda head: (head.section, head.key))]
+        for start in range(0, len(keys), PORTION_KEYS):
+            heads = [head for group in keys[start : start + PORTION_KEYS] for head in group]
+            entries = source._read(partial(_sound_or_why, heads=heads))
+            whole: dict[tuple[str, str], list[Encoded]] = {}
+            for head, entry in zip(heads, entries, strict=True):
                 if progress is not None and progress(done, len(contents.chosen)) is False:
                     raise StoreError(f"{scratch}: the export was ended by its progress callback; nothing was written")
                 done += 1
-                try:
-                    whole.append(_sound(source, section, head.path))
-                except DamagedEntry as error:
-                    problems.append(Problem(head.place, str(error)))
-            if whole:
-                target.absorb(section, key, whole, KEEP_ALL)
-                for path in target.entry_paths(section, key):
-                    lines.append(f"{_digest(target.read(section, path))}  {section}/{path}")
-                    entries += 1
+                if isinstance(entry, str):
+                    problems.append(Problem(head.place, entry))
+                    continue
+                kept.append(head)
+                whole.setdefault((head.section, head.key), []).append(entry)
+            for (section, key), some in whole.items():
+                target.absorb(section, key, some, KEEP_ALL)
+                paths = target.entry_paths(section, key)
+                lines += [f"{_digest(target.read(section, path))}  {section}/{path}" for path in paths]
         target.settle_index()
-        manifest = "\n".join([MANIFEST_TITLE, *lines, ""])
+        texts = contents.describe(kept)
+        listed = [f"{_hex(text.encode())}  {name}" for name, text in sorted(texts.items())]
+        manifest = "\n".join([MANIFEST_TITLE, *listed, *lines, ""])
         digest = _hex(manifest.encode())
-        _lay_texts(h5, contents, manifest, digest)
+        _lay_texts(h5, texts, contents.title, manifest, digest)
     finally:
         h5.close()
     if progress is not None:
         progress(done, len(contents.chosen))
-    return digest, entries
+    return digest, kept
+
+
+def _sound_or_why(view: UpkeepView, heads: Sequence[EntryHead]) -> list[Encoded | str]:
+    """Read chosen entries, wherever in their key they lie by now; of each that is not sound say why."""
+    found: list[Encoded | str] = []
+    for head in heads:
+        paths = [head.path, *(path for path in view.entry_paths(head.section, head.key) if path != head.path)]
+        why = "it was replaced or removed while the export ran"
+        for path in paths:
+            try:
+                entry = _sound(view, head.section, path)
+            except DamagedEntry as error:
+                why = str(error) if path == head.path else why
+                continue
+            if entry.entry_id == head.entry_id:
+                found.append(entry)
+                break
+        else:
+            found.append(why)
+    return found
 
 
 def _sound(view: UpkeepView, section: str, path: str) -> Encoded:
@@ -200,13 +233,13 @@ def _create(path: Path) -> h5py.File:
     return h5py.File(h5f.create(os.fsencode(path), h5f.ACC_TRUNC, fcpl=fcpl, fapl=fapl))
 
 
-def _lay_texts(h5: h5py.File, contents: BundleContents, manifest: str, digest: str) -> None:
+def _lay_texts(h5: h5py.File, texts: Mapping[str, str], title: str, manifest: str, digest: str) -> None:
     group = h5g.create(h5["/"].id, ARCHIVE.encode(), gcpl=timeless(h5p.GROUP_CREATE))
     _write_text(group, b"README", _README.encode())
     _set_integer(group, b"archive_format", ARCHIVE_FORMAT)
     _write_text(group, b"digest", digest.encode())
-    _write_text(group, b"title", contents.title.encode())
-    for name, text in [(MANIFEST, manifest), *sorted(contents.texts.items())]:
+    _write_text(group, b"title", title.encode())
+    for name, text in [(MANIFEST, manifest), *sorted(texts.items())]:
         data = np.frombuffer(text.encode(), dtype=np.uint8)
         dcpl = timeless(h5p.DATASET_CREATE)
         dcpl.set_layout(h5d.CONTIGUOUS)

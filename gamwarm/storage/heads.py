@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from sys import intern
 from types import MappingProxyType
 from typing import Any, Final
 
-from gamwarm.storage.codec import RECORDS, DamagedEntry
+from gamwarm.storage.codec import ARTIFACTS, RECORDS, DamagedEntry
 from gamwarm.storage.entries import EntryStore
+from gamwarm.storage.entries_upkeep import PORTION_KEYS
 from gamwarm.storage.layout import FileView
 
-__all__ = ["EntryHead", "heads_of", "read_heads"]
+__all__ = ["PORTION_KEYS", "EntryHead", "read_heads"]
 
 _NOTHING: Final[Mapping[str, str | int | float]] = MappingProxyType({})
 
@@ -91,24 +92,31 @@ class EntryHead:
         return f"{self.engine} {self.engine_version}".strip()
 
 
-def heads_of(view: FileView, damaged: list[str] | None = None) -> Iterator[EntryHead]:
-    """Yield the heads of all entries in order of section, key and path; places of unreadable ones go to ``damaged``."""
-    for section, path in view.all_paths():
-        try:
-            yield _head(section, path, view.read_meta(section, path))
-        except (DamagedEntry, KeyError, TypeError, ValueError, AttributeError):
-            if damaged is not None:
-                damaged.append(f"/{section}/{path}")
-
-
 def read_heads(store: EntryStore) -> tuple[list[EntryHead], list[str]]:
-    """Return the heads of all entries of one state of the file, and the places of those that cannot be read."""
+    """Return the heads of all entries in order of section, key and path, and the places of those that cannot be read.
 
-    def look(view: FileView) -> tuple[list[EntryHead], list[str]]:
-        damaged: list[str] = []
-        return list(heads_of(view, damaged)), damaged
+    Keys are those of one moment; they are looked at in portions, each of one state of the file.
+    """
+    heads: list[EntryHead] = []
+    damaged: list[str] = []
+    for section in (RECORDS, ARTIFACTS):
+        keys = store._read(partial(FileView.keys, section=section))
+        for start in range(0, len(keys), PORTION_KEYS):
+            look = partial(_portion, section=section, keys=keys[start : start + PORTION_KEYS])
+            some, unreadable = store._read(look)
+            heads += some
+            damaged += unreadable
+    return heads, damaged
 
-    return store._read(look)
+
+def _portion(view: FileView, section: str, keys: Sequence[str]) -> tuple[list[EntryHead], list[str]]:
+    heads, damaged = [], []
+    for path in (path for key in keys for path in view.entry_paths(section, key)):
+        try:
+            heads.append(_head(section, path, view.read_meta(section, path)))
+        except (DamagedEntry, KeyError, TypeError, ValueError, AttributeError):
+            damaged.append(f"/{section}/{path}")
+    return heads, damaged
 
 
 def _head(section: str, path: str, meta: dict[str, Any]) -> EntryHead:

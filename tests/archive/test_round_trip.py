@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -132,6 +133,48 @@ def test_an_import_unites_and_keeps_times(store, tmp_path):
     assert again.added == ()
     with gamwarm.open(store, "r") as a, gamwarm.open(target, "r") as b:
         assert a.get_record(record_of(2).key).created == b.get_record(record_of(2).key).created
+
+
+def test_an_export_ends_beside_a_writer_that_commits_all_the_time(store, tmp_path):
+    before = ids_of(store)
+    with gamwarm.open(store) as writer:
+        report = export_archive(
+            store, tmp_path / "out.h5", progress=lambda done, _: writer.put_record(record_of(100 + done)), **SAID
+        )
+
+    assert report.problems == ()
+    assert ids_of(tmp_path / "out.h5") == before
+    assert verify_archive(tmp_path / "out.h5").ok
+
+
+def test_what_a_writer_removes_while_the_export_runs_is_left_out_and_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr("gamwarm.storage.bundle.PORTION_KEYS", 1)
+    path = tmp_path / "fits.h5"
+    with gamwarm.open(path) as writer:
+        for n in range(3):
+            writer.put_record(record_of(n, float(n)))
+        gone = record_of(2).key
+
+        def replace(done: int, _: int) -> None:
+            if done == 1:
+                writer.put_record(record_of(2, 99.0))
+
+        report = export_archive(path, tmp_path / "out.h5", progress=replace, **SAID)
+
+    assert [(p.place, p.reason) for p in report.problems] == [
+        (f"/block_records/{gone}", "it was replaced or removed while the export ran")
+    ]
+    assert report.entries == 2
+    assert verify_archive(tmp_path / "out.h5").ok
+
+
+def test_entries_that_were_left_out_do_not_show_in_the_bytes(store, tmp_path):
+    with h5py.File(store, "r+") as h5:
+        h5["block_records"][record_of(2).key].attrs.modify("rho", [9.0, 9.0])
+    first = export(store, tmp_path / "a.h5")
+    import_archive(tmp_path / "a.h5", tmp_path / "b.h5")
+
+    assert export(tmp_path / "b.h5", tmp_path / "c.h5") == first
 
 
 # -- what is selected ------------------------------------------------------------------------------------------
