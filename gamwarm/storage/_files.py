@@ -123,7 +123,7 @@ class FilePair:
     def load(self) -> None:
         """Open both files afresh, and bring the main file to its last committed state if it is not there."""
         previous, self._mark = self._mark, None
-        self._reopen()
+        known = self._reopen()
         size = _disk.DISK.fstat(self.journal).st_size if self.journal >= 0 else 0
         try:
             header = parse(leading_bytes(self.main), str(self.path))
@@ -133,7 +133,7 @@ class FilePair:
             self.header = header
             if header.applying or (size and not trusted(header)):
                 self._recover(header, header.uuid)
-            elif size and _journal.frames_end_at(self.journal, header.uuid, header.sequence, header.journal_length):
+            elif size and self._frames_end(header, known):
                 # Frames beyond were never acknowledged: their writer died before it marked the file.
                 self.journal_end = header.journal_length
                 self._named = self.journal_end > 0
@@ -147,7 +147,16 @@ class FilePair:
                 self._discard_journal(size or header.journal_length)
         self.remember()
 
-    def _reopen(self) -> None:
+    def _frames_end(self, header: Header, known: tuple[int, int]) -> bool:
+        """Whether the journal leads up to the header, with a glance at what is known of it already."""
+        fd, uuid, sequence, length = self.journal, header.uuid, header.sequence, header.journal_length
+        if known[0] and _journal.frames_end_at(fd, uuid, sequence, length, known):
+            return True
+        return _journal.frames_end_at(fd, uuid, sequence, length)
+
+    def _reopen(self) -> tuple[int, int]:
+        """Open what was replaced; return the bytes of the journal known to be frames, and their last sequence."""
+        known = self.journal_end, self.header.sequence
         status = _disk.DISK.stat(self.path)
         if self.main >= 0:
             ours = _disk.DISK.fstat(self.main)
@@ -155,9 +164,15 @@ class FilePair:
                 self._close_main()
         if self.main < 0:
             self.main = _disk.DISK.open(self.path, os.O_RDWR)
+            known = 0, 0
+        before = _disk.DISK.fstat(self.journal) if self.journal >= 0 else None
         self._close_journal()
         with contextlib.suppress(FileNotFoundError):
             self.journal = _disk.DISK.open(self.journal_path, os.O_RDWR)
+            after = _disk.DISK.fstat(self.journal)
+            if before is not None and (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino):
+                return known
+        return 0, 0
 
     def _recover(self, header: Header | None, uuid: bytes) -> None:
         replay = _journal.scan(self.journal, uuid) if self.journal >= 0 else None

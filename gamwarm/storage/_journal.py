@@ -83,9 +83,13 @@ def scan(fd: int, uuid: bytes) -> Replay | None:
     return Replay(first, last, size, pages, offset)
 
 
-def frames_end_at(fd: int, uuid: bytes, sequence: int, length: int) -> bool:
-    """Whether the first `length` bytes are frames of `uuid` whose last has this `sequence` (heads only, no digests)."""
-    offset, last = 0, 0
+def frames_end_at(fd: int, uuid: bytes, sequence: int, length: int, known: tuple[int, int] = (0, 0)) -> bool:
+    """Whether the first `length` bytes are frames of `uuid` whose last has this `sequence` (heads only, no digests).
+
+    ``known`` are bytes for which this was so before, and their last sequence. If the journal was cut since then, what
+    stands there now is of a later sequence, and the answer is no.
+    """
+    offset, last = known
     end = _disk.DISK.fstat(fd).st_size
     while offset < length:
         head = _head(fd, offset, end, uuid)

