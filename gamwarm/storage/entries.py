@@ -352,7 +352,9 @@ class EntryStore(EntryUpkeep):
     def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
         """Return the record that `find_record` would, if it was found before and the file has not moved since."""
         with self._turn.lock:
-            found = self._recent(key, producer)
+            if (key, producer) not in self._cached:
+                return None
+            found = self._cached.get(self.container.look(), (key, producer))
         return None if found is None else private_copy(found.record)
 
     def _recent(self, key: str, producer: Producer | None) -> StoredRecord | None:

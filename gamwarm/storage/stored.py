@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gamwarm.records import BlockRecord, FitArtifact, Producer, RecordKind
 from gamwarm.storage.codec import DamagedEntry
@@ -11,8 +11,7 @@ from gamwarm.storage.codec import DamagedEntry
 __all__ = ["ArtifactHeader", "Held", "StoredArtifact", "StoredRecord"]
 
 
-@dataclass(frozen=True)
-class StoredRecord:
+class StoredRecord(NamedTuple):
     """A record with its entry id, as selection sees it."""
 
     record: BlockRecord
