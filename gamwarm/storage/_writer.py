@@ -163,7 +163,7 @@ def new_image(create: Callable[[h5py.File], None] | None) -> tuple[Pages, int]:
 
 def unreadable(path: Path, exc: Exception) -> StoreDamaged:
     return StoreDamaged(
-        f"{path}: HDF5 cannot read its metadata ({exc}). gamwarm.salvage(path, into) brings what is whole to a new file; "
-        "or restore a copy.",
+        f"{path}: HDF5 cannot read its metadata ({exc}). gamwarm.salvage(path, into) brings what is whole to a new "
+        "file; or restore a copy.",
         path=str(path),
     )
