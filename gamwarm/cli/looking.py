@@ -400,7 +400,8 @@ def stats(
     with looking_into(file) as (entries, browser):
         totals = browser.totals()
         sample = not whole and totals.exact_keys > SAMPLE
-        seen = islice(browser.walk(RECORDS, decoded=False), SAMPLE if sample else None)
+        keys = browser.some_keys(RECORDS, SAMPLE) if sample else None
+        seen = browser.walk(RECORDS, keys, decoded=False)
         costs = _Costs()
         for each in followed(seen, "reading records", SAMPLE if sample else totals.exact_keys):
             costs.add(each)

@@ -155,6 +155,10 @@ class Browser:
         """
         return self._names(section, None)
 
+    def some_keys(self, section: str, count: int) -> list[str]:
+        """Return the first ``count`` keys in that order: a sample, as keys are digests. Lists no more than these."""
+        return self._entries._read(lambda view: view.some_names(section, None, count)) or []
+
     def _names(self, section: str, key: str | None) -> Iterator[str]:
         first = self._entries._read(lambda view: view.some_names(section, key, FIRST_NAMES))
         if first is None:

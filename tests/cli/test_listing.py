@@ -140,9 +140,16 @@ MANY = [pytest.param(700, 100), pytest.param(20_000, 500, marks=pytest.mark.long
 
 @pytest.fixture
 def looked(monkeypatch):
-    """Count entries read."""
-    count = {"read": 0, "meta": 0}
-    read, meta = FileView.read, FileView.read_meta
+    """Count entries read, and names listed."""
+    count = {"read": 0, "meta": 0, "names": 0}
+    read, meta, names = FileView.read, FileView.read_meta, FileView.some_names
+
+    def counted_names(self, section, key, number):
+        found = names(self, section, key, number)
+        count["names"] += len(found or ())
+        return found
+
+    monkeypatch.setattr(FileView, "some_names", counted_names)
 
     def counted_read(self, section, path):
         count["read"] += 1
@@ -166,7 +173,7 @@ def test_a_first_page_and_stats_read_the_same_few_entries_of_a_file_of_any_size(
     with gamwarm.open(path) as store, store.transaction():
         for number in range(records):
             store.put_record(record_of(number))
-    looked.update(read=0, meta=0)
+    looked.update(read=0, meta=0, names=0)
 
     page = gamwarm_command("ls", path, "--limit", 20, "--json", "--sort", "file")
     after_page = looked["read"] + looked["meta"]
@@ -178,6 +185,7 @@ def test_a_first_page_and_stats_read_the_same_few_entries_of_a_file_of_any_size(
     assert stats.json["entries"] == records
     assert stats.json["sampled"] is True
     assert after_stats <= sample + 64
+    assert looked["names"] <= 2 * 128 + sample
 
 
 def test_the_whole_listing_of_a_larger_file_holds_every_entry_once(gamwarm_command, tmp_path):
