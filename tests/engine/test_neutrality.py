@@ -10,7 +10,7 @@ import gamwarm.engine.outer
 from gamwarm.engine import fit
 from gamwarm.testing import assert_neutral, check_neutrality
 from tests.engine import cases
-from tests.support.reference_driver import Motorcycle, ReferenceDriver
+from tests.support.reference_driver import Motorcycle, ReferenceDriver, Seeded
 
 
 @pytest.mark.parametrize("family", cases.FAMILIES)
@@ -20,6 +20,12 @@ def test_no_start_moves_an_answer_of_the_reference_engine(family):
     assert report.formations("exact") == 1.0
     assert report.formations("warm") < report.formations("cold")
     assert report.modes == []
+
+
+def test_no_start_with_group_seeds_moves_an_answer():
+    plain, seeded = check_neutrality(ReferenceDriver("binomial")), assert_neutral(Seeded("binomial"))
+
+    assert seeded.formations("frozen") <= plain.formations("frozen")
 
 
 @pytest.mark.long

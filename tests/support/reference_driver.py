@@ -13,7 +13,7 @@ from gamwarm.engine._types import Counters
 from gamwarm.testing import Fitted
 from tests.engine import cases
 
-__all__ = ["Motorcycle", "ReferenceDriver"]
+__all__ = ["Motorcycle", "ReferenceDriver", "Seeded"]
 
 
 class ReferenceDriver:
@@ -77,3 +77,14 @@ class Motorcycle(ReferenceDriver):
     def bind(self) -> tuple[Any, Any]:
         bound = cases.mcycle()
         return bound, np.array([str(time) for time in bound.source.columns["times"]])
+
+
+class Seeded(ReferenceDriver):
+    """The parent leaves group seeds, and every fold names the group that it leaves out."""
+
+    def fit(self, case: str, store: Any) -> Fitted:
+        more: dict[str, Any] = {}
+        if store is not None:
+            more = {"leave_out": case} if case else {"group_seeds": "group"}
+        done = fit(self.cut(case), options=self.options, store=store, **more)
+        return Fitted(done.result, done.mu)
