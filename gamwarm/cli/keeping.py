@@ -277,7 +277,7 @@ def merge(
             pass
     if create and not file.exists():
         EntryStore(file, mode="a", lock_timeout=wait).close()
-    with changing(file, wait) as entries:
+    with changing(file, wait) as entries, waiting(f"merging into {file}; Ctrl-C leaves the file under way out"):
         reports = [(other, entries.merge(other)) for other in others]
     if as_json:
         write_json(

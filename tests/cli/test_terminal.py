@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pty
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from gamwarm.cli import main
 from gamwarm.cli.app import ORDER
 from gamwarm.cli.exits import Exit
 
@@ -156,6 +159,13 @@ def test_python_m_gamwarm_is_the_command(stored):
     assert ended.returncode == 0
     assert json.loads(ended.stdout)["entries"] == 9
     assert run("stats", stored.path.with_name("missing.h5")).returncode == Exit.NO_FILE
+
+
+def test_the_installed_script_is_the_command():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = scripts["gamwarm"].partition(":")
+
+    assert getattr(importlib.import_module(module), function) is main
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(stored):
