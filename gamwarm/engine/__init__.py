@@ -6,7 +6,7 @@ full data, `Bound.case` cuts a fit (all rows, or a fold), `fit` fits it, with or
 
 from gamwarm.engine.cold import ColdStart
 from gamwarm.engine.driver import fit
-from gamwarm.engine.families import Binomial, Family, GaussianLocationScale, Poisson
+from gamwarm.engine.families import Binomial, Family, Gaussian, GaussianLocationScale, Poisson
 from gamwarm.engine.model import ENGINE, Bound, Case, CaseFamily, LookedUpRows, bind
 from gamwarm.engine.report import ColdTrial, EngineFit, GuardReport
 from gamwarm.engine.terms import Factor, Intercept, Linear, RandomEffect, Smooth, Term
@@ -22,6 +22,7 @@ __all__ = [
     "EngineFit",
     "Factor",
     "Family",
+    "Gaussian",
     "GaussianLocationScale",
     "GuardReport",
     "Intercept",

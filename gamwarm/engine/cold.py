@@ -7,7 +7,7 @@ from enum import StrEnum
 import numpy as np
 
 from gamwarm.engine._types import FloatArray
-from gamwarm.engine.laml import Evaluation
+from gamwarm.engine.objective import Evaluation
 from gamwarm.engine.outer import Search
 from gamwarm.errors import InvalidInput
 
@@ -62,7 +62,7 @@ def fellner_schall(search: Search, at: Evaluation) -> FloatArray:
     laml = search.laml
     s = laml.diagonal(at.rho)
     own = laml.penalised
-    quadratic = np.bincount(laml.owner[own], weights=(s * at.theta**2)[own], minlength=laml.q)
+    quadratic = np.bincount(laml.owner[own], weights=(s * at.theta**2)[own] / at.scale, minlength=laml.q)
     ratio = np.log(np.maximum(at.edf, 1e-8)) - np.log(np.maximum(quadratic, 1e-300))
     return _inside(search, at.rho + np.clip(ratio, -_FS_MAX_MOVE, _FS_MAX_MOVE))
 

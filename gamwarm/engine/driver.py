@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,14 @@ import numpy as np
 
 from gamwarm.engine._types import Counters, FloatArray
 from gamwarm.engine.cold import ColdStart, cold_evaluation, cold_start_of, refined
-from gamwarm.engine.laml import Evaluation, Laml
+from gamwarm.engine.gaussian import GaussianReml
+from gamwarm.engine.laml import Laml
 from gamwarm.engine.model import Case
+from gamwarm.engine.objective import Evaluation, Objective
 from gamwarm.engine.options import check_options
 from gamwarm.engine.outer import EIGENVALUE_FLOOR, Outcome, Search, usable_metric
 from gamwarm.engine.report import ColdTrial, EngineFit, GuardReport, SeedCost
-from gamwarm.engine.seeds import group_changes
+from gamwarm.engine.seeds import GroupChanges, downdated_changes, group_changes
 from gamwarm.errors import FitFailed, InvalidInput, InvalidType
 from gamwarm.problem import BlockwiseFitOptions
 from gamwarm.records import PLATEAU_EDF, Cost, Curvature, FitResult, GroupSeeds, InnerMode, StartSource, plateau_flags
@@ -96,10 +99,12 @@ def fit(
     if start is not None:
         raise InvalidInput("pass either a store, which offers its own start, or a start")
     problem = None if case is None else case.problem(options)
+    if leave_out is None and case is not None and case.left_out is not None:
+        leave_out = case.left_out[1]
     with store.fit(problem, parent=parent, leave_out=leave_out, each=each) as handle:
         if case is None:
             kept = handle.keep(None)
-            return EngineFit(None, handle.start, kept, {}, {}, (), GuardReport(), Cost(), 0, ())
+            return EngineFit(None, handle.start, kept, {}, (), GuardReport(), Cost(), 0, ())
         wanted = outer_hessian
         if wanted is None:
             wanted = handle.start.source == StartSource.COLD
@@ -125,7 +130,7 @@ class _Run:
         self.checkpoints = checkpoints
         self.seeds = seeds
         self.counters = Counters()
-        self.laml: Laml = case.objective(self.counters)
+        self.laml: Objective = case.objective(self.counters)
         self.guard = GuardReport()
         self.cold: list[ColdTrial] = []
 
@@ -249,7 +254,7 @@ class _Run:
         )
 
     def _finish(self, outcome: Outcome, start: Any, report: StartReport | None, handle: Any) -> EngineFit:
-        at, laml = outcome.at, self.laml
+        at = outcome.at
         before = self.counters.hessian_formations
         curvature = self._curvature(at, start, outcome.converged)
         extra = self.counters.hessian_formations - before
@@ -267,8 +272,6 @@ class _Run:
             seeds=seeds,
         )
         kept = None if handle is None else handle.keep(result)
-        fitted = dict(zip(laml.family.predictors, at.etas, strict=True))
-        fitted["response"] = laml.family.mean(at.etas)
         assert result.cost is not None
         if not outcome.converged:
             log.warning("%s did not converge: %s", self.case, outcome.reason)
@@ -276,7 +279,6 @@ class _Run:
             result,
             report,
             kept,
-            fitted,
             self._edf(at),
             tuple(self.cold),
             self.guard,
@@ -285,17 +287,35 @@ class _Run:
             self.case.names,
             outcome.reason,
             seed_cost,
+            self._fitted_by(at),
         )
+
+    def _fitted_by(self, at: Evaluation) -> Callable[[], dict[str, FloatArray]]:
+        # Not a method of this object, which holds the products with the design.
+        family, case, etas, theta = self.laml.family, self.case, at.etas, at.theta
+
+        def make() -> dict[str, FloatArray]:
+            values = etas or case.predictors_at(theta)
+            return {**dict(zip(family.predictors, values, strict=True)), "response": family.mean(values)}
+
+        return make
 
     def _seeds(self, at: Evaluation, report: StartReport | None, converged: bool) -> tuple[GroupSeeds | None, SeedCost]:
         stayed = report is not None and report.source == StartSource.EXACT and self.counters.outer_iterations == 0
         if self.seeds is None or not converged or stayed:
             return None, SeedCost()
         began, before = time.perf_counter(), self.counters.hessian_formations
-        index, labels, gone = self.case.grouped(self.seeds)
-        changes = group_changes(self.laml, at, index, len(labels), gone)
+        labels, changes = self._changes(at, self.seeds)
         seeds = GroupSeeds(self.seeds, labels, changes.rho, changes.theta)
         return seeds, SeedCost(self.counters.hessian_formations - before, time.perf_counter() - began)
+
+    def _changes(self, at: Evaluation, column: str) -> tuple[list[str], GroupChanges]:
+        if isinstance(self.laml, Laml):
+            index, labels, gone = self.case.grouped(column)
+            return labels, group_changes(self.laml, at, index, len(labels), gone)
+        assert isinstance(self.laml, GaussianReml)
+        labels, folds = self.case.folds(column)
+        return labels, downdated_changes(self.laml, at, folds, self.options.inner_tol)
 
     def _curvature(self, at: Evaluation, start: Any, converged: bool) -> Curvature:
         hessian = at.hessian
@@ -322,7 +342,7 @@ class _Run:
             part = s[columns]
             logdet_s.append(float(np.log(part[part > 0.0]).sum()))
         return InnerMode(
-            -at.nll - laml.family.constant(laml.y, laml.w),
+            laml.log_likelihood(at),
             at.penalty,
             at.cycles,
             at.converged,

@@ -17,7 +17,7 @@ from scipy.special import expit, gammaln
 from gamwarm.engine._types import FloatArray
 from gamwarm.errors import InvalidInput
 
-__all__ = ["Binomial", "Family", "GaussianLocationScale", "Poisson", "Table"]
+__all__ = ["Binomial", "Family", "Gaussian", "GaussianLocationScale", "Poisson", "Table"]
 
 Table = dict[tuple[int, ...], FloatArray]
 Etas = Sequence[FloatArray]
@@ -115,6 +115,27 @@ class GaussianLocationScale(Family):
         if not variance > 0.0:
             raise InvalidInput(f"column {self.response!r} is constant in these rows; a scale cannot be fitted to it")
         return centre, 0.5 * float(np.log(variance))
+
+    def mean(self, etas: Etas) -> FloatArray:
+        return etas[0]
+
+
+@dataclass(frozen=True)
+class Gaussian(Family):
+    """y ~ N(mean, phi): identity link, one variance, which is profiled out (restricted likelihood)."""
+
+    kind: ClassVar[str] = "gamwarm.engine.Gaussian"
+
+    def expected(self, y: FloatArray, w: FloatArray, etas: Etas) -> Table:
+        """Return the weights: information relative to the variance."""
+        return {(0, 0): np.array(w)}
+
+    def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
+        z = y - offset
+        centre = float(w @ z / w.sum())
+        if not (w @ (z - centre) ** 2) > 0.0:
+            raise InvalidInput(f"column {self.response!r} is constant in these rows; a variance cannot be fitted to it")
+        return (centre,)
 
     def mean(self, etas: Etas) -> FloatArray:
         return etas[0]

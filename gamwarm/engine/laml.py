@@ -12,22 +12,18 @@ cancellation even where lambda is 1e6 times the data.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
 
 import numpy as np
-from scipy.linalg import lapack
 
-from gamwarm.engine._types import Counters, FloatArray
+from gamwarm.engine._types import FloatArray, IntArray
 from gamwarm.engine.families import Etas, Family, Table
+from gamwarm.engine.objective import LOG_2PI, Evaluation, Factor, Objective, factorise
 from gamwarm.engine.products import Products
 from gamwarm.errors import FitFailed
 
-__all__ = ["Evaluation", "Factor", "Laml", "factorise"]
+__all__ = ["Laml"]
 
-_LOG_2PI = float(np.log(2.0 * np.pi))
-# Scaled pivots below this mean that a direction has no information at all, neither data nor penalty.
-_SINGULAR_PIVOT = 1e-14
 _ARMIJO = 1e-4
 # An old factor is used as long as that looks like converging in a few steps; each costs less than half a formation.
 _CHORD_REACH = 1.0
@@ -37,85 +33,11 @@ _CHORD_MARGIN = 0.3
 _MAX_HALVINGS = 40
 
 
-@dataclass(frozen=True)
-class Factor:
-    """Cholesky factor of a symmetric positive definite matrix scaled to unit diagonal."""
-
-    scale: FloatArray
-    upper: FloatArray
-
-    @property
-    def logdet(self) -> float:
-        """Log determinant of the matrix."""
-        return 2.0 * float(np.log(np.diagonal(self.upper)).sum() - np.log(self.scale).sum())
-
-    def solve(self, rhs: FloatArray) -> FloatArray:
-        """Return the matrix's inverse times ``rhs`` of shape (p,) or (p, q)."""
-        scale = self.scale if rhs.ndim == 1 else self.scale[:, None]
-        if rhs.size == 0:
-            return np.zeros(rhs.shape)
-        x, _ = lapack.dpotrs(self.upper, np.asfortranarray(scale * rhs))
-        out: FloatArray = scale * x.reshape(rhs.shape)
-        return out
-
-    def inverse(self) -> FloatArray:
-        """Return the inverse, of shape (p, p)."""
-        half, _ = lapack.dpotri(self.upper)
-        inverse = np.triu(half)
-        inverse = inverse + np.triu(half, 1).T
-        out: FloatArray = self.scale[:, None] * inverse * self.scale
-        return out
-
-
-def factorise(matrix: FloatArray) -> Factor | None:
-    """Return the factor of a symmetric matrix, or None where it is not (numerically) positive definite."""
-    diagonal = np.diagonal(matrix)
-    if not (np.isfinite(diagonal).all() and (diagonal > 0.0).all()):
-        return None
-    scale = 1.0 / np.sqrt(diagonal)
-    upper, info = lapack.dpotrf(scale[:, None] * matrix * scale)
-    if info != 0 or not np.isfinite(upper).all() or float(np.diagonal(upper).min()) ** 2 < _SINGULAR_PIVOT:
-        return None
-    return Factor(scale, upper)
-
-
-@dataclass
-class Evaluation:
-    """The objective at one rho, with what a Hessian there needs."""
-
-    rho: FloatArray
-    theta: FloatArray
-    value: float
-    gradient: FloatArray
-    edf: FloatArray
-    tangent: FloatArray
-    nll: float
-    penalty: float
-    decrement: float
-    cycles: int
-    converged: bool
-    factor: Factor | None = None
-    etas: list[FloatArray] = field(default_factory=list)
-    inverse: FloatArray | None = None
-    third: Table = field(default_factory=dict)
-    leverage: dict[tuple[int, int], FloatArray] = field(default_factory=dict)
-    pull: FloatArray | None = None
-    hessian: FloatArray | None = None
-    moved: list[FloatArray] = field(default_factory=list)
-    gram: FloatArray | None = None
-    failure: str = ""
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether value and gradient are numbers."""
-        return bool(np.isfinite(self.value) and np.isfinite(self.gradient).all())
-
-
 def _indices(rank: int, count: int) -> list[tuple[int, ...]]:
     return list(combinations_with_replacement(range(count), rank))
 
 
-class Laml:
+class Laml(Objective):
     """Objective of one case.
 
     Parameters
@@ -138,6 +60,8 @@ class Laml:
         Whether inner steps may use the factor of a Hessian formed before (the default), or Newton is plain.
     """
 
+    reuse = True
+
     def __init__(
         self,
         family: Family,
@@ -146,34 +70,17 @@ class Laml:
         offset: FloatArray,
         products: Products,
         penalty: FloatArray,
-        owner: FloatArray,
+        owner: IntArray,
         null: FloatArray,
         names: Sequence[str],
     ) -> None:
-        self.family, self.y, self.w, self.offset = family, y, w, offset
-        self.reuse = True
+        super().__init__(family, penalty, owner.astype(np.intp), null, names, products.counters)
+        self.y, self.w, self.offset = y, w, offset
         self.products = products
-        self.penalty, self.owner, self.null, self.names = penalty, owner.astype(np.intp), null, names
-        self.penalised = self.owner >= 0
-        self.q = int(self.owner.max(initial=-1)) + 1
-        self.rank = np.bincount(self.owner[self.penalised], minlength=self.q).astype(np.float64)
-        unpenalised = penalty.size - int(self.penalised.sum())
-        self._constant = family.constant(y, w) - 0.5 * unpenalised * _LOG_2PI
-        self._log_penalty = float(np.log(penalty[self.penalised]).sum())
+        self._constant = family.constant(y, w) - 0.5 * self.unpenalised * LOG_2PI
         self._predictors = range(len(family.predictors))
 
-    @property
-    def counters(self) -> Counters:
-        """Counters of the fit."""
-        return self.products.counters
-
     # -- the inner problem -------------------------------------------------------------------------------------
-
-    def diagonal(self, rho: FloatArray) -> FloatArray:
-        """Return the diagonal of S, of shape (p,)."""
-        out = np.zeros(self.penalty.size)
-        out[self.penalised] = np.exp(rho[self.owner[self.penalised]]) * self.penalty[self.penalised]
-        return out
 
     def etas(self, theta: FloatArray) -> list[FloatArray]:
         """Return the linear predictors, offset included."""
@@ -187,6 +94,9 @@ class Laml:
             return np.inf
         value = self.family.nll(self.y, self.w, self.etas(theta)) + 0.5 * float(self.diagonal(rho) @ theta**2)
         return value if np.isfinite(value) else np.inf
+
+    def log_likelihood(self, at: Evaluation) -> float:
+        return -at.nll - self.family.constant(self.y, self.w)
 
     def information(self, theta: FloatArray) -> FloatArray:
         """Return the expected Hessian of the negative log-likelihood at theta, of shape (p, p)."""
@@ -306,26 +216,6 @@ class Laml:
         direction: FloatArray = scale * vectors[:, 0]
         return direction
 
-    def _singular_message(self, matrix: FloatArray) -> str:
-        diagonal = np.diagonal(matrix)
-        if not np.isfinite(matrix).all():
-            return "the information matrix is not finite; look for enormous covariate, offset or weight values"
-        scale = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
-        _, vectors = np.linalg.eigh(scale[:, None] * matrix * scale)
-        worst = np.argsort(-np.abs(vectors[:, 0]))[:3]
-        culprits = list(dict.fromkeys(self.names[i] for i in worst))
-        return (
-            f"the model is not identifiable: no data and no penalty inform a combination of {culprits}; "
-            "drop one of these terms, or the levels and columns that repeat another's"
-        )
-
-    def _failed(self, rho: FloatArray, theta: FloatArray, cycles: int, why: str = "") -> Evaluation:
-        nan = np.full(self.q, np.nan)
-        tangent = np.zeros((theta.size, self.q))
-        failed = Evaluation(np.array(rho), theta, np.inf, nan, nan, tangent, np.inf, np.inf, np.inf, cycles, False)
-        failed.failure = why
-        return failed
-
     # -- the outer objective -----------------------------------------------------------------------------------
 
     def _assemble(
@@ -353,7 +243,7 @@ class Laml:
         edf = self.rank - shrinkage
         gradient = 0.5 * penalty_by - 0.5 * edf + 0.5 * (tangent.T @ pull)
         penalty = 0.5 * float(penalty_by.sum())
-        log_s = float(self.rank @ rho) + self._log_penalty
+        log_s = self._log_det_penalty(rho)
         correction = 0.5 * float(pull @ step) - 0.5 * decrement**2
         value = nll + penalty + self._constant + 0.5 * factor.logdet - 0.5 * log_s + correction
         return Evaluation(
@@ -376,17 +266,6 @@ class Laml:
             pull,
             gram=gram,
         )
-
-    def _sums(self, values: FloatArray) -> FloatArray:
-        kept = self.penalised
-        sums: FloatArray = np.bincount(self.owner[kept], weights=values[kept], minlength=self.q).astype(np.float64)
-        return sums
-
-    def _columns(self, values: FloatArray) -> FloatArray:
-        out = np.zeros((values.size, self.q))
-        rows = np.flatnonzero(self.penalised)
-        out[rows, self.owner[rows]] = values[rows]
-        return out
 
     def _contract_third(self, leverage: Mapping[tuple[int, int], FloatArray], third: Table) -> list[FloatArray]:
         """Per predictor m: sum over (k, l) of leverage_kl d3_klm."""

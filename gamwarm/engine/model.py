@@ -10,8 +10,10 @@ import numpy as np
 
 from gamwarm._version import __version__
 from gamwarm.engine._types import Counters, FloatArray, IntArray
-from gamwarm.engine.families import Family
+from gamwarm.engine.families import Family, Gaussian
+from gamwarm.engine.gaussian import GaussianReml, Moments
 from gamwarm.engine.laml import Laml
+from gamwarm.engine.objective import Objective
 from gamwarm.engine.products import Group, Piece, Products
 from gamwarm.engine.seeds import vanishing
 from gamwarm.engine.terms import BoundTerm, Source, Term
@@ -93,24 +95,50 @@ class Case:
         Block names.
     """
 
-    def __init__(self, bound: Bound, rows: IntArray | None, label: str = "") -> None:
-        self.bound, self.rows, self.label = bound, rows, label
-        everything = slice(None) if rows is None else rows
-        self.y = bound.y[everything]
-        self.w = bound.w[everything]
-        self.offset = bound.offset[everything]
-        if not self.w.any():
+    def __init__(
+        self, bound: Bound, rows: IntArray | None, label: str = "", left_out: tuple[str, str] | None = None
+    ) -> None:
+        self.bound, self.rows, self.label, self.left_out = bound, rows, label, left_out
+        self._picked = slice(None) if rows is None else rows
+        if not bound.w[self._picked].any():
             raise InvalidInput(f"column {bound.family.weights!r}: all weights of this case are zero")
-        self.n_rows = int(self.y.shape[0])
-        self.groups = {name: Group(g.index[everything], g.size) for name, g in bound.source.groups.items()}
+        self.n_rows = bound.n if rows is None else int(rows.shape[0])
         self.kept: list[IntArray] = []
         for term in bound.terms:
-            group = self.groups[term.group]
-            counts = np.bincount(group.index, minlength=group.size) if term.by_level else np.zeros(0, dtype=np.intp)
+            counts = np.zeros(0, dtype=np.intp)
+            if term.by_level:
+                group = bound.source.groups[term.group]
+                counts = np.bincount(group.index[self._picked], minlength=group.size)
             self.kept.append(term.kept_columns(counts))
         self.names = tuple(term.name for term in bound.terms)
-        self.null = bound.family.null(self.y, self.w, self.offset)
         self._problems: list[tuple[BlockwiseFitOptions, FitProblem]] = []
+
+    # A fold of a Gaussian model may never look at its rows: they are picked when somebody asks for them.
+
+    @cached_property
+    def y(self) -> FloatArray:
+        """Response, of shape (n,)."""
+        return self.bound.y[self._picked]
+
+    @cached_property
+    def w(self) -> FloatArray:
+        """Prior weights, of shape (n,)."""
+        return self.bound.w[self._picked]
+
+    @cached_property
+    def offset(self) -> FloatArray:
+        """Offset of predictor "mean", of shape (n,)."""
+        return self.bound.offset[self._picked]
+
+    @cached_property
+    def groups(self) -> dict[str, Group]:
+        """Covariate values of the rows."""
+        return {name: Group(g.index[self._picked], g.size) for name, g in self.bound.source.groups.items()}
+
+    @cached_property
+    def null(self) -> tuple[float, ...]:
+        """Constant predictors that fit best, roughly."""
+        return self.bound.family.null(self.y, self.w, self.offset)
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
@@ -153,38 +181,84 @@ class Case:
         self._problems.append((options, problem))
         return problem
 
-    def objective(self, counters: Counters, discretised: bool | None = None) -> Laml:
+    def objective(self, counters: Counters, discretised: bool | None = None) -> Objective:
         """Return the objective of this fit, counting into ``counters``."""
         terms, predictors = self.bound.terms, self.bound.family.predictors
-        pieces, penalty, owner, names = [], [], [], []
-        null = np.zeros(sum(self.widths))
+        penalty, owner, names = [], [], []
         slot = 0
-        for term, kept, columns in zip(terms, self.kept, self.slices, strict=True):
-            k = predictors.index(term.predictor)
-            pieces.append(Piece(k, term.group, np.ascontiguousarray(term.table[:, kept]), columns))
+        for term, kept in zip(terms, self.kept, strict=True):
             width = len(kept)
             names += [term.name] * width
             if term.penalty.size and width:
                 penalty.append(term.penalty[kept])
-                owner.append(np.where(term.penalty[kept] > 0.0, slot, -1))
+                owner.append(np.where(term.penalty[kept] > 0.0, slot, -1).astype(np.intp))
             else:
                 penalty.append(np.zeros(width))
-                owner.append(np.full(width, -1))
+                owner.append(np.full(width, -1, dtype=np.intp))
             slot += bool(term.penalty.size)
-            if term.basis.kind == "intercept":
-                null[columns] = self.null[k]
+        whole, owners = np.concatenate(penalty), np.concatenate(owner)
+        constants = {
+            term.predictor: columns.start
+            for term, columns in zip(terms, self.slices, strict=True)
+            if term.basis.kind == "intercept"
+        }
+        if isinstance(self.bound.family, Gaussian):
+            shift = np.zeros(whole.size)
+            for column in constants.values():
+                shift[column] = self.bound.centre
+            return GaussianReml(self.bound.family, self._moments(counters), shift, whole, owners, names, counters)
+        pieces = [
+            Piece(predictors.index(term.predictor), term.group, np.ascontiguousarray(term.table[:, kept]), columns)
+            for term, kept, columns in zip(terms, self.kept, self.slices, strict=True)
+        ]
+        null = np.zeros(whole.size)
+        for predictor, column in constants.items():
+            k = predictors.index(predictor)
+            null[column] = self.null[k]
         products = Products(self.n_rows, len(predictors), pieces, self.groups, counters, discretised)
-        return Laml(
-            self.bound.family,
-            self.y,
-            self.w,
-            self.offset,
-            products,
-            np.concatenate(penalty),
-            np.concatenate(owner),
-            null,
-            names,
-        )
+        return Laml(self.bound.family, self.y, self.w, self.offset, products, whole, owners, null, names)
+
+    def _moments(self, counters: Counters) -> Moments:
+        """Moments of the rows: one pass over them, or a subtraction where a group is left out."""
+        starts = np.cumsum([0, *(term.lift.shape[1] for term in self.bound.terms)])
+        columns = np.concatenate([start + kept for start, kept in zip(starts, self.kept, strict=False)])
+        if self.left_out is not None:
+            column, label = self.left_out
+            total, groups = self.bound.group_moments(column)
+            return total.without(groups[label]).of(columns)
+        return self.bound.moments(self.rows, counters).of(columns)
+
+    def folds(self, column: str) -> tuple[list[str], list[tuple[Moments, IntArray]]]:
+        """Return the values of ``column`` in these rows and, per value, what a Gaussian fit without it has.
+
+        That is its moments over the coefficients of this case that keep data, and which those are (kept,).
+        """
+        index, labels, gone = self.grouped(column)
+        starts = np.cumsum([0, *(term.lift.shape[1] for term in self.bound.terms)])
+        columns = np.concatenate([start + kept for start, kept in zip(starts, self.kept, strict=False)])
+        rows = np.arange(self.n_rows) if self.rows is None else self.rows
+        if self.rows is None:
+            total, groups = self.bound.group_moments(column)
+        else:
+            order = np.argsort(index, kind="stable")
+            parts = np.split(rows[order], np.cumsum(np.bincount(index, minlength=len(labels)))[:-1])
+            groups = {g: self.bound.moments(part, Counters()) for g, part in zip(labels, parts, strict=True)}
+            total = self.bound.moments(self.rows, Counters())
+        out = []
+        for place, label in enumerate(labels):
+            left = np.flatnonzero(gone != place)
+            out.append((total.without(groups[label]).of(columns[left]), left))
+        return labels, out
+
+    def predictors_at(self, theta: FloatArray) -> list[FloatArray]:
+        """Return the linear predictors of the rows, offset included, each of shape (n,)."""
+        predictors = self.bound.family.predictors
+        etas = [np.zeros(self.n_rows) for _ in predictors]
+        etas[0] += self.offset
+        for term, kept, columns in zip(self.bound.terms, self.kept, self.slices, strict=True):
+            values = term.table[:, kept] @ theta[columns]
+            etas[predictors.index(term.predictor)] += values[self.groups[term.group].index]
+        return etas
 
     def grouped(self, column: str) -> tuple[IntArray, list[str], IntArray]:
         """Return what leaving out a value of ``column`` means here.
@@ -225,6 +299,10 @@ class Bound:
         self.source, self.terms, self.family = source, tuple(terms), family
         self.y, self.w, self.offset = arrays
         self.n = int(self.y.shape[0])
+        self._group_moments: dict[str, tuple[Moments, dict[str, Moments]]] = {}
+        # Taken out of a Gaussian response beforehand, so that its moments keep their digits.
+        constant = any(term.basis.kind == "intercept" for term in terms)
+        self.centre = float(self.w @ (self.y - self.offset) / self.w.sum()) if constant else 0.0
 
     def case(self, rows: Any = None, label: str = "") -> Case:
         """Return the fit of all rows, or of some.
@@ -251,6 +329,58 @@ class Bound:
             raise InvalidInput(f"row numbers run from {picked.min()} to {picked.max()}; rows are 0 to {self.n - 1}")
         return Case(self, picked.astype(np.intp), label)
 
+    def without(self, column: str, value: Any, label: str = "") -> Case:
+        """Return the fit that leaves out the rows where ``column`` has ``value``.
+
+        As ``case(columns[column] != value)``, with two advantages: a parent's group seeds are used without a word, and
+        a Gaussian model does not look at the rows again (see `group_moments`).
+        """
+        key, levels = self.source.levels(column, "without")
+        wanted = group_label(value)
+        places = [i for i, level in enumerate(levels) if group_label(level) == wanted]
+        if len(places) != 1:
+            raise InvalidInput(f"column {column!r} has no value {value!r} to leave out; it has {levels[:8]}")
+        rows = np.flatnonzero(self.source.groups[key].index != places[0])
+        if rows.size == 0:
+            raise InvalidInput(f"column {column!r} has no value but {value!r}; nothing is left without it")
+        return Case(self, rows, label or f"without {wanted}", (column, wanted))
+
+    def moments(self, rows: IntArray | None, counters: Counters) -> Moments:
+        """Return the moments of some rows (None: all) over all columns: one formation of X'WX over them."""
+        picked = slice(None) if rows is None else rows
+        w, z = self.w[picked], self.y[picked] - self.offset[picked] - self.centre
+        used = {term.group for term in self.terms}
+        groups = {name: Group(g.index[picked], g.size) for name, g in self.source.groups.items() if name in used}
+        pieces, start = [], 0
+        for term in self.terms:
+            width = term.lift.shape[1]
+            pieces.append(Piece(0, term.group, term.table, slice(start, start + width)))
+            start += width
+        products = Products(int(w.shape[0]), 1, pieces, groups, counters)
+        wz = w * z
+        return Moments(products.gram({(0, 0): w}), products.adjoint([wz]), float(wz @ z), float(w.sum()))
+
+    def group_moments(self, column: str) -> tuple[Moments, dict[str, Moments]]:
+        """Return the moments of all rows and, by its label, of each value of ``column``; made once, then kept.
+
+        Together they take one pass over the rows, so one formation.
+        """
+        if column not in self._group_moments:
+            key, levels = self.source.levels(column, "group_moments")
+            order = np.argsort(self.source.groups[key].index, kind="stable").astype(np.intp)
+            ends = np.cumsum(np.bincount(self.source.groups[key].index, minlength=len(levels)))
+            parts = np.split(order, ends[:-1])
+            groups = {group_label(v): self.moments(rows, Counters()) for v, rows in zip(levels, parts, strict=True)}
+            every = list(groups.values())
+            total = Moments(
+                np.sum([g.xwx for g in every], axis=0),
+                np.sum([g.xwz for g in every], axis=0),
+                float(np.sum([g.zwz for g in every])),
+                float(np.sum([g.weight for g in every])),
+            )
+            self._group_moments[column] = total, groups
+        return self._group_moments[column]
+
     def __repr__(self) -> str:
         return f"Bound({self.n} rows, {len(self.terms)} terms, {self.family.kind})"
 
@@ -264,7 +394,7 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
         Only the columns that terms and family name are read.
     terms : sequence of Intercept, Linear, Factor, Smooth, RandomEffect
         Every predictor of the family needs at least one.
-    family : GaussianLocationScale, Poisson or Binomial
+    family : Gaussian, GaussianLocationScale, Poisson or Binomial
 
     Raises
     ------
@@ -272,7 +402,7 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
         Naming the column or term, and the next step.
     """
     if not isinstance(family, Family):
-        raise InvalidType(f"family is {family!r}; use GaussianLocationScale, Poisson or Binomial")
+        raise InvalidType(f"family is {family!r}; use Gaussian, GaussianLocationScale, Poisson or Binomial")
     for term in terms:
         if not hasattr(term, "bind"):
             raise InvalidType(f"term {term!r} is no term; use Intercept, Linear, Factor, Smooth or RandomEffect")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gamwarm.engine._types import BoolArray, FloatArray
-from gamwarm.engine.laml import Evaluation, Laml
+from gamwarm.engine.objective import Evaluation, Objective
 from gamwarm.errors import FitFailed
 from gamwarm.problem import BlockwiseFitOptions
 from gamwarm.records import PLATEAU_EDF, InnerMode
@@ -88,7 +88,7 @@ class Search:
 
     def __init__(
         self,
-        laml: Laml,
+        laml: Objective,
         options: BlockwiseFitOptions,
         default_rho: FloatArray,
         cached_inner: InnerMode | None = None,

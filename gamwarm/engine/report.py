@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -88,8 +90,6 @@ class EngineFit:
         What the store offered; None without a store.
     kept : KeepOutcome or None
         What was filed.
-    fitted : dict of str to array of shape (n,)
-        Linear predictor per name, offset included; "response" is the response-scale mean.
     edf : dict of str to float
         Effective degrees of freedom per block, unpenalised directions included.
     cold : tuple of ColdTrial
@@ -104,12 +104,13 @@ class EngineFit:
         Why the fit did not converge, if it did not.
     seeds : SeedCost
         What group seeds took, within ``cost``.
+    fitted_by : callable, optional
+        Makes `fitted` when somebody asks for it.
     """
 
     result: Any
     start: StartReport | None
     kept: Any
-    fitted: dict[str, FloatArray]
     edf: dict[str, float]
     cold: tuple[ColdTrial, ...]
     guard: GuardReport
@@ -118,6 +119,16 @@ class EngineFit:
     names: tuple[str, ...]
     reason: str = ""
     seeds: SeedCost = SeedCost()
+    fitted_by: Callable[[], dict[str, FloatArray]] | None = field(default=None, repr=False)
+
+    @cached_property
+    def fitted(self) -> dict[str, FloatArray]:
+        """Linear predictor per name, offset included, each of shape (n,); "response" is the response-scale mean."""
+        return {} if self.fitted_by is None else self.fitted_by()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What makes them holds the data.
+        return {**vars(self), "fitted": self.fitted, "fitted_by": None}
 
     @property
     def mu(self) -> FloatArray:

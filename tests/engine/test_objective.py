@@ -7,7 +7,7 @@ import pytest
 
 from gamwarm.engine import fit
 from gamwarm.engine._types import Counters
-from gamwarm.engine.laml import factorise
+from gamwarm.engine.objective import factorise
 from tests.engine.cases import FAMILIES, TIGHT, columns, mcycle, model
 
 

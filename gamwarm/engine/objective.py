@@ -1,0 +1,198 @@
+"""What a search over rho needs of an objective, and what an evaluation leaves."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.linalg import lapack
+
+from gamwarm.engine._types import Counters, FloatArray, IntArray
+from gamwarm.engine.families import Family, Table
+
+__all__ = ["LOG_2PI", "Evaluation", "Factor", "Objective", "factorise"]
+
+LOG_2PI = float(np.log(2.0 * np.pi))
+# Scaled pivots below this mean that a direction has no information at all, neither data nor penalty.
+_SINGULAR_PIVOT = 1e-14
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Cholesky factor of a symmetric positive definite matrix scaled to unit diagonal."""
+
+    scale: FloatArray
+    upper: FloatArray
+
+    @property
+    def logdet(self) -> float:
+        """Log determinant of the matrix."""
+        return 2.0 * float(np.log(np.diagonal(self.upper)).sum() - np.log(self.scale).sum())
+
+    def solve(self, rhs: FloatArray) -> FloatArray:
+        """Return the matrix's inverse times ``rhs`` of shape (p,) or (p, q)."""
+        scale = self.scale if rhs.ndim == 1 else self.scale[:, None]
+        if rhs.size == 0:
+            return np.zeros(rhs.shape)
+        x, _ = lapack.dpotrs(self.upper, np.asfortranarray(scale * rhs))
+        out: FloatArray = scale * x.reshape(rhs.shape)
+        return out
+
+    def inverse(self) -> FloatArray:
+        """Return the inverse, of shape (p, p)."""
+        half, _ = lapack.dpotri(self.upper)
+        inverse = np.triu(half)
+        inverse = inverse + np.triu(half, 1).T
+        out: FloatArray = self.scale[:, None] * inverse * self.scale
+        return out
+
+
+def factorise(matrix: FloatArray) -> Factor | None:
+    """Return the factor of a symmetric matrix, or None where it is not (numerically) positive definite."""
+    diagonal = np.diagonal(matrix)
+    if not (np.isfinite(diagonal).all() and (diagonal > 0.0).all()):
+        return None
+    scale = 1.0 / np.sqrt(diagonal)
+    upper, info = lapack.dpotrf(scale[:, None] * matrix * scale)
+    if info != 0 or not np.isfinite(upper).all() or float(np.diagonal(upper).min()) ** 2 < _SINGULAR_PIVOT:
+        return None
+    return Factor(scale, upper)
+
+
+@dataclass
+class Evaluation:
+    """The objective at one rho, with what a Hessian there needs."""
+
+    rho: FloatArray
+    theta: FloatArray
+    value: float
+    gradient: FloatArray
+    edf: FloatArray
+    tangent: FloatArray
+    nll: float
+    penalty: float
+    decrement: float
+    cycles: int
+    converged: bool
+    factor: Factor | None = None
+    etas: list[FloatArray] = field(default_factory=list)
+    inverse: FloatArray | None = None
+    third: Table = field(default_factory=dict)
+    leverage: dict[tuple[int, int], FloatArray] = field(default_factory=dict)
+    pull: FloatArray | None = None
+    scale: float = 1.0
+    hessian: FloatArray | None = None
+    moved: list[FloatArray] = field(default_factory=list)
+    gram: FloatArray | None = None
+    failure: str = ""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether value and gradient are numbers."""
+        return bool(np.isfinite(self.value) and np.isfinite(self.gradient).all())
+
+
+class Objective(ABC):
+    """An objective in rho, over p coefficients with diagonal penalties that do not overlap.
+
+    Parameters
+    ----------
+    family : Family
+    penalty : array of shape (p,)
+        Diagonal of all penalties at lambda = 1.
+    owner : array of int of shape (p,)
+        Outer coordinate that scales each coefficient's penalty; -1 where there is none.
+    null : array of shape (p,)
+        Coefficients of the null model.
+    names : sequence of str
+        A name per coefficient, for messages.
+    counters : Counters
+
+    Attributes
+    ----------
+    q : int
+        Outer coordinates.
+    rank : array of shape (q,)
+        Penalised coefficients of each: the most effective degrees of freedom that it can have.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        penalty: FloatArray,
+        owner: IntArray,
+        null: FloatArray,
+        names: Sequence[str],
+        counters: Counters,
+    ) -> None:
+        self.family, self.counters = family, counters
+        self.penalty, self.owner, self.null, self.names = penalty, owner, null, names
+        self.penalised = self.owner >= 0
+        self.q = int(self.owner.max(initial=-1)) + 1
+        self.rank = np.bincount(self.owner[self.penalised], minlength=self.q).astype(np.float64)
+        self.unpenalised = penalty.size - int(self.penalised.sum())
+        self._log_penalty = float(np.log(penalty[self.penalised]).sum())
+
+    @abstractmethod
+    def evaluate(
+        self, rho: FloatArray, theta: FloatArray, tol: float, max_cycles: int, gram: FloatArray | None = None
+    ) -> Evaluation:
+        """Return the objective at ``rho``, the inner solve begun at ``theta``; a failure is an infinite value."""
+
+    @abstractmethod
+    def hessian(self, at: Evaluation) -> FloatArray:
+        """Return the outer Hessian at an evaluation, of shape (q, q)."""
+
+    @abstractmethod
+    def penalised_nll(self, rho: FloatArray, theta: FloatArray) -> float:
+        """Return what the inner solve minimises, inf where it is not a number. No Hessian formation."""
+
+    @abstractmethod
+    def information(self, theta: FloatArray) -> FloatArray:
+        """Return the expected Hessian of the negative log-likelihood at theta, of shape (p, p)."""
+
+    @abstractmethod
+    def log_likelihood(self, at: Evaluation) -> float:
+        """Return the log-likelihood at an evaluation, constants included."""
+
+    def diagonal(self, rho: FloatArray) -> FloatArray:
+        """Return the diagonal of S, of shape (p,)."""
+        out = np.zeros(self.penalty.size)
+        out[self.penalised] = np.exp(rho[self.owner[self.penalised]]) * self.penalty[self.penalised]
+        return out
+
+    def _sums(self, values: FloatArray) -> FloatArray:
+        kept = self.penalised
+        sums: FloatArray = np.bincount(self.owner[kept], weights=values[kept], minlength=self.q).astype(np.float64)
+        return sums
+
+    def _columns(self, values: FloatArray) -> FloatArray:
+        out = np.zeros((values.size, self.q))
+        rows = np.flatnonzero(self.penalised)
+        out[rows, self.owner[rows]] = values[rows]
+        return out
+
+    def _log_det_penalty(self, rho: FloatArray) -> float:
+        return float(self.rank @ rho) + self._log_penalty
+
+    def _singular_message(self, matrix: FloatArray) -> str:
+        diagonal = np.diagonal(matrix)
+        if not np.isfinite(matrix).all():
+            return "the information matrix is not finite; look for enormous covariate, offset or weight values"
+        scale = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
+        _, vectors = np.linalg.eigh(scale[:, None] * matrix * scale)
+        worst = np.argsort(-np.abs(vectors[:, 0]))[:3]
+        culprits = list(dict.fromkeys(self.names[i] for i in worst))
+        return (
+            f"the model is not identifiable: no data and no penalty inform a combination of {culprits}; "
+            "drop one of these terms, or the levels and columns that repeat another's"
+        )
+
+    def _failed(self, rho: FloatArray, theta: FloatArray, cycles: int, why: str = "") -> Evaluation:
+        nan = np.full(self.q, np.nan)
+        tangent = np.zeros((theta.size, self.q))
+        failed = Evaluation(np.array(rho), theta, np.inf, nan, nan, tangent, np.inf, np.inf, np.inf, cycles, False)
+        failed.failure = why
+        return failed
