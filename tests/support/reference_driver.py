@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+import gamwarm.engine
 from gamwarm import FitProblem
 from gamwarm.engine import fit
 from gamwarm.engine._types import Counters
@@ -17,7 +18,10 @@ __all__ = ["Motorcycle", "ReferenceDriver", "Seeded"]
 
 
 class ReferenceDriver:
-    """One family on the shared data: all rows, then two groups left out, one at a time."""
+    """One family on the shared data: all rows, then two groups left out, one at a time.
+
+    ``family``: one of the shared models, or the name of an engine family with one predictor and a real response.
+    """
 
     options = cases.TIGHT
 
@@ -35,7 +39,10 @@ class ReferenceDriver:
     def bind(self) -> tuple[Any, Any]:
         """Return the model on all rows, and the group of each row."""
         data = cases.columns(self.n)
-        return cases.model(self.family, data), data["group"]
+        if self.family in cases.FAMILIES:
+            return cases.model(self.family, data), data["group"]
+        family = vars(gamwarm.engine)[self.family]("gaussian", weights="trials", offset="exposure")
+        return gamwarm.engine.bind(data, cases.mean_terms(), family), data["group"]
 
     def cut(self, left_out: str) -> Any:
         """Return the case without a group."""
