@@ -52,7 +52,9 @@ def run(store, centre=(1.0, -2.0, 0.5), **changes):
 
 
 @pytest.mark.parametrize(
-    "driver", [RidgeByScipy(), RidgeByScipy("L-BFGS-B"), Logit()], ids=["rho, BFGS", "rho, L-BFGS-B", "coefficients"]
+    "driver",
+    [RidgeByScipy(), pytest.param(RidgeByScipy("L-BFGS-B"), marks=pytest.mark.long), Logit()],
+    ids=["rho, BFGS", "rho, L-BFGS-B", "coefficients"],
 )
 def test_no_start_moves_an_answer_of_scipys(driver):
     report = assert_neutral(driver)

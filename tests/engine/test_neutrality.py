@@ -34,9 +34,9 @@ def test_no_start_moves_an_answer_of_the_reference_engine(family):
 
 
 def test_no_start_with_group_seeds_moves_an_answer():
-    plain, seeded = check_neutrality(ReferenceDriver("binomial")), assert_neutral(Seeded("binomial"))
+    report = assert_neutral(Seeded("binomial"))
 
-    assert seeded.formations("frozen") <= plain.formations("frozen")
+    assert report.formations("frozen") < report.formations("cold")
 
 
 @pytest.mark.long

@@ -33,24 +33,20 @@ def test_an_honest_engine_passes_and_every_phase_was_run():
 @pytest.mark.parametrize(
     ("broken", "caught"),
     [
-        (engines.TrustingObjective, "stored-numbers"),
-        (engines.StartIsAnswer, "answer"),
-        (engines.Blind, "answer"),
-        (engines.LyingFlags, "flags"),
-        (engines.Drifting, "exact"),
-        (engines.RepeatingWork, "exact"),
-        (engines.UsedNothing, "used"),
-        (engines.Claiming, "objective"),
-        (engines.Raising, "raised"),
-        (engines.IgnoringStore, "vacuous"),
+        (engines.TrustingObjective, {"stored-numbers"}),
+        (engines.StartIsAnswer, {"answer"}),
+        (engines.Blind, {"answer"}),
+        (engines.LyingFlags, {"flags"}),
+        (engines.Drifting, {"exact", "drift"}),
+        (engines.RepeatingWork, {"exact"}),
+        (engines.UsedNothing, {"used"}),
+        (engines.Claiming, {"objective"}),
+        (engines.Raising, {"raised"}),
+        (engines.IgnoringStore, {"vacuous"}),
     ],
 )
 def test_a_broken_engine_is_caught(broken, caught):
-    assert caught in checks_found(broken())
-
-
-def test_an_answer_that_repeats_change_is_a_drift():
-    assert "drift" in checks_found(engines.Drifting())
+    assert caught <= checks_found(broken())
 
 
 def test_without_an_objective_to_evaluate_a_worse_answer_is_no_other_mode():
@@ -110,6 +106,7 @@ class _OneCase(_Hidden):
         self.inner, self.cases = inner, inner.cases[:1]
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_report():
     first, second = (check_neutrality(engines.Ridge(), seed=3) for _ in range(2))
 
