@@ -10,9 +10,11 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import gamwarm
-from gamwarm import InvalidInput, InvalidType, StoreClosed, StoreError, StoreUnavailable
+from gamwarm import InvalidInput, InvalidType, Producer, StoreClosed, StoreError, StoreUnavailable
 from gamwarm.storage import _disk, buffered
 from tests.support.stores import artifact_of, carrier_fit, exact_key_of, leftovers, plain_fit, record_of, result_of
 
@@ -307,6 +309,37 @@ def test_a_fit_in_progress_checkpoints_and_keeps_through_the_buffer(path, monkey
         assert own.start_for(fit).reason == "this fit's own answer"
     assert point.written
     assert kept.record.written
+
+
+puts = st.tuples(
+    st.sampled_from(["own", "other"]),
+    st.integers(1, 2),
+    st.sampled_from([1.0, 2.0, 3.0]),
+    st.sampled_from(["final", "checkpoint"]),
+    st.sampled_from(["tests", "rival"]),
+)
+
+
+@given(st.lists(puts, max_size=10), st.integers(1, 2))
+def test_a_flush_changes_no_answer(tmp_path_factory, steps, keep_last):
+    path = tmp_path_factory.mktemp("law") / "fits.h5"
+    with (
+        gamwarm.open(path, engine="tests", on_error="raise", keep_last=keep_last) as store,
+        store.independent(flush_entries=100) as own,
+    ):
+        for writer, key, value, kind, engine in steps:
+            record = record_of(key, value, kind=kind, converged=kind == "final", producer=Producer(engine, ""))
+            (own if writer == "own" else store).put_record(record)
+
+        def answers():
+            found = [own.get_record(exact_key_of(key)) for key in (1, 2)]
+            told = [None if r is None else (r.objective, r.kind, r.producer) for r in found]
+            return told, own.keys(), sorted(own.entry_ids()), len(own)
+
+        before = answers()
+        own.flush()
+        assert answers() == before
+        assert set(before[2]) == store.entry_ids()
 
 
 # -- transactions and upkeep -------------------------------------------------------------------------------------------
