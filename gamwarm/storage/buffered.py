@@ -193,7 +193,7 @@ class BufferedEntries(EntryStore):
         in_file = {stored.entry_id for stored in kept}
         latest = max((stored.created for stored in kept), default=0)
         for encoded in self._of(RECORDS, lambda e: e.key == key):
-            if encoded.entry_id in in_file:
+            if any(stored.entry_id == encoded.entry_id for stored in kept):
                 continue
             record = decode(encoded)
             assert isinstance(record, BlockRecord)
