@@ -253,8 +253,8 @@ def _rank_table(ranks: dict[str, Any], where: dict[str, Any]) -> Table:
         table.add_row(form, "2", *row, f"≥ {LEAST_OF_ONE_RANK:g}", verdict)
     sent = ranks["two"]["sent"]
     table.caption = (
-        f"distributed rows sent {sent['rows']} of {sent['of']} rows to another rank; the verdict goes by the better of wall "
-        "and CPU time: on a machine that does other work, wall time cannot tell"
+        f"distributed rows sent {sent['rows']} of {sent['of']} rows to another rank; the verdict goes by the better of "
+        "wall and CPU time: on a machine that does other work, wall time cannot tell"
     )
     return table
 
