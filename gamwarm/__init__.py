@@ -77,12 +77,17 @@ from gamwarm.store import (
 )
 from gamwarm.store import open_store as open  # noqa: A004 - the module's own verb, as in h5py or zarr
 from gamwarm.transfer import (
+    GuardOutcome,
     InnerCapState,
+    StartGuard,
     StartReport,
     TermContext,
     TransferPolicy,
+    beta_gate,
     build_warm_start,
+    false_plateaus,
     inner_cap,
+    predicted_step,
 )
 from gamwarm.walltime import Walltime
 
@@ -132,6 +137,11 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "InnerMode",
     "Curvature",
     "plateau_flags",
+    "StartGuard",
+    "GuardOutcome",
+    "beta_gate",
+    "false_plateaus",
+    "predicted_step",
     "inner_cap",
     "InnerCapState",
     # what is kept

@@ -56,10 +56,19 @@ def numeric_column(columns: Mapping[str, Any], name: str, what: str) -> FloatArr
     return array
 
 
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas.NA has no truth value
+        return True
+
+
 class Source:
     """The columns of a data set, checked once, with the distinct values of each covariate."""
 
-    def __init__(self, columns: Mapping[str, Any]) -> None:
+    def __init__(self, columns: Any) -> None:
+        if not isinstance(columns, Mapping) and hasattr(columns, "keys") and hasattr(columns, "__getitem__"):
+            columns = {name: columns[name] for name in columns}  # a data frame
         if not isinstance(columns, Mapping):
             raise InvalidType(f"columns is {type(columns).__name__}; give a mapping of names to arrays (a dict)")
         for name, column in columns.items():
@@ -113,7 +122,7 @@ class Source:
             values = np.asarray(self.columns[name])
             if values.ndim != 1:
                 raise InvalidInput(f"column {name!r} has shape {values.shape}; expected (n,)")
-            missing = (values != values) | np.array([v is None for v in values]) if values.dtype.kind == "O" else None
+            missing = np.array([_is_missing(v) for v in values]) if values.dtype.kind == "O" else None
             if values.dtype.kind == "f":
                 missing = ~np.isfinite(values)
             if missing is not None and np.any(missing):

@@ -3,6 +3,7 @@
 from gamwarm.transfer.build import build_warm_start
 from gamwarm.transfer.capture import capture_artifact, capture_record, producer_of, record_mismatch
 from gamwarm.transfer.guard import PREDICTED_STEP_LIMIT, beta_gate, false_plateaus, predicted_step
+from gamwarm.transfer.guarding import GuardOutcome, OuterPoint, StartGuard
 from gamwarm.transfer.inner_cap import InnerCapState, inner_cap
 from gamwarm.transfer.policy import TransferPolicy
 from gamwarm.transfer.report import BetaOutcome, RhoOutcome, SlotReport, StartReport, TermReport, TransferredStart
@@ -12,9 +13,12 @@ from gamwarm.transfer.terms import TermContext, term_contexts
 __all__ = [
     "PREDICTED_STEP_LIMIT",
     "BetaOutcome",
+    "GuardOutcome",
     "InnerCapState",
+    "OuterPoint",
     "RhoOutcome",
     "SlotReport",
+    "StartGuard",
     "StartReport",
     "TermContext",
     "TermReport",

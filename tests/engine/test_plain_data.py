@@ -1,0 +1,75 @@
+"""Data as people have it: frames, categories, missing levels, few distinct values, groups of one row, aliases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gamwarm import FitFailed, InvalidInput
+from gamwarm.engine import Factor, Gaussian, Intercept, Linear, RandomEffect, Smooth, bind, fit
+
+pd = pytest.importorskip("pandas")
+
+
+def frame():
+    rng = np.random.default_rng(0)
+    letters = ["a", "b", "c", "d"] * 15
+    return pd.DataFrame(
+        {
+            "x": rng.normal(size=60),
+            "few": [1.0, 2.0, 3.0] * 20,
+            "y": rng.normal(size=60),
+            "category": pd.Categorical(letters),
+            "text": pd.array(letters, dtype="string"),
+            "whole": pd.array([1, 2, 3, 4] * 15, dtype="Int64"),
+            "flag": [True, False] * 30,
+        }
+    )
+
+
+@pytest.mark.parametrize("group", ["category", "text", "whole"])
+def test_a_data_frame_is_taken_as_it_is_and_any_kind_of_group_can_be_left_out(group):
+    data = frame()
+    bound = bind(data, [Intercept(), Smooth("x", 6), Factor("flag"), RandomEffect(group)], Gaussian("y"))
+
+    fold = fit(bound.without(group, data[group][0]))
+
+    assert fold.converged
+    assert len(fold.mu) == 45
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("category", pd.Categorical(["a", None] + ["b", "c"] * 29)),
+        ("text", pd.array(["a", None] + ["b", "c"] * 29, dtype="string")),
+        ("whole", pd.array([1, None] + [3, 4] * 29, dtype="Int64")),
+        ("whole", [1.0, np.nan] + [3.0, 4.0] * 29),
+        ("text", ["a", None] + ["b", "c"] * 29),
+    ],
+)
+def test_a_missing_level_is_refused_with_its_column_and_row(column, values):
+    data = {**frame(), column: values}
+    with pytest.raises(InvalidInput, match=f"column '{column}' has no level at row 1"):
+        bind(data, [Intercept(), RandomEffect(column)], Gaussian("y"))
+
+
+def test_more_basis_functions_than_distinct_values_are_fitted():
+    assert fit(bind(frame(), [Intercept(), Smooth("few", 20)], Gaussian("y")).case()).converged
+
+
+def test_a_group_with_one_row_can_be_left_out():
+    data = {**frame(), "g": ["alone"] + ["a", "b", "c"] * 19 + ["a", "b"]}
+    bound = bind(data, [Intercept(), Smooth("x", 5), RandomEffect("g")], Gaussian("y"))
+
+    parent = fit(bound.case(), group_seeds="g")
+    fold = fit(bound.without("g", "alone"))
+
+    assert list(parent.result.seeds.labels) == ["a", "alone", "b", "c"]
+    assert len(fold.mu) == 59
+
+
+def test_columns_that_repeat_each_other_are_named():
+    data = {**frame(), "twice": 2.0 * frame()["few"].to_numpy()}
+    with pytest.raises(FitFailed, match=r"few.*twice|twice.*few"):
+        fit(bind(data, [Intercept(), Linear("few"), Linear("twice")], Gaussian("y")).case())
