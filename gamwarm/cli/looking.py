@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from rich.text import Text
 
-from gamwarm.cli.exits import BadUsage, Exit, Interrupted
+from gamwarm.cli.exits import BadUsage, Exit
 from gamwarm.cli.opening import SHORT, looking_into, resolve, short
 from gamwarm.cli.options import File, Json, Key, command
 from gamwarm.cli.output import (
@@ -27,12 +27,11 @@ from gamwarm.cli.output import (
     say,
     show,
     table,
-    watched,
     write_json,
 )
 from gamwarm.cli.selecting import Families, Selection, blocks_of, is_valid, parse_moment
 from gamwarm.records import BlockRecord, FitArtifact
-from gamwarm.storage import ARTIFACTS, RECORDS, Browser, EntryStore, LedgerPortion, Seen
+from gamwarm.storage import ARTIFACTS, RECORDS, Browser, Seen
 from gamwarm.store import Savings, SourceSavings, add_up
 
 __all__ = ["ls", "show_entry", "stats"]
@@ -405,7 +404,8 @@ def stats(
         costs = _Costs()
         for each in followed(seen, "reading records", SAMPLE if sample else totals.exact_keys):
             costs.add(each)
-        savings = None if sample else add_up(_ledger(entries, totals.entries), SourceSavings())
+        ledger = followed(entries.ledger(), "adding up", totals.entries)
+        savings = None if sample else add_up(ledger, SourceSavings())
     if as_json:
         told = None if savings is None else _savings_json(savings)
         write_json({"file": str(file), **vars(totals), "sampled": sample, **costs.as_json(), "savings": told})
@@ -451,16 +451,6 @@ def _saved_rows(savings: Savings) -> Iterator[list[str]]:
 def _saved_table(rows: Sequence[Sequence[str]]) -> Any:
     columns = [("STARTED", "left"), ("SAVED AGAINST", "left"), ("FITS", "right")]
     return table([*columns, *((heading, "right") for heading in _MEANS.values())], rows)
-
-
-def _ledger(entries: EntryStore, total: int) -> Iterator[LedgerPortion]:
-    done = 0
-    with watched("adding up") as watch:
-        for portion in entries.ledger():
-            done += len(portion.lines) + portion.damaged
-            if not watch.step(done, total):
-                raise Interrupted(f"ended by Ctrl-C after {done:,} of {total:,} entries; nothing was changed")
-            yield portion
 
 
 def _savings_json(savings: Savings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from gamwarm.storage.entries import (
     content_id,
 )
 from gamwarm.storage.heads import EntryHead, read_heads
-from gamwarm.storage.ledger import LedgerLine, LedgerPortion
+from gamwarm.storage.ledger import LedgerLine
 from gamwarm.storage.locks import DirectoryProbe, choose, probe
 from gamwarm.storage.outcome import PutOutcome
 from gamwarm.storage.salvage import salvage_file
@@ -46,7 +46,6 @@ __all__ = [
     "Evicted",
     "Held",
     "LedgerLine",
-    "LedgerPortion",
     "LockChoice",
     "MergeReport",
     "Problem",

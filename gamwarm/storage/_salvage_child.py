@@ -33,7 +33,7 @@ from gamwarm.storage._header import (
     parse,
 )
 from gamwarm.storage._overlay import Overlay
-from gamwarm.storage.codec import ARTIFACTS, RECORDS, DamagedEntry
+from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry
 from gamwarm.storage.layout import FileView
 
 _END_OF_FILE: Final = USER_BLOCK + 28  # of HDF5's superblock, version 2
@@ -157,7 +157,7 @@ def walk(path: Path, skip: set[str]) -> None:
     h5 = h5py.File(over(path), "r", driver="fileobj")
     view = FileView(h5)
     unlisted = any(place.count("/") == 1 or place.endswith("/") for place in skip if not place.startswith("@"))
-    for section in (RECORDS, ARTIFACTS):
+    for section in SECTIONS:
         place = f"/{section}"
         if place in skip:
             continue

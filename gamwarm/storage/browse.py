@@ -1,7 +1,6 @@
-"""Looking through a file entry by entry, a portion at a time: for listings that must not wait for the whole file.
+"""Looking through a file entry by entry, damaged ones too: for people, and for `verify`.
 
-Every portion is one consistent read, so a writer beside is never waited for. Between two portions entries may come and
-go: what goes is left out, what comes may be.
+Kept apart from the heads, which come in order: a listing shows its first entries before all keys are listed.
 """
 
 from __future__ import annotations
@@ -11,22 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from gamwarm.records import BlockRecord, FitArtifact
-from gamwarm.storage.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode
+from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, check_content, decode
 from gamwarm.storage.upkeep import UpkeepView
+from gamwarm.storage.walking import each_entry, key_of, names, places
 
 if TYPE_CHECKING:
     from gamwarm.storage.entries_upkeep import EntryUpkeep
 
 __all__ = ["ARTIFACTS", "RECORDS", "Browser", "Seen", "Totals"]
-
-FIRST_NAMES: Final = 128
-"""Names that are taken without listing the section: a first page, with some entries that a filter leaves out."""
-PORTION: Final = 64
-"""Entries that one read looks at; while it does, a commit makes it begin again."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ class Seen:
 
     @property
     def key(self) -> str:
-        return self.path.split("/", 1)[0]
+        return key_of(self.path)
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -125,7 +119,7 @@ class Browser:
 
         def look(view: UpkeepView) -> tuple[int, ...]:
             totals = tuple(view.total(name) for name in ("n_entries", "live_bytes", "last_created"))
-            counts = tuple(view.count(section) for section in (RECORDS, ARTIFACTS))
+            counts = tuple(view.count(section) for section in SECTIONS)
             return (*totals, *counts, len(view.pins(RECORDS) | view.pins(ARTIFACTS)))
 
         entries, live, last, exact, descriptors, pinned = self._entries._read(look)
@@ -149,38 +143,12 @@ class Browser:
         return self._entries._read(lambda view: view.pins(RECORDS) | view.pins(ARTIFACTS))
 
     def keys(self, section: str) -> Iterator[str]:
-        """Yield the keys of a section in the order in which HDF5 holds them, which is that of a hash of the name.
-
-        The first `FIRST_NAMES` are taken without a list of the others.
-        """
-        return self._names(section, None)
+        """Yield the keys of a section, the first of them before all are listed (`walking.names`)."""
+        return names(self._entries, section)
 
     def some_keys(self, section: str, count: int) -> list[str]:
         """Return the first ``count`` keys in that order: a sample, as keys are digests. Lists no more than these."""
         return self._entries._read(lambda view: view.some_names(section, None, count)) or []
-
-    def _names(self, section: str, key: str | None) -> Iterator[str]:
-        first = self._entries._read(lambda view: view.some_names(section, key, FIRST_NAMES))
-        if first is None:
-            return
-        yield from first
-        if len(first) == FIRST_NAMES:
-            known = set(first)
-            everything = self._entries._read(lambda view: view.some_names(section, key, None))
-            yield from (name for name in everything or () if name not in known)
-
-    def _places(self, section: str, keys: Iterable[str]) -> Iterator[str]:
-        """Yield keys of records, paths of artifacts: a key may have any number of them."""
-        for key in keys:
-            if section == RECORDS:
-                yield key
-                continue
-            empty = True
-            for name in self._names(section, key):
-                empty = False
-                yield f"{key}/{name}"
-            if empty:  # damaged, or gone since the keys were listed
-                yield key
 
     def walk(
         self, section: str, keys: Iterable[str] | None = None, *, decoded: bool = True, content: bool = False
@@ -197,15 +165,12 @@ class Browser:
         content : bool
             Check its content digest too.
         """
-        places = self._places(section, self.keys(section) if keys is None else keys)
-        while some := list(islice(places, PORTION)):
-            yield from self._entries._read(
-                partial(_look, section=section, places=some, decoded=decoded, content=content)
-            )
+        there = places(self._entries, section, keys)
+        return each_entry(self._entries, section, there, partial(_look, decoded=decoded, content=content))
 
     def artifact_paths(self) -> Iterator[str]:
         """Yield ``<descriptor key>/<entry id>`` of every artifact, without reading any."""
-        return (path for path in self._places(ARTIFACTS, self.keys(ARTIFACTS)) if "/" in path)
+        return (path for path in places(self._entries, ARTIFACTS) if "/" in path)
 
     def has(self, section: str, key: str) -> bool:
         """Whether a key is there."""
@@ -221,25 +186,16 @@ class Browser:
 KEY_LENGTH: Final = {RECORDS: 67, ARTIFACTS: 64}
 
 
-def _look(view: UpkeepView, section: str, places: list[str], decoded: bool, content: bool) -> list[Seen]:
-    found = []
-    for place in places:
-        key = place.split("/", 1)[0]
-        if not view.has(section, key):
-            continue  # it went since the keys were listed
-        for path in view.entry_paths(section, key) if place == key else [place]:
-            encoded: Encoded | None = None
-            try:
-                encoded = view.read(section, path)
-                if content:
-                    check_content(encoded)
-                found.append(Seen(section, path, encoded, decode(encoded) if decoded else None))
-            except DamagedEntry as error:
-                if path != key and not view.may_have(section, path):
-                    continue
-                stated = _stated(view, section, path) if encoded is None else {}
-                found.append(Seen(section, path, encoded, None, str(error), stated))
-    return found
+def _look(view: UpkeepView, section: str, path: str, *, decoded: bool, content: bool) -> Seen:
+    encoded: Encoded | None = None
+    try:
+        encoded = view.read(section, path)
+        if content:
+            check_content(encoded)
+        return Seen(section, path, encoded, decode(encoded) if decoded else None)
+    except DamagedEntry as error:
+        stated = _stated(view, section, path) if encoded is None else {}
+        return Seen(section, path, encoded, None, str(error), stated)
 
 
 def _stated(view: UpkeepView, section: str, path: str) -> dict[str, Any]:

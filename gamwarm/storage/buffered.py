@@ -26,7 +26,7 @@ from gamwarm.storage import clock, selection
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, Encoded, decode, encode_artifact, encode_record, stamped
 from gamwarm.storage.entries import UNCHANGED, EntryStore
 from gamwarm.storage.entries_upkeep import Progress
-from gamwarm.storage.ledger import LedgerPortion
+from gamwarm.storage.ledger import LedgerLine
 from gamwarm.storage.outcome import PutOutcome
 from gamwarm.storage.stored import ArtifactHeader, StoredArtifact, StoredRecord
 from gamwarm.storage.upkeep import CompactReport, VerifyReport
@@ -286,7 +286,7 @@ class BufferedEntries(EntryStore):
         self.flush()
         return super().verify(progress)
 
-    def ledger(self) -> Iterator[LedgerPortion]:
+    def ledger(self) -> Iterator[LedgerLine | None]:
         """File what waits, then yield what every entry says of its fit."""
         self.flush()
         return super().ledger()

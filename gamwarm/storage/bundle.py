@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +26,7 @@ from gamwarm.storage._files import missing
 from gamwarm.storage._header import HEADER_BYTES, USER_BLOCK, UUID_BYTES, Header, TornHeader, parse
 from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode, sealed_parts
 from gamwarm.storage.entries import EntryStore
-from gamwarm.storage.heads import PORTION_KEYS, EntryHead, read_heads
+from gamwarm.storage.heads import EntryHead, read_heads
 from gamwarm.storage.layout import (
     ARCHIVE,
     _get_integer,
@@ -40,6 +39,7 @@ from gamwarm.storage.layout import (
     timeless,
 )
 from gamwarm.storage.upkeep import KEEP_ALL, MergeReport, Problem, UpkeepView
+from gamwarm.storage.walking import in_portions
 
 __all__ = [
     "ARCHIVE_FORMAT",
@@ -166,11 +166,9 @@ def _fill(
         target = _BundleView(h5)
         done = 0
         keys = [list(group) for _, group in groupby(contents.chosen, key=lambda head: (head.section, head.key))]
-        for start in range(0, len(keys), PORTION_KEYS):
-            heads = [head for group in keys[start : start + PORTION_KEYS] for head in group]
-            entries = source._read(partial(_sound_or_why, heads=heads))
-            whole: dict[tuple[str, str], list[Encoded]] = {}
-            for head, entry in zip(heads, entries, strict=True):
+        for heads, found in zip(keys, in_portions(source, keys, _sound_or_why), strict=True):
+            sound: list[Encoded] = []
+            for head, entry in zip(heads, found, strict=True):
                 if progress is not None and progress(done, len(contents.chosen)) is False:
                     raise StoreError(f"{scratch}: the export was ended by its progress callback; nothing was written")
                 done += 1
@@ -178,9 +176,10 @@ def _fill(
                     problems.append(Problem(head.place, entry))
                     continue
                 kept.append(head)
-                whole.setdefault((head.section, head.key), []).append(entry)
-            for (section, key), some in whole.items():
-                target.absorb(section, key, some, KEEP_ALL)
+                sound.append(entry)
+            if sound:
+                section, key = heads[0].section, heads[0].key
+                target.absorb(section, key, sound, KEEP_ALL)
                 paths = target.entry_paths(section, key)
                 lines += [f"{_digest(target.read(section, path))}  {section}/{path}" for path in paths]
         target.settle_index()
@@ -197,7 +196,7 @@ def _fill(
 
 
 def _sound_or_why(view: UpkeepView, heads: Sequence[EntryHead]) -> list[Encoded | str]:
-    """Read chosen entries, wherever in their key they lie by now; of each that is not sound say why."""
+    """Read chosen entries of one key, wherever in it they lie by now; of each that is not sound say why."""
     found: list[Encoded | str] = []
     for head in heads:
         paths = [head.path, *(path for path in view.entry_paths(head.section, head.key) if path != head.path)]

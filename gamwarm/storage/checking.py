@@ -1,4 +1,4 @@
-"""Reading and checking every entry of a file, a portion at a time, beside writers too."""
+"""Checking every entry of a file, beside writers too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from gamwarm.storage.browse import Browser
-from gamwarm.storage.codec import ARTIFACTS, RECORDS
+from gamwarm.storage.codec import ARTIFACTS, SECTIONS
 from gamwarm.storage.upkeep import Problem, UpkeepView, VerifyReport
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def check_entries(
     problems: list[Problem] = []
     index: dict[str, set[str]] = {}
     done = nbytes = 0
-    for seen in chain.from_iterable(browser.walk(section, content=True) for section in (RECORDS, ARTIFACTS)):
+    for seen in chain.from_iterable(browser.walk(section, content=True) for section in SECTIONS):
         if progress is not None and progress(done, max(total, done + 1)) is False:
             return VerifyReport(_sorted(problems), done, nbytes, complete=False), ()
         done += 1

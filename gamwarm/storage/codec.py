@@ -40,10 +40,21 @@ from gamwarm.records import (
     normalize_active_sets,
 )
 
-__all__ = ["ARTIFACTS", "RECORDS", "DamagedEntry", "Encoded", "decode", "encode_artifact", "encode_record", "seal_of"]
+__all__ = [
+    "ARTIFACTS",
+    "RECORDS",
+    "SECTIONS",
+    "DamagedEntry",
+    "Encoded",
+    "decode",
+    "encode_artifact",
+    "encode_record",
+    "seal_of",
+]
 
 RECORDS: Final = "block_records"
 ARTIFACTS: Final = "fit_artifacts"
+SECTIONS: Final = (RECORDS, ARTIFACTS)
 _ENTRY_ID_BYTES: Final = 16
 # Left out of the content digest: times, and components, which follow from what the key names already.
 _VOLATILE: Final = ("created", "entry_id", "penalties")

@@ -16,10 +16,10 @@ from gamwarm.errors import StoreError
 from gamwarm.records import check_entry_id
 from gamwarm.storage import clock
 from gamwarm.storage.checking import check_entries
-from gamwarm.storage.codec import ARTIFACTS, RECORDS
+from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS
 from gamwarm.storage.container import Container
 from gamwarm.storage.layout import Irreplaceable
-from gamwarm.storage.ledger import LedgerPortion, ledger_portion
+from gamwarm.storage.ledger import LedgerLine, read_ledger
 from gamwarm.storage.outcome import PutOutcome
 from gamwarm.storage.stored import Held
 from gamwarm.storage.turns import Turn
@@ -35,13 +35,13 @@ from gamwarm.storage.upkeep import (
     copy_file,
     order_of_eviction,
 )
+from gamwarm.storage.walking import in_portions
 
 __all__ = ["EntryUpkeep"]
 
 log = logging.getLogger("gamwarm")
 T = TypeVar("T")
 Progress = Callable[[int, int], object]
-PORTION_KEYS: Final = 256
 MANY_ENTRIES: Final = 1000
 SLACK: Final = 16
 
@@ -106,7 +106,7 @@ class EntryUpkeep:
             view = self._view
             assert view is not None
             section = view.section_of(entry_id)
-            for each in (RECORDS, ARTIFACTS):
+            for each in SECTIONS:
                 ids = view.pins(each)
                 view.set_pins(each, ids | {entry_id} if pinned and each == section else ids - {entry_id})
         return section is not None
@@ -202,21 +202,16 @@ class EntryUpkeep:
     def portions(self) -> Iterator[Portion]:
         """Yield the entries key by key, and what is damaged."""
         try:
-            for section in (RECORDS, ARTIFACTS):
+            for section in SECTIONS:
                 keys, pins = self._read(partial(UpkeepView.keys_and_pins, section=section))
-                for start in range(0, len(keys), PORTION_KEYS):
-                    some = keys[start : start + PORTION_KEYS]
-                    yield from self._read(partial(UpkeepView.portions, section=section, keys=some, pins=pins))
+                yield from in_portions(self, keys, partial(UpkeepView.portion, section=section, pins=pins))
         except StoreError as error:
             error.details["source"] = str(self._path)
             raise
 
-    def ledger(self) -> Iterator[LedgerPortion]:
-        """Yield what every entry says of its fit, some keys at a time; between two portions entries may come and go."""
-        for section in (RECORDS, ARTIFACTS):
-            keys = self._read(partial(UpkeepView.keys, section=section))
-            for start in range(0, len(keys), PORTION_KEYS):
-                yield self._read(partial(ledger_portion, section=section, keys=keys[start : start + PORTION_KEYS]))
+    def ledger(self) -> Iterator[LedgerLine | None]:
+        """Yield what every entry says of its fit; None for a damaged one."""
+        return read_ledger(self)
 
     def absorb(self, portions: Iterable[Portion], keep_last: int) -> MergeReport:
         """File entries of other files as they are; one transaction."""

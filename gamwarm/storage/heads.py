@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from sys import intern
 from types import MappingProxyType
 from typing import Any, Final
 
-from gamwarm.storage.codec import ARTIFACTS, RECORDS, DamagedEntry
+from gamwarm.storage.codec import RECORDS, SECTIONS, DamagedEntry
 from gamwarm.storage.entries import EntryStore
-from gamwarm.storage.entries_upkeep import PORTION_KEYS
 from gamwarm.storage.layout import FileView
+from gamwarm.storage.walking import each_entry, key_of, places_in_order
 
-__all__ = ["PORTION_KEYS", "EntryHead", "read_heads"]
+__all__ = ["EntryHead", "read_heads"]
 
 _NOTHING: Final[Mapping[str, str | int | float]] = MappingProxyType({})
 
@@ -93,35 +93,28 @@ class EntryHead:
 
 
 def read_heads(store: EntryStore) -> tuple[list[EntryHead], list[str]]:
-    """Return the heads of all entries in order of section, key and path, and the places of those that cannot be read.
-
-    Keys are those of one moment; they are looked at in portions, each of one state of the file.
-    """
+    """Return the heads of all entries in order of section, key and path, and where those lie that cannot be read."""
     heads: list[EntryHead] = []
     damaged: list[str] = []
-    for section in (RECORDS, ARTIFACTS):
-        keys = store._read(partial(FileView.keys, section=section))
-        for start in range(0, len(keys), PORTION_KEYS):
-            look = partial(_portion, section=section, keys=keys[start : start + PORTION_KEYS])
-            some, unreadable = store._read(look)
-            heads += some
-            damaged += unreadable
+    for section in SECTIONS:
+        for found in each_entry(store, section, places_in_order(store, section), _head_or_place):
+            if isinstance(found, str):
+                damaged.append(found)
+            else:
+                heads.append(found)
     return heads, damaged
 
 
-def _portion(view: FileView, section: str, keys: Sequence[str]) -> tuple[list[EntryHead], list[str]]:
-    heads, damaged = [], []
-    for path in (path for key in keys for path in view.entry_paths(section, key)):
-        try:
-            heads.append(_head(section, path, view.read_meta(section, path)))
-        except (DamagedEntry, KeyError, TypeError, ValueError, AttributeError):
-            damaged.append(f"/{section}/{path}")
-    return heads, damaged
+def _head_or_place(view: FileView, section: str, path: str) -> EntryHead | str:
+    try:
+        return _head(section, path, view.read_meta(section, path))
+    except (DamagedEntry, KeyError, TypeError, ValueError, AttributeError):
+        return f"/{section}/{path}"
 
 
 def _head(section: str, path: str, meta: dict[str, Any]) -> EntryHead:
     is_record = section == RECORDS
-    key = path if "/" not in path else path.split("/", 1)[0]
+    key = key_of(path)
     producer, lineage, cost = meta["producer"], meta["lineage"] or {}, meta["cost"]
     return EntryHead(
         section=section,

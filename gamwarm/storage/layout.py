@@ -28,7 +28,7 @@ from h5py import h5, h5a, h5d, h5g, h5l, h5o, h5p, h5s, h5t
 
 from gamwarm.errors import NewerFormat, NotAStore, StoreReadOnly
 from gamwarm.storage import _objects
-from gamwarm.storage.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, parse_text, seal_of
+from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, parse_text, seal_of
 
 __all__ = ["ARCHIVE", "ENTRY_FORMAT", "FileView", "Irreplaceable", "check_file", "create_file", "timeless"]
 
@@ -386,7 +386,7 @@ class FileView:
 
     def all_paths(self) -> Iterator[tuple[str, str]]:
         """Yield section and path of every entry, in order."""
-        for section in (RECORDS, ARTIFACTS):
+        for section in SECTIONS:
             for key in self.keys(section):
                 for path in self.entry_paths(section, key):
                     yield section, path

@@ -1,16 +1,23 @@
-"""What every entry says of its fit: how it began and what it took. Read portion by portion, vectors left encoded."""
+"""What every entry says of its fit: how it began and what it took.
+
+Kept apart from the heads, which are text that no seal was checked for: sums are made of whole entries alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gamwarm.records import Cost, Lineage, Producer
-from gamwarm.storage.codec import RECORDS, DamagedEntry
+from gamwarm.storage.codec import RECORDS, SECTIONS, DamagedEntry
 from gamwarm.storage.layout import FileView
+from gamwarm.storage.walking import each_entry, key_of, places_in_order
 
-__all__ = ["LedgerLine", "LedgerPortion", "ledger_portion"]
+if TYPE_CHECKING:
+    from gamwarm.storage.entries_upkeep import EntryUpkeep
+
+__all__ = ["LedgerLine", "read_ledger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +49,17 @@ class LedgerLine:
     cost: Cost | None
 
 
-@dataclass(frozen=True)
-class LedgerPortion:
-    """The lines of some keys, and how many of their entries are damaged."""
-
-    lines: list[LedgerLine]
-    damaged: int = 0
+def read_ledger(store: EntryUpkeep) -> Iterator[LedgerLine | None]:
+    """Yield the line of every entry, records before artifacts; None for a damaged one."""
+    for section in SECTIONS:
+        yield from each_entry(store, section, places_in_order(store, section), _line_if_whole)
 
 
-def ledger_portion(view: FileView, *, section: str, keys: Sequence[str]) -> LedgerPortion:
-    """Read the entries of some keys, seals checked."""
-    lines: list[LedgerLine] = []
-    damaged = 0
-    for key in keys:
-        for path in view.entry_paths(section, key):
-            try:
-                lines.append(_line(section, key, view.read(section, path).meta))
-            except DamagedEntry:
-                damaged += 1
-    return LedgerPortion(lines, damaged)
+def _line_if_whole(view: FileView, section: str, path: str) -> LedgerLine | None:
+    try:
+        return _line(section, key_of(path), view.read(section, path).meta)
+    except DamagedEntry:
+        return None
 
 
 def _line(section: str, key: str, meta: dict[str, Any]) -> LedgerLine:

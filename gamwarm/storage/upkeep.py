@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from h5py import h5a, h5o, h5s
 
-from gamwarm.storage.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode
+from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, check_content, decode
 from gamwarm.storage.layout import FileView, Irreplaceable, _string_type, create_file
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "order_of_eviction",
 ]
 
-_SECTIONS: Final = (RECORDS, ARTIFACTS)
 _PINNED: Final = b"pinned"
 _INDEX: Final = "structural:"
 _UNREADABLE: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)
@@ -402,12 +401,8 @@ class UpkeepView(FileView):
         """Return the keys of a section, and its pinned entry ids."""
         return self.keys(section), self.pins(section)
 
-    def portions(self, section: str, keys: Sequence[str], pins: set[str]) -> list[Portion]:
-        """Read the entries of some keys for another file."""
-        return [self._portion(section, key, pins) for key in keys]
-
-    def _portion(self, section: str, key: str, pins: set[str]) -> Portion:
-        """Read the entries of a key: seal and content digest must confirm each."""
+    def portion(self, key: str, *, section: str, pins: set[str]) -> Portion:
+        """Read the entries of a key for another file: seal and content digest must confirm each."""
         whole, damaged = [], []
         for path in self.entry_paths(section, key):
             try:
@@ -489,7 +484,7 @@ def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
     ids: dict[str, set[str]] = {RECORDS: set(), ARTIFACTS: set()}
     entries = nbytes = 0
     last = source.total("last_created")
-    for section in _SECTIONS:
+    for section in SECTIONS:
         for key in source.keys(section):
             lost += _copy_key(source, target, section, key)
             for path in target.entry_paths(section, key):

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Self
 
 from gamwarm.records import Cost, StartSource
-from gamwarm.storage import LedgerLine, LedgerPortion
+from gamwarm.storage import LedgerLine
 from gamwarm.transfer import StartReport
 
 __all__ = ["Saving", "Savings", "Session", "SourceSavings", "add_up", "saving_of"]
@@ -280,16 +280,18 @@ class _Baselines:
         return difference(told.cost, told.rows, line.cost, line.n_rows)
 
 
-def add_up(portions: Iterable[LedgerPortion], session: SourceSavings) -> Savings:
+def add_up(ledger: Iterable[LedgerLine | None], session: SourceSavings) -> Savings:
     """Add up what the entries of a file tell.
 
     A converged fit is filed twice, as record and as artifact: entries of one key, build, lineage and cost are one fit.
     """
     lines: list[LedgerLine] = []
     damaged = 0
-    for portion in portions:
-        lines += portion.lines
-        damaged += portion.damaged
+    for each in ledger:
+        if each is None:
+            damaged += 1
+        else:
+            lines.append(each)
     baselines = _Baselines(lines)
     sums = {str(source): _Sum() for source in StartSource}
     untold = 0

@@ -148,7 +148,7 @@ def test_an_export_ends_beside_a_writer_that_commits_all_the_time(store, tmp_pat
 
 
 def test_what_a_writer_removes_while_the_export_runs_is_left_out_and_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr("gamwarm.storage.bundle.PORTION_KEYS", 1)
+    monkeypatch.setattr("gamwarm.storage.walking.PORTION", 1)
     path = tmp_path / "fits.h5"
     with gamwarm.open(path) as writer:
         for n in range(3):
