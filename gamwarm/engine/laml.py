@@ -42,17 +42,10 @@ class Laml(Objective):
 
     Parameters
     ----------
-    family : Family
     y, w, offset : arrays of shape (n,)
     products : Products
-    penalty : array of shape (p,)
-        Diagonal of all penalties at lambda = 1.
-    owner : array of int of shape (p,)
-        Outer coordinate that scales each coefficient's penalty; -1 where there is none.
-    null : array of shape (p,)
-        Coefficients of the null model.
-    names : sequence of str
-        A name per coefficient, for messages.
+    family, penalty, owner, null, names
+        As in `Objective`.
 
     Attributes
     ----------

@@ -277,23 +277,18 @@ class Factor:
 
     def bind(self, source: Source, information: Callable[[str], float]) -> BoundTerm:
         """Fix the term on the full data."""
-        group, levels = source.levels(self.column, f"term {self.name!r}")
-        if len(levels) < 2:
-            raise InvalidInput(f"column {self.column!r} has one level; drop Factor({self.column!r})")
-        width = len(levels) - 1
-        table = np.eye(len(levels))[:, 1:]
-        labels = tuple(f"{self.column}={level}" for level in levels[1:])
+        group, labels = _labelled_levels(source, self)
         return BoundTerm(
             self.name,
             self.predictor,
             group,
-            table,
-            np.eye(width),
-            np.zeros(0),
-            BasisMeta("factor"),
+            table=np.eye(len(labels))[:, 1:],
+            lift=np.eye(len(labels) - 1),
+            penalty=np.zeros(0),
+            basis=BasisMeta("factor"),
             by_level=True,
             reference=0,
-            labels=labels,
+            labels=labels[1:],
         )
 
 
@@ -317,24 +312,29 @@ class RandomEffect:
 
     def bind(self, source: Source, information: Callable[[str], float]) -> BoundTerm:
         """Fix the term on the full data."""
-        group, levels = source.levels(self.column, f"term {self.name!r}")
-        if len(levels) < 2:
-            raise InvalidInput(f"column {self.column!r} has one level; drop RandomEffect({self.column!r})")
-        counts = np.bincount(source.groups[group].index, minlength=len(levels))
+        group, labels = _labelled_levels(source, self)
+        width = len(labels)
+        counts = np.bincount(source.groups[group].index, minlength=width)
         scale = float(np.exp(np.mean(np.log(information(self.predictor) * counts)))) / _centring(source)
-        width = len(levels)
-        labels = tuple(f"{self.column}={level}" for level in levels)
         return BoundTerm(
             self.name,
             self.predictor,
             group,
-            np.eye(width),
-            np.eye(width),
-            np.full(width, _rounded(scale)),
-            BasisMeta("random-effect", nullspace_order=0),
+            table=np.eye(width),
+            lift=np.eye(width),
+            penalty=np.full(width, _rounded(scale)),
+            basis=BasisMeta("random-effect", nullspace_order=0),
             by_level=True,
             labels=labels,
         )
+
+
+def _labelled_levels(source: Source, term: Factor | RandomEffect) -> tuple[str, tuple[str, ...]]:
+    """Return the group of a term's column, and a label of each level, of which there must be two."""
+    group, levels = source.levels(term.column, f"term {term.name!r}")
+    if len(levels) < 2:
+        raise InvalidInput(f"column {term.column!r} has one level; drop {type(term).__name__}({term.column!r})")
+    return group, tuple(f"{term.column}={level}" for level in levels)
 
 
 @dataclass(frozen=True)

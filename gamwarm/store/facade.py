@@ -66,14 +66,14 @@ class WarmStartStore(NotebookTable, Upkeep):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        mode: Literal["r", "a"] = "a",
-        comm: Any = None,
-        lock: LockChoice = "auto",
-        engine: str | None = None,
-        engine_version: str | None = None,
-        on_error: Literal["warn", "raise"] = "warn",
-        size_budget: int | None = None,
-        keep_last: int = 1,
+        mode: Literal["r", "a"],
+        comm: Any,
+        lock: LockChoice,
+        engine: str | None,
+        engine_version: str | None,
+        on_error: Literal["warn", "raise"],
+        size_budget: int | None,
+        keep_last: int,
     ) -> None:
         comm = as_communicator(comm).duplicate()
         comm.cores()  # remembered: finding out is collective and begins with no agreement
@@ -572,10 +572,14 @@ class WarmStartStore(NotebookTable, Upkeep):
     ) -> None:
         if error is None:
             self.close()
-            return
+        else:
+            self._leave(error)
+
+    def _leave(self, error: BaseException) -> None:
+        """End the ``with`` that ``error`` comes out of; whatever else fails, that is the one to report."""
         self._ranks.tell("close", error)
         if not self._ranks.closed:
-            self._release(quiet=True)  # the block's own exception is the one to report
+            self._release(quiet=True)
 
     def _facts(self) -> list[tuple[str, str]]:
         facts = [("path", str(self.path)), ("mode", self.mode), ("off", self.disabled_reason or "")]

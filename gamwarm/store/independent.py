@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gamwarm.checks import real_number, whole_number
@@ -55,7 +54,7 @@ class IndependentStore(WarmStartStore):
     ) -> None:
         self._parent = parent
         self._pace: dict[str, Any] = {"flush_seconds": flush_seconds, "flush_entries": flush_entries}
-        super().__init__(path, **parent._options)
+        super().__init__(path, comm=None, **parent._options)
 
     def _make_ranks(self, comm: Communicator) -> Ranks:
         return _OwnRanks(comm, self.path, self.mode, self._on_error, self._parent)
@@ -129,16 +128,11 @@ class IndependentStore(WarmStartStore):
         if error is not None:
             raise error
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-            return
+    def _leave(self, error: BaseException) -> None:
         if not self._ranks.closed:
             try:
                 self.flush()
-            except GamwarmError as late:  # the block's own exception is the one to report
+            except GamwarmError as late:
                 log.warning("%s: while leaving independent mode: %s", self.path, late)
             self._release(quiet=True)
         self._parent._ranks.tell(ENDING, error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Self
 
 from gamwarm.records import Cost, StartSource
 from gamwarm.storage import LedgerLine
@@ -177,31 +176,18 @@ def _line(part: SourceSavings) -> str:
     return text
 
 
-@dataclass
-class _Sum:
-    """A `SourceSavings` in the making."""
-
-    fits: int = 0
-    refused: int = 0
-    cost: Cost = field(default_factory=Cost)
-    estimated: int = 0
-    saved: Saving = field(default_factory=Saving)
-    estimated_cold: int = 0
-    saved_cold: Saving = field(default_factory=Saving)
-
-    def add(self, cost: Cost | None, *, refused: bool, saved: Saving | None, saved_cold: Saving | None = None) -> Self:
-        self.fits += 1
-        self.refused += refused
-        if cost is not None:
-            self.cost = _together(self.cost, cost)
-        if saved is not None:
-            self.estimated, self.saved = self.estimated + 1, self.saved + saved
-        if saved_cold is not None:
-            self.estimated_cold, self.saved_cold = self.estimated_cold + 1, self.saved_cold + saved_cold
-        return self
-
-    def done(self) -> SourceSavings:
-        return SourceSavings(**vars(self))
+def _one_more(
+    part: SourceSavings, cost: Cost | None, *, refused: bool, saved: Saving | None, saved_cold: Saving | None = None
+) -> SourceSavings:
+    return SourceSavings(
+        fits=part.fits + 1,
+        refused=part.refused + refused,
+        cost=part.cost if cost is None else _together(part.cost, cost),
+        estimated=part.estimated + (saved is not None),
+        saved=part.saved if saved is None else part.saved + saved,
+        estimated_cold=part.estimated_cold + (saved_cold is not None),
+        saved_cold=part.saved_cold if saved_cold is None else part.saved_cold + saved_cold,
+    )
 
 
 def _together(a: Cost, b: Cost) -> Cost:
@@ -212,15 +198,15 @@ class Session:
     """Exact hits that one store object has seen kept again."""
 
     def __init__(self) -> None:
-        self._sum = _Sum()
+        self._so_far = SourceSavings()
 
     def count(self, cost: Cost | None, saved: Saving | None) -> None:
         """Count one."""
-        self._sum.add(cost, refused=False, saved=saved)
+        self._so_far = _one_more(self._so_far, cost, refused=False, saved=saved)
 
     def so_far(self) -> SourceSavings:
         """Return the sum."""
-        return self._sum.done()
+        return self._so_far
 
 
 @dataclass(frozen=True)
@@ -293,7 +279,7 @@ def add_up(ledger: Iterable[LedgerLine | None], session: SourceSavings) -> Savin
         else:
             lines.append(each)
     baselines = _Baselines(lines)
-    sums = {str(source): _Sum() for source in StartSource}
+    by_source = {str(source): SourceSavings() for source in StartSource}
     untold = 0
     finished: set[str] = set()
     for line in _fits_once(lines):
@@ -304,14 +290,14 @@ def add_up(ledger: Iterable[LedgerLine | None], session: SourceSavings) -> Savin
             continue
         source = StartSource(line.lineage.source)
         warm = source != StartSource.COLD
-        sums[source].add(
+        by_source[source] = _one_more(
+            by_source[source],
             line.cost,
             refused=line.lineage.consumed is False,
             saved=baselines.against_entry(line) if warm else None,
             saved_cold=baselines.against_cold(line) if warm else None,
         )
     unfinished = {line.fit_key for line in lines if line.kind == "checkpoint"} - finished
-    by_source = {name: each.done() for name, each in sums.items()}
     return Savings(by_source, session, len(unfinished), untold, damaged)
 
 
