@@ -15,7 +15,7 @@ from gamwarm.engine.cold import ColdStart, cold_evaluation, cold_start_of, refin
 from gamwarm.engine.gaussian import GaussianReml
 from gamwarm.engine.laml import Laml
 from gamwarm.engine.model import Case
-from gamwarm.engine.objective import Evaluation, Objective
+from gamwarm.engine.objective import Evaluation, Objective, log_determinant
 from gamwarm.engine.options import check_options
 from gamwarm.engine.outer import EIGENVALUE_FLOOR, Outcome, Search, usable_metric
 from gamwarm.engine.report import ColdTrial, EngineFit, GuardReport, SeedCost
@@ -335,10 +335,9 @@ class _Run:
         laml = self.laml
         assert at.gram is not None
         s = laml.diagonal(at.rho)
-        matrix = at.gram + np.diag(s)
         logdet_h, logdet_s = [], []
         for columns in self.case.slices:
-            logdet_h.append(float(np.linalg.slogdet(matrix[columns, columns])[1]))
+            logdet_h.append(log_determinant(at.gram[columns, columns], s[columns]))
             part = s[columns]
             logdet_s.append(float(np.log(part[part > 0.0]).sum()))
         return InnerMode(

@@ -49,11 +49,14 @@ class Family:
         """Refuse responses outside the family's range, naming the column."""
 
     def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
-        """Return the negative log-likelihood summed over rows, up to `constant`; inf where it overflows."""
+        """Return the negative log-likelihood summed over rows, up to `constants`; inf where it overflows.
+
+        A predictor may also be given as one number for all rows, of shape (1,).
+        """
         raise NotImplementedError
 
-    def constant(self, y: FloatArray, w: FloatArray) -> float:
-        """Return the part of the negative log-likelihood that does not depend on the predictors."""
+    def constants(self, y: FloatArray, w: FloatArray) -> FloatArray:
+        """Return, of shape (n,), each row's part of the negative log-likelihood that no predictor enters."""
         raise NotImplementedError
 
     def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
@@ -85,8 +88,8 @@ class GaussianLocationScale(Family):
         with np.errstate(over="ignore", invalid="ignore"):
             return float(w @ (etas[1] + 0.5 * residual * residual * np.exp(-2.0 * etas[1])))
 
-    def constant(self, y: FloatArray, w: FloatArray) -> float:
-        return _HALF_LOG_2PI * float(w.sum())
+    def constants(self, y: FloatArray, w: FloatArray) -> FloatArray:
+        return _HALF_LOG_2PI * w
 
     def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
         residual = y - etas[0]
@@ -156,8 +159,9 @@ class Poisson(Family):
         with np.errstate(over="ignore", invalid="ignore"):
             return float(w @ (np.exp(etas[0]) - y * etas[0]))
 
-    def constant(self, y: FloatArray, w: FloatArray) -> float:
-        return float(w @ gammaln(y + 1.0))
+    def constants(self, y: FloatArray, w: FloatArray) -> FloatArray:
+        rows: FloatArray = w * gammaln(y + 1.0)
+        return rows
 
     def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
         mu = w * np.exp(etas[0])
@@ -194,8 +198,9 @@ class Binomial(Family):
     def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
         return float(w @ (np.logaddexp(0.0, etas[0]) - y * etas[0]))
 
-    def constant(self, y: FloatArray, w: FloatArray) -> float:
-        return -float((gammaln(w + 1.0) - gammaln(w * y + 1.0) - gammaln(w * (1.0 - y) + 1.0)).sum())
+    def constants(self, y: FloatArray, w: FloatArray) -> FloatArray:
+        rows: FloatArray = gammaln(w * y + 1.0) + gammaln(w * (1.0 - y) + 1.0) - gammaln(w + 1.0)
+        return rows
 
     def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
         p = expit(etas[0])

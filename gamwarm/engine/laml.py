@@ -31,6 +31,10 @@ _CHORD_RATE = 0.3
 _CHORD_STEPS = 3
 _CHORD_MARGIN = 0.3
 _MAX_HALVINGS = 40
+# A step compares where it leads with where it comes from, and then begins at one of them.
+_POINTS = 3
+
+_Point = tuple[list[FloatArray], float]
 
 
 def _indices(rank: int, count: int) -> list[tuple[int, ...]]:
@@ -46,6 +50,10 @@ class Laml(Objective):
     products : Products
     family, penalty, owner, null, names
         As in `Objective`.
+    flat : sequence of float
+        Each predictor of the null model, offset left out: the same number in every row.
+    constant : float
+        The rows' part of the negative log-likelihood that no predictor enters.
 
     Attributes
     ----------
@@ -66,12 +74,26 @@ class Laml(Objective):
         owner: IntArray,
         null: FloatArray,
         names: Sequence[str],
+        flat: Sequence[float],
+        constant: float,
     ) -> None:
         super().__init__(family, penalty, owner.astype(np.intp), null, names, products.counters)
-        self.y, self.w, self.offset = y, w, offset
+        self.y, self.offset = y, offset
         self.products = products
-        self._constant = family.constant(y, w) - 0.5 * self.unpenalised * LOG_2PI
+        self.constant, self.flat = constant, tuple(flat)
         self._predictors = range(len(family.predictors))
+        self.w = w
+
+    @property
+    def w(self) -> FloatArray:
+        """Prior weights, of shape (n,); others may be set."""
+        return self._w
+
+    @w.setter
+    def w(self, weights: FloatArray) -> None:
+        self._w = weights
+        self._points: dict[bytes, _Point] = {}
+        self._null_nll: float | None = None
 
     # -- the inner problem -------------------------------------------------------------------------------------
 
@@ -85,11 +107,35 @@ class Laml(Objective):
         """Return P(theta), inf where it is not a number. No Hessian formation."""
         if not np.isfinite(theta).all():
             return np.inf
-        value = self.family.nll(self.y, self.w, self.etas(theta)) + 0.5 * float(self.diagonal(rho) @ theta**2)
+        nll = self._nll_of_null() if theta is self.null else self._at(theta)[1]
+        value = nll + 0.5 * float(self.diagonal(rho) @ theta**2)
         return value if np.isfinite(value) else np.inf
 
+    def _at(self, theta: FloatArray) -> _Point:
+        """Return predictors and negative log-likelihood, known already if theta was among the last few asked for."""
+        key = theta.tobytes()
+        point = self._points.get(key)
+        if point is None:
+            etas = self.etas(theta)
+            point = etas, self.family.nll(self.y, self.w, etas)
+            self._remember(key, point)
+        return point
+
+    def _remember(self, key: bytes, point: _Point) -> None:
+        self._points[key] = point
+        if len(self._points) > _POINTS:
+            del self._points[next(iter(self._points))]
+
+    def _nll_of_null(self) -> float:
+        if self._null_nll is None:
+            etas = [np.full(1, value) for value in self.flat]
+            if self.offset.any():
+                etas[0] = etas[0] + self.offset
+            self._null_nll = self.family.nll(self.y, self.w, etas)
+        return self._null_nll
+
     def log_likelihood(self, at: Evaluation) -> float:
-        return -at.nll - self.family.constant(self.y, self.w)
+        return -at.nll - self.constant
 
     def information(self, theta: FloatArray) -> FloatArray:
         """Return the expected Hessian of the negative log-likelihood at theta, of shape (p, p)."""
@@ -98,7 +144,7 @@ class Laml(Objective):
     @staticmethod
     def _factor(gram: FloatArray, s: FloatArray) -> tuple[FloatArray, Factor | None]:
         matrix = np.array(gram)
-        matrix[np.diag_indices_from(matrix)] += s
+        np.einsum("ii->i", matrix)[:] += s
         return matrix, factorise(matrix)
 
     def evaluate(
@@ -116,13 +162,11 @@ class Laml(Objective):
         self.counters.evaluations += 1
         s = self.diagonal(rho)
         theta = np.array(theta)
-        etas = self.etas(theta)
-        nll = self.family.nll(self.y, self.w, etas)
+        etas, nll = self._at(theta)
         objective = nll + 0.5 * float(s @ theta**2)
         if not np.isfinite(objective):
             theta, gram = np.array(self.null), None
-            etas = self.etas(theta)
-            nll = self.family.nll(self.y, self.w, etas)
+            etas, nll = self._at(theta)
             objective = nll + 0.5 * float(s @ theta**2)
         cycles = 0
         reused = None if gram is None or not self.reuse else self._factor(gram, s)[1]
@@ -225,6 +269,7 @@ class Laml(Objective):
         gram: FloatArray | None,
         converged: bool,
     ) -> Evaluation:
+        self._remember(theta.tobytes(), (etas, nll))
         inverse = factor.inverse()
         pairs = [(i[0], i[1]) for i in _indices(2, len(self._predictors))]
         leverage = self.products.leverages(inverse, pairs)
@@ -238,7 +283,8 @@ class Laml(Objective):
         penalty = 0.5 * float(penalty_by.sum())
         log_s = self._log_det_penalty(rho)
         correction = 0.5 * float(pull @ step) - 0.5 * decrement**2
-        value = nll + penalty + self._constant + 0.5 * factor.logdet - 0.5 * log_s + correction
+        constant = self.constant - 0.5 * self.unpenalised * LOG_2PI
+        value = nll + penalty + constant + 0.5 * factor.logdet - 0.5 * log_s + correction
         return Evaluation(
             np.array(rho),
             theta,

@@ -211,12 +211,15 @@ class Case:
             Piece(predictors.index(term.predictor), term.group, np.ascontiguousarray(term.table[:, kept]), columns)
             for term, kept, columns in zip(terms, self.kept, self.slices, strict=True)
         ]
-        null = np.zeros(whole.size)
+        null, flat = np.zeros(whole.size), [0.0 for _ in predictors]
         for predictor, column in constants.items():
             k = predictors.index(predictor)
-            null[column] = self.null[k]
+            null[column] = flat[k] = self.null[k]
         products = Products(self.n_rows, len(predictors), pieces, self.groups, counters, discretised)
-        return Laml(self.bound.family, self.y, self.w, self.offset, products, whole, owners, null, names)
+        constant = float(self.bound.constants[self._picked].sum())
+        return Laml(
+            self.bound.family, self.y, self.w, self.offset, products, whole, owners, null, names, flat, constant
+        )
 
     def _moments(self, counters: Counters) -> Moments:
         """Moments of the rows: one pass over them, or a subtraction where a group is left out."""
@@ -303,6 +306,11 @@ class Bound:
         # Taken out of a Gaussian response beforehand, so that its moments keep their digits.
         constant = any(term.basis.kind == "intercept" for term in terms)
         self.centre = float(self.w @ (self.y - self.offset) / self.w.sum()) if constant else 0.0
+
+    @cached_property
+    def constants(self) -> FloatArray:
+        """Each row's part of the negative log-likelihood that no predictor enters, of shape (n,)."""
+        return self.family.constants(self.y, self.w)
 
     def case(self, rows: Any = None, label: str = "") -> Case:
         """Return the fit of all rows, or of some.

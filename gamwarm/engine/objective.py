@@ -12,7 +12,7 @@ from scipy.linalg import lapack
 from gamwarm.engine._types import Counters, FloatArray, IntArray
 from gamwarm.engine.families import Family, Table
 
-__all__ = ["LOG_2PI", "Evaluation", "Factor", "Objective", "factorise"]
+__all__ = ["LOG_2PI", "Evaluation", "Factor", "Objective", "factorise", "log_determinant"]
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 # Scaled pivots below this mean that a direction has no information at all, neither data nor penalty.
@@ -42,10 +42,12 @@ class Factor:
 
     def inverse(self) -> FloatArray:
         """Return the inverse, of shape (p, p)."""
+        # Below the diagonal dpotrf leaves zeros, and dpotri leaves them as they are.
         half, _ = lapack.dpotri(self.upper)
-        inverse = np.triu(half)
-        inverse = inverse + np.triu(half, 1).T
-        out: FloatArray = self.scale[:, None] * inverse * self.scale
+        out: FloatArray = half + half.T
+        np.einsum("ii->i", out)[:] = np.diagonal(half)
+        out *= self.scale[:, None]
+        out *= self.scale
         return out
 
 
@@ -59,6 +61,19 @@ def factorise(matrix: FloatArray) -> Factor | None:
     if info != 0 or not np.isfinite(upper).all() or float(np.diagonal(upper).min()) ** 2 < _SINGULAR_PIVOT:
         return None
     return Factor(scale, upper)
+
+
+def log_determinant(gram: FloatArray, s: FloatArray) -> float:
+    """Return log|gram + diag(s)| of a symmetric matrix, of its absolute value where it is not positive definite."""
+    diagonal = np.diagonal(gram) + s
+    if np.count_nonzero(gram) == np.count_nonzero(np.diagonal(gram)):
+        return float(np.log(np.abs(diagonal)).sum()) if diagonal.all() else -np.inf
+    matrix = np.array(gram, order="F")
+    np.einsum("ii->i", matrix)[:] = diagonal
+    upper, info = lapack.dpotrf(matrix)
+    if info == 0:
+        return 2.0 * float(np.log(np.diagonal(upper)).sum())
+    return float(np.linalg.slogdet(matrix)[1])
 
 
 @dataclass
@@ -84,6 +99,7 @@ class Evaluation:
     pull: FloatArray | None = None
     scale: float = 1.0
     hessian: FloatArray | None = None
+    verdict: bool | None = None
     moved: list[FloatArray] = field(default_factory=list)
     gram: FloatArray | None = None
     failure: str = ""

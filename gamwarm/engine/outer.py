@@ -141,7 +141,9 @@ class Search:
 
     def certified(self, at: Evaluation) -> bool:
         """Whether ``at`` is an answer."""
-        return self.is_flat(at) and not false_plateaus(at.rho, at.edf, at.gradient).any()
+        if at.verdict is None:
+            at.verdict = self.is_flat(at) and not false_plateaus(at.rho, at.edf, at.gradient).any()
+        return at.verdict
 
     # -- the search --------------------------------------------------------------------------------------------
 
