@@ -4,7 +4,8 @@
 /                                README, format_version, last_created, n_entries, live_bytes
 /block_records                   README
 /block_records/<exact key>       one entry; a second entry of the key is a child group named by its entry id
-/fit_artifacts                   README, structural:<structural key> = strict keys
+/fit_artifacts                   README, structural:<structural key> = strict keys,
+                                 beyond 256 also structural:<structural key>:<first two digits of these>
 /fit_artifacts/<strict key>/<entry id>
 ```
 
@@ -17,8 +18,9 @@ Low-level h5py and cached types, since the high-level calls cost several times t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +29,7 @@ import numpy as np
 from h5py import h5, h5a, h5d, h5g, h5l, h5o, h5p, h5s, h5t
 
 from gamwarm.errors import NewerFormat, NotAStore, StoreReadOnly
-from gamwarm.storage import _objects
+from gamwarm.storage import _index_lists, _objects
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, parse_text, seal_of
 
 __all__ = ["ARCHIVE", "ENTRY_FORMAT", "FileView", "Irreplaceable", "check_file", "create_file", "timeless"]
@@ -41,7 +43,6 @@ _NAMES: Final = {encoded: name for name, encoded in _VECTORS.items()}
 _INTEGERS: Final = (b"active", b"components")
 _FLOAT: Final = np.dtype("<f8")
 _INTEGER: Final = np.dtype("<i8")
-_INDEX_PREFIX: Final = "structural:"
 # What h5py raises when HDF5 cannot read its own structure: by the place of the damage, any of these.
 _UNREADABLE: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)
 
@@ -69,7 +70,7 @@ _ARTIFACTS_README: Final = (
     "One group per strict descriptor key, one child per fit. beta: raw (gauge-free) coefficients, terms concatenated; "
     "meta.terms[].raw_width and n_rho cut beta and rho. seeds: per left-out group the first-order change of the outer "
     "coordinates, then of beta. Attributes structural:<key> list the strict keys of a "
-    "structural key."
+    "structural key, structural:<key>:<two digits> further ones that begin so."
 )
 
 
@@ -191,7 +192,7 @@ def create_file(h5: h5py.File) -> None:
         _set_integer(root, total, 0)
     for name, readme in ((RECORDS, _RECORDS_README), (ARTIFACTS, _ARTIFACTS_README)):
         gcpl = timeless(h5p.GROUP_CREATE)
-        # Attributes outside the object header may exceed 64 KiB: a structural key may list many strict keys.
+        # Attributes outside the object header have no limit in number or size: there may be any number of lists.
         gcpl.set_attr_phase_change(0, 0)
         _write_text(h5g.create(root, name.encode(), gcpl=gcpl), b"README", readme.encode())
 
@@ -469,14 +470,21 @@ class FileView:
 
     def strict_keys(self, structural_key: str) -> list[str]:
         """Return the strict descriptor keys filed under a structural key."""
-        gid = self._section(ARTIFACTS)
-        name = (_INDEX_PREFIX + structural_key).encode()
+        listed = self._strings(ARTIFACTS, _index_lists.first_list(structural_key), 64)
+        if len(listed) < _index_lists.FULL:
+            return listed
+        further = (self._strings(ARTIFACTS, name, 64) for name in _index_lists.lists_by_digits(structural_key))
+        return sorted({*listed, *chain.from_iterable(further)})
+
+    def _strings(self, section: str, name: bytes, width: int) -> list[str]:
+        """Read an attribute that is a list of strings; an absent one is empty."""
+        gid = self._section(section)
         if not h5a.exists(gid, name):
             return []
         aid = h5a.open(gid, name)
-        keys = np.empty(aid.shape, dtype="S64")
-        aid.read(keys, _string_type(64))
-        return [key.decode("ascii", "replace") for key in keys.tolist()]
+        values = np.empty(aid.shape, dtype=f"S{width}")
+        aid.read(values, _string_type(width))
+        return [value.decode("ascii", "replace") for value in values.tolist()]
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -526,16 +534,23 @@ class FileView:
             self._index(structural, entry.key)
 
     def _index(self, structural_key: str, strict_key: str) -> None:
-        known = self.strict_keys(structural_key)
-        if strict_key in known:
-            return
-        gid = self._section(ARTIFACTS)
-        name = (_INDEX_PREFIX + structural_key).encode()
-        if known:
+        name = _index_lists.first_list(structural_key)
+        listed = self._strings(ARTIFACTS, name, 64)
+        if len(listed) >= _index_lists.FULL and strict_key not in listed:
+            name = _index_lists.list_by_digits(structural_key, strict_key)
+            listed = self._strings(ARTIFACTS, name, 64)
+        if strict_key not in listed:
+            self._set_strings(ARTIFACTS, name, [*listed, strict_key])
+
+    def _set_strings(self, section: str, name: bytes, values: Collection[str]) -> None:
+        """Make an attribute the ascending list of some strings; of none, remove it."""
+        gid = self._section(section)
+        if h5a.exists(gid, name):
             h5a.delete(gid, name)
-        keys = np.array(sorted([*known, strict_key]), dtype="S64")
-        tid = _string_type(64)
-        h5a.create(gid, name, tid, h5s.create_simple(keys.shape)).write(keys, tid)
+        if values:
+            array = np.array(sorted(values), dtype="S")
+            tid = _string_type(array.dtype.itemsize)
+            h5a.create(gid, name, tid, h5s.create_simple(array.shape)).write(array, tid)
 
     def _write_entry(self, gid: Any, entry: Encoded) -> None:
         text = entry.text()

@@ -12,11 +12,11 @@ from enum import StrEnum
 from typing import Any, Final
 
 import h5py
-import numpy as np
-from h5py import h5a, h5o, h5s
+from h5py import h5o
 
+from gamwarm.storage import _index_lists
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, check_content, decode
-from gamwarm.storage.layout import FileView, Irreplaceable, _string_type, create_file
+from gamwarm.storage.layout import FileView, Irreplaceable, create_file
 
 __all__ = [
     "CompactReport",
@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 _PINNED: Final = b"pinned"
-_INDEX: Final = "structural:"
 _UNREADABLE: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)
 
 
@@ -261,27 +260,12 @@ class UpkeepView(FileView):
 
     def pins(self, section: str) -> set[str]:
         """Return the entry ids that are pinned in a section."""
-        gid = self._section(section)
-        if not h5a.exists(gid, _PINNED):
-            return set()
-        aid = h5a.open(gid, _PINNED)
-        ids = np.empty(aid.shape, dtype="S32")
-        aid.read(ids, _string_type(32))
-        return {each.decode("ascii", "replace") for each in ids.tolist()}
+        return set(self._strings(section, _PINNED, 32))
 
     def set_pins(self, section: str, ids: Collection[str]) -> None:
         """Make ``ids`` the pinned entries of a section."""
         if ids != self.pins(section):
             self._set_strings(section, _PINNED, ids)
-
-    def _set_strings(self, section: str, name: bytes, values: Collection[str]) -> None:
-        gid = self._section(section)
-        if h5a.exists(gid, name):
-            h5a.delete(gid, name)
-        if values:
-            array = np.array(sorted(values), dtype="S")
-            tid = _string_type(array.dtype.itemsize)
-            h5a.create(gid, name, tid, h5s.create_simple(array.shape)).write(array, tid)
 
     def section_of(self, entry_id: str) -> str | None:
         """Find the section that holds an entry, whole or damaged in its vectors; None if neither does."""
@@ -351,7 +335,7 @@ class UpkeepView(FileView):
         if not left:
             self._section(ARTIFACTS).unlink(key.encode())
         for name in structural - {None} - {e.meta["structural_key"] for e in self._whole(ARTIFACTS, key)}:
-            self._set_strings(ARTIFACTS, (_INDEX + name).encode(), set(self.strict_keys(name)) - {key})
+            self._unindex(name, key)
         if damaged:
             self.recount()
         return gone
@@ -360,13 +344,37 @@ class UpkeepView(FileView):
 
     def index(self) -> dict[str, list[str]]:
         """Return the structural index as stored."""
-        names = [name for name in h5py.Group(self._section(ARTIFACTS)).attrs if name.startswith(_INDEX)]
-        return {name[len(_INDEX) :]: self.strict_keys(name[len(_INDEX) :]) for name in names}
+        return {name: self.strict_keys(name) for name in map(_index_lists.structural_key_of, self._lists())}
 
-    def set_index(self, index: dict[str, list[str]]) -> None:
+    def set_index(self, index: Mapping[str, Collection[str]]) -> None:
         """Make ``index`` the structural index."""
-        for name in sorted({*self.index(), *index}):
-            self._set_strings(ARTIFACTS, (_INDEX + name).encode(), index.get(name, []))
+        wanted: dict[bytes, list[str]] = {}
+        for name, keys in index.items():
+            wanted |= _index_lists.lists_of(name, keys)
+        for attribute in sorted({name.encode() for name in self._lists()} | wanted.keys()):
+            self._set_strings(ARTIFACTS, attribute, wanted.get(attribute, []))
+
+    def _unindex(self, structural_key: str, strict_key: str) -> None:
+        name = _index_lists.first_list(structural_key)
+        listed = self._strings(ARTIFACTS, name, 64)
+        if strict_key not in listed:
+            name = _index_lists.list_by_digits(structural_key, strict_key)
+            listed = self._strings(ARTIFACTS, name, 64)
+        elif len(listed) >= _index_lists.FULL:
+            listed += self._take_one(structural_key)
+        self._set_strings(ARTIFACTS, name, [key for key in listed if key != strict_key])
+
+    def _take_one(self, structural_key: str) -> list[str]:
+        """Take a key out of the lists by digits: the first list stays full while they hold any."""
+        for name in _index_lists.lists_by_digits(structural_key):
+            keys = self._strings(ARTIFACTS, name, 64)
+            if keys:
+                self._set_strings(ARTIFACTS, name, keys[1:])
+                return keys[:1]
+        return []
+
+    def _lists(self) -> list[str]:
+        return [name for name in h5py.Group(self._section(ARTIFACTS)).attrs if name.startswith(_index_lists.PREFIX)]
 
     def set_totals(self, **totals: int) -> None:
         """Write running totals."""

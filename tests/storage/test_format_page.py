@@ -144,7 +144,13 @@ with h5py.File(sys.argv[1], "r") as h5:
             found["fit_artifacts"].append(artifact)
     for name, keys in h5["fit_artifacts"].attrs.items():
         if name.startswith("structural:"):
-            found["index"][name.removeprefix("structural:")] = [text_of(k).decode() for k in keys]
+            structural, _, digits = name.removeprefix("structural:").partition(":")
+            listed = [text_of(k).decode() for k in keys]
+            assert listed == sorted(listed)
+            assert all(key.startswith(digits) for key in listed)
+            first = h5["fit_artifacts"].attrs[f"structural:{structural}"]
+            assert len(first) == 256 if digits else len(first) <= 256
+            found["index"].setdefault(structural, []).extend(listed)
     entries = found["block_records"] + found["fit_artifacts"]
     assert h5.attrs["n_entries"] == len(entries)
     assert h5.attrs["live_bytes"] == sum(e["nbytes"] for e in entries)
@@ -196,6 +202,10 @@ def path(tmp_path):
 
 @pytest.fixture
 def found(path):
+    return read_by_the_page(path)
+
+
+def read_by_the_page(path):
     done = subprocess.run(
         [sys.executable, "-c", READER, str(path)], cwd="/", capture_output=True, text=True, timeout=60, check=False
     )
@@ -240,6 +250,18 @@ def test_the_structural_index_lists_the_strict_keys_of_relatives(found):
     one, two = carrier_fit(), carrier_fit(range(35))
 
     assert found["index"][one.structural_key] == sorted([one.descriptor.key, two.descriptor.key])
+
+
+def test_beyond_256_strict_keys_the_index_lists_them_by_their_first_digits(tmp_path):
+    relatives = [artifact_of(width=width) for width in range(1, 301)]
+    with gamwarm.open(tmp_path / "many.h5") as store, store.transaction():
+        for artifact in relatives:
+            assert store.put_artifact(artifact).pending
+
+    found = read_by_the_page(tmp_path / "many.h5")
+
+    (listed,) = found["index"].values()
+    assert sorted(listed) == sorted(artifact.descriptor.key for artifact in relatives)
 
 
 def test_the_reader_finds_the_checkpoint_beside_the_final(found):

@@ -79,6 +79,23 @@ def test_totals_and_index_are_right_after_eviction(store, path):
         assert len(h5["fit_artifacts"]) == 0
 
 
+def test_the_index_of_many_strict_keys_is_right_after_every_eviction(store, path):
+    with store.transaction():
+        for width in range(1, 301):
+            store.put_artifact(artifact_of(width=width))
+    structural = artifact_of().structural_key
+    whole = live_bytes(path)
+
+    for share in (0.99, 0.9, 0.6, 0.1, 0):
+        store.evict(size_budget=round(share * whole))
+        assert store.verify().verdict == "sound"
+        found = store._file.artifact_headers(structural, structural=True)
+        assert len(found) == len(store)
+
+    with h5py.File(path) as h5:
+        assert [name for name in h5["fit_artifacts"].attrs if name.startswith("structural:")] == []
+
+
 def test_an_evicted_artifact_leaves_its_siblings_findable_by_structure(store):
     store.put_artifact(artifact_of(width=2))
     kept = store.put_artifact(artifact_of(width=3)).entry_id
