@@ -163,7 +163,7 @@ class Case:
             specs.append(
                 ParameterBlockSpec(
                     term.name,
-                    LookedUpRows(np.ascontiguousarray(term.table[:, kept]), self.groups[term.group].index),
+                    LookedUpRows(term.columns(kept), self.groups[term.group].index),
                     penalties=(DensePenalty(np.diag(term.penalty[kept])),) if penalised else (),
                     nullspace_dims=(term.nullspace,) if penalised else (),
                     role=_ROLES[term.predictor],
@@ -208,7 +208,7 @@ class Case:
                 shift[column] = self.bound.centre
             return GaussianReml(self.bound.family, self._moments(counters), shift, whole, owners, names, counters)
         pieces = [
-            Piece(predictors.index(term.predictor), term.group, np.ascontiguousarray(term.table[:, kept]), columns)
+            Piece(predictors.index(term.predictor), term.group, term.columns(kept), columns)
             for term, kept, columns in zip(terms, self.kept, self.slices, strict=True)
         ]
         null, flat = np.zeros(whole.size), [0.0 for _ in predictors]

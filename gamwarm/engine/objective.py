@@ -57,8 +57,11 @@ def factorise(matrix: FloatArray) -> Factor | None:
     if not (np.isfinite(diagonal).all() and (diagonal > 0.0).all()):
         return None
     scale = 1.0 / np.sqrt(diagonal)
-    upper, info = lapack.dpotrf(scale[:, None] * matrix * scale)
-    if info != 0 or not np.isfinite(upper).all() or float(np.diagonal(upper).min()) ** 2 < _SINGULAR_PIVOT:
+    scaled = scale[:, None] * matrix
+    scaled *= scale
+    # Symmetric, so its transpose is what LAPACK's order of storage asks for. What is not finite ends up in a pivot.
+    upper, info = lapack.dpotrf(scaled.T, overwrite_a=1)
+    if info != 0 or not float(np.diagonal(upper).min()) ** 2 >= _SINGULAR_PIVOT:
         return None
     return Factor(scale, upper)
 
@@ -66,7 +69,7 @@ def factorise(matrix: FloatArray) -> Factor | None:
 def log_determinant(gram: FloatArray, s: FloatArray) -> float:
     """Return log|gram + diag(s)| of a symmetric matrix, of its absolute value where it is not positive definite."""
     diagonal = np.diagonal(gram) + s
-    if np.count_nonzero(gram) == np.count_nonzero(np.diagonal(gram)):
+    if diagonal.size == 1 or np.count_nonzero(gram) == np.count_nonzero(np.diagonal(gram)):
         return float(np.log(np.abs(diagonal)).sum()) if diagonal.all() else -np.inf
     matrix = np.array(gram, order="F")
     np.einsum("ii->i", matrix)[:] = diagonal

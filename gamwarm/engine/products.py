@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ __all__ = ["Group", "Piece", "Products"]
 _CHUNK_ROWS = 65_536
 _TABLE_PER_ROW = 4
 _TABLE_FLOOR = 1 << 18
+_MERGED_CELLS = 64
+_MANY_LEVELS = 8
 # Seconds per elementary operation, only for choosing between two ways to the same numbers.
 _FLOP, _LOOKUP, _CALL = 2.5e-10, 2.5e-9, 1.5e-5
 
@@ -45,16 +48,31 @@ class Piece:
 
 @dataclass(frozen=True)
 class _Part:
-    """All columns of one predictor that belong to one group; a slice where they are consecutive."""
+    """All columns of one predictor that belong to one group; a slice where they are consecutive.
+
+    Where no row of a table has two entries (a random effect's, a factor's), ``levels`` has the entries' rows, columns
+    and values.
+    """
 
     group: int
     table: FloatArray
     columns: IntArray | slice
+    levels: tuple[IntArray, IntArray, FloatArray] | None = None
 
 
-def _as_slice(columns: IntArray) -> IntArray | slice:
-    first, last = int(columns[0]), int(columns[-1])
-    return slice(first, last + 1) if last - first + 1 == columns.size and (np.diff(columns) == 1).all() else columns
+def _levels(table: FloatArray) -> tuple[IntArray, IntArray, FloatArray] | None:
+    if table.shape[1] < _MANY_LEVELS:
+        return None
+    columns = table.argmax(axis=1)
+    entries = table[np.arange(table.shape[0]), columns]
+    rows = np.flatnonzero(entries)
+    return (rows, columns[rows], entries[rows]) if rows.size == np.count_nonzero(table) else None
+
+
+def _joined(columns: Sequence[slice]) -> IntArray | slice:
+    if all(left.stop == right.start for left, right in pairwise(columns)):
+        return slice(columns[0].start, columns[-1].stop)
+    return np.concatenate([np.arange(c.start, c.stop, dtype=np.intp) for c in columns])
 
 
 def _block(a: _Part, b: _Part) -> tuple[Any, Any]:
@@ -68,6 +86,39 @@ def _block(a: _Part, b: _Part) -> tuple[Any, Any]:
 def _tally(index: IntArray, weights: FloatArray, size: int) -> FloatArray:
     totals: FloatArray = np.bincount(index, weights=weights, minlength=size).astype(np.float64, copy=False)
     return totals
+
+
+def _chain(x: FloatArray, y: FloatArray, z: FloatArray) -> FloatArray:
+    """Return x y z, multiplied in the cheaper order."""
+    left = x.shape[0] * y.shape[1] * (x.shape[1] + z.shape[1])
+    right = x.shape[1] * z.shape[1] * (y.shape[1] + x.shape[0])
+    out: FloatArray = (x @ y) @ z if left <= right else x @ (y @ z)
+    return out
+
+
+def _merged(n: int, pieces: Sequence[Piece], groups: Mapping[str, Group]) -> tuple[list[Piece], dict[str, Group]]:
+    """Return the pieces over fewer groups: the smallest are crossed to one, which saves a look-up per pair of them."""
+    used = {piece.group for piece in pieces}
+    small: list[str] = []
+    cells = 1
+    for name in sorted(used, key=lambda g: (groups[g].size, g)):
+        if cells * groups[name].size > min(_MERGED_CELLS, max(2, n // 3)):
+            break
+        cells *= groups[name].size
+        small.append(name)
+    if len(small) < 2:
+        return list(pieces), {name: group for name, group in groups.items() if name in used}
+    rows = np.indices([groups[name].size for name in small]).reshape(len(small), cells)
+    many = [name for name in small if groups[name].size > 1]
+    index = groups[(many or small)[0]].index
+    for name in many[1:]:
+        index = index * groups[name].size + groups[name].index
+    merged = "\0".join(small)
+    moved = [
+        Piece(p.predictor, merged, p.table[rows[small.index(p.group)]], p.columns) if p.group in small else p
+        for p in pieces
+    ]
+    return moved, {merged: Group(index, cells)} | {n: g for n, g in groups.items() if n in used and n not in small}
 
 
 def _is_table(group: Group, n: int) -> bool:
@@ -136,9 +187,13 @@ class Products:
         self.n = n
         self.counters = counters
         self.width = max((piece.columns.stop for piece in pieces), default=0)
-        if discretised is None:
-            dense_cost, table_cost = _cost(n, pieces, groups)
-            discretised = table_cost < dense_cost
+        if discretised is None or discretised:
+            crossed, fewer = _merged(n, pieces, groups)
+            if discretised is None:
+                dense_cost, table_cost = _cost(n, crossed, fewer)
+                discretised = table_cost < dense_cost
+            if discretised:
+                pieces, groups = crossed, fewer
         self.discretised = discretised
         table_names = [name for name, group in groups.items() if discretised and _is_table(group, n)]
         self._groups: list[Group | None] = [groups[name] for name in table_names]
@@ -147,7 +202,7 @@ class Products:
             self._groups.append(None)
         self._parts: list[list[_Part]] = []
         for k in range(n_predictors):
-            collected: dict[int, tuple[list[FloatArray], list[IntArray]]] = {}
+            collected: dict[int, tuple[list[FloatArray], list[slice]]] = {}
             for piece in pieces:
                 if piece.predictor != k or piece.table.shape[1] == 0:
                     continue
@@ -155,15 +210,14 @@ class Products:
                 table = piece.table if piece.group in place else piece.table[groups[piece.group].index]
                 tables, columns = collected.setdefault(at, ([], []))
                 tables.append(table)
-                columns.append(np.arange(piece.columns.start, piece.columns.stop, dtype=np.intp))
-            self._parts.append(
-                [
-                    _Part(at, np.ascontiguousarray(np.hstack(tables)), _as_slice(np.concatenate(columns)))
-                    for at, (tables, columns) in sorted(collected.items())
-                ]
-            )
+                columns.append(piece.columns)
+            self._parts.append([self._part(at, *collected[at]) for at in sorted(collected)])
         self._pair_index: dict[tuple[int, int], IntArray] = {}
         self._row_order: dict[int, tuple[IntArray, IntArray]] = {}
+
+    def _part(self, at: int, tables: Sequence[FloatArray], columns: Sequence[slice]) -> _Part:
+        table = np.ascontiguousarray(tables[0] if len(tables) == 1 else np.hstack(tables))
+        return _Part(at, table, _joined(columns), None if self._groups[at] is None else _levels(table))
 
     # -- linear maps -------------------------------------------------------------------------------------------
 
@@ -229,6 +283,10 @@ class Products:
         ga, gb = self._groups[a.group], self._groups[b.group]
         if ga is None and gb is None:
             return self._dense_cross(a.table, b.table, w)
+        if a is b and a.levels is not None:
+            rows, columns, values = a.levels
+            margin = self._margin(a.group, w, tables)
+            return np.diag(_tally(columns, margin[rows] * values * values, a.table.shape[1]))
         if a.group == b.group:
             weighted = self._margin(a.group, w, tables)[:, None] * b.table
             product: FloatArray = a.table.T @ weighted
@@ -240,7 +298,7 @@ class Products:
             column = w @ b.table if gb is None else self._margin(b.group, w, tables) @ b.table
             return np.outer(a.table[0], column)
         if gb is not None and self._fits_table(ga, gb):
-            return a.table.T @ (self._table(a.group, b.group, w, tables) @ b.table)
+            return _chain(a.table.T, self._table(a.group, b.group, w, tables), b.table)
         mixed: FloatArray = a.table.T @ (self._sparse_table(a.group, b.group, w) @ b.table)
         return mixed
 
@@ -318,7 +376,12 @@ class Products:
 
     def _add_leverage(self, total: FloatArray, a: _Part, b: _Part, m: FloatArray) -> None:
         ga, gb = self._groups[a.group], self._groups[b.group]
-        if ga is not None and a.group == b.group:
+        if ga is not None and a is b and a.levels is not None:
+            filled, columns, entries = a.levels
+            diagonal = np.zeros(a.table.shape[0])
+            diagonal[filled] = np.diagonal(m)[columns] * entries * entries
+            total += diagonal[ga.index]
+        elif ga is not None and a.group == b.group:
             values = np.einsum("ij,ij->i", a.table @ m, b.table)
             total += values[0] if ga.size == 1 else values[ga.index]
         elif ga is not None and gb is not None and (ga.size == 1 or gb.size == 1):
@@ -326,9 +389,11 @@ class Products:
             total += values[gb.index if ga.size == 1 else ga.index]
         elif ga is not None and gb is not None and self._fits_table(ga, gb):
             if a.group < b.group:
-                total += (a.table @ m @ b.table.T).ravel()[self._pairs(a.group, b.group)]
+                total += _chain(a.table, m, b.table.T).ravel()[self._pairs(a.group, b.group)]
             else:
-                total += (b.table @ m.T @ a.table.T).ravel()[self._pairs(b.group, a.group)]
+                total += _chain(b.table, m.T, a.table.T).ravel()[self._pairs(b.group, a.group)]
+        elif ga is None and gb is None and self.n <= _CHUNK_ROWS:
+            total += np.einsum("ij,ij->i", a.table @ m, b.table)
         else:
             left = a.table @ m
             for start in range(0, self.n, _CHUNK_ROWS):

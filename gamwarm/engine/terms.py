@@ -182,6 +182,12 @@ class BoundTerm:
     reference: int = -1
     labels: tuple[str, ...] = ()
 
+    def columns(self, kept: IntArray) -> FloatArray:
+        """Return the kept (ascending) columns of the table, of shape (m, len(kept))."""
+        if len(kept) == self.table.shape[1]:
+            return self.table
+        return np.ascontiguousarray(self.table[:, kept])
+
     def kept_columns(self, counts: IntArray) -> IntArray:
         """Return the reduced columns that rows with these level counts (m,) can inform."""
         width = self.lift.shape[1]

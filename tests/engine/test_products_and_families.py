@@ -45,6 +45,24 @@ def test_products_on_distinct_rows_are_the_dense_products(seed, sizes, n_predict
         assert np.allclose(a, b, atol=1e-9)
 
 
+@settings(max_examples=20)
+@given(seeds, st.integers(8, 30))
+def test_levels_with_one_column_each_have_the_dense_products(seed, size):
+    rng = np.random.default_rng(seed)
+    n = 120
+    groups = {name: Group(rng.integers(0, m, n).astype(np.intp), m) for name, m in (("level", size), ("x", 25))}
+    chosen = np.zeros((size, size))
+    chosen[np.arange(size), rng.integers(0, size, size)] = rng.normal(size=size) * (rng.random(size) < 0.8)
+    pieces = [Piece(0, "level", chosen, slice(0, size)), Piece(0, "x", rng.normal(size=(25, 2)), slice(size, size + 2))]
+    tables, dense = (Products(n, 1, pieces, groups, Counters(), d) for d in (True, False))
+    w, symmetric = {(0, 0): rng.normal(size=n)}, rng.normal(size=(size + 2, size + 2))
+    symmetric = symmetric + symmetric.T
+
+    assert np.allclose(tables.gram(w), dense.gram(w), atol=1e-10)
+    a, b = (p.leverages(symmetric, [(0, 0)])[0, 0] for p in (tables, dense))
+    assert np.allclose(a, b, atol=1e-9)
+
+
 def test_cross_tables_too_large_to_hold_give_the_same_products(monkeypatch):
     laml = model("gaussian").case().objective(Counters(), True)
     wanted = laml.information(laml.null), laml.products.leverages(np.eye(laml.null.size), [(0, 0), (0, 1)])
