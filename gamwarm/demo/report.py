@@ -181,7 +181,9 @@ def draw(
         axis.set_ylabel(name)
         axis.set_ylim(bottom=0)
     axes[0].set_title("Leave one carrier out: what a fold costs", loc="left")
-    axes[0].legend(ncols=2, fontsize=8, frameon=False)
+    # Below both panels: inside, it would lie on the marks of a cold start.
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     axes[1].set_xticks(at, [f.group for f in folds])
     axes[1].set_xlabel("carrier left out, largest fold first")
     figure.savefig(path, dpi=120)
