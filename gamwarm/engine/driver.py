@@ -335,11 +335,11 @@ class _Run:
         laml = self.laml
         assert at.gram is not None
         s = laml.diagonal(at.rho)
+        logs = np.log(np.where(s > 0.0, s, 1.0))
         logdet_h, logdet_s = [], []
         for columns in self.case.slices:
             logdet_h.append(log_determinant(at.gram[columns, columns], s[columns]))
-            part = s[columns]
-            logdet_s.append(float(np.log(part[part > 0.0]).sum()))
+            logdet_s.append(float(logs[columns].sum()))
         return InnerMode(
             laml.log_likelihood(at),
             at.penalty,

@@ -184,19 +184,9 @@ class Case:
     def objective(self, counters: Counters, discretised: bool | None = None) -> Objective:
         """Return the objective of this fit, counting into ``counters``."""
         terms, predictors = self.bound.terms, self.bound.family.predictors
-        penalty, owner, names = [], [], []
-        slot = 0
-        for term, kept in zip(terms, self.kept, strict=True):
-            width = len(kept)
-            names += [term.name] * width
-            if term.penalty.size and width:
-                penalty.append(term.penalty[kept])
-                owner.append(np.where(term.penalty[kept] > 0.0, slot, -1).astype(np.intp))
-            else:
-                penalty.append(np.zeros(width))
-                owner.append(np.full(width, -1, dtype=np.intp))
-            slot += bool(term.penalty.size)
-        whole, owners = np.concatenate(penalty), np.concatenate(owner)
+        columns = self._columns()
+        every, owner, labels = self.bound.coefficients
+        whole, owners, names = every[columns], owner[columns], [labels[i] for i in columns]
         constants = {
             term.predictor: columns.start
             for term, columns in zip(terms, self.slices, strict=True)
@@ -221,10 +211,13 @@ class Case:
             self.bound.family, self.y, self.w, self.offset, products, whole, owners, null, names, flat, constant
         )
 
+    def _columns(self) -> IntArray:
+        """Return which of the bound model's coefficients this case has."""
+        return np.concatenate([start + kept for start, kept in zip(self.bound.starts, self.kept, strict=True)])
+
     def _moments(self, counters: Counters) -> Moments:
         """Moments of the rows: one pass over them, or a subtraction where a group is left out."""
-        starts = np.cumsum([0, *(term.lift.shape[1] for term in self.bound.terms)])
-        columns = np.concatenate([start + kept for start, kept in zip(starts, self.kept, strict=False)])
+        columns = self._columns()
         if self.left_out is not None:
             column, label = self.left_out
             total, groups = self.bound.group_moments(column)
@@ -237,8 +230,7 @@ class Case:
         That is its moments over the coefficients of this case that keep data, and which those are (kept,).
         """
         index, labels, gone = self.grouped(column)
-        starts = np.cumsum([0, *(term.lift.shape[1] for term in self.bound.terms)])
-        columns = np.concatenate([start + kept for start, kept in zip(starts, self.kept, strict=False)])
+        columns = self._columns()
         rows = np.arange(self.n_rows) if self.rows is None else self.rows
         if self.rows is None:
             total, groups = self.bound.group_moments(column)
@@ -306,6 +298,25 @@ class Bound:
         # Taken out of a Gaussian response beforehand, so that its moments keep their digits.
         constant = any(term.basis.kind == "intercept" for term in terms)
         self.centre = float(self.w @ (self.y - self.offset) / self.w.sum()) if constant else 0.0
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """First coefficient of each term."""
+        return [0, *np.cumsum([term.lift.shape[1] for term in self.terms]).tolist()][:-1]
+
+    @cached_property
+    def coefficients(self) -> tuple[FloatArray, IntArray, list[str]]:
+        """Diagonal of all penalties (p,), the outer coordinate that scales each (-1: none), and term names."""
+        penalty, owner, names = [], [], []
+        slot = 0
+        for term in self.terms:
+            width = term.lift.shape[1]
+            values = term.penalty if term.penalty.size else np.zeros(width)
+            penalty.append(values)
+            owner.append(np.where(values > 0.0, slot, -1).astype(np.intp))
+            names += [term.name] * width
+            slot += bool(term.penalty.size)
+        return np.concatenate(penalty), np.concatenate(owner), names
 
     @cached_property
     def constants(self) -> FloatArray:

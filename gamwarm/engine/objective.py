@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,8 +69,11 @@ def factorise(matrix: FloatArray) -> Factor | None:
 
 def log_determinant(gram: FloatArray, s: FloatArray) -> float:
     """Return log|gram + diag(s)| of a symmetric matrix, of its absolute value where it is not positive definite."""
+    if s.size == 1:
+        only = abs(float(gram[0, 0]) + float(s[0]))
+        return math.log(only) if only > 0.0 else -np.inf
     diagonal = np.diagonal(gram) + s
-    if diagonal.size == 1 or np.count_nonzero(gram) == np.count_nonzero(np.diagonal(gram)):
+    if np.count_nonzero(gram) == np.count_nonzero(np.diagonal(gram)):
         return float(np.log(np.abs(diagonal)).sum()) if diagonal.all() else -np.inf
     matrix = np.array(gram, order="F")
     np.einsum("ii->i", matrix)[:] = diagonal
