@@ -22,6 +22,8 @@ __all__ = ["Group", "Piece", "Products"]
 _CHUNK_ROWS = 65_536
 _TABLE_PER_ROW = 4
 _TABLE_FLOOR = 1 << 18
+# Rows looked up twice and multiplied take longer than a table of leverages, up to this many times the usual one's size.
+_LEVERAGE_TABLES = 2
 _MERGED_CELLS = 64
 _MANY_LEVELS = 8
 # Seconds per elementary operation, only for choosing between two ways to the same numbers.
@@ -387,7 +389,7 @@ class Products:
         elif ga is not None and gb is not None and (ga.size == 1 or gb.size == 1):
             values = (a.table @ m @ b.table.T).ravel()
             total += values[gb.index if ga.size == 1 else ga.index]
-        elif ga is not None and gb is not None and self._fits_table(ga, gb):
+        elif ga is not None and gb is not None and ga.size * gb.size <= _LEVERAGE_TABLES * _table_limit(self.n):
             if a.group < b.group:
                 total += _chain(a.table, m, b.table.T).ravel()[self._pairs(a.group, b.group)]
             else:
