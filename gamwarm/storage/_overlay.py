@@ -11,15 +11,19 @@ the owner looks at `error` before it commits.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from gamwarm.storage import _disk
 from gamwarm.storage._header import PAGE, USER_BLOCK
 
-__all__ = ["Overlay"]
+__all__ = ["Moved", "Overlay"]
 
 KEPT_PAGES: Final = 256
+
+
+class Moved(Exception):
+    """The base file is not in the state any more that this overlay was made for."""
 
 
 class Overlay:
@@ -46,6 +50,10 @@ class Overlay:
         Writes are swallowed: set for handles to read from, and before a handle is closed whose changes are dropped.
     quiet : bool
         Reads do not raise either; set while HDF5 flushes or closes.
+    stands : callable or None
+        Asked after each read of the base: False latches `Moved` and gives zeros. HDF5 sizes buffers by one part of the
+        file and fills them from another without looking again: bytes of two states corrupt the process's memory, so
+        a reader beside a writer must never be shown any.
     """
 
     def __init__(
@@ -57,6 +65,7 @@ class Overlay:
         self.error: BaseException | None = None
         self.dead = False
         self.quiet = False
+        self.stands: Callable[[], bool] | None = None
         self._base = size
         self._position = 0
         self._settled: dict[int, bytearray] = {}
@@ -121,6 +130,10 @@ class Overlay:
                 self._fill(buffer, offset)
             elif _disk.DISK.readinto(self.fd, buffer, offset) < count:
                 buffer[:] = _disk.DISK.pread(self.fd, count, offset).ljust(count, b"\0")
+            if self.stands is not None and not self.stands():
+                # Not by raising: h5py does not survive that while HDF5 opens a file. HDF5 refuses metadata of zeros.
+                buffer[:] = bytes(count)
+                self._latch(Moved())
         except BaseException as exc:
             buffer[:] = bytes(count)
             self._latch(exc)

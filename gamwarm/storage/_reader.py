@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -179,6 +179,8 @@ class Reader:
 
     def _keep(self, snapshot: Snapshot, overlay: Overlay) -> h5py.File:
         overlay.dead = True
+        # A writer marks the header before it touches anything else: bytes read while it stands are of that state.
+        overlay.stands = partial(_has_header, self._fd, snapshot.block)
         self._overlay = overlay
         self._h5 = _open(overlay)
         self._at = snapshot
@@ -192,6 +194,8 @@ class Reader:
     def drop(self) -> None:
         """Close the handle: what it has cached is of another state."""
         h5 = self._h5
+        if self._overlay is not None:
+            self._overlay.stands = None  # what closing reads is of no use to anybody, but must not fail
         self._h5 = self._at = self._overlay = None
         if h5 is not None:
             close_quietly(h5)
@@ -202,6 +206,10 @@ class Reader:
             with contextlib.suppress(OSError):
                 _disk.DISK.close(self._fd)
         self._fd, self._identity = -1, (-1, -1)
+
+
+def _has_header(fd: int, block: bytes) -> bool:
+    return os.pread(fd, HEADER_BYTES, 0) == block
 
 
 def close_quietly(h5: h5py.File) -> None:
