@@ -17,13 +17,9 @@ from typing import Final
 from gamwarm.storage import _disk
 from gamwarm.storage._header import PAGE, USER_BLOCK
 
-__all__ = ["Moved", "Overlay"]
+__all__ = ["Overlay"]
 
 KEPT_PAGES: Final = 256
-
-
-class Moved(Exception):
-    """The base file is not in the state any more that this overlay was made for."""
 
 
 class Overlay:
@@ -51,9 +47,9 @@ class Overlay:
     quiet : bool
         Reads do not raise either; set while HDF5 flushes or closes.
     stands : callable or None
-        Asked after each read of the base: False latches `Moved` and gives zeros. HDF5 sizes buffers by one part of the
-        file and fills them from another without looking again: bytes of two states corrupt the process's memory, so
-        a reader beside a writer must never be shown any.
+        Asked after each read of the base: False gives zeros instead of what was read. HDF5 sizes buffers by one part
+        of the file and fills them from another without looking again: bytes of two states corrupt the process's
+        memory, so a reader beside a writer must never be shown any.
     """
 
     def __init__(
@@ -133,7 +129,6 @@ class Overlay:
             if self.stands is not None and not self.stands():
                 # Not by raising: h5py does not survive that while HDF5 opens a file. HDF5 refuses metadata of zeros.
                 buffer[:] = bytes(count)
-                self._latch(Moved())
         except BaseException as exc:
             buffer[:] = bytes(count)
             self._latch(exc)
