@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import configparser
 import inspect
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distributions as distributions_of
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,35 @@ def test_importing_gamwarm_does_not_bring_in_the_reference_engine():
     said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
 
     assert said.stdout.strip() == "[]"
+
+
+def test_importing_gamwarm_does_not_bring_in_scipy_which_only_sparse_matrices_and_engines_need():
+    program = "import sys, gamwarm; print([m for m in ('scipy', 'numpy.f2py', 'unittest') if m in sys.modules])"
+
+    said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+
+    assert said.stdout.strip() == "[]"
+
+
+def is_editable() -> bool:
+    origins = [each.read_text("direct_url.json") or "{}" for each in distributions_of(name="gamwarm")]
+    return any(json.loads(origin).get("dir_info", {}).get("editable") for origin in origins)
+
+
+@pytest.mark.skipif(not is_editable(), reason="gamwarm is not installed as editable, so no folder can hide it")
+@pytest.mark.parametrize("how", ["from the folder that holds the clone", "from a script beside the clone"])
+def test_a_folder_of_the_same_name_does_not_hide_the_package(tmp_path, how):
+    (tmp_path / "gamwarm").mkdir()
+    (tmp_path / "gamwarm" / "pyproject.toml").write_text('[project]\nname = "gamwarm"\n')
+    (tmp_path / "fit.py").write_text("import gamwarm\nprint(gamwarm.open.__name__)\n")
+    call = ["fit.py"] if "script" in how else ["-c", (tmp_path / "fit.py").read_text()]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    said = subprocess.run(
+        [sys.executable, *call], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+
+    assert said.stdout.strip() == "open"
 
 
 def third_party_imports(paths: list[Path]) -> set[str]:

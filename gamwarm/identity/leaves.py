@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
-from scipy import sparse
 
 from gamwarm.checks import FloatArray
 from gamwarm.errors import InvalidType
@@ -155,6 +154,8 @@ def sparse_leaves(m: Any, n: int, p: int, mine: range) -> Iterator[bytes]:
 
 def _canonical_rows(m: Any, start: int, stop: int, p: int) -> Any:
     """Rows start:stop of a sparse matrix: duplicates summed (as float64), zeros dropped, indices sorted."""
+    from scipy import sparse  # noqa: PLC0415 - slow to import; whoever gives a sparse matrix has done so already
+
     if m.format == "csr":
         at, end = int(m.indptr[start]), int(m.indptr[stop])
         indptr, indices, data = m.indptr[start : stop + 1] - m.indptr[start], m.indices[at:end], m.data[at:end]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from blake3 import blake3
-from scipy import sparse
 
+from gamwarm.checks import is_sparse
 from gamwarm.errors import CollectiveError
 from gamwarm.identity.leaves import LEAF_ROWS, DenseLeaves, as_bytes, dense_step, positive_zeros, sparse_leaves
 from gamwarm.parallel import Communicator, agree, as_communicator, mark_agreed, share
@@ -58,11 +58,10 @@ def matrix_digest(m: Any, comm: Any = None) -> str:
     count = 0
     try:
         n, p = design_shape(m, "matrix")
-        is_sparse = sparse.issparse(m)
-        plan = (is_sparse, n, p, b"" if ranks.is_serial else _witness(m))
+        plan = (is_sparse(m), n, p, b"" if ranks.is_serial else _witness(m))
         count = -(-n // _step(plan))
         mine = _leaves_of(ranks, count)
-        leaves = b"".join(sparse_leaves(m, n, p, mine) if is_sparse else _dense_leaves(m, n, p, mine, cores))
+        leaves = b"".join(sparse_leaves(m, n, p, mine) if plan[0] else _dense_leaves(m, n, p, mine, cores))
     except Exception as caught:  # every rank must reach the agreement below
         error = caught
     reports = agree(ranks, "matrix_digest", (plan, leaves), error)
@@ -76,8 +75,8 @@ def _step(plan: _Plan) -> int:
 
 
 def _root(plan: _Plan, leaves: Sequence[bytes]) -> str:
-    is_sparse, n, p, _ = plan
-    root = blake3(_SPARSE_ROOT if is_sparse else _DENSE_ROOT)
+    sparse, n, p, _ = plan
+    root = blake3(_SPARSE_ROOT if sparse else _DENSE_ROOT)
     root.update(struct.pack("<QQQ", n, p, _step(plan)))
     for part in leaves:
         root.update(part)

@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
+from gamwarm.checks import is_sparse
 from gamwarm.errors import InvalidInput, InvalidType
 
 __all__ = ["RowChunkSource", "check_exact_dtype", "design_shape", "is_row_source", "read_rows"]
@@ -34,7 +34,7 @@ def is_row_source(design: object) -> TypeGuard[RowChunkSource]:
     """Whether ``design`` is neither an array nor sparse, and can be read by rows."""
     return (
         not isinstance(design, np.ndarray)
-        and not sparse.issparse(design)
+        and not is_sparse(design)
         and hasattr(design, "shape")
         and callable(getattr(design, "row_chunk", None))
     )
@@ -61,9 +61,9 @@ def design_shape(design: object, what: str = "design") -> tuple[int, int]:
     """
     if isinstance(design, np.ma.MaskedArray):
         raise InvalidType(f"{what} is a masked array; fill or drop the masked rows first")
-    if isinstance(design, np.ndarray) or sparse.issparse(design):
-        check_exact_dtype(np.dtype(design.dtype), what)  # type: ignore[union-attr]
-        shape: Any = design.shape  # type: ignore[union-attr]
+    if isinstance(design, np.ndarray) or is_sparse(design):
+        check_exact_dtype(np.dtype(design.dtype), what)
+        shape: Any = design.shape
     elif is_row_source(design):
         shape = design.shape
     else:

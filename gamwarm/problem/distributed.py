@@ -9,9 +9,8 @@ from itertools import accumulate
 from typing import Any, NoReturn
 
 import numpy as np
-from scipy import sparse
 
-from gamwarm.checks import FloatArray, float_vector
+from gamwarm.checks import FloatArray, float_vector, is_sparse
 from gamwarm.errors import CollectiveError, InvalidInput, InvalidType
 from gamwarm.parallel import Communicator, agree, as_communicator, mark_agreed
 from gamwarm.problem.designs import check_exact_dtype, design_shape, read_rows
@@ -171,7 +170,7 @@ def check_same_ranks(rows: DistributedRows, comm: Communicator, what: str) -> No
 
 
 def _checked(local_rows: Any) -> tuple[Any, tuple[int, ...]]:
-    if sparse.issparse(local_rows):
+    if is_sparse(local_rows):
         raise InvalidType(
             "local_rows is sparse; distributed rows are dense: pass local_rows.toarray(), or chunks of it"
         )
