@@ -36,7 +36,7 @@ class FitResult(ContentEquality):
     seeds : GroupSeeds, optional
         In reduced coefficients. They go into the artifact, in raw ones.
     attributes : mapping of str to strings and numbers
-        Kept with record and artifact as they are, and part of their content: a job, a data set's version.
+        Labels, kept with record and artifact as they are and no part of key, content or entry id: a job, a fold.
     """
 
     rho: Any

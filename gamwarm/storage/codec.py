@@ -213,14 +213,20 @@ def _fingerprinted(array: Array) -> bytes:
     return positive_zeros(array, "entry vector").tobytes()
 
 
-def _content_id(section: str, key: str, meta: Meta, arrays: dict[str, Array], segments: tuple[str, ...]) -> str:
+def _content_id(
+    section: str, key: str, meta: Meta, arrays: dict[str, Array], segments: tuple[str, ...], *, labels: bool = False
+) -> str:
     """Hash what `Fingerprinter` would, in one call: strings and vectors after their lengths.
 
-    ``segments`` are those of ``meta``.
+    ``segments`` are those of ``meta``. A user's attributes are labels, no content; ``labels`` hashes them all the same.
     """
+    changed: Meta = {}
     if isinstance(meta.get("cost"), dict):
-        timeless = {name: value for name, value in meta["cost"].items() if name != "seconds"}
-        segments = _segments_of({**meta, "cost": timeless})
+        changed["cost"] = {name: value for name, value in meta["cost"].items() if name != "seconds"}
+    if meta.get("attributes") and not labels:
+        changed["attributes"] = {}
+    if changed:
+        segments = _segments_of({**meta, **changed})
     content = f"{{{','.join(filter(None, segments))}}}".encode()
     parts: list[bytes] = []
     for text in (b"gamwarm-entry-1", section.encode(), key.encode(), content):
@@ -546,8 +552,10 @@ def decode(entry: Encoded) -> BlockRecord | FitArtifact:
 
 def check_content(entry: Encoded) -> None:
     """Raise `DamagedEntry` unless the entry id is the digest of the content, encoded anew."""
-    again = _content_id(entry.section, entry.key, entry.meta, entry.arrays, _segments_of(entry.meta))
-    if again != entry.entry_id:
+    content = (entry.section, entry.key, entry.meta, entry.arrays, _segments_of(entry.meta))
+    again = _content_id(*content)
+    # The first files of format 1 have ids that cover the attributes.
+    if again != entry.entry_id and _content_id(*content, labels=True) != entry.entry_id:
         raise DamagedEntry(f"its entry id is {entry.entry_id}, its content digest {again}")
 
 

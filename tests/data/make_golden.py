@@ -1,4 +1,4 @@
-"""Writes store-format-1.h5 and store-format-1.json: a small store with every optional part, and what is in it.
+"""Writes store-format-1-labels.h5 and .json: a small store with every optional part, and what is in it.
 
 Run by hand, once per format version, and never again for one that was released:
 
@@ -37,7 +37,7 @@ from gamwarm.records import GroupSeeds, Lineage, Producer
 from gamwarm.storage import _disk, clock, container
 
 HERE = Path(__file__).resolve().parent
-NAME = "store-format-1"
+NAME = "store-format-1-labels"
 FIRST = 1_760_000_000_000_000  # October 2025, in microseconds
 LONG = 1000
 PRODUCER = Producer("golden", "1.0", "0.1.0")

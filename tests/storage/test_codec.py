@@ -220,6 +220,17 @@ def test_the_entry_id_leaves_out_seconds():
     assert encode_record(slower).entry_id == encode_record(RECORD).entry_id
 
 
+@pytest.mark.parametrize("labels", [{}, {"a": 2}, {"a": "1"}, {"a": 1, "größe": 0.5}])
+@pytest.mark.parametrize(("entry", "encode"), [(RECORD, encode_record), (artifact_of(created=1), encode_artifact)])
+def test_the_entry_id_leaves_out_the_users_labels_which_are_sealed_and_come_back(labels, entry, encode):
+    labelled, plain = encode(replace(entry, attributes=labels)), encode(replace(entry, attributes={"b": "other"}))
+
+    assert labelled.entry_id == plain.entry_id
+    assert decode(labelled).attributes == labels
+    check_content(labelled)
+    assert seal_of("r", "k", labelled.text(), labelled.arrays) != seal_of("r", "k", plain.text(), plain.arrays)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -254,9 +265,6 @@ def test_the_entry_id_leaves_out_seconds():
         {"lineage": Lineage("cold", consumed=False)},
         {"cost": None},
         {"cost": Cost(2, 2, 3, 4, seconds=5.0)},
-        {"attributes": {"a": 2}},
-        {"attributes": {"a": "1"}},
-        {"attributes": {}},
     ],
     ids=lambda c: ",".join(c),
 )
@@ -275,10 +283,10 @@ def test_components_are_no_content_of_their_own_but_are_sealed_and_come_back():
     assert seal_of("r", "k", told.text(), told.arrays) != seal_of("r", "k", plain.text(), plain.arrays)
 
 
-def test_every_field_of_a_record_is_in_the_list_above_or_is_the_time_or_follows_from_the_key():
+def test_every_field_of_a_record_is_in_the_list_above_or_is_the_time_a_label_or_follows_from_the_key():
     named = {name for changes in test_the_entry_id_leaves_out_nothing_else.pytestmark[0].args[1] for name in changes}
 
-    assert named | {"created", "components"} == set(BlockRecord.__dataclass_fields__)
+    assert named | {"created", "components", "attributes"} == set(BlockRecord.__dataclass_fields__)
 
 
 def test_the_entry_id_of_an_artifact_depends_on_all_its_parts():
@@ -296,7 +304,6 @@ def test_the_entry_id_of_an_artifact_depends_on_all_its_parts():
             {"producer": Producer("f")},
             {"lineage": Lineage("cold")},
             {"cost": Cost(1)},
-            {"attributes": {"a": 1}},
             {"fit_key": exact_key_of(2)},
             *(
                 {"terms": [replace(term, **changes)]}

@@ -63,6 +63,7 @@ def entry_id(section, key, meta, vectors):
     content = json.loads(meta, parse_float=Token)
     del content["created"], content["entry_id"]
     content.pop("penalties", None)
+    content["attributes"] = {}
     if content["cost"] is not None:
         del content["cost"]["seconds"]
     def string(s):
