@@ -17,13 +17,13 @@ from gamwarm.engine.laml import Laml
 from gamwarm.engine.model import Case
 from gamwarm.engine.objective import Evaluation, Objective, log_determinant
 from gamwarm.engine.options import check_options
-from gamwarm.engine.outer import EIGENVALUE_FLOOR, Outcome, Search, usable_metric
+from gamwarm.engine.outer import Outcome, Search, usable_metric
 from gamwarm.engine.report import ColdTrial, EngineFit, GuardReport, SeedCost
 from gamwarm.engine.seeds import GroupChanges, downdated_changes, group_changes
 from gamwarm.errors import FitFailed, InvalidInput, InvalidType
 from gamwarm.problem import BlockwiseFitOptions
-from gamwarm.records import PLATEAU_EDF, Cost, Curvature, FitResult, GroupSeeds, InnerMode, StartSource, plateau_flags
-from gamwarm.transfer import PREDICTED_STEP_LIMIT, StartReport, beta_gate, false_plateaus, predicted_step
+from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, InnerMode, StartSource, plateau_flags
+from gamwarm.transfer import StartGuard, StartReport
 
 __all__ = ["fit"]
 
@@ -144,10 +144,10 @@ class _Run:
         if start is None:
             outcome = self.search.run(self._cold())
         else:
-            rho, theta = self._offered(start, default)
+            rho, theta = self._offered(start)
             metric = usable_metric(getattr(getattr(start, "curvature", None), "hessian", None), self.laml.q)
             outcome = self._from_exact(rho, theta, metric, start) if is_exact else self._from_offer(rho, theta, metric)
-        self.guard.resets = outcome.resets
+        self.guard.resets += outcome.resets
         if not outcome.converged and self.guard.continued_from == "start":
             self.guard.notes.append(f"from the start: {outcome.reason}; a cold start was tried")
             again = self.search.run(self._cold())
@@ -164,7 +164,7 @@ class _Run:
         self.cold.append(ColdTrial(str(self.method), at.rho, at.value))
         return at
 
-    def _offered(self, start: Any, default: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _offered(self, start: Any) -> tuple[FloatArray, FloatArray]:
         rho = np.array(start.rho, dtype=np.float64)
         beta = [np.asarray(b, dtype=np.float64) for b in start.block_beta]
         if rho.shape != (self.laml.q,):
@@ -175,16 +175,11 @@ class _Run:
                 f"the start's coefficients have widths {list(widths)}; "
                 f"blocks {list(self.case.names)} have {list(self.case.widths)}"
             )
-        lost = ~np.isfinite(rho)
-        if lost.any():
-            rho[lost] = default[lost]
-            self.guard.notes.append(f"rho of coordinates {np.flatnonzero(lost).tolist()} was not finite")
-        bound = self.options.rho_bound
-        return np.clip(rho, -bound, bound), np.concatenate(beta)
+        return rho, np.concatenate(beta)
 
     def _from_exact(self, rho: FloatArray, theta: FloatArray, metric: FloatArray | None, start: Any) -> Outcome:
         self.guard.continued_from = "start"
-        first = self.search.evaluate(rho, theta)
+        first = self.search.evaluate(np.clip(rho, -self.options.rho_bound, self.options.rho_bound), theta)
         stored = getattr(start, "objective", None)
         if stored is not None and abs(first.value - stored) > _SAME_OBJECTIVE * (1.0 + abs(first.value)):
             note = f"the stored objective {stored:.12g} is evaluated here as {first.value:.12g}"
@@ -193,41 +188,31 @@ class _Run:
         return self.search.run(first, metric)
 
     def _from_offer(self, rho: FloatArray, theta: FloatArray, metric: FloatArray | None) -> Outcome:
-        guard, laml = self.guard, self.laml
-        guard.beta_used = beta_gate(laml.penalised_nll(rho, theta), laml.penalised_nll(rho, laml.null))
-        if not guard.beta_used:
-            guard.notes.append("the offered coefficients are worse than the null model's: they start cold")
-            theta = laml.null
-        guard.continued_from = "start"
-        at = self.search.evaluate(rho, theta)
-        if self.search.certified(at):
-            return self.search.run(at, metric)
-        if at.is_finite:
-            guard.predicted_step = self._predicted(at, metric)
-            if guard.predicted_step <= PREDICTED_STEP_LIMIT:
-                return self.search.run(at, metric)
+        search, laml = self.search, self.laml
+        done = StartGuard(
+            evaluate=search.evaluate,
+            evaluate_cold=self._cold_at_zero,
+            null=laml.null,
+            default_rho=np.zeros(laml.q),
+            penalised_nll=laml.penalised_nll,
+            rho_bound=self.options.rho_bound,
+            is_answer=search.certified,
+        ).admit(rho, theta, laml.hessian if metric is None else metric)
+        guard = self.guard
+        guard.beta_used, guard.predicted_step = done.beta_used, done.predicted_step
+        guard.cold_evaluated, guard.continued_from = done.cold_evaluated, done.continued_from
+        guard.notes += done.notes
+        guard.resets += done.resets
+        if done.continued_from == "cold":
+            return search.run(refined(search, done.point))
+        # The metric is the start's own: of a coordinate that went back it says nothing.
+        return search.run(done.point, None if done.resets else metric)
+
+    def _cold_at_zero(self) -> Evaluation:
         # One plain cold evaluation settles the doubt; the updates that make a good cold start wait until it is needed.
-        guard.cold_evaluated = True
         cold = cold_evaluation(self.search, ColdStart.ZERO)
         self.cold.append(ColdTrial(str(ColdStart.ZERO), cold.rho, cold.value))
-        if at.is_finite and not cold.value < at.value:
-            return self.search.run(at, metric)
-        guard.continued_from = "cold"
-        guard.notes.append("the cold start has the lower objective: the search goes on from it")
-        return self.search.run(refined(self.search, cold))
-
-    def _predicted(self, at: Evaluation, metric: FloatArray | None) -> float:
-        # Without a stored metric the search is going to need the exact one here anyway.
-        used = self.laml.hessian(at) if metric is None else metric
-        suspects = false_plateaus(at.rho, at.edf, at.gradient)
-        asked = np.flatnonzero(~suspects & ((at.edf >= PLATEAU_EDF) | (at.rho < 0.0)))
-        if asked.size == 0:
-            return 0.0
-        if not np.isfinite(used).all():
-            return float("inf")
-        values, vectors = np.linalg.eigh(used[np.ix_(asked, asked)])
-        floored = (vectors * np.maximum(np.abs(values), EIGENVALUE_FLOOR)) @ vectors.T
-        return predicted_step(self.search.projected(at)[asked], floored)
+        return cold
 
     # -- results -----------------------------------------------------------------------------------------------
 

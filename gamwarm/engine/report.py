@@ -67,7 +67,7 @@ class GuardReport:
         if self.cold_evaluated:
             asked = "" if self.predicted_step is None else f" (predicted step {self.predicted_step:.2g})"
             done.append(f"the start was doubtful{asked}, a cold one was evaluated too")
-        return f"went on from the {self.continued_from}" + "".join(f"; {each}" for each in done)
+        return f"continued from the {self.continued_from}" + "".join(f"; {each}" for each in done)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,17 @@
 
 from gamwarm.transfer.build import build_warm_start
 from gamwarm.transfer.capture import capture_artifact, capture_record, producer_of, record_mismatch
-from gamwarm.transfer.guard import PREDICTED_STEP_LIMIT, beta_gate, false_plateaus, predicted_step
-from gamwarm.transfer.guarding import GuardOutcome, OuterPoint, StartGuard
+from gamwarm.transfer.guard import (
+    FALSE_PLATEAU_EDF,
+    PREDICTED_STEP_LIMIT,
+    GuardOutcome,
+    OuterPoint,
+    StartGuard,
+    beta_gate,
+    false_plateaus,
+    find_false_plateaus,
+    predicted_step,
+)
 from gamwarm.transfer.inner_cap import InnerCapState, inner_cap
 from gamwarm.transfer.policy import TransferPolicy
 from gamwarm.transfer.report import BetaOutcome, RhoOutcome, SlotReport, StartReport, TermReport, TransferredStart
@@ -11,6 +20,7 @@ from gamwarm.transfer.restore import restore
 from gamwarm.transfer.terms import TermContext, term_contexts
 
 __all__ = [
+    "FALSE_PLATEAU_EDF",
     "PREDICTED_STEP_LIMIT",
     "BetaOutcome",
     "GuardOutcome",
@@ -29,6 +39,7 @@ __all__ = [
     "capture_artifact",
     "capture_record",
     "false_plateaus",
+    "find_false_plateaus",
     "inner_cap",
     "predicted_step",
     "producer_of",

@@ -1,29 +1,53 @@
-"""The guard of an offered start: three tests on plain numbers, for any engine.
+"""The guard of an offered start, for any engine: the tests on plain numbers, and `StartGuard`, which applies them.
 
 A transferred start is offered, not imposed. In order of cost: the *beta gate* compares penalized negative
-log-likelihoods before anything is factorised; the *plateau sign test* looks at the first evaluation (and at every final
-certificate); the *predicted-step test* asks the start's own metric how far the search would go.
+log-likelihoods before anything is factorised; the *plateau sign test* looks at the first evaluation (and at every
+final certificate); the *predicted-step test* asks the start's own metric how far the search would go.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from gamwarm.checks import FloatArray, float_vector, real_array
 from gamwarm.errors import InvalidInput
+from gamwarm.records import PLATEAU_EDF
 
-__all__ = ["beta_gate", "false_plateaus", "predicted_step"]
+__all__ = [
+    "FALSE_PLATEAU_EDF",
+    "PREDICTED_STEP_LIMIT",
+    "GuardOutcome",
+    "OuterPoint",
+    "StartGuard",
+    "beta_gate",
+    "false_plateaus",
+    "find_false_plateaus",
+    "predicted_step",
+]
 
-PLATEAU_RHO = 6.0
-PLATEAU_EDF = 1.0
-PREDICTED_STEP_LIMIT = 2.0
+PLATEAU_RHO: Final = 6.0
+# Not PLATEAU_EDF, which says that a coordinate has nothing left to smooth: here it only has to be on the way there.
+FALSE_PLATEAU_EDF: Final = 1.0
+PREDICTED_STEP_LIMIT: Final = 2.0
 # Below this a gradient's sign is rounding, not evidence.
-_SIGN_NOISE = 1e-9
+_SIGN_NOISE: Final = 1e-9
+# Where the gradient c exp(-rho) is lost in that noise, c may still be worth 1e-9 exp(rho - 6) of objective: it matters
+# from here on (1e-4), and one evaluation at the second number sees c down to 2e-4.
+_LOST_RHO: Final = 18.0
+_PROBE_RHO: Final = 12.0
+# Where effective degrees of freedom are unknown, a minimum and a false plateau differ one unit nearer 0.
+_PROBE_STEP: Final = 1.0
+_EIGENVALUE_FLOOR: Final = 1e-4
+
+BoolArray = npt.NDArray[np.bool_]
 
 
-def _vector(value: Any, what: str, length: int | None = None) -> npt.NDArray[np.float64]:
+def _vector(value: Any, what: str, length: int | None = None) -> FloatArray:
     array = np.asarray(value, dtype=np.float64)
     if array.ndim != 1 or (length is not None and array.shape[0] != length):
         raise InvalidInput(f"{what} has shape {array.shape}; expected ({'q' if length is None else length},)")
@@ -41,7 +65,7 @@ def beta_gate(offered: float, null: float) -> bool:
     return bool(np.isfinite(offered) and not offered > null)
 
 
-def false_plateaus(rho: Any, edf: Any, gradient: Any) -> npt.NDArray[np.bool_]:
+def false_plateaus(rho: Any, edf: Any, gradient: Any) -> BoolArray:
     """Return, per outer coordinate, whether it sits on a plateau that leads uphill.
 
     Towards infinite smoothing the objective is ``V_inf + c exp(-rho)``: the gradient there is tiny whatever the
@@ -55,7 +79,7 @@ def false_plateaus(rho: Any, edf: Any, gradient: Any) -> npt.NDArray[np.bool_]:
     """
     r = _vector(rho, "rho")
     e, g = _vector(edf, "edf", r.shape[0]), _vector(gradient, "gradient", r.shape[0])
-    flags: npt.NDArray[np.bool_] = (r > PLATEAU_RHO) & (e < PLATEAU_EDF) & (g > _SIGN_NOISE)
+    flags: BoolArray = (r > PLATEAU_RHO) & (e < FALSE_PLATEAU_EDF) & (g > _SIGN_NOISE)
     return flags
 
 
@@ -84,3 +108,259 @@ def predicted_step(gradient: Any, metric: Any) -> float:
         return float("inf")
     size = float(np.abs(step).max())
     return size if np.isfinite(size) else float("inf")
+
+
+class OuterPoint(Protocol):
+    """What the guard reads of an outer evaluation; an engine's own object will do."""
+
+    @property
+    def rho(self) -> Any:
+        """Outer coordinates, of shape (q,)."""
+
+    @property
+    def value(self) -> float:
+        """Objective that is minimised."""
+
+    @property
+    def gradient(self) -> Any:
+        """D value / d rho, of shape (q,)."""
+
+    @property
+    def edf(self) -> Any:
+        """Effective degrees of freedom per coordinate, of shape (q,); None if the engine does not know them."""
+
+
+P = TypeVar("P", bound=OuterPoint)
+
+
+def is_finite(point: OuterPoint) -> bool:
+    """Whether value and gradient are numbers."""
+    return bool(np.isfinite(point.value) and np.isfinite(np.asarray(point.gradient, dtype=np.float64)).all())
+
+
+def find_false_plateaus(
+    point: OuterPoint, evaluate: Callable[[FloatArray], OuterPoint], smoothing: int | None = None
+) -> BoolArray:
+    """Return, per outer coordinate, whether it is a false plateau, with one more evaluation where that is needed.
+
+    `false_plateaus` decides wherever it can. Where the sign of the gradient is lost in its noise (from rho = 18 on), or
+    where the point knows no effective degrees of freedom, one evaluation nearer 0 decides for all such coordinates
+    together: on a false plateau the objective still falls towards less smoothing there.
+
+    Parameters
+    ----------
+    point : OuterPoint
+        Finite.
+    evaluate : callable (rho) -> point
+        One outer evaluation near ``point``.
+    smoothing : int, optional
+        The first so many coordinates are log smoothing parameters; those after them have no plateaus. Default: all.
+    """
+    rho, gradient = _vector(point.rho, "rho"), _vector(point.gradient, "gradient")
+    far = rho > PLATEAU_RHO
+    if smoothing is not None:
+        far &= np.arange(rho.size) < smoothing
+    if not far.any():
+        return far
+    lost = far & (rho > _LOST_RHO) & (np.abs(gradient) <= _SIGN_NOISE)
+    if point.edf is None:
+        found = np.zeros(rho.size, dtype=np.bool_)
+        asked = far & (gradient > _SIGN_NOISE)
+    else:
+        edf = _vector(point.edf, "edf", rho.size)
+        found = far & false_plateaus(rho, edf, gradient)
+        lost &= edf < FALSE_PLATEAU_EDF
+        asked = np.zeros(rho.size, dtype=np.bool_)
+    if (lost | asked).any():
+        nearer = np.where(lost, _PROBE_RHO, np.where(asked, rho - _PROBE_STEP, rho))
+        probe = evaluate(nearer)
+        if is_finite(probe):
+            found |= (lost | asked) & (np.asarray(probe.gradient, dtype=np.float64) > _SIGN_NOISE)
+    return found
+
+
+@dataclass
+class GuardOutcome(Generic[P]):
+    """Where to go on, and why.
+
+    Attributes
+    ----------
+    point
+        The engine's own evaluation to go on from.
+    continued_from : str
+        "start" or "cold".
+    beta_used : bool
+        Whether the offered coefficients passed the gate.
+    resets : list of (coordinate, rho it had)
+        False plateaus that went back to their default.
+    predicted_step : float or None
+        max|metric^-1 gradient| there; None where it was not asked.
+    evaluations : int
+        Outer evaluations that the guard asked for.
+    other
+        The evaluation that was not gone on from, where a cold one was made too. If the search from ``point`` ends
+        without an answer, search from here; of two answers the lower counts.
+    notes : list of str
+    """
+
+    point: P
+    continued_from: str
+    beta_used: bool
+    resets: list[tuple[int, float]] = field(default_factory=list)
+    predicted_step: float | None = None
+    evaluations: int = 1
+    other: P | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def cold_evaluated(self) -> bool:
+        """Whether the start was doubtful enough to evaluate a cold one too."""
+        return self.other is not None
+
+    def __str__(self) -> str:
+        done = list(self.notes)
+        if self.resets:
+            done.append("false plateaus went back: " + ", ".join(f"rho[{j}] from {rho:.3g}" for j, rho in self.resets))
+        if self.cold_evaluated:
+            asked = "" if self.predicted_step is None else f" (predicted step {self.predicted_step:.2g})"
+            done.append(f"the start was doubtful{asked}, a cold one was evaluated too")
+        return f"continued from the {self.continued_from} start" + "".join(f"; {each}" for each in done)
+
+
+class StartGuard(Generic[P]):
+    """The three tests of an offered start, in order of cost.
+
+    1. The penalized negative log-likelihood at the offered coefficients must not exceed that at the null start.
+    2. After the first evaluation a false plateau (`find_false_plateaus`) goes back to its default.
+    3. A predicted first step above 2, or anything non-finite, has the cold start evaluated; the lower objective goes
+       on.
+
+    A search must ask for false plateaus once more at the point where it wants to stop.
+
+    Parameters
+    ----------
+    evaluate : callable (rho, coefficients) -> point
+        One outer evaluation, its inner solve begun at the coefficients. Both are copies that may be written to.
+    evaluate_cold : callable () -> point
+        The evaluation that the engine begins with when it has no start.
+    null : object
+        The null start's coefficients, in whatever form the callables take.
+    default_rho : array of shape (q,)
+        Where a coordinate goes whose offered value is of no use.
+    penalised_nll : callable (rho, coefficients) -> float, optional
+        Without it the first test only asks whether the coefficients are finite.
+    rho_bound : float
+        Offered log smoothing parameters are clipped to it; a gradient that pushes against it predicts no step.
+    nuisance : int
+        The last so many outer coordinates are nuisance coordinates: no bound, no plateau.
+    is_answer : callable (point) -> bool, optional
+        A point that passes the engine's certificate is not doubted.
+
+    Raises
+    ------
+    InvalidInput
+        Shapes that disagree, named.
+    """
+
+    def __init__(
+        self,
+        *,
+        evaluate: Callable[[FloatArray, Any], P],
+        evaluate_cold: Callable[[], P],
+        null: Any,
+        default_rho: Any,
+        penalised_nll: Callable[[FloatArray, Any], float] | None = None,
+        rho_bound: float = float("inf"),
+        nuisance: int = 0,
+        is_answer: Callable[[P], bool] | None = None,
+    ) -> None:
+        self._penalised_nll, self._evaluate, self._evaluate_cold = penalised_nll, evaluate, evaluate_cold
+        self._null, self._is_answer = null, is_answer
+        self._default = float_vector(default_rho, "default_rho")
+        self._smoothing = len(self._default) - nuisance
+        self._bounds = np.where(np.arange(len(self._default)) < self._smoothing, rho_bound, np.inf)
+
+    def admit(self, rho: Any, coefficients: Any, metric: Any = None) -> GuardOutcome[P]:
+        """Test an offered start.
+
+        Parameters
+        ----------
+        rho : array of shape (q,)
+            A coordinate that is not finite counts as not offered.
+        coefficients : object
+            As the callables take them.
+        metric : array of shape (q, q), or callable (point) -> array or None, optional
+            The start's own outer Hessian; a callable is asked where the third test needs one. Without one that test
+            looks for non-finite numbers only.
+        """
+        offered = np.array(float_vector(rho, "rho", length=len(self._default), finite=False))
+        lost = ~np.isfinite(offered)
+        offered[lost] = self._default[lost]
+        offered = np.clip(offered, -self._bounds, self._bounds)
+        good = self._gate(offered, coefficients)
+        start = coefficients if good else self._null
+        outcome = GuardOutcome(self._evaluate(np.array(offered), start), "start", good)
+        if lost.any():
+            outcome.notes.append(f"rho of coordinates {np.flatnonzero(lost).tolist()} was not finite")
+        if not good:
+            outcome.notes.append("the offered coefficients are worse than the null model's: they start cold")
+        if is_finite(outcome.point) and not self._answers(outcome.point):
+            self._reset(outcome, start)
+        if is_finite(outcome.point) and not self._answers(outcome.point):
+            outcome.predicted_step = self._predicted(outcome.point, metric)
+        doubtful = outcome.predicted_step is not None and not outcome.predicted_step <= PREDICTED_STEP_LIMIT
+        if doubtful or not is_finite(outcome.point):
+            cold = self._evaluate_cold()
+            outcome.evaluations += 1
+            outcome.other = cold
+            if is_finite(cold) and not (is_finite(outcome.point) and float(outcome.point.value) <= float(cold.value)):
+                outcome.point, outcome.other, outcome.continued_from = cold, outcome.point, "cold"
+                outcome.notes.append("the cold start has the lower objective")
+        return outcome
+
+    def _gate(self, rho: FloatArray, coefficients: Any) -> bool:
+        if self._penalised_nll is None:
+            return bool(np.isfinite(np.asarray(coefficients, dtype=np.float64)).all())
+        with np.errstate(all="ignore"):
+            offered = self._penalised_nll(np.array(rho), coefficients)
+        return beta_gate(offered, self._penalised_nll(np.array(rho), self._null))
+
+    def _answers(self, point: P) -> bool:
+        return self._is_answer is not None and self._is_answer(point)
+
+    def _reset(self, outcome: GuardOutcome[P], start: Any) -> None:
+        def probe(rho: FloatArray) -> P:
+            outcome.evaluations += 1
+            return self._evaluate(rho, start)
+
+        rho = np.array(_vector(outcome.point.rho, "rho", len(self._default)))
+        where = np.flatnonzero(find_false_plateaus(outcome.point, probe, self._smoothing))
+        if where.size:
+            outcome.resets = [(int(j), float(rho[j])) for j in where]
+            rho[where] = self._default[where]
+            outcome.point = probe(rho)
+
+    def _predicted(self, point: P, metric: Any) -> float | None:
+        q = len(self._default)
+        if callable(metric):
+            metric = metric(point)
+        if metric is None:
+            return None
+        hessian = real_array(metric, "metric", "a matrix of real numbers")
+        if hessian.shape != (q, q):
+            raise InvalidInput(f"metric has shape {hessian.shape}; this fit has {q} outer coordinates")
+        rho, gradient = _vector(point.rho, "rho", q), _vector(point.gradient, "gradient", q)
+        # On a plateau neither gradient nor curvature says how far it goes.
+        live = np.ones(q, dtype=np.bool_)
+        if point.edf is not None:
+            live[: self._smoothing] = (_vector(point.edf, "edf", q) >= PLATEAU_EDF)[: self._smoothing]
+            live |= rho < 0.0
+        outward = ((rho >= self._bounds) & (gradient < 0.0)) | ((rho <= -self._bounds) & (gradient > 0.0))
+        asked = np.flatnonzero(live)
+        part = hessian[np.ix_(asked, asked)]
+        if not np.isfinite(part).all():
+            return float("inf")
+        # A Hessian off its minimum need not be positive definite; the search floors it in the same way.
+        values, vectors = np.linalg.eigh(0.5 * (part + part.T)) if asked.size else (np.zeros(0), np.zeros((0, 0)))
+        floored = (vectors * np.maximum(np.abs(values), _EIGENVALUE_FLOOR)) @ vectors.T
+        return predicted_step(np.where(outward, 0.0, gradient)[asked], floored)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import gamwarm.engine.driver
 import gamwarm.engine.outer
+import gamwarm.transfer.guard
 from gamwarm.engine import fit
 from gamwarm.testing import assert_neutral, check_neutrality
 from tests.engine import cases
@@ -57,7 +57,7 @@ def test_a_fit_says_in_lines_what_it_began_with_and_what_that_saved(tmp_path):
     assert full[1].startswith("  this fit: ")
     assert fold[0].startswith("transfer start from ")
     assert [line for line in fold if line.startswith("  mean:s(x): rho copied; beta projected")]
-    assert [line for line in fold if line.startswith("  guard: went on from the start")]
+    assert [line for line in fold if line.startswith("  guard: continued from the start")]
     assert fold[-1].startswith("  saved against the fit it started from: ")
     assert fit(driver.cut(""), options=cases.TIGHT).summary().splitlines()[0] == "no store"
 
@@ -65,9 +65,9 @@ def test_a_fit_says_in_lines_what_it_began_with_and_what_that_saved(tmp_path):
 @pytest.mark.long
 def test_without_its_guard_the_reference_engine_is_caught(monkeypatch):
     # The cold fits run in another process, with the guard.
-    for module in (gamwarm.engine.driver, gamwarm.engine.outer):
+    for module in (gamwarm.transfer.guard, gamwarm.engine.outer):
         monkeypatch.setattr(module, "false_plateaus", lambda rho, edf, gradient: np.zeros(len(rho), dtype=bool))
-    monkeypatch.setattr(gamwarm.engine.driver, "predicted_step", lambda gradient, metric: 0.0)
+    monkeypatch.setattr(gamwarm.transfer.guard, "predicted_step", lambda gradient, metric: 0.0)
 
     report = check_neutrality(Motorcycle())
 

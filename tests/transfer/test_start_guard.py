@@ -102,3 +102,116 @@ def test_shapes_that_disagree_are_named():
         guard.admit([1.0], 0.5)
     with pytest.raises(InvalidInput, match="metric"):
         guard.admit([1.0, 2.0], 0.5, np.eye(3))
+
+
+def plateau(edf, scale=100.0):
+    """V = scale * (1 - exp(-rho)) beyond rho = 1: whatever is offered far out is a false plateau."""
+    asked = []
+
+    def evaluate(rho, beta=None):
+        asked.append(float(rho[0]))
+        value = scale * float(1.0 - np.exp(-rho[0]))
+        return Point(np.array(rho), value, scale * np.exp(-rho), None if edf is None else np.array([edf]))
+
+    guard = StartGuard(evaluate=evaluate, evaluate_cold=lambda: evaluate(np.zeros(1)), null=0.0, default_rho=[0.0])
+    return guard, asked
+
+
+@pytest.mark.parametrize("edf", [0.0, 0.05, 0.5, 0.99])
+def test_a_plateau_that_leads_uphill_goes_back_whatever_little_edf_it_has(edf):
+    guard, _ = plateau(edf)
+
+    assert guard.admit([7.0], 0.0).resets == [(0, 7.0)]
+
+
+def test_with_an_edf_of_one_the_gradient_is_believed():
+    guard, _ = plateau(1.01)
+
+    assert guard.admit([7.0], 0.0).resets == []
+
+
+@pytest.mark.parametrize("rho", [19.0, 26.0, 40.0, 300.0])
+def test_where_the_gradient_is_lost_one_evaluation_nearer_0_decides(rho):
+    guard, asked = plateau(0.0)
+
+    done = guard.admit([rho], 0.0)
+
+    assert done.resets == [(0, rho)]
+    assert len(asked) == done.evaluations <= 3
+
+
+def test_a_true_plateau_far_out_stays():
+    guard, _ = plateau(0.0, scale=-100.0)
+
+    done = guard.admit([40.0], 0.0)
+
+    assert done.resets == []
+    assert done.point.rho.tolist() == [40.0]
+
+
+@pytest.mark.parametrize(("scale", "back"), [(100.0, True), (-100.0, False)])
+def test_without_edf_one_evaluation_a_unit_nearer_0_decides(scale, back):
+    guard, asked = plateau(None, scale)
+
+    assert bool(guard.admit([9.0], 0.0).resets) == back
+    assert asked[:2] == ([9.0, 8.0] if back else [9.0])
+
+
+def test_nuisance_coordinates_have_no_bound_and_no_plateau():
+    def evaluate(rho, beta):
+        return Point(np.array(rho), float(rho.sum()), np.ones(2), np.array([0.0, 0.0]))
+
+    guard = StartGuard(
+        evaluate=evaluate,
+        evaluate_cold=lambda: evaluate(np.zeros(2), 0.0),
+        null=0.0,
+        default_rho=np.zeros(2),
+        rho_bound=5.0,
+        nuisance=1,
+    )
+
+    done = guard.admit([9.0, 9.0], 0.0)
+
+    assert done.point.rho.tolist() == [5.0, 9.0]
+    assert done.resets == []
+
+
+def test_the_start_that_was_not_gone_on_from_is_handed_back():
+    guard, _ = quadratic()
+
+    done = guard.admit([9.0, 9.0], 0.5, np.eye(2))
+
+    assert done.continued_from == "cold"
+    assert done.other.rho.tolist() == [9.0, 9.0]
+    assert quadratic()[0].admit([1.1, -2.1], 0.5, np.eye(2)).other is None
+
+
+def test_a_point_that_is_an_answer_is_not_doubted():
+    guard = StartGuard(
+        evaluate=lambda rho, beta: Point(np.array(rho), 1.0, np.full(1, 1e-3), np.full(1, 5.0)),
+        evaluate_cold=lambda: pytest.fail("nobody doubts an answer"),
+        null=0.0,
+        default_rho=[0.0],
+        is_answer=lambda point: True,
+    )
+
+    assert guard.admit([3.0], 0.0, np.eye(1) * 1e-6).continued_from == "start"
+
+
+def test_without_a_likelihood_coefficients_that_are_no_numbers_start_cold():
+    guard, _ = plateau(5.0)
+
+    assert guard.admit([1.0], np.array([1.0])).beta_used
+    assert not guard.admit([1.0], np.array([np.nan])).beta_used
+
+
+def test_what_is_handed_to_the_engine_may_be_written_to():
+    def evaluate(rho, beta):
+        rho += 0.0
+        return Point(rho, 1.0, np.zeros(1), np.full(1, 5.0))
+
+    offered = np.array([2.0])
+    offered.flags.writeable = False
+    guard = StartGuard(evaluate=evaluate, evaluate_cold=pytest.fail, null=0.0, default_rho=[0.0])
+
+    assert guard.admit(offered, 0.0).point.rho.tolist() == [2.0]
