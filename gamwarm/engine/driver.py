@@ -108,7 +108,7 @@ def fit(
         wanted = outer_hessian
         if wanted is None:
             wanted = handle.start.source == StartSource.COLD
-        run = _Run(case, options, method, wanted, handle if checkpoint else None, group_seeds)
+        run = _Run(case, options, method, wanted, handle if checkpoint else None, group_seeds, handle.should_stop)
         return run.fit(handle.start.start, handle.start, handle)
 
 
@@ -123,12 +123,14 @@ class _Run:
         outer_hessian: bool | None,
         checkpoints: Any = None,
         seeds: str | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
         self.began = time.perf_counter()
         self.case, self.options, self.method = case, options, method
         self.outer_hessian = bool(outer_hessian)
         self.checkpoints = checkpoints
         self.seeds = seeds
+        self.should_stop = should_stop
         self.counters = Counters()
         self.laml: Objective = case.objective(self.counters)
         self.guard = GuardReport()
@@ -140,7 +142,7 @@ class _Run:
         is_exact = report is not None and report.source == StartSource.EXACT
         cached = getattr(start, "cached_inner", None)
         default = np.zeros(self.laml.q)
-        self.search = Search(self.laml, self.options, default, cached, self._step_done)
+        self.search = Search(self.laml, self.options, default, cached, self._step_done, self.should_stop)
         if start is None:
             outcome = self.search.run(self._cold())
         else:
@@ -148,7 +150,7 @@ class _Run:
             metric = usable_metric(getattr(getattr(start, "curvature", None), "hessian", None), self.laml.q)
             outcome = self._from_exact(rho, theta, metric, start) if is_exact else self._from_offer(rho, theta, metric)
         self.guard.resets += outcome.resets
-        if not outcome.converged and self.guard.continued_from == "start":
+        if not outcome.converged and not outcome.stopped and self.guard.continued_from == "start":
             self.guard.notes.append(f"from the start: {outcome.reason}; a cold start was tried")
             again = self.search.run(self._cold())
             if again.converged or again.at.value < outcome.at.value:
@@ -259,7 +261,8 @@ class _Run:
         kept = None if handle is None else handle.keep(result)
         assert result.cost is not None
         if not outcome.converged:
-            log.warning("%s did not converge: %s", self.case, outcome.reason)
+            level = logging.INFO if outcome.stopped else logging.WARNING
+            log.log(level, "%s did not converge: %s", self.case, outcome.reason)
         return EngineFit(
             result,
             report,

@@ -48,12 +48,15 @@ class Outcome:
         Why not, if not.
     resets : list of (coordinate, rho it had)
         False plateaus that went back to their default.
+    stopped : bool
+        Whether it ended because ``should_stop`` said so.
     """
 
     at: Evaluation
     converged: bool
     reason: str = ""
     resets: list[tuple[int, float]] = field(default_factory=list)
+    stopped: bool = False
 
 
 def usable_metric(hessian: FloatArray | None, q: int) -> FloatArray | None:
@@ -84,6 +87,8 @@ class Search:
         Of a restored record: budgets intermediate inner solves.
     on_step : callable, optional
         Called with the evaluation after each outer iteration.
+    should_stop : callable, optional
+        Asked after each outer iteration; where it returns True the search ends, unless it has its answer.
     """
 
     def __init__(
@@ -93,12 +98,14 @@ class Search:
         default_rho: FloatArray,
         cached_inner: InnerMode | None = None,
         on_step: Callable[[Evaluation], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
         self.laml, self.options, self.default_rho = laml, options, default_rho
         self.tol, self.bound = options.outer_tol, options.rho_bound
         self._cached_inner, self._cap_state = cached_inner, InnerCapState()
         self._norm: float | None = None
         self._on_step = on_step
+        self._should_stop = should_stop
 
     # -- evaluations -------------------------------------------------------------------------------------------
 
@@ -167,6 +174,10 @@ class Search:
             outcome.at = at
             if self.certified(at):
                 outcome.converged = True
+                return outcome
+            if steps and self._should_stop is not None and self._should_stop():
+                outcome.stopped = True
+                outcome.reason = f"stopped after {steps} outer iterations, as the end of the job is near"
                 return outcome
             if steps >= self.options.outer_max_iter:
                 outcome.reason = f"outer_max_iter = {self.options.outer_max_iter} iterations were not enough"

@@ -55,8 +55,9 @@ def leave_one_out(
     The fit on all rows is made by rank 0 and kept first, with checkpoints; then its artifact is named as the parent of
     every fold. Folds are dealt to ranks largest first, in rounds of one fold per rank; a round is one transaction.
 
-    Interrupted (killed, or stopped by ``store.should_stop()``, which is asked between rounds) and run again, the job
-    finds what was kept: those fits are exact hits that take one evaluation, and the parent is the same.
+    Interrupted (killed, or stopped by ``store.should_stop()``, which is asked between rounds, and inside a fit where
+    its engine does) and run again, the job finds what was kept: finished fits are exact hits that take one evaluation,
+    a fit that was stopped goes on from its checkpoint, and the parent is the same.
 
     Parameters
     ----------
@@ -106,6 +107,8 @@ def leave_one_out(
                 return FoldsReport(None, None, (), tuple(str(fold.group) for fold in folds))
             base = _parent(store, all_rows(groups), fit, value)
             parent = base.artifact
+            if base.stopped:
+                return FoldsReport(base, parent, (), tuple(str(fold.group) for fold in folds))
             if parent is None and store.disabled_reason is None and root:
                 log.warning(
                     "the fit on all rows is no parent (%s); folds start from what the file held when the job began",
@@ -129,7 +132,9 @@ def leave_one_out(
             shown=None if shown is None else partial(_behind, shown, n_before),
             should_stop=store.should_stop,
         )
-    return FoldsReport(base, parent, tuple(done), tuple(str(fold.group) for fold in folds[len(done) :]))
+    fitted = tuple(outcome for outcome in done if not outcome.stopped)
+    ended = {outcome.group for outcome in fitted}
+    return FoldsReport(base, parent, fitted, tuple(str(fold.group) for fold in folds if fold.group not in ended))
 
 
 def _parent(

@@ -59,6 +59,8 @@ class FoldOutcome:
         Why nothing was, if nothing was.
     value : object
         What ``value=`` made of the fit.
+    stopped : bool
+        Whether the search was ended early by `FitInProgress.should_stop`; its checkpoint is kept.
     """
 
     group: str | None
@@ -74,6 +76,7 @@ class FoldOutcome:
     artifact: str | None
     not_kept: str
     value: Any = None
+    stopped: bool = False
 
 
 def outcome_of(fold: Fold, rank: int, fit: Any, value: Any) -> FoldOutcome:
@@ -102,6 +105,7 @@ def outcome_of(fold: Fold, rank: int, fit: Any, value: Any) -> FoldOutcome:
         artifact=artifact.entry_id if artifact is not None and artifact.written else None,
         not_kept="" if record is None or record.written else record.reason,
         value=value,
+        stopped=kept is not None and getattr(kept, "stopped", False),
     )
 
 
@@ -118,7 +122,7 @@ class FoldsReport:
     folds : tuple of FoldOutcome
         In the order they were dealt: largest fold first.
     remaining : tuple of str
-        Groups whose folds are not fitted yet: `should_stop()` said so. Run the job again.
+        Groups whose folds are not fitted yet, those included that were stopped inside their fit. Run the job again.
     """
 
     parent: FoldOutcome | None
@@ -128,7 +132,7 @@ class FoldsReport:
 
     @property
     def stopped(self) -> bool:
-        """Whether folds remain."""
+        """Whether the job ended early: folds remain."""
         return bool(self.remaining)
 
     @property

@@ -94,6 +94,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         self._on_error = on_error
         self._producer = self._foreign or Producer()
         self._walltime = Walltime()
+        self._may_end_fits = False
         self._options: dict[str, Any] = {
             "mode": mode,
             "lock": lock,
@@ -211,7 +212,7 @@ class WarmStartStore(NotebookTable, Upkeep):
     def fit(
         self, problem: FitProblem | None, parent: str | None = None, leave_out: Any = None, *, each: bool = False
     ) -> FitInProgress:
-        """Begin a fit: ``with store.fit(problem) as fit:`` has ``fit.start``, ``fit.checkpoint(…)``, ``fit.keep(…)``.
+        """Begin a fit: ``with store.fit(problem) as fit:`` has ``start``, ``checkpoint``, ``should_stop``, ``keep``.
 
         Parameters
         ----------
@@ -515,7 +516,12 @@ class WarmStartStore(NotebookTable, Upkeep):
     def walltime(self, margin: float = 60.0, deadline: float | datetime | None = None) -> Walltime:
         """Listen to the batch system inside ``with store.walltime():``; see `gamwarm.Walltime`. Main thread. Local."""
         self._walltime = Walltime(margin, deadline, self._ranks.comm)
+        self._may_end_fits = True
         return self._walltime
+
+    def _end_is_near(self) -> bool:
+        """Whether a fit under way should end on this rank: never unless `walltime` was called. Local."""
+        return self._may_end_fits and self._walltime.is_due()
 
     def should_stop(self) -> bool:
         """Whether it is time to keep what there is and end: a signal came to any rank, or its time is up. Collective.

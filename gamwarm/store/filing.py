@@ -38,11 +38,14 @@ class KeepOutcome(NotebookTable):
         Each with ``written``, ``pending``, ``reason`` and ``entry_id``.
     saved : Saving or None
         What the start saved against the fit it came from, where both costs are known.
+    stopped : bool
+        Whether the search ended early because `FitInProgress.should_stop` said so: fit it again, from its checkpoint.
     """
 
     record: PutOutcome = field(default_factory=PutOutcome)
     artifact: PutOutcome = field(default_factory=PutOutcome)
     saved: Saving | None = None
+    stopped: bool = False
 
     def __repr__(self) -> str:
         return f"<KeepOutcome: record {self.record}; artifact {self.artifact}>"

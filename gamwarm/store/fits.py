@@ -50,6 +50,7 @@ class FitInProgress:
         self._start: StartReport | None = None
         self._last_written = 0.0
         self._best: FitResult | None = None
+        self._stopping = False
 
     @property
     def start(self) -> StartReport:
@@ -88,9 +89,25 @@ class FitInProgress:
             self._best = None
         return outcome
 
+    def should_stop(self) -> bool:
+        """Whether the search should end here and keep where it stands. For a search to ask between iterations.
+
+        True only after `WarmStartStore.walltime`: no search is cut short unless its user asked for that. Collective
+        where all ranks fit one problem; with ``each=True`` a rank hears its own signal and clock only.
+        """
+        ranks = self._store._ranks
+        ranks.check_open()
+        due = self._store._end_is_near()
+        if not self._each:
+            due = any(ranks.agree("should_stop", due))
+        self._stopping |= due
+        return due
+
     def keep(self, result: FitResult | None) -> KeepOutcome:
         """File the result; see `WarmStartStore.keep`."""
-        return self._store.keep(self.problem, result, self.start, each=self._each)
+        kept = self._store.keep(self.problem, result, self.start, each=self._each)
+        kept.stopped = self._stopping and result is not None and not result.converged
+        return kept
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -101,6 +101,10 @@ class IndependentStore(WarmStartStore):
         self._ranks.check_open()
         return self._walltime.is_due() or self._parent._walltime.is_due()
 
+    def _end_is_near(self) -> bool:
+        self._ranks.at_root("flush", lambda: None, None)  # a long fit must not keep back what is due
+        return super()._end_is_near() or self._parent._end_is_near()
+
     def time_left(self) -> float:
         """Return the seconds to the end of the job; infinite where nobody told. Local."""
         return min(self._walltime.time_left(), self._parent.time_left())
