@@ -27,12 +27,13 @@ class PenaltyLayout:
     ----------
     n_outer : int
     initial_rho : array of shape (n_outer,)
+        A copy each time, which may be written to.
     physical_to_outer : tuple of (int or None), one per physical penalty
     fixed_log_lambdas : tuple of (float or None), one per physical penalty
     """
 
     n_outer: int
-    initial_rho: FloatArray
+    _initial_rho: FloatArray
     physical_to_outer: tuple[int | None, ...]
     fixed_log_lambdas: tuple[float | None, ...]
     _penalties_per_block: tuple[int, ...]
@@ -75,8 +76,12 @@ class PenaltyLayout:
                         owners[label] = (slot, here)
                 to_outer.append(slot)
         rho = np.array(initial, dtype=np.float64)
-        rho.flags.writeable = False
         return cls(len(initial), rho, tuple(to_outer), tuple(fixed), tuple(len(b.penalties) for b in blocks))
+
+    @property
+    def initial_rho(self) -> FloatArray:
+        """Where the outer search begins cold, of shape (n_outer,)."""
+        return self._initial_rho.copy()
 
     def expand(self, rho: Any) -> FloatArray:
         """Return the physical log lambdas (one per penalty) at outer coordinates ``rho`` of shape (n_outer,)."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
+
+import numpy as np
 
 from gamwarm.checks import items, loose_number, require, truth, whole_number
 from gamwarm.records._content import ContentEquality
@@ -75,6 +78,8 @@ class FitResult(ContentEquality):
 class ConstrainedWarmStart(ContentEquality):
     """Where a fit is offered to begin.
 
+    Its arrays are copies of its own and may be written to: an engine that updates them in place changes nothing else.
+
     Parameters
     ----------
     rho : array of shape (n_outer,)
@@ -101,9 +106,15 @@ class ConstrainedWarmStart(ContentEquality):
         object.__setattr__(self, "rho", loose_vector(self.rho, "start rho"))
         for name, kind in (("cached_inner", InnerMode), ("curvature", Curvature)):
             require(f"start {name}", getattr(self, name), (kind, type(None)))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, replace(getattr(self, name)))  # copies its arrays
         if self.objective is not None:
             object.__setattr__(self, "objective", loose_number(self.objective, "start objective"))
         blocks = items(self.block_beta, "start block_beta")
         beta = tuple(loose_vector(b, f"start block_beta[{i}]") for i, b in enumerate(blocks))
         object.__setattr__(self, "block_beta", beta)
+        parts = [beta, *(vars(part).values() for part in (self, self.cached_inner, self.curvature) if part is not None)]
+        for array in chain.from_iterable(parts):
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = True
         object.__setattr__(self, "active_sets", normalize_active_sets(self.active_sets))

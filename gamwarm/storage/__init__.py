@@ -11,7 +11,7 @@ from gamwarm.storage.entries import (
     StoredRecord,
     content_id,
 )
-from gamwarm.storage.heads import EntryHead, read_heads
+from gamwarm.storage.heads import EntryHead, FitOfRecord, find_fit_of_record, read_heads
 from gamwarm.storage.ledger import LedgerLine
 from gamwarm.storage.locks import DirectoryProbe, choose, probe
 from gamwarm.storage.outcome import PutOutcome
@@ -44,6 +44,7 @@ __all__ = [
     "EntryStore",
     "EvictReport",
     "Evicted",
+    "FitOfRecord",
     "Held",
     "LedgerLine",
     "LockChoice",
@@ -62,6 +63,7 @@ __all__ = [
     "check_bundle",
     "choose",
     "content_id",
+    "find_fit_of_record",
     "probe",
     "read_heads",
     "salvage_file",

@@ -221,6 +221,11 @@ class BufferedEntries(EntryStore):
             found = None if waiting is None else _stored(waiting.encoded)
             return super().find_artifact(entry_id) if found is None else found
 
+    def waiting(self) -> list[Encoded]:
+        """Return the entries that wait to be filed."""
+        with self._turn:
+            return [each.encoded for each in self._waiting.values()]
+
     def artifact_headers(self, descriptor_key: str, *, structural: bool = False) -> list[ArtifactHeader]:
         """Return what a choice of parent ranks by, of the file's artifacts and of those that wait."""
         with self._turn:

@@ -386,6 +386,10 @@ class EntryStore(EntryUpkeep):
         check_entry_id(entry_id)
         return self._first_artifact(lambda view: list(view.artifact_paths(entry_id)), lambda _: True)
 
+    def waiting(self) -> list[Encoded]:
+        """Return the entries that wait to be filed; here none do."""
+        return []
+
     def artifact_headers(self, descriptor_key: str, *, structural: bool = False) -> list[ArtifactHeader]:
         """Return what a choice of parent ranks by, for every artifact under a strict (or structural) descriptor key.
 

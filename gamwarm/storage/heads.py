@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from sys import intern
 from types import MappingProxyType
 from typing import Any, Final
 
-from gamwarm.storage.codec import RECORDS, SECTIONS, DamagedEntry
+from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry
 from gamwarm.storage.entries import EntryStore
 from gamwarm.storage.layout import FileView
-from gamwarm.storage.walking import each_entry, key_of, places_in_order
+from gamwarm.storage.walking import each_entry, key_of, places, places_in_order
 
-__all__ = ["EntryHead", "read_heads"]
+__all__ = ["EntryHead", "FitOfRecord", "find_fit_of_record", "read_heads"]
 
 _NOTHING: Final[Mapping[str, str | int | float]] = MappingProxyType({})
 
@@ -103,6 +103,39 @@ def read_heads(store: EntryStore) -> tuple[list[EntryHead], list[str]]:
             else:
                 heads.append(found)
     return heads, damaged
+
+
+@dataclass(frozen=True, slots=True)
+class FitOfRecord:
+    """What a record's entry id leads to.
+
+    Attributes
+    ----------
+    is_record : bool
+        Whether a record of that id is in the file.
+    artifact_id : str or None
+        Newest artifact of the same fit.
+    """
+
+    is_record: bool
+    artifact_id: str | None
+
+
+def find_fit_of_record(store: EntryStore, entry_id: str) -> FitOfRecord:
+    """Find the artifact of the fit that a record is of. Reads the text of entries until it has met the record."""
+    waiting = [_head(e.section, f"{e.key}/{e.entry_id}", e.meta) for e in store.waiting()]
+
+    def heads(section: str) -> Iterator[EntryHead]:
+        yield from (head for head in waiting if head.section == section)
+        found = each_entry(store, section, places(store, section), _head_or_place)
+        yield from (head for head in found if isinstance(head, EntryHead))
+
+    key = next((head.key for head in heads(RECORDS) if head.entry_id == entry_id), None)
+    if key is None:
+        return FitOfRecord(False, None)
+    of_fit = [head for head in heads(ARTIFACTS) if head.fit_key == key]
+    newest = max(of_fit, key=lambda head: (head.created, head.entry_id), default=None)
+    return FitOfRecord(True, None if newest is None else newest.entry_id)
 
 
 def _head_or_place(view: FileView, section: str, path: str) -> EntryHead | str:

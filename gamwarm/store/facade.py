@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -34,7 +34,17 @@ from gamwarm.store.explain import Explanation, explain_fit
 from gamwarm.store.filing import Filing, KeepOutcome, file_fit, prepare
 from gamwarm.store.fits import FitInProgress
 from gamwarm.store.frozen import FrozenView
-from gamwarm.store.lookup import Answer, Request, answer, best_artifact, cold_unkeyable, describe, start_from
+from gamwarm.store.lookup import (
+    Answer,
+    NamedRecords,
+    Parent,
+    Request,
+    answer,
+    best_artifact,
+    cold_unkeyable,
+    describe,
+    start_from,
+)
 from gamwarm.store.ranks import OPEN, Ranks
 from gamwarm.store.savings import Session
 from gamwarm.store.transactions import Writes
@@ -107,6 +117,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         self._ranks = self._make_ranks(comm)
         self._writes = self._make_writes()
         self._session = Session()
+        self._named = NamedRecords()
 
         def open_file() -> None:
             if self.path.is_dir():
@@ -210,7 +221,13 @@ class WarmStartStore(NotebookTable, Upkeep):
     # -- starts ------------------------------------------------------------------------------------------------
 
     def fit(
-        self, problem: FitProblem | None, parent: str | None = None, leave_out: Any = None, *, each: bool = False
+        self,
+        problem: FitProblem | None,
+        parent: str | KeepOutcome | None = None,
+        leave_out: Any = None,
+        attributes: Mapping[str, str | int | float] | None = None,
+        *,
+        each: bool = False,
     ) -> FitInProgress:
         """Begin a fit: ``with store.fit(problem) as fit:`` has ``start``, ``checkpoint``, ``should_stop``, ``keep``.
 
@@ -218,32 +235,48 @@ class WarmStartStore(NotebookTable, Upkeep):
         ----------
         problem : FitProblem or None
             None (with ``each=True``): this rank has nothing to do in this round.
-        parent : str, optional
-            Entry id of the artifact to start from, instead of the store's choice.
+        parent : str or KeepOutcome, optional
+            The fit to start from instead of the store's choice: what keeping it returned, or the entry id of its
+            artifact or record. One that is not there is one warning and a cold start.
         leave_out : optional
             The group that this fit leaves out (its label): where the parent has group seeds, they move the start.
+        attributes : mapping of str to strings and numbers, optional
+            Labels of your own, kept with record and artifact: a fold's group, a job.
         each : bool
             False: all ranks of the store's communicator fit this one problem. True: one fit per rank.
         """
-        return FitInProgress(self, problem, parent, leave_out, each=each)
+        return FitInProgress(self, problem, parent, leave_out, attributes, each=each)
 
     def start_for(
-        self, problem: FitProblem | None, parent: str | None = None, leave_out: Any = None, *, each: bool = False
+        self,
+        problem: FitProblem | None,
+        parent: str | KeepOutcome | None = None,
+        leave_out: Any = None,
+        *,
+        each: bool = False,
     ) -> StartReport:
         """Look one fit up. Collective. Returns where it should begin; see `fit` for the parameters."""
         return self._start(problem, parent, leave_out, each, None)
 
     def _start(
-        self, problem: FitProblem | None, parent: str | None, leave_out: Any, each: bool, parents: Held | None
+        self, problem: FitProblem | None, parent: Parent, leave_out: Any, each: bool, parents: Held | None
     ) -> StartReport:
         self._ranks.check_open()
         if self.disabled_reason is not None:
             return StartReport(StartSource.COLD, reason=f"the store is off: {self.disabled_reason}")
         look = self._start_each if each else self._start_together
-        return look(problem, parent, leave_out, lambda request: answer(self._file, request, parents))
+        return look(problem, parent, leave_out, lambda request: self._answer(request, parents))
+
+    def _answer(self, request: Request, parents: Held | None) -> Answer:
+        found = answer(self._file, request, parents, self._named)
+        if found.lost_parent:
+            self._session.say_once(
+                f"parent {request.parent}", f"{self.path}: {found.lost_parent}; such fits start cold"
+            )
+        return found
 
     def _described(
-        self, problem: FitProblem | None, parent: str | None, leave_out: Any, *, each: bool = False
+        self, problem: FitProblem | None, parent: Parent, leave_out: Any, *, each: bool = False
     ) -> tuple[Request | None, UnkeyableFit | None, Exception | None]:
         """Return the request of a fit, or why it has no name, or what every rank must be told of."""
         try:
@@ -258,7 +291,7 @@ class WarmStartStore(NotebookTable, Upkeep):
             return None, None, caught
 
     def _start_together(
-        self, problem: FitProblem | None, parent: str | None, leave_out: Any, look: Callable[[Request], Answer]
+        self, problem: FitProblem | None, parent: Parent, leave_out: Any, look: Callable[[Request], Answer]
     ) -> StartReport:
         request, unkeyable, error = self._described(problem, parent, leave_out)
         self._ranks.agree_equal("start_for", request, error)
@@ -278,7 +311,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         return problem.shared_key(self._ranks.comm)
 
     def _start_each(
-        self, problem: FitProblem | None, parent: str | None, leave_out: Any, look: Callable[[Request], Answer]
+        self, problem: FitProblem | None, parent: Parent, leave_out: Any, look: Callable[[Request], Answer]
     ) -> StartReport:
         request, unkeyable, error = None, None, None
         if problem is not None:
@@ -600,6 +633,8 @@ class WarmStartStore(NotebookTable, Upkeep):
     def __repr__(self) -> str:
         off = f"off: {self.disabled_reason}" if self.disabled_reason else self.mode
         state = "closed" if self._ranks.closed else off
+        if self._session.refused:
+            state += f", {self._session.refused} converged fits not kept"
         return f"{type(self).__name__}({str(self.path)!r}, {state})"
 
 

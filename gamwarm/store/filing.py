@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,11 +20,9 @@ from gamwarm.records import (
 )
 from gamwarm.storage import EntryStore, PutOutcome
 from gamwarm.store.savings import Saving, Session, saving_of
-from gamwarm.transfer import StartReport, capture_artifact, capture_record, record_mismatch
+from gamwarm.transfer import StartReport, capture_artifact, capture_record, check_result
 
 __all__ = ["Filing", "KeepOutcome", "file_fit", "lineage_of", "prepare"]
-
-log = logging.getLogger("gamwarm")
 
 
 @dataclass
@@ -62,7 +59,6 @@ class Filing:
     record: BlockRecord
     artifact: FitArtifact | None
     artifact_reason: str
-    record_reason: str = ""
     saved: Saving | None = None
 
 
@@ -82,12 +78,19 @@ def lineage_of(problem: FitProblem, result: FitResult, start: StartReport | None
 
 
 def prepare(problem: FitProblem, key: str, result: FitResult, start: StartReport | None) -> Filing:
-    """Build record and artifact of ``result``. Local and pure."""
+    """Build record and artifact of ``result``. Local and pure.
+
+    Raises
+    ------
+    InvalidInput
+        ``result`` has another shape than ``problem``.
+    """
+    check_result(problem, result)
     lineage = lineage_of(problem, result, start)
     artifact, reason = capture_artifact(problem, key, result, lineage)
     saved = saving_of(start, result.cost, problem.n_rows)
     record = capture_record(problem, key, result, lineage)
-    return Filing(record, artifact, reason, record_mismatch(problem, result), saved)
+    return Filing(record, artifact, reason, saved)
 
 
 def file_fit(entries: EntryStore, filing: Filing, session: Session) -> KeepOutcome:
@@ -96,12 +99,6 @@ def file_fit(entries: EntryStore, filing: Filing, session: Session) -> KeepOutco
     The same answer of the same build is not written again: the first fit's lineage and cost stay, repeats cannot drift.
     """
     outcome = KeepOutcome(artifact=PutOutcome(reason=filing.artifact_reason), saved=filing.saved)
-    for what, reason in (("record", filing.record_reason), ("artifact", filing.artifact_reason)):
-        if reason:
-            log.debug("%s of %s not written: %s", what, filing.record.key, reason)
-    if filing.record_reason:
-        outcome.record = PutOutcome(reason=filing.record_reason)
-        return outcome
     known = _same_answer(entries, filing.record)
     if known is not None:
         outcome.record = entries.unchanged(known)
@@ -116,7 +113,16 @@ def file_fit(entries: EntryStore, filing: Filing, session: Session) -> KeepOutco
             outcome.artifact = entries.unchanged(kept)
         else:
             outcome.artifact = entries.put_artifact(filing.artifact)
+    if filing.record.converged:
+        _say_refusal(entries, outcome, session)
     return outcome
+
+
+def _say_refusal(entries: EntryStore, outcome: KeepOutcome, session: Session) -> None:
+    for what, put in (("record", outcome.record), ("artifact", outcome.artifact)):
+        if put.entry_id is None:  # a gate refused it; whatever passes one has an id
+            session.refuse(str(entries.container.path), what, put.reason)
+            return
 
 
 def _same_answer(entries: EntryStore, record: BlockRecord) -> str | None:

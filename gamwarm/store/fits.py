@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from math import inf, isfinite
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem
-from gamwarm.records import FitResult
+from gamwarm.records import Cost, FitResult, check_attributes
 from gamwarm.storage import PutOutcome
 from gamwarm.store.arguments import wrong_type
 from gamwarm.store.filing import KeepOutcome
-from gamwarm.transfer import StartReport
+from gamwarm.transfer import StartReport, check_result
 
 if TYPE_CHECKING:
     from gamwarm.store.facade import WarmStartStore
@@ -38,17 +40,19 @@ class FitInProgress:
         self,
         store: WarmStartStore | FrozenView,
         problem: FitProblem | None,
-        parent: str | None,
+        parent: str | KeepOutcome | None,
         leave_out: Any = None,
+        attributes: Mapping[str, str | int | float] | None = None,
         *,
         each: bool,
     ) -> None:
         self.problem = problem
         self._store = store
         self._parent, self._leave_out = parent, leave_out
+        self._attributes = check_attributes({} if attributes is None else attributes)
         self._each = each
         self._start: StartReport | None = None
-        self._last_written = 0.0
+        self._began = self._last_written = 0.0
         self._best: FitResult | None = None
         self._stopping = False
 
@@ -61,7 +65,7 @@ class FitInProgress:
 
     def __enter__(self) -> Self:
         self._start = self._store.start_for(self.problem, self._parent, self._leave_out, each=self._each)
-        self._last_written = time.monotonic()
+        self._began = self._last_written = time.monotonic()
         return self
 
     def checkpoint(self, result: FitResult) -> PutOutcome:
@@ -74,11 +78,14 @@ class FitInProgress:
             return PutOutcome(reason=self.start.reason)
         if self._each and not ranks.comm.is_serial:
             return PutOutcome(reason="checkpoints are written where all ranks fit one problem, not with each=True")
-        error, offered = None, cast(object, result)
+        error: Exception | None = None
+        offered = cast(object, result)
         if not isinstance(offered, FitResult):
             error = wrong_type("result", result, FitResult)
-        elif self._best is None or _is_better(offered, self._best):
-            self._best = offered
+        else:
+            error = self._misshapen(offered)
+            if error is None and (self._best is None or _is_better(offered, self._best)):
+                self._best = self._completed(offered)
         due = time.monotonic() - self._last_written >= CHECKPOINT_SECONDS
         if not ranks.agree("checkpoint", due, error)[0]:
             return PutOutcome(reason=f"not due: at most one checkpoint every {CHECKPOINT_SECONDS:g} s")
@@ -104,10 +111,31 @@ class FitInProgress:
         return due
 
     def keep(self, result: FitResult | None) -> KeepOutcome:
-        """File the result; see `WarmStartStore.keep`."""
-        kept = self._store.keep(self.problem, result, self.start, each=self._each)
+        """File the result; see `WarmStartStore.keep`.
+
+        It gets the fit's attributes (its own of the same name win) and, where its cost has none, the seconds since the
+        ``with`` was entered.
+        """
+        done = self._completed(result) if isinstance(cast(object, result), FitResult) else result
+        kept = self._store.keep(self.problem, done, self.start, each=self._each)
         kept.stopped = self._stopping and result is not None and not result.converged
         return kept
+
+    def _completed(self, result: FitResult | None) -> FitResult:
+        assert result is not None
+        cost = result.cost or Cost()
+        if not cost.seconds:
+            cost = replace(cost, seconds=time.monotonic() - self._began)
+        return replace(result, cost=cost, attributes={**self._attributes, **result.attributes})
+
+    def _misshapen(self, result: FitResult) -> InvalidInput | None:
+        if self.problem is None:
+            return None
+        try:
+            check_result(self.problem, result)
+        except InvalidInput as error:
+            return error
+        return None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

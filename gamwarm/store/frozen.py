@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gamwarm.identity import FitProblem
 from gamwarm.storage import Held
+from gamwarm.store.filing import KeepOutcome
 from gamwarm.store.fits import FitInProgress
 from gamwarm.transfer import StartReport
 
@@ -34,13 +36,24 @@ class FrozenView:
         self._parents = parents  # on rank 0, which decides; None elsewhere
 
     def fit(
-        self, problem: FitProblem | None, parent: str | None = None, leave_out: Any = None, *, each: bool = False
+        self,
+        problem: FitProblem | None,
+        parent: str | KeepOutcome | None = None,
+        leave_out: Any = None,
+        attributes: Mapping[str, str | int | float] | None = None,
+        *,
+        each: bool = False,
     ) -> FitInProgress:
         """Begin a fit; see `WarmStartStore.fit`."""
-        return FitInProgress(self, problem, parent, leave_out, each=each)
+        return FitInProgress(self, problem, parent, leave_out, attributes, each=each)
 
     def start_for(
-        self, problem: FitProblem | None, parent: str | None = None, leave_out: Any = None, *, each: bool = False
+        self,
+        problem: FitProblem | None,
+        parent: str | KeepOutcome | None = None,
+        leave_out: Any = None,
+        *,
+        each: bool = False,
     ) -> StartReport:
         """Look one fit up. Collective. See `WarmStartStore.start_for`."""
         return self.store._start(problem, parent, leave_out, each, self._parents)

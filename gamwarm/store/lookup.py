@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,16 @@ from gamwarm.errors import DescriptorMismatch, ParentUnusable, UnkeyableFit
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import SERIAL, Communicator
 from gamwarm.records import FitArtifact, Producer, RecordKind, StartSource, check_entry_id, group_label
-from gamwarm.storage import ArtifactHeader, EntryStore, Held, StoredArtifact, StoredRecord
+from gamwarm.storage import (
+    ArtifactHeader,
+    EntryStore,
+    FitOfRecord,
+    Held,
+    StoredArtifact,
+    StoredRecord,
+    find_fit_of_record,
+)
+from gamwarm.store.filing import KeepOutcome
 from gamwarm.transfer import (
     StartReport,
     TransferPolicy,
@@ -22,12 +32,25 @@ from gamwarm.transfer import (
     term_contexts,
 )
 
-__all__ = ["Answer", "Request", "answer", "best_artifact", "describe", "exact_answer", "start_from"]
+__all__ = [
+    "Answer",
+    "NamedRecords",
+    "Parent",
+    "Request",
+    "answer",
+    "best_artifact",
+    "describe",
+    "exact_answer",
+    "start_from",
+]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the file is asked for, in plain values (it travels to rank 0)."""
+    """What the file is asked for, in plain values (it travels to rank 0).
+
+    ``not_kept``: why the parent that the caller names has no entry.
+    """
 
     key: str
     n_rows: int
@@ -39,19 +62,32 @@ class Request:
     structural_key: str | None
     parent: str | None = None
     leave_out: str | None = None
+    not_kept: str = ""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A record, an artifact, or neither; and why not something better."""
+    """A record, an artifact, or neither; and why not something better.
+
+    ``lost_parent``: what became of the parent that the caller named; empty if it was found, or not needed.
+    """
 
     record: StoredRecord | None = None
     artifact: StoredArtifact | None = None
     reason: str = ""
+    lost_parent: str = ""
 
 
-def describe(problem: FitProblem, key: str, parent: str | None, leave_out: Any = None) -> Request:
+Parent = str | KeepOutcome | None
+
+
+def describe(problem: FitProblem, key: str, parent: Parent, leave_out: Any = None) -> Request:
     """Return the request of one fit."""
+    not_kept = ""
+    if isinstance(parent, KeepOutcome):
+        kept = parent.artifact.entry_id or parent.record.entry_id
+        not_kept = "" if kept else f"the named parent was not kept ({parent.artifact.reason})"
+        parent = kept
     return Request(
         key=key,
         n_rows=problem.n_rows,
@@ -63,10 +99,34 @@ def describe(problem: FitProblem, key: str, parent: str | None, leave_out: Any =
         structural_key=problem.structural_key,
         parent=None if parent is None else check_entry_id(parent),
         leave_out=None if leave_out is None else group_label(leave_out),
+        not_kept=not_kept,
     )
 
 
-def answer(entries: EntryStore, request: Request, parents: Held | None = None) -> Answer:
+class NamedRecords:
+    """Which fits the records are of that were named as parents.
+
+    To find one out, entries are read; what was not found is not sought again before ten times as long has passed.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, FitOfRecord] = {}
+        self._until: dict[str, float] = {}
+
+    def fit_of(self, entries: EntryStore, entry_id: str) -> FitOfRecord:
+        """Return what is known of a record."""
+        known = self._known.get(entry_id)
+        began = monotonic()
+        if known is None or (known.artifact_id is None and began > self._until[entry_id]):
+            known = self._known[entry_id] = find_fit_of_record(entries, entry_id)
+            ended = monotonic()
+            self._until[entry_id] = ended + 10.0 * (ended - began)
+        return known
+
+
+def answer(
+    entries: EntryStore, request: Request, parents: Held | None = None, named: NamedRecords | None = None
+) -> Answer:
     """Look one fit up: exact record first, else the parent it should start from.
 
     ``parents``: artifacts that may be chosen (of a frozen campaign); None: all. One that the caller names is always
@@ -76,8 +136,8 @@ def answer(entries: EntryStore, request: Request, parents: Held | None = None) -
     if exact.record is not None:
         return exact
     why = exact.reason
-    if request.parent is not None:
-        return _named_parent(entries, request.parent, why)
+    if request.parent is not None or request.not_kept:
+        return _named_parent(entries, request, why, named or NamedRecords())
     artifact = _choose_parent(entries, request, parents)
     if artifact is None:
         return Answer(reason=f"{why}, and no usable fit of these terms")
@@ -106,11 +166,20 @@ def _rank_note(found: StoredRecord, producer: Producer) -> str:
     return "this fit's own answer"
 
 
-def _named_parent(entries: EntryStore, parent: str, why: str) -> Answer:
-    artifact = entries.find_artifact(parent)
-    if artifact is None:
-        return Answer(reason=f"{why}, and the named parent {parent} is not in the file")
-    return Answer(artifact=artifact, reason=f"{why}; parent named by the caller")
+def _named_parent(entries: EntryStore, request: Request, why: str, named: NamedRecords) -> Answer:
+    lost = request.not_kept
+    if request.parent is not None:
+        artifact = entries.find_artifact(request.parent)
+        if artifact is not None:
+            return Answer(artifact=artifact, reason=f"{why}; parent named by the caller")
+        fit = named.fit_of(entries, request.parent)
+        artifact = None if fit.artifact_id is None else entries.find_artifact(fit.artifact_id)
+        if artifact is not None:
+            return Answer(artifact=artifact, reason=f"{why}; parent named by the caller, by its record")
+        lost = f"the named parent {request.parent} is not in the file"
+        if fit.is_record:
+            lost = f"the named parent {request.parent} is a record whose fit has no artifact in the file"
+    return Answer(reason=f"{why}, and {lost}", lost_parent=lost)
 
 
 def _is_usable(artifact: FitArtifact) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -11,6 +13,9 @@ from gamwarm.storage import LedgerLine
 from gamwarm.transfer import StartReport
 
 __all__ = ["Saving", "Savings", "Session", "SourceSavings", "add_up", "saving_of"]
+
+log = logging.getLogger("gamwarm")
+_NAMES_AND_NUMBERS = re.compile(r"'[^']*'|\"[^\"]*\"|[-+]?\d[\w.+-]*")
 
 
 @dataclass(frozen=True)
@@ -52,23 +57,39 @@ def _many(count: int, what: str) -> str:
 
 
 def difference(baseline: Cost, baseline_rows: int, own: Cost, rows: int) -> Saving:
-    """Return what ``own`` saved against ``baseline``."""
+    """Return what ``own`` saved against ``baseline``; only seconds if one of them does not count its work."""
     share = rows / baseline_rows if 0 < rows < baseline_rows else 1.0
     formations = baseline.hessian_formations - baseline.for_children
     if baseline.for_children:
         share *= formations / baseline.hessian_formations
+    seconds = baseline.seconds * share - own.seconds
+    if not (_counts(baseline) and _counts(own)):
+        return Saving(seconds=seconds)
     return Saving(
         baseline.evaluations - own.evaluations,
         baseline.outer_iterations - own.outer_iterations,
         baseline.inner_iterations - own.inner_iterations,
         formations - (own.hessian_formations - own.for_children),
-        baseline.seconds * share - own.seconds,
+        seconds,
     )
+
+
+def _counts(cost: Cost) -> bool:
+    """Whether the engine counted anything: the store alone knows seconds only."""
+    return any(count for name, count in vars(cost).items() if name != "seconds")
 
 
 def spent(checkpoint: Cost) -> Saving:
     """Return what going on from a checkpoint saves: what had been spent before it."""
-    return difference(checkpoint, 0, Cost(), 0)
+    formations = checkpoint.hessian_formations - checkpoint.for_children
+    share = formations / checkpoint.hessian_formations if checkpoint.for_children else 1.0
+    return Saving(
+        checkpoint.evaluations,
+        checkpoint.outer_iterations,
+        checkpoint.inner_iterations,
+        formations,
+        checkpoint.seconds * share,
+    )
 
 
 def saving_of(start: StartReport | None, own: Cost | None, rows: int) -> Saving | None:
@@ -127,6 +148,9 @@ class Savings:
         Kept fits that do not say how they began (records put by hand).
     damaged : int
         Entries that cannot be read, and are not counted.
+    refused : int
+        Converged results that this store object was given and that a gate refused, as record or as artifact: no later
+        fit finds them.
     reason : str
         Why nothing was read; else empty.
     """
@@ -136,6 +160,7 @@ class Savings:
     unfinished: int = 0
     untold: int = 0
     damaged: int = 0
+    refused: int = 0
     reason: str = ""
 
     def __post_init__(self) -> None:
@@ -143,7 +168,15 @@ class Savings:
         object.__setattr__(self, "by_source", MappingProxyType(every))
 
     def __reduce__(self) -> tuple[object, ...]:
-        parts = (dict(self.by_source), self.session, self.unfinished, self.untold, self.damaged, self.reason)
+        parts = (
+            dict(self.by_source),
+            self.session,
+            self.unfinished,
+            self.untold,
+            self.damaged,
+            self.refused,
+            self.reason,
+        )
         return type(self), parts
 
     @property
@@ -161,6 +194,8 @@ class Savings:
                 lines.append(f"  {name}: {_line(part)}")
         left = (("unfinished", self.unfinished), ("without lineage", self.untold), ("damaged", self.damaged))
         lines += [f"  {what}: {count}, not counted" for what, count in left if count]
+        if self.refused:
+            lines.append(f"  not kept in this session: {_many(self.refused, 'converged fit')}; the log says why")
         return "\n".join(lines)
 
 
@@ -195,10 +230,32 @@ def _together(a: Cost, b: Cost) -> Cost:
 
 
 class Session:
-    """Exact hits that one store object has seen kept again."""
+    """What one store object has seen: exact hits that were kept again, answers that were not, and what it has said.
+
+    Attributes
+    ----------
+    refused : int
+        Converged results of which a gate refused the record or the artifact.
+    """
 
     def __init__(self) -> None:
         self._so_far = SourceSavings()
+        self.refused = 0
+        self._said: set[str] = set()
+
+    def refuse(self, where: str, what: str, reason: str) -> None:
+        """Count an answer that a gate refused; warn once a reason, whatever names and numbers stand in it."""
+        self.refused += 1
+        self.say_once(
+            _NAMES_AND_NUMBERS.sub("", reason), f"{where}: the {what} of a converged fit is not kept: {reason}"
+        )
+
+    def say_once(self, kind: str, message: str) -> None:
+        """Warn the first time that a kind of message is met; log it at debug later."""
+        first = kind not in self._said
+        self._said.add(kind)
+        more = " (the next of this kind are logged at level debug)" if first else ""
+        log.log(logging.WARNING if first else logging.DEBUG, "%s%s", message, more)
 
     def count(self, cost: Cost | None, saved: Saving | None) -> None:
         """Count one."""
@@ -266,7 +323,7 @@ class _Baselines:
         return difference(told.cost, told.rows, line.cost, line.n_rows)
 
 
-def add_up(ledger: Iterable[LedgerLine | None], session: SourceSavings) -> Savings:
+def add_up(ledger: Iterable[LedgerLine | None], session: SourceSavings, refused: int = 0) -> Savings:
     """Add up what the entries of a file tell.
 
     A converged fit is filed twice, as record and as artifact: entries of one key, build, lineage and cost are one fit.
@@ -298,7 +355,7 @@ def add_up(ledger: Iterable[LedgerLine | None], session: SourceSavings) -> Savin
             saved_cold=baselines.against_cold(line) if warm else None,
         )
     unfinished = {line.fit_key for line in lines if line.kind == "checkpoint"} - finished
-    return Savings(by_source, session, len(unfinished), untold, damaged)
+    return Savings(by_source, session, len(unfinished), untold, damaged, refused)
 
 
 def _fits_once(lines: Iterable[LedgerLine]) -> Iterator[LedgerLine]:

@@ -74,7 +74,8 @@ class Upkeep:
         entry, a portion at a time.
         """
         self._ranks.agree("savings", None)
-        found = self._ranks.at_root("savings", lambda: add_up(self._file.ledger(), self._session.so_far()), None)
+        seen = self._session
+        found = self._ranks.at_root("savings", lambda: add_up(self._file.ledger(), seen.so_far(), seen.refused), None)
         return Savings(reason=f"not read: {self._writes.reason_not_written()}") if found is None else found
 
     def pin(self, entry_id: str, pinned: bool = True) -> bool:

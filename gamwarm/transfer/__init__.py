@@ -1,7 +1,7 @@
 """Turning what is stored into a start, and a result into what is stored. Pure: no files, no engine."""
 
 from gamwarm.transfer.build import build_warm_start
-from gamwarm.transfer.capture import capture_artifact, capture_record, producer_of, record_mismatch
+from gamwarm.transfer.capture import capture_artifact, capture_record, check_result, producer_of
 from gamwarm.transfer.guard import (
     FALSE_PLATEAU_EDF,
     PREDICTED_STEP_LIMIT,
@@ -38,12 +38,12 @@ __all__ = [
     "build_warm_start",
     "capture_artifact",
     "capture_record",
+    "check_result",
     "false_plateaus",
     "find_false_plateaus",
     "inner_cap",
     "predicted_step",
     "producer_of",
-    "record_mismatch",
     "restore",
     "term_contexts",
 ]

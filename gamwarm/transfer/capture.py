@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem
 from gamwarm.records import (
     BlockRecord,
@@ -18,12 +19,45 @@ from gamwarm.records import (
     artifact_refusal,
 )
 
-__all__ = ["capture_artifact", "capture_record", "producer_of", "record_mismatch"]
+__all__ = ["capture_artifact", "capture_record", "check_result", "producer_of"]
 
 
 def producer_of(problem: FitProblem) -> Producer:
     """Return the build that fits ``problem``."""
     return Producer(problem.engine, problem.engine_version)
+
+
+def check_result(problem: FitProblem, result: FitResult) -> None:
+    """Refuse a result that is no state of ``problem``: an engine's bug, which a gate would hide.
+
+    Raises
+    ------
+    InvalidInput
+        Naming the part, its shape and the shape that the problem has.
+    """
+    q, blocks = problem.layout.n_outer, problem.specs
+
+    def refuse(what: str) -> InvalidInput:
+        return InvalidInput(f"result {what}; return it in the shape of the problem that it is kept under")
+
+    if len(result.rho) != q:
+        raise refuse(f"rho has {len(result.rho)} numbers; the fit has {q} outer coordinates")
+    if len(result.block_beta) != len(blocks):
+        raise refuse(f"block_beta has {len(result.block_beta)} vectors; the fit has {len(blocks)} blocks")
+    for spec, beta in zip(blocks, result.block_beta, strict=True):
+        if len(beta) != spec.width:
+            raise refuse(f"block_beta of {spec.name!r} has {len(beta)} numbers; the block's width is {spec.width}")
+    if result.active_sets is not None and len(result.active_sets) != len(blocks):
+        raise refuse(f"active_sets has {len(result.active_sets)} entries; the fit has {len(blocks)} blocks")
+    if result.curvature is not None:
+        for name, value in vars(result.curvature).items():
+            if value is not None and len(value) != q:
+                raise refuse(f"curvature {name} has length {len(value)}; the fit has {q} outer coordinates")
+    if result.seeds is not None:
+        width = sum(spec.width for spec in blocks)
+        for name, array, columns in (("rho", result.seeds.rho, q), ("beta", result.seeds.beta, width)):
+            if array.shape[1] != columns:
+                raise refuse(f"seeds {name} has shape {array.shape}; expected {columns} columns")
 
 
 def capture_record(problem: FitProblem, key: str, result: FitResult, lineage: Lineage | None = None) -> BlockRecord:
@@ -53,7 +87,10 @@ def capture_record(problem: FitProblem, key: str, result: FitResult, lineage: Li
 def capture_artifact(
     problem: FitProblem, key: str, result: FitResult, lineage: Lineage | None = None
 ) -> tuple[FitArtifact | None, str]:
-    """Return the artifact of a converged ``result`` and "", or None and why it was not captured."""
+    """Return the artifact of a converged ``result`` and "", or None and why it was not captured.
+
+    Shapes are those of the problem (`check_result`).
+    """
     reason = _capture_refusal(problem, result)
     if reason:
         return None, reason
@@ -93,17 +130,10 @@ def capture_artifact(
     return (artifact, "") if refusal is None else (None, refusal)
 
 
-def record_mismatch(problem: FitProblem, result: FitResult) -> str:
-    """Return why ``result`` is no state of ``problem``, else "": what a gate cannot see in the record alone."""
-    if len(result.rho) != problem.layout.n_outer:
-        return f"it has {len(result.rho)} rho for {problem.layout.n_outer} outer coordinates"
-    return ""
-
-
 def _raw_seeds(problem: FitProblem, result: FitResult) -> GroupSeeds | None:
-    """Return the result's seeds in raw coefficients; None without any, or where they do not belong to this fit.
+    """Return the result's seeds in raw coefficients; None without any, or where they are not finite.
 
-    Seeds are worth a start and no more: wrong ones are dropped and the artifact is kept.
+    Seeds are worth a start and no more: the artifact is kept without them.
     """
     seeds = result.seeds
     if seeds is None or seeds.misfit(len(result.rho), sum(spec.width for spec in problem.specs)) is not None:
@@ -119,14 +149,7 @@ def _capture_refusal(problem: FitProblem, result: FitResult) -> str:
         return "only converged fits become artifacts"
     if result.objective is None or not np.isfinite(result.objective):
         return f"its objective is {result.objective}"
-    miscounted = record_mismatch(problem, result)
-    if miscounted:
-        return miscounted
-    if len(result.block_beta) != len(problem.specs):
-        return f"it has {len(result.block_beta)} coefficient vectors for {len(problem.specs)} blocks"
     for spec, beta in zip(problem.specs, result.block_beta, strict=True):
-        if len(beta) != spec.width:
-            return f"block {spec.name!r} has {len(beta)} coefficients, its width is {spec.width}"
         if not np.isfinite(beta).all():
             return f"block {spec.name!r} has a non-finite coefficient"
     reason = None if result.curvature is None else result.curvature.misfit(problem.layout.n_outer)

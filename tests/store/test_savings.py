@@ -142,7 +142,7 @@ def test_a_cold_fit_of_the_same_key_is_a_better_measure_than_one_of_the_same_ter
     assert (part.fits, part.saved.evaluations, part.saved_cold.evaluations) == (1, 7, 6)
 
 
-def test_fits_without_lineage_or_cost_are_counted_and_not_estimated(store):
+def test_a_fit_without_lineage_is_counted_and_one_that_counts_nothing_is_estimated_by_its_seconds(store):
     store.put_record(record_of(1))
     run(store, carrier_fit(n=60), None)
     run(store, carrier_fit(n=30), WARM)
@@ -150,8 +150,10 @@ def test_fits_without_lineage_or_cost_are_counted_and_not_estimated(store):
     report = store.savings()
 
     assert report.untold == 1
-    assert (report.by_source["transfer"].fits, report.by_source["transfer"].estimated) == (1, 0)
-    assert report.total == Saving()
+    transfer = report.by_source["transfer"]
+    assert (transfer.fits, transfer.estimated) == (1, 1)
+    assert replace(transfer.saved, seconds=0.0) == Saving()
+    assert transfer.saved.seconds < 0.0, "the parent took no time to speak of"
 
 
 def test_a_store_that_cannot_read_says_so(tmp_path):

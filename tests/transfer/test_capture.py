@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gamwarm.errors import InvalidInput
 from gamwarm.problem import BasisMeta, Gauge
-from gamwarm.records import Cost, Curvature, FitResult, Lineage
+from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, Lineage
 from gamwarm.transfer import (
     TransferPolicy,
     build_warm_start,
     capture_artifact,
     capture_record,
+    check_result,
     restore,
     term_contexts,
 )
@@ -124,22 +126,43 @@ def test_an_artifact_holds_every_term_in_raw_coordinates():
         ({"converged": False}, "only converged fits"),
         ({"objective": None}, "objective is None"),
         ({"objective": np.nan}, "objective is nan"),
-        ({"rho": [1.0]}, "1 rho for 3 outer coordinates"),
         ({"rho": [1.0, np.nan, 0.0]}, "rho"),
-        ({"block_beta": [np.ones(4)]}, "1 coefficient vectors for 2 blocks"),
-        ({"block_beta": [np.ones(4), np.ones(4)]}, "'scale' has 4 coefficients, its width is 3"),
         ({"block_beta": [np.ones(4), [1.0, np.inf, 0.0]]}, "'scale' has a non-finite"),
-        ({"curvature": Curvature(gradient=[0.0])}, "gradient has length 1"),
         ({"curvature": Curvature(gradient=[0.0, np.nan, 0.0])}, "gradient holds a non-finite"),
     ],
 )
-def test_a_result_that_disagrees_with_its_fit_is_not_captured(changes, said):
+def test_a_result_that_is_no_answer_or_not_finite_is_not_captured(changes, said):
     problem = problem_of()
 
     artifact, reason = capture_artifact(problem, KEY, result_of(problem, **changes))
 
     assert artifact is None
     assert said in reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rho": [1.0]}, "rho has 1 numbers; the fit has 3 outer coordinates"),
+        ({"rho": []}, "rho has 0 numbers"),
+        ({"block_beta": [np.ones(4)]}, "block_beta has 1 vectors; the fit has 2 blocks"),
+        ({"block_beta": []}, "block_beta has 0 vectors"),
+        ({"block_beta": [np.ones(4), np.ones(4)]}, "block_beta of 'scale' has 4 numbers; the block's width is 3"),
+        ({"active_sets": [None]}, "active_sets has 1 entries; the fit has 2 blocks"),
+        ({"curvature": Curvature(gradient=[0.0])}, "curvature gradient has length 1"),
+        ({"curvature": Curvature(hessian=np.eye(2))}, "curvature hessian has length 2"),
+        ({"curvature": Curvature(edf=np.ones(4))}, "curvature edf has length 4"),
+        ({"curvature": Curvature(plateau=[True])}, "curvature plateau has length 1"),
+        ({"seeds": GroupSeeds("g", ["a"], np.zeros((1, 2)), np.zeros((1, 7)))}, r"seeds rho has shape \(1, 2\)"),
+        ({"seeds": GroupSeeds("g", ["a"], np.zeros((1, 3)), np.zeros((1, 8)))}, r"seeds beta has shape \(1, 8\)"),
+    ],
+)
+@pytest.mark.parametrize("converged", [True, False])
+def test_a_result_in_another_shape_than_its_fit_is_an_engines_bug(changes, said, converged):
+    problem = problem_of()
+
+    with pytest.raises(InvalidInput, match=said):
+        check_result(problem, result_of(problem, **{"converged": converged, **changes}))
 
 
 def test_a_lift_that_overflows_is_not_captured():
