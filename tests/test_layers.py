@@ -18,16 +18,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / "gamwarm"
 
 MOST_LINES = 650
 
-UNDER_PROBLEM = {"_version", "errors", "checks", "display", "parallel"}
+UNDER_PROBLEM = {"_version", "errors", "interrupts", "checks", "display", "parallel"}
 PURE = UNDER_PROBLEM | {"problem", "identity", "records"}
 
 KNOWS = {
     "_version": set(),
     "errors": set(),
+    "interrupts": set(),
     "checks": {"errors"},
     "display": set(),
-    "parallel": {"errors", "checks"},
-    "walltime": {"errors", "checks", "parallel"},
+    "parallel": {"errors", "interrupts", "checks"},
+    "walltime": {"errors", "interrupts", "checks", "parallel"},
     "problem": UNDER_PROBLEM,
     "identity": UNDER_PROBLEM | {"problem"},
     "records": UNDER_PROBLEM | {"problem", "identity"},
