@@ -1,4 +1,4 @@
-"""The file and its journal as bytes: load (with recovery), commit, checkpoint, creation. No HDF5 here.
+"""The file and its journal as bytes: load (with recovery), commit, checkpoint, creation.
 
 Everything in this module but `create` and `FilePair.reserve_directory` runs under the writer lock. docs/file-format.md
 argues the order of the calls case by case; the short form:
@@ -15,18 +15,15 @@ import contextlib
 import errno
 import logging
 import os
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
-
-if sys.platform != "win32":
-    import fcntl
 
 from gamwarm.errors import StoreDamaged, StoreNotFound
 from gamwarm.storage import _disk, _journal
 from gamwarm.storage._disk import UNKNOWN_BOOT
+from gamwarm.storage._foreign import READER_PATIENCE, OpenElsewhere, Presence
 from gamwarm.storage._header import (
     BODY_OFFSET,
     HDF5_SIGNATURE,
@@ -38,12 +35,11 @@ from gamwarm.storage._header import (
     TornHeader,
     parse,
 )
+from gamwarm.storage._late_close import restoration, undone
 
 __all__ = ["CHECKPOINT_BYTES", "FilePair", "NotApplied", "create", "journal_path", "leading_bytes", "trusted"]
 
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
-PLAIN_READER_PATIENCE: Final = 0.25
-"""Seconds to wait for a plain h5py reader (which holds a shared flock on the file) before applying regardless."""
 
 _log = logging.getLogger("gamwarm")
 
@@ -68,9 +64,12 @@ def leading_bytes(fd: int) -> bytes:
     return _disk.DISK.pread(fd, BODY_OFFSET, 0)
 
 
-def trusted(header: Header) -> bool:
-    """Whether what was written to the file under this header is in the page cache, or on the media, as a whole."""
-    return not header.applying and header.boot == _disk.boot_identity() != UNKNOWN_BOOT
+def trusted(header: Header, *, shared: bool) -> bool:
+    """Whether what was written to the file under this header is in the page cache, or on the media, as a whole.
+
+    Never where other hosts may see the file: a boot identity names one page cache, and not the server's.
+    """
+    return not shared and not header.applying and header.boot == _disk.boot_identity() != UNKNOWN_BOOT
 
 
 class FilePair:
@@ -88,12 +87,15 @@ class FilePair:
         fsync and fdatasync calls so far.
     recoveries : int
         Journals replayed so far.
+    shared : bool
+        Other hosts may see the file.
     """
 
-    def __init__(self, path: Path, *, flock_main: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.journal_path = journal_path(path)
-        self.flock_main = flock_main
+        self.shared = False
+        self._presence = Presence()
         self.main = self.journal = -1
         self.header = Header(0, b"", UNKNOWN_BOOT, 0)
         self.journal_end = 0
@@ -103,7 +105,21 @@ class FilePair:
         self._named = False
         self._warned_of_plain_reader = False
 
+    def boot(self) -> bytes:
+        """The boot identity for a header that is written now."""
+        return UNKNOWN_BOOT if self.shared else _disk.boot_identity()
+
     # ------------------------------------------------------------------ opening
+
+    def show_presence(self) -> None:
+        """Keep others from opening the file for writing with plain HDF5 until `leave`, or raise `OpenElsewhere`."""
+        if self.main >= 0:
+            self._presence.show(self.main)
+
+    def leave(self) -> None:
+        """The turn under the writer lock is over."""
+        if self.main >= 0:
+            self._presence.leave(self.main)
 
     def unchanged(self) -> bool:
         """Whether file and journal are byte for byte (header, inode, size, mtime) as our last commit left them."""
@@ -124,6 +140,7 @@ class FilePair:
         """Open both files afresh, and bring the main file to its last committed state if it is not there."""
         previous, self._mark = self._mark, None
         known = self._reopen()
+        self.show_presence()
         size = _disk.DISK.fstat(self.journal).st_size if self.journal >= 0 else 0
         try:
             header = parse(leading_bytes(self.main), str(self.path))
@@ -131,8 +148,11 @@ class FilePair:
             self._recover(None, torn.uuid)
         else:
             self.header = header
-            if header.applying or (size and not trusted(header)):
+            length = _disk.DISK.fstat(self.main).st_size
+            if header.applying or (size and not trusted(header, shared=self.shared)):
                 self._recover(header, header.uuid)
+            elif undone(self.main, header, length):
+                self._restore(header, length)
             elif size and self._frames_end(header, known):
                 # Frames beyond were never acknowledged: their writer died before it marked the file.
                 self.journal_end = header.journal_length
@@ -183,11 +203,45 @@ class FilePair:
                 self._discard_journal(1)
                 return
             raise cut_short(self.path)
-        self.header = Header(replay.last, uuid, _disk.boot_identity(), replay.length)
+        disturbed = header is None or header.sequence != replay.last or self._differs(replay)
+        self._replay(replay, uuid)
+        self.recoveries += disturbed
+
+    def _replay(self, replay: _journal.Replay, uuid: bytes) -> None:
+        self.header = Header(replay.last, uuid, self.boot(), replay.length, replay.size)
         self._apply(replay.pages, replay.size)
         self.journal_end = replay.length
         self.checkpoint()
+
+    def _differs(self, replay: _journal.Replay) -> bool:
+        """Whether the file is not what the journal says; its header may be even with none of the pages written."""
+        disk, main = _disk.DISK, self.main
+        if disk.fstat(main).st_size != replay.size:
+            return True
+        for number, page in replay.pages.items():
+            start, skip = number * PAGE, 0 if number else BODY_OFFSET
+            stop = min(PAGE, replay.size - start)
+            if disk.pread(main, stop - skip, start + skip) != page[skip:stop]:
+                return True
+        return False
+
+    def _restore(self, header: Header, length: int) -> None:
+        """Bring back what a plain HDF5 handle has undone by closing after our last commit, if all of it is there."""
+        journal = _journal.scan(self.journal, header.uuid) if self.journal >= 0 else None
+        found = restoration(self.main, header, length, journal)
+        if found is None:
+            raise cut_off(self.path, length)
+        if found is journal:
+            self._replay(found, header.uuid)
+        else:
+            self._discard_journal(1)
+            self.commit(found.pages, found.size)
         self.recoveries += 1
+        _log.warning(
+            "%s: another program that had it open for writing with plain HDF5 has closed it, and so taken back what "
+            "was committed meanwhile; it was restored. Open a store in use with h5py's mode 'r' only",
+            self.path,
+        )
 
     def _discard_journal(self, stood_for: int) -> None:
         """Go on without the journal; if it stood for bytes that may not be on the media yet, sync those first."""
@@ -206,6 +260,8 @@ class FilePair:
         ------
         OSError
             Before the commit point: both files are as before. `NotApplied` wraps the cause where it struck just after.
+        OpenElsewhere
+            Another program has opened the file for writing in the meantime; the transaction was taken back.
 
         Notes
         -----
@@ -228,11 +284,15 @@ class FilePair:
             self._take_back(old_size)
             raise
         self.journal_end += len(frame)
-        self.header = Header(sequence, before.uuid, _disk.boot_identity(), self.journal_end)
+        self.header = Header(sequence, before.uuid, self.boot(), self.journal_end, size)
         try:
-            with self._plain_readers_away():
-                self._apply(pages, size)
+            self._keep_readers_out()
+            self._apply(pages, size)
             self.remember()
+        except OpenElsewhere:
+            self.header, self.journal_end = before, end_before
+            self._take_back(None)
+            raise
         except OSError as exc:
             if not self._marked(before):
                 self.header, self.journal_end = before, end_before
@@ -245,13 +305,16 @@ class FilePair:
                 exc,
             )
 
-    def _take_back(self, old_size: int) -> None:
-        """Undo an append. What fails here the next `load` makes good: it cuts the journal to the header's length."""
+    def _take_back(self, old_size: int | None) -> None:
+        """Undo an append. What fails here the next `load` makes good: it cuts the journal to the header's length.
+
+        The file keeps the space that was reserved if `old_size` is None.
+        """
         with contextlib.suppress(OSError):
             if self.journal >= 0:
                 _disk.DISK.ftruncate(self.journal, self.journal_end)
         with contextlib.suppress(OSError):
-            if _disk.DISK.fstat(self.main).st_size != old_size:
+            if old_size is not None and _disk.DISK.fstat(self.main).st_size != old_size:
                 _disk.DISK.ftruncate(self.main, old_size)
 
     def _marked(self, before: Header) -> bool:
@@ -284,7 +347,7 @@ class FilePair:
 
     def _put_header(self, header: Header, *, applying: bool = False) -> None:
         if applying:
-            header = Header(header.sequence - 1, header.uuid, header.boot, header.journal_length)
+            header = replace(header, sequence=header.sequence - 1)
         _disk.DISK.pwrite(self.main, header.pack(), 0)
 
     def _create_journal(self) -> None:
@@ -298,35 +361,21 @@ class FilePair:
     def _permissions(self) -> int:
         return _disk.DISK.fstat(self.main).st_mode & 0o666 | 0o600
 
-    @contextlib.contextmanager
-    def _plain_readers_away(self) -> Iterator[None]:
-        """Hold an exclusive flock on the file while it changes, so that a plain h5py open fails loudly; best effort."""
-        held = False
-        if self.flock_main:
-            deadline = time.monotonic() + (0.0 if self._warned_of_plain_reader else PLAIN_READER_PATIENCE)
-            while not held:
-                try:
-                    fcntl.flock(self.main, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    held, self._warned_of_plain_reader = True, False
-                except OSError as exc:
-                    if exc.errno not in {errno.EAGAIN, errno.EACCES}:
-                        break
-                    if time.monotonic() >= deadline:
-                        if not self._warned_of_plain_reader:
-                            _log.warning(
-                                "%s: open in another program through plain HDF5; what that program reads "
-                                "while gamwarm writes may be torn",
-                                self.path,
-                            )
-                            self._warned_of_plain_reader = True
-                        break
-                    time.sleep(0.002)
-        try:
-            yield
-        finally:
-            if held:
-                with contextlib.suppress(OSError):
-                    fcntl.flock(self.main, fcntl.LOCK_UN)
+    def _keep_readers_out(self) -> None:
+        """Hold an exclusive flock while the file changes, so that a plain h5py open fails loudly; best effort."""
+        if self.shared:
+            return
+        before = self._look()
+        alone = self._presence.keep_readers_out(self.main, 0.0 if self._warned_of_plain_reader else READER_PATIENCE)
+        if self._look() != before:
+            raise OpenElsewhere("another program")
+        if not alone and not self._warned_of_plain_reader:
+            _log.warning(
+                "%s: open in another program through plain HDF5; what that program reads while gamwarm writes may be "
+                "torn",
+                self.path,
+            )
+        self._warned_of_plain_reader = not alone
 
     # ------------------------------------------------------------------ checkpoint and closing
 
@@ -367,6 +416,7 @@ class FilePair:
 
     def _close_main(self) -> None:
         if self.main >= 0:
+            self.leave()
             with contextlib.suppress(OSError):
                 _disk.DISK.close(self.main)
             self.main = -1
@@ -391,7 +441,7 @@ class FilePair:
         return block, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def create(path: Path, pages: Pages, size: int, uuid: bytes) -> int:
+def create(path: Path, pages: Pages, size: int, uuid: bytes, *, shared: bool) -> int:
     """Put a new file in the place of a missing one, whole or not at all; return the number of syncs.
 
     Under the writer lock. The file is written beside its place and renamed, so that no state of a half-made file needs
@@ -407,7 +457,8 @@ def create(path: Path, pages: Pages, size: int, uuid: bytes) -> int:
         for number, page in pages.items():
             start = number * PAGE
             image[start : start + PAGE] = page[: max(0, min(PAGE, size - start))]
-        image[:USER_BLOCK] = Header(2, uuid, _disk.boot_identity(), 0).pack().ljust(USER_BLOCK, b"\0")
+        boot = UNKNOWN_BOOT if shared else _disk.boot_identity()
+        image[:USER_BLOCK] = Header(2, uuid, boot, 0, size).pack().ljust(USER_BLOCK, b"\0")
         disk.pwrite(fd, image, 0)
         disk.fdatasync(fd)
         disk.rename(scratch, path)
@@ -426,6 +477,15 @@ def cut_short(path: Path) -> StoreDamaged:
         f"{path}: a write was cut short, and {journal_path(path).name} that could finish it is missing, damaged or of "
         "another file. Put that journal back beside the file; without it gamwarm.salvage(path, into) brings what is "
         "whole to a new file.",
+        path=str(path),
+    )
+
+
+def cut_off(path: Path, length: int) -> StoreDamaged:
+    return StoreDamaged(
+        f"{path}: shortened since the last commit (to {length} bytes), as a plain HDF5 handle for writing does that "
+        "was opened before it and closed after it, and the journal cannot bring back what was there. "
+        "gamwarm.salvage(path, into) brings what is whole to a new file; or restore a copy.",
         path=str(path),
     )
 

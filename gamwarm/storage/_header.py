@@ -21,13 +21,14 @@ FORMAT_VERSION: Final = 1
 PAGE: Final = 4096
 
 _MAGIC_AND_VERSION: Final = struct.Struct("<8sH")
-# magic, format version, header bytes, sequence, uuid, boot identity, journal length, page bytes, reserved
+# magic, format version, header bytes, sequence, uuid, boot identity, journal length, page bytes, size of the file
 _BODY: Final = struct.Struct("<8sHHQ16s8sQII")
 _CRC: Final = struct.Struct("<I")
 CRC_OFFSET: Final = _BODY.size
 HEADER_BYTES: Final = CRC_OFFSET + _CRC.size
 UUID_OFFSET: Final = struct.calcsize("<8sHHQ")
 UUID_BYTES: Final = 16
+SIZE_MODULUS: Final = 1 << 32
 
 USER_BLOCK: Final = 512
 HDF5_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
@@ -65,12 +66,15 @@ class Header:
         Identity of the machine boot under which the file was last written.
     journal_length : int
         Bytes of the journal whose frames are applied to the file, though perhaps not yet on the media.
+    size : int
+        Bytes of the file, modulo `SIZE_MODULUS`; 0 where the writer did not say.
     """
 
     sequence: int
     uuid: bytes
     boot: bytes
     journal_length: int
+    size: int = 0
 
     @property
     def applying(self) -> bool:
@@ -80,9 +84,22 @@ class Header:
     def generation(self) -> int:
         return self.sequence // 2
 
+    def lacks(self, size: int) -> int:
+        """How many bytes a file of this size is short of what the header says; 0 where it is not."""
+        short = (self.size - size) % SIZE_MODULUS
+        return short if self.size and short < SIZE_MODULUS // 2 else 0
+
     def pack(self) -> bytes:
         body = _BODY.pack(
-            MAGIC, FORMAT_VERSION, HEADER_BYTES, self.sequence, self.uuid, self.boot, self.journal_length, PAGE, 0
+            MAGIC,
+            FORMAT_VERSION,
+            HEADER_BYTES,
+            self.sequence,
+            self.uuid,
+            self.boot,
+            self.journal_length,
+            PAGE,
+            self.size % SIZE_MODULUS,
         )
         return body + _CRC.pack(checksum(body))
 
@@ -123,8 +140,8 @@ def parse(block: bytes, name: str) -> Header:
         )
     if len(block) < HEADER_BYTES or _CRC.unpack_from(block, CRC_OFFSET)[0] != checksum(block[:CRC_OFFSET]):
         raise TornHeader(block[UUID_OFFSET : UUID_OFFSET + UUID_BYTES])
-    _, _, _, sequence, uuid, boot, journal_length, _, _ = _BODY.unpack_from(block)
-    return Header(sequence, uuid, boot, journal_length)
+    _, _, _, sequence, uuid, boot, journal_length, _, size = _BODY.unpack_from(block)
+    return Header(sequence, uuid, boot, journal_length, size)
 
 
 def _describe(block: bytes) -> str:

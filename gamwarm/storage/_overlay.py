@@ -53,7 +53,11 @@ class Overlay:
     """
 
     def __init__(
-        self, fd: int, size: int, pages: Mapping[int, bytes | memoryview] | None = None, logical_size: int | None = None
+        self,
+        fd: int,
+        size: int,
+        pages: Mapping[int, bytes | bytearray | memoryview] | None = None,
+        logical_size: int | None = None,
     ) -> None:
         self.fd = fd
         self.size = size if logical_size is None else logical_size

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import h5py
 
 from gamwarm.storage import _disk, _journal
-from gamwarm.storage._files import cut_short, journal_path, leading_bytes, trusted
+from gamwarm.storage._files import cut_off, cut_short, journal_path, leading_bytes, trusted
 from gamwarm.storage._header import (
     BODY_OFFSET,
     HDF5_SIGNATURE,
@@ -22,6 +22,7 @@ from gamwarm.storage._header import (
     TornHeader,
     parse,
 )
+from gamwarm.storage._late_close import restoration, undone
 from gamwarm.storage._objects import Peek
 from gamwarm.storage._overlay import Overlay
 
@@ -72,6 +73,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.shared = False
         self._name = os.fspath(path)
         self._fd = -1
         self._identity = (-1, -1)
@@ -131,7 +133,9 @@ class Reader:
             header = self.header(snapshot)
         except TornHeader as torn:
             raise Unsettled() from torn
-        if header.applying or not (trusted(header) or self._journal_is_empty()):
+        if header.applying or not (trusted(header, shared=self.shared) or self._journal_is_empty()):
+            raise Unsettled()
+        if undone(self._fd, header, snapshot.size):
             raise Unsettled()
         return self._keep(snapshot, Overlay(self._fd, snapshot.size))
 
@@ -151,6 +155,10 @@ class Reader:
         except TornHeader as torn:
             uuid = torn.uuid
         replay = self._scan(uuid)
+        if header is not None and not header.applying and undone(self._fd, header, snapshot.size):
+            replay = restoration(self._fd, header, snapshot.size, replay)
+            if replay is None:
+                raise cut_off(self.path, snapshot.size)
         if replay is None or (header is not None and not replay.follows(header.sequence)):
             if header is not None and not header.applying:
                 return self._keep(snapshot, Overlay(self._fd, snapshot.size))

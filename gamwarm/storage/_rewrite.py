@@ -104,7 +104,8 @@ def rewrite(pair: FilePair, fill: Callable[[h5py.File], T]) -> T:
             os.fchmod(fd, status.st_mode & 0o777)
             os.fchown(fd, -1, status.st_gid)
         result = _write(fd, fill)
-        header = Header(pair.header.sequence + 2, pair.header.uuid, _disk.boot_identity(), 0)
+        size = disk.fstat(fd).st_size
+        header = Header(pair.header.sequence + 2, pair.header.uuid, pair.boot(), 0, size)
         disk.pwrite(fd, header.pack().ljust(USER_BLOCK, b"\0"), 0)
         disk.fdatasync(fd)
         pair.remove_journal()

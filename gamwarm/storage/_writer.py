@@ -15,6 +15,7 @@ from gamwarm.errors import GamwarmError, StoreDamaged
 from gamwarm.storage import _disk
 from gamwarm.storage._disk import explain
 from gamwarm.storage._files import CHECKPOINT_BYTES, FilePair, NotApplied, Pages, scratch_path
+from gamwarm.storage._foreign import OpenElsewhere
 from gamwarm.storage._header import USER_BLOCK
 from gamwarm.storage._overlay import Overlay
 from gamwarm.storage._reader import close_quietly
@@ -57,6 +58,7 @@ class Writer:
 
         HDF5 tracks free space per handle; each new one forgets what the last could have reused.
         """
+        self.pair.show_presence()
         if self.h5 is not None and self.pair.unchanged():
             return self.h5
         self.load()
@@ -88,6 +90,9 @@ class Writer:
             cause = exc.__cause__
             assert isinstance(cause, OSError)
             raise explain(cause, self.path, "write to it") from cause
+        except OpenElsewhere as exc:
+            self.drop()
+            raise exc.timeout(self.path, 0.0) from None
         except BaseException as exc:
             self.drop()
             if isinstance(exc, GamwarmError) or not isinstance(exc, Exception):

@@ -39,6 +39,7 @@ from gamwarm.errors import (
 )
 from gamwarm.storage import _disk, _files
 from gamwarm.storage._disk import explain
+from gamwarm.storage._foreign import OpenElsewhere
 from gamwarm.storage._header import UUID_BYTES, TornHeader, parse
 from gamwarm.storage._reader import Reader, Snapshot, Unsettled
 from gamwarm.storage._rewrite import rewrite
@@ -55,6 +56,9 @@ READ_ATTEMPTS: Final = 12
 HALFWAY_ATTEMPTS: Final = 4
 """After so many looks at a half-applied file (about 4 ms) its writer is slow or dead; the journal then answers."""
 FIRST_PAUSE: Final = 0.0005
+LONGEST_PAUSE: Final = 0.25
+QUIET_SECONDS: Final = 1.0
+"""Whoever waits longer for another program's handle is told what for."""
 CLOSE_PATIENCE: Final = 5.0
 """A neighbour that holds the lock for longer will clear the journal away when it closes."""
 EXIT_PATIENCE: Final = 5.0
@@ -172,7 +176,7 @@ class Container:
                 )
             choice = choose(self.path.parent, lock, self.path.name)
             self._shared = choice.shared
-            self._writer.pair.flock_main = not choice.shared
+            self._writer.pair.shared = self._reader.shared = choice.shared
             self._lock = WriterLock(self.path, choice, self._lock_timeout)
             if status is None:
                 self._create(create)
@@ -192,7 +196,8 @@ class Container:
             if os.path.lexists(self.path):
                 return  # another process was first
             pages, size = new_image(create)
-            self._created_syncs = _files.create(self.path, pages, size, secrets.token_bytes(UUID_BYTES))
+            uuid = secrets.token_bytes(UUID_BYTES)
+            self._created_syncs = _files.create(self.path, pages, size, uuid, shared=self._shared)
 
     def _vet(self, block: bytes, h5: h5py.File) -> None:
         """Pass a file that is met under this name for the first time through the check of the layer above."""
@@ -299,14 +304,9 @@ class Container:
                     break
                 time.sleep(FIRST_PAUSE * 2 ** min(attempt, 4))
         if self.mode == "a":
-            assert self._lock is not None
             try:
-                with self._lock.held():
-                    self._guard(self._writer.load)
-                    try:
-                        return self._attempt(fn, self._reader.handle)
-                    finally:
-                        self._before_release()
+                with self._turn(self._writer.load, patience=0.0):
+                    return self._attempt(fn, self._reader.handle)
             except Unsettled:
                 pass  # somebody writes without the lock; what is left is the road without it
             except StoreError as exc:
@@ -373,10 +373,7 @@ class Container:
         """
         with self._rlock:
             self._ensure_writable()
-            assert self._lock is not None
-            self._lock.acquire()
-            try:
-                h5 = self._guard(self._begin)
+            with self._turn(self._begin) as h5:
                 self._writing = True
                 try:
                     yield h5
@@ -391,11 +388,6 @@ class Container:
                 if os.getpid() != self._pid:
                     raise self._forked_error()
                 self._writer.commit()
-            finally:
-                try:
-                    self._before_release()
-                finally:
-                    self._lock.release()
 
     def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> T:
         """Write the file anew: ``fill(old, new)`` copies what is to stay, then the new file takes the old one's place.
@@ -405,9 +397,7 @@ class Container:
         """
         with self._rlock:
             self._ensure_writable()
-            assert self._lock is not None
-            with self._lock.held():
-                old = self._guard(self._begin)
+            with self._turn(self._begin) as old:
                 self._writing = True
                 try:
                     return rewrite(self._writer.pair, lambda new: fill(old, new))
@@ -429,11 +419,48 @@ class Container:
             raise
         return h5
 
+    @contextlib.contextmanager
+    def _turn(self, begin: Callable[[], T], patience: float | None = None) -> Iterator[T]:
+        """Hold the writer lock around what `begin` begins.
+
+        While another program has the file open for writing with plain HDF5 no turn can begin; the lock is free while
+        we wait for that, for at most `patience` seconds (default: as long as for the lock).
+        """
+        assert self._lock is not None
+        allowed = self._lock_timeout if patience is None else patience
+        started = time.monotonic()
+        pause = FIRST_PAUSE
+        warned = False
+        while True:
+            self._lock.acquire()
+            try:
+                try:
+                    begun = self._guard(begin)
+                except OpenElsewhere as exc:
+                    elsewhere = exc
+                else:
+                    yield begun
+                    return
+            finally:
+                try:
+                    self._before_release()
+                finally:
+                    self._lock.release()
+            waited = time.monotonic() - started
+            if waited >= allowed:
+                raise elsewhere.timeout(self.path, waited)
+            if waited >= QUIET_SECONDS and not warned:
+                _log.warning("%s: waiting for %s, which has it open for writing", self.path, elsewhere.holder)
+                warned = True
+            time.sleep(min(pause, allowed - waited))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
     def _before_release(self) -> None:
         """Where other nodes may see the file, they must find it whole without our journal."""
         if self._shared:
             with contextlib.suppress(OSError):
                 self._writer.pair.checkpoint()
+        self._writer.pair.leave()
 
     # ------------------------------------------------------------------ closing
 
@@ -465,8 +492,11 @@ class Container:
             return
         try:
             with self._lock.held(patience if self._writer.used else 0.0):
-                self._writer.finish()
-        except (StoreError, OSError) as exc:
+                try:
+                    self._writer.finish()
+                finally:
+                    self._writer.pair.leave()
+        except (StoreError, OSError, OpenElsewhere) as exc:
             level = logging.WARNING if self._writer.used else logging.DEBUG
             _log.log(level, "%s: its journal stays beside it until the next close (%s)", self.path, exc)
 
