@@ -61,6 +61,7 @@ from gamwarm.records import (
     TermArtifact,
     normalize_active_sets,
     plateau_flags,
+    settled_flags,
 )
 from gamwarm.store import (
     Difference,
@@ -137,6 +138,7 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "InnerMode",
     "Curvature",
     "plateau_flags",
+    "settled_flags",
     "StartGuard",
     "GuardOutcome",
     "beta_gate",

@@ -51,7 +51,7 @@ def minimize(
     bounds: Any = None,
     options: Mapping[str, Any] | None = None,
     edf: Edf | None = None,
-    rho_bound: float = 10.0,
+    rho_bound: float = 15.0,
     version: str = "",
     n_rows: int | None = None,
     parent: str | None = None,

@@ -286,6 +286,9 @@ def _facts(seen: Seen, families: Families, pins: set[str]) -> Iterator[tuple[str
         "objective",
         f"{human_number(meta.get('objective'))}, {converged}" + (f" after {iteration} iterations" if iteration else ""),
     )
+    if isinstance(seen.entry, BlockRecord):
+        for cut in seen.entry.cuts:
+            yield "cut", cut
     yield "started", _start_text(meta.get("lineage"))
     cost = meta.get("cost")
     if cost is not None:
@@ -329,8 +332,10 @@ def _outer(record: BlockRecord) -> Any:
     curvature = record.curvature
     rows = []
     for i, rho in enumerate(record.rho):
-        gradient, edf, flags = (
-            (None,) * 3 if curvature is None else (curvature.gradient, curvature.edf, curvature.plateau)
+        gradient, edf, flat, settled = (
+            (None,) * 4
+            if curvature is None
+            else (curvature.gradient, curvature.edf, curvature.plateau, curvature.settled)
         )
         rows.append(
             [
@@ -338,10 +343,12 @@ def _outer(record: BlockRecord) -> Any:
                 f"{rho:.5g}",
                 "-" if gradient is None else f"{gradient[i]:.2e}",
                 "-" if edf is None else f"{edf[i]:.4g}",
-                "-" if flags is None else ("plateau" if flags[i] else "no"),
+                "-" if flat is None else ("plateau" if flat[i] else "no"),
+                "-" if settled is None else ("settled" if settled[i] else "no"),
             ]
         )
     columns = [("OUTER", "right"), ("RHO", "right"), ("GRADIENT", "right"), ("EDF", "right"), ("PLATEAU", "left")]
+    columns.append(("SETTLED", "left"))
     return table(columns, rows)
 
 

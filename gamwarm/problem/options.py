@@ -48,7 +48,7 @@ class BlockwiseFitOptions:
     early_exit_threshold: float | None = None
     outer_score_subsample: Any = None
     auto_outer_subsample: bool = True
-    rho_bound: float = 10.0
+    rho_bound: float = 15.0
 
     def __post_init__(self) -> None:
         settled: dict[str, Any] = {}

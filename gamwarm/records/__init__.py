@@ -2,7 +2,14 @@
 
 from gamwarm.records.artifact import ARTIFACT_SCHEMA, FitArtifact, GlobalFitSummary, TermArtifact
 from gamwarm.records.block import ActiveSet, BlockRecord, InnerMode, RecordKind, check_attributes, normalize_active_sets
-from gamwarm.records.curvature import PLATEAU_EDF, Curvature, plateau_flags
+from gamwarm.records.curvature import (
+    PLATEAU_EDF,
+    Curvature,
+    cut_coordinates,
+    plateau_flags,
+    pushes_outwards,
+    settled_flags,
+)
 from gamwarm.records.gates import artifact_refusal, gate_record, record_refusal
 from gamwarm.records.provenance import Cost, Lineage, Producer, Provenance, StartSource, check_entry_id
 from gamwarm.records.result import ConstrainedWarmStart, FitResult
@@ -30,9 +37,12 @@ __all__ = [
     "artifact_refusal",
     "check_attributes",
     "check_entry_id",
+    "cut_coordinates",
     "gate_record",
     "group_label",
     "normalize_active_sets",
     "plateau_flags",
+    "pushes_outwards",
     "record_refusal",
+    "settled_flags",
 ]

@@ -41,7 +41,7 @@ class TermArtifact(ContentEquality):
     structural_identity : str, optional
     reduced_width : int, optional
         Width in the fit it was captured from.
-    plateau : array of bool, optional
+    plateau, settled : arrays of bool, optional
         Flags of ``rho_for_term``.
     rho_slots : sequence of int, optional
         Which outer coordinates of the fit (rows of its curvature) ``rho_for_term`` are.
@@ -57,6 +57,7 @@ class TermArtifact(ContentEquality):
     structural_identity: str | None = None
     reduced_width: int | None = None
     plateau: Any = None
+    settled: Any = None
     rho_slots: Sequence[int] | None = None
     name: str = ""
 
@@ -74,8 +75,10 @@ class TermArtifact(ContentEquality):
         object.__setattr__(self, "rho_for_term", loose_vector(self.rho_for_term, "term rho_for_term"))
         if self.reduced_width is not None:
             object.__setattr__(self, "reduced_width", whole_number(self.reduced_width, "term reduced_width"))
-        if self.plateau is not None:
-            object.__setattr__(self, "plateau", Curvature(plateau=self.plateau).plateau)
+        for flags in ("plateau", "settled"):
+            if getattr(self, flags) is not None:
+                checked = Curvature(**{flags: getattr(self, flags)})
+                object.__setattr__(self, flags, getattr(checked, flags))
         if self.rho_slots is not None:
             slots = tuple(whole_number(s, "term rho_slots") for s in items(self.rho_slots, "term rho_slots"))
             object.__setattr__(self, "rho_slots", slots)
@@ -88,8 +91,10 @@ class TermArtifact(ContentEquality):
             return f"{label}: raw_beta holds a non-finite number"
         if not np.isfinite(self.rho_for_term).all():
             return f"{label}: rho_for_term holds a non-finite number"
-        if self.plateau is not None and len(self.plateau) != len(self.rho_for_term):
-            return f"{label}: {len(self.plateau)} plateau flags for {len(self.rho_for_term)} rho"
+        for name in ("plateau", "settled"):
+            flags = getattr(self, name)
+            if flags is not None and len(flags) != len(self.rho_for_term):
+                return f"{label}: {len(flags)} {name} flags for {len(self.rho_for_term)} rho"
         if self.rho_slots is not None and len(self.rho_slots) != len(self.rho_for_term):
             return f"{label}: {len(self.rho_slots)} rho_slots for {len(self.rho_for_term)} rho"
         return None
@@ -143,7 +148,7 @@ class FitArtifact(ContentEquality, NotebookTable):
     terms: Sequence[TermArtifact]
     summary: GlobalFitSummary
     curvature: Curvature | None = None
-    rho_bound: float = 10.0
+    rho_bound: float = 15.0
     producer: Producer | None = None
     created: int | None = field(default=None, compare=False)
     lineage: Lineage | None = None
@@ -241,7 +246,7 @@ class FitArtifact(ContentEquality, NotebookTable):
         stated = max((slot + 1 for slots in known for slot in slots), default=0)
         if len(known) == len(self.terms):
             return stated
-        parts = (curvature.gradient, curvature.hessian, curvature.edf, curvature.plateau)
+        parts = (curvature.gradient, curvature.hessian, curvature.edf, curvature.plateau, curvature.settled)
         return max(stated, *(0 if part is None else len(part) for part in parts))
 
     @property

@@ -13,8 +13,9 @@ from gamwarm.checks import items, loose_number, plain_string, real_number, requi
 from gamwarm.display import NotebookTable, few, short
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, check_exact_key
+from gamwarm.problem import BlockwiseFitOptions
 from gamwarm.records._content import ContentEquality
-from gamwarm.records.curvature import Curvature, loose_vector
+from gamwarm.records.curvature import Curvature, cut_coordinates, loose_vector
 from gamwarm.records.provenance import Cost, Lineage, Producer, facts_of_making
 
 __all__ = ["BlockRecord", "InnerMode", "RecordKind", "check_attributes", "normalize_active_sets"]
@@ -27,6 +28,7 @@ class RecordKind(StrEnum):
     FINAL = "final"
 
 
+_CUT_SLOPE = BlockwiseFitOptions().outer_tol  # a record does not know its fit's tolerance
 ActiveSet = tuple[int, ...] | None
 
 
@@ -152,7 +154,7 @@ class BlockRecord(ContentEquality, NotebookTable):
     converged: bool | None = None
     iteration: int | None = None
     curvature: Curvature | None = None
-    rho_bound: float = 10.0
+    rho_bound: float = 15.0
     producer: Producer | None = None
     created: int | None = field(default=None, compare=False)
     lineage: Lineage | None = None
@@ -218,12 +220,24 @@ class BlockRecord(ContentEquality, NotebookTable):
             ("converged", "yes" if self.converged else "no"),
             ("rows", f"{self.n_rows:,}"),
             ("rho", few(f"{value:.4g}" for value in self.rho)),
+            ("cut by the bound", few(self.cuts)),
             *facts_of_making(self.producer, self.lineage, self.cost, self.created),
         ]
 
     def _detail(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         sizes = zip(self.block_names, self.block_dims, strict=False)
         return ("block", "coefficients"), [(name, str(width)) for name, width in sizes]
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """What the bound cut, in words: coordinates that lie at ±rho_bound where the objective still falls outwards."""
+        gradient = None if self.curvature is None else self.curvature.gradient
+        if gradient is None or not self.converged or len(gradient) != len(self.rho):
+            return ()
+        return tuple(
+            f"rho[{j}] = {self.rho[j]:.4g} lies at its bound ±{self.rho_bound:g} with slope {gradient[j]:.3g}"
+            for j in cut_coordinates(self.rho, gradient, _CUT_SLOPE, self.rho_bound)
+        )
 
     def misfit(self) -> str | None:
         """Return why counts and widths disagree or a number is not finite, else None.

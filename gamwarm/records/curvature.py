@@ -1,4 +1,4 @@
-"""Outer curvature of a fit at its answer, and the one place of the plateau rule."""
+"""Outer curvature of a fit at its answer, and the only place of the plateau rule and of the settled rule."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ from gamwarm.checks import real_array, real_number
 from gamwarm.errors import InvalidInput
 from gamwarm.records._content import ContentEquality
 
-__all__ = ["PLATEAU_EDF", "Curvature", "loose_vector", "plateau_flags"]
+__all__ = [
+    "AT_BOUND",
+    "PLATEAU_EDF",
+    "Curvature",
+    "cut_coordinates",
+    "loose_vector",
+    "plateau_flags",
+    "pushes_outwards",
+    "settled_flags",
+]
 
 PLATEAU_EDF: Final = 0.1  # effective degrees of freedom within this of none (or all) are spent on a plateau
+AT_BOUND: Final = 1e-9  # a coordinate this near its bound lies at it
 
 
 def loose_vector(value: Any, what: str) -> npt.NDArray[np.float64]:
@@ -28,7 +38,7 @@ def loose_vector(value: Any, what: str) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Curvature(ContentEquality):
-    """Outer gradient, Hessian, effective degrees of freedom and plateau flags, per outer coordinate.
+    """Outer gradient, Hessian, effective degrees of freedom, plateau and settled flags, per outer coordinate.
 
     Parameters
     ----------
@@ -39,12 +49,16 @@ class Curvature(ContentEquality):
         Summed over tied penalties.
     plateau : array of bool of shape (q,), optional
         From `plateau_flags`. None is no evidence.
+    settled : array of bool of shape (q,), optional
+        From `settled_flags`. `keep` computes it of a converged result that has its gradient; whatever an engine
+        claims here is replaced.
     """
 
     gradient: Any = None
     hessian: Any = None
     edf: Any = None
     plateau: Any = None
+    settled: Any = None
 
     def __post_init__(self) -> None:
         for name in ("gradient", "edf"):
@@ -56,17 +70,13 @@ class Curvature(ContentEquality):
                 raise InvalidInput(f"curvature hessian has shape {hessian.shape}; expected (q, q)")
             hessian.flags.writeable = False
             object.__setattr__(self, "hessian", hessian)
-        if self.plateau is not None:
-            plateau = np.array(self.plateau)
-            if plateau.ndim != 1 or (plateau.size and plateau.dtype != np.bool_):
-                raise InvalidInput("curvature plateau must be a vector of booleans, one per outer coordinate")
-            plateau = plateau.astype(np.bool_)
-            plateau.flags.writeable = False
-            object.__setattr__(self, "plateau", plateau)
+        for name in ("plateau", "settled"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _flags(getattr(self, name), f"curvature {name}"))
 
     def misfit(self, n_outer: int) -> str | None:
         """Return why this does not belong to ``n_outer`` coordinates or is not finite, else None."""
-        for name in ("gradient", "hessian", "edf", "plateau"):
+        for name in ("gradient", "hessian", "edf", "plateau", "settled"):
             value = getattr(self, name)
             if value is None:
                 continue
@@ -75,6 +85,56 @@ class Curvature(ContentEquality):
             if not np.isfinite(value).all():
                 return f"curvature {name} holds a non-finite number"
         return None
+
+
+def _flags(value: Any, what: str) -> npt.NDArray[np.bool_]:
+    flags = np.array(value)
+    if flags.ndim != 1 or (flags.size and flags.dtype != np.bool_):
+        raise InvalidInput(f"{what} must be a vector of booleans, one per outer coordinate")
+    flags = flags.astype(np.bool_)
+    flags.flags.writeable = False
+    return flags
+
+
+def _legal_bound(rho_bound: Any) -> float:
+    bound = real_number(rho_bound, "rho_bound", infinite=True)
+    if not bound > 2.0:
+        raise InvalidInput(f"rho_bound is {rho_bound}; it must be above 2 (or inf)")
+    return bound
+
+
+def pushes_outwards(rho: Any, gradient: Any, rho_bound: float) -> npt.NDArray[np.bool_]:
+    """Return, per coordinate, whether it lies at a bound and the objective falls beyond it."""
+    r, g = np.asarray(rho, dtype=np.float64), np.asarray(gradient, dtype=np.float64)
+    return ((r >= rho_bound - AT_BOUND) & (g < 0.0)) | ((r <= -rho_bound + AT_BOUND) & (g > 0.0))
+
+
+def cut_coordinates(rho: Any, gradient: Any, tol: float, rho_bound: float) -> list[int]:
+    """Return the coordinates that the bound cut: they lie at it and push outwards by more than ``tol``."""
+    steep = np.abs(np.asarray(gradient, dtype=np.float64)) > tol
+    return [int(j) for j in np.flatnonzero(pushes_outwards(rho, gradient, rho_bound) & steep)]
+
+
+def settled_flags(rho: Any, gradient: Any, tol: float, rho_bound: float) -> npt.NDArray[np.bool_]:
+    r"""Return, per outer coordinate, whether the certificate supports it where it is.
+
+    Either \|gradient\| <= tol, or the coordinate lies at ±rho_bound (within 1e-9) and the objective falls beyond it:
+    the answer of the bounded problem. Like a plateau flag, a settled flag is evidence that a large \|rho\| is no search
+    that ran away.
+
+    Parameters
+    ----------
+    rho, gradient : arrays of shape (q,)
+    tol : float
+        Gradient tolerance of the certificate.
+    rho_bound : float
+        Nuisance coordinates have none: give inf.
+    """
+    bound = _legal_bound(rho_bound)
+    r, g = loose_vector(rho, "rho"), loose_vector(gradient, "gradient")
+    if r.shape != g.shape:
+        raise InvalidInput(f"rho and gradient have lengths {len(r)}, {len(g)}; they must agree")
+    return (np.abs(g) <= tol) | pushes_outwards(r, g, bound)
 
 
 def plateau_flags(
@@ -95,8 +155,7 @@ def plateau_flags(
     rho_bound : float
         The fit's bound; the rule itself does not depend on it, but it must be a legal one.
     """
-    if not real_number(rho_bound, "rho_bound", infinite=True) > 2.0:
-        raise InvalidInput(f"rho_bound is {rho_bound}; it must be above 2 (or inf)")
+    _legal_bound(rho_bound)
     r, g, e = (loose_vector(v, name) for v, name in ((rho, "rho"), (gradient, "gradient"), (edf, "edf")))
     if not r.shape == g.shape == e.shape:
         raise InvalidInput(f"rho, gradient and edf have lengths {len(r)}, {len(g)}, {len(e)}; they must agree")

@@ -19,11 +19,14 @@ def record_refusal(record: BlockRecord) -> str | None:
     reason = record.misfit()
     if reason is not None:
         return reason
-    flags = None if record.curvature is None else record.curvature.plateau
+    curvature = record.curvature
+    known = {} if curvature is None else {"plateau": curvature.plateau, "settled": curvature.settled}
+    known = {name: flags for name, flags in known.items() if flags is not None}
     limit = record.rho_bound - _SATURATION_MARGIN
     for i, value in enumerate(record.rho.tolist()):
-        if abs(value) >= limit and not (flags is not None and flags[i]):
-            evidence = "no plateau flags were given" if flags is None else "its plateau flag is False"
+        if abs(value) >= limit and not any(flags[i] for flags in known.values()):
+            said = " and ".join(f"its {name} flag is False" for name in known)
+            evidence = said or "it has no plateau or settled flag"
             return (
                 f"rho[{i}] = {value:.6g} is saturated (|rho| >= {limit:g}) and {evidence}: "
                 "a search that ran away is not kept"

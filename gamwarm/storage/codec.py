@@ -297,7 +297,7 @@ def _producer(engine: str, engine_version: str, gamwarm_version: str) -> Produce
     return Producer(engine, engine_version, gamwarm_version)
 
 
-_CURVATURE_PARTS: Final = ("gradient", "hessian", "edf", "plateau")
+_CURVATURE_PARTS: Final = ("gradient", "hessian", "edf", "plateau", "settled")
 
 
 def _encode_curvature(curvature: Curvature | None, arrays: dict[str, Array]) -> list[str] | None:
@@ -317,8 +317,8 @@ def _decode_curvature(meta: Meta, arrays: dict[str, Array]) -> Curvature | None:
     parts = dict(zip(present, _split(arrays.get("curvature"), sizes), strict=True))
     if "hessian" in parts:
         parts["hessian"] = parts["hessian"].reshape(q, q)
-    if "plateau" in parts:
-        parts["plateau"] = parts["plateau"].astype(np.bool_)
+    for flags in {"plateau", "settled"} & parts.keys():
+        parts[flags] = parts[flags].astype(np.bool_)
     curvature: Curvature = _over_bytes(Curvature(**parts))
     return curvature
 
@@ -457,6 +457,7 @@ def encode_artifact(artifact: FitArtifact) -> Encoded:
             "n_rho": len(t.rho_for_term),
             "rho_slots": None if t.rho_slots is None else list(t.rho_slots),
             "plateau": None if t.plateau is None else [bool(f) for f in t.plateau],
+            **({} if t.settled is None else {"settled": [bool(f) for f in t.settled]}),
         }
         for t in artifact.terms
     ]
@@ -507,6 +508,7 @@ def _decode_artifact(entry: Encoded) -> FitArtifact:
             plateau=None if t["plateau"] is None else np.array(t["plateau"], dtype=np.bool_),
             rho_slots=t["rho_slots"],
             name=t["name"],
+            settled=None if t.get("settled") is None else np.array(t["settled"], dtype=np.bool_),
         )
         for t, rho, beta in zip(meta["terms"], rhos, betas, strict=True)
     ]

@@ -58,7 +58,7 @@ _ROOT_README: Final = (
     "seconds, created in microseconds UTC), 'rho' holds log smoothing parameters (log lambda, dimensionless), 'beta' "
     "coefficients block by block in the units of response per unit of covariate on the linear-predictor scale, "
     "'curvature' the parts that meta names (gradient and hessian of the objective with respect to rho, edf, plateau "
-    "0/1), 'seal' a BLAKE3 digest of all of it. "
+    "and settled 0/1), 'seal' a BLAKE3 digest of all of it. "
     "Written and checked by the Python package gamwarm; docs/file-format.md there has the details."
 )
 _RECORDS_README: Final = (

@@ -66,6 +66,9 @@ class _Handle:
     def checkpoint(self, result: FitResult) -> Any:
         return self._handle.checkpoint(result)
 
+    def should_stop(self) -> bool:
+        return bool(self._handle.should_stop())
+
     def keep(self, result: FitResult | None) -> Any:
         return self._handle.keep(result)
 

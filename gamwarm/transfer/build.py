@@ -144,7 +144,8 @@ def _add_seed_rho(
             if source is None or source >= len(change):
                 continue
             # A flat coordinate has no change. One that is flagged for using all its freedom can have.
-            limit = bound if report.outcome is RhoOutcome.PLATEAU else bound - _CLAMP_MARGIN
+            inner = bound - _CLAMP_MARGIN
+            limit = bound if report.outcome is RhoOutcome.PLATEAU or abs(rho[slot]) > inner else inner
             step = float(np.clip(change[source], -_SEED_STEP, _SEED_STEP))
             rho[slot] = float(np.clip(rho[slot] + step, -limit, limit))
             reports[place] = replace(report, value=float(rho[slot]))
@@ -216,8 +217,9 @@ def _carry_rho(
         elif reason or parent is None:
             reports.append(SlotReport(slot, RhoOutcome.DEFAULT, float(rho[slot]), reason))
         else:
-            flagged = parent.plateau is not None and bool(parent.plateau[position])
-            value, outcome, why = _carried_value(float(parent.rho_for_term[position]), flagged, policy.rho_bound)
+            flat, settled = (flags is not None and bool(flags[position]) for flags in (parent.plateau, parent.settled))
+            value = float(parent.rho_for_term[position])
+            value, outcome, why = _carried_value(value, flat, settled, policy.rho_bound)
             if outcome is not RhoOutcome.DEFAULT:
                 rho[slot] = value
                 sources[slot] = None if parent.rho_slots is None else parent.rho_slots[position]
@@ -225,11 +227,16 @@ def _carry_rho(
     return reports
 
 
-def _carried_value(value: float, flagged: bool, bound: float) -> tuple[float, RhoOutcome, str]:
+def _carried_value(value: float, flat: bool, settled: bool, bound: float) -> tuple[float, RhoOutcome, str]:
     if not np.isfinite(value):
         return value, RhoOutcome.DEFAULT, f"the parent's value is {value}"
-    if flagged:
+    if flat:
         return float(np.clip(value, -bound, bound)), RhoOutcome.PLATEAU, "the parent flags a plateau here"
+    if settled:
+        inside = float(np.clip(value, -bound, bound))
+        if inside != value:
+            return inside, RhoOutcome.CLAMPED, f"the parent's {value:.6g} is beyond ±{bound:g}"
+        return value, RhoOutcome.COPIED, ""
     if abs(value) >= bound - _SKIP_MARGIN:
         return value, RhoOutcome.DEFAULT, f"the parent's {value:.6g} is saturated (|rho| >= {bound - _SKIP_MARGIN:g})"
     limit = bound - _CLAMP_MARGIN
@@ -380,4 +387,4 @@ def _child_curvature(parent: Curvature | None, sources: dict[int, int | None], n
         return None if values is None else values[columns]
 
     hessian = None if parent.hessian is None else parent.hessian[np.ix_(columns, columns)]
-    return Curvature(pick(parent.gradient), hessian, pick(parent.edf), pick(parent.plateau))
+    return Curvature(pick(parent.gradient), hessian, pick(parent.edf), pick(parent.plateau), pick(parent.settled))

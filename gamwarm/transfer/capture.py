@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem
 from gamwarm.records import (
     BlockRecord,
+    Curvature,
     FitArtifact,
     FitResult,
     GlobalFitSummary,
@@ -17,6 +20,7 @@ from gamwarm.records import (
     RecordKind,
     TermArtifact,
     artifact_refusal,
+    settled_flags,
 )
 
 __all__ = ["capture_artifact", "capture_record", "check_result", "producer_of"]
@@ -60,6 +64,17 @@ def check_result(problem: FitProblem, result: FitResult) -> None:
                 raise refuse(f"seeds {name} has shape {array.shape}; expected {columns} columns")
 
 
+def _settled(problem: FitProblem, result: FitResult) -> Curvature | None:
+    """Return the result's curvature with its settled flags: computed here, of a converged result, and never claimed."""
+    known = result.curvature
+    if known is None:
+        return None
+    flags = None
+    if result.converged and known.gradient is not None and len(known.gradient) == len(result.rho):
+        flags = settled_flags(result.rho, known.gradient, problem.options.outer_tol, problem.options.rho_bound)
+    return replace(known, settled=flags)
+
+
 def capture_record(problem: FitProblem, key: str, result: FitResult, lineage: Lineage | None = None) -> BlockRecord:
     """Return the exact record of ``result``: final if it converged, else a checkpoint. Gates look at it later."""
     return BlockRecord(
@@ -74,7 +89,7 @@ def capture_record(problem: FitProblem, key: str, result: FitResult, lineage: Li
         objective=result.objective,
         kind=RecordKind.FINAL if result.converged else RecordKind.CHECKPOINT,
         iteration=result.iteration,
-        curvature=result.curvature,
+        curvature=_settled(problem, result),
         rho_bound=problem.options.rho_bound,
         producer=producer_of(problem),
         lineage=lineage,
@@ -95,7 +110,7 @@ def capture_artifact(
     if reason:
         return None, reason
     raw = list(result.block_beta) if problem.gauge is None else problem.gauge.lift_blocks(result.block_beta)
-    flags = None if result.curvature is None else result.curvature.plateau
+    curvature = _settled(problem, result)
     terms = []
     for b, (spec, slots) in enumerate(zip(problem.specs, problem.layout.per_block_slots(), strict=True)):
         picked = np.array(slots, dtype=np.intp)
@@ -108,7 +123,8 @@ def capture_artifact(
                 rho_for_term=result.rho[picked],
                 structural_identity=problem.structural_identities[b],
                 reduced_width=spec.width,
-                plateau=None if flags is None else flags[picked],
+                plateau=None if curvature is None or curvature.plateau is None else curvature.plateau[picked],
+                settled=None if curvature is None or curvature.settled is None else curvature.settled[picked],
                 rho_slots=slots,
                 name=spec.name,
             )
@@ -117,7 +133,7 @@ def capture_artifact(
         descriptor=problem.descriptor,
         terms=terms,
         summary=GlobalFitSummary(float(result.objective or 0.0), result.converged, problem.n_rows),
-        curvature=result.curvature,
+        curvature=curvature,
         rho_bound=problem.options.rho_bound,
         producer=producer_of(problem),
         lineage=lineage,

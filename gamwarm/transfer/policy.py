@@ -21,13 +21,13 @@ class TransferPolicy:
     max_width_gap : float
         Largest difference of a term's reduced widths, as a share of the parent's, at which coefficients are projected.
     rho_bound : float
-        The *child's* bound on outer coordinates: values within 1 of it are not copied unless flagged as a plateau,
-        others are clamped to 2 inside it.
+        The *child's* bound on outer coordinates: values within 1 of it are not copied without a plateau or settled
+        flag, others are clamped to 2 inside it.
     """
 
     require_converged: bool = True
     max_width_gap: float = 0.25
-    rho_bound: float = 10.0
+    rho_bound: float = 15.0
 
     def __post_init__(self) -> None:
         truth(self.require_converged, "policy require_converged")

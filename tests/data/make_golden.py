@@ -40,12 +40,14 @@ HERE = Path(__file__).resolve().parent
 NAME = "store-format-1-labels"
 FIRST = 1_760_000_000_000_000  # October 2025, in microseconds
 LONG = 1000
+# Fields that later versions added: left out where an entry has nothing in them, as in the files of before.
+SINCE = ("settled", "nuisance")
 PRODUCER = Producer("golden", "1.0", "0.1.0")
 
 
 def records() -> dict[str, BlockRecord]:
     """Every optional part of a record, between them."""
-    common = {"producer": PRODUCER}
+    common = {"producer": PRODUCER, "rho_bound": 10.0}
     full = BlockRecord(
         key="cf-" + "1" * 64,
         n_rows=1234,
@@ -64,7 +66,6 @@ def records() -> dict[str, BlockRecord]:
             [2.75, 0.5, 0.01],
             [False, False, True],
         ),
-        rho_bound=10.0,
         lineage=Lineage(
             "transfer", "ab" * 16, (("µ: s(température)", "projected"), ("log σ", "rho-only"), ("机场", "cold")), True
         ),
@@ -92,11 +93,10 @@ def records() -> dict[str, BlockRecord]:
         block_dims=[1],
         rho=[55.5],
         block_beta=[[0.25]],
-        rho_bound=float("inf"),
         inner=InnerMode(0.0, 0.0, 0, False, [0.0], [0.0]),
         curvature=Curvature(edf=[0.5]),
         lineage=Lineage("cold"),
-        **common,
+        **common | {"rho_bound": float("inf")},
     )
     big = BlockRecord(
         key="cf-" + "3" * 64,
@@ -126,13 +126,14 @@ def artifacts() -> dict[str, FitArtifact]:
         rho_slots=[0, 2],
         name="µ: s(x)",
     )
-    factor = TermArtifact(second, "log-slope", None, [-1.0], [2.5], "d" * 64, 1, None, [1], "carrier")
+    factor = TermArtifact(second, "log-slope", None, [-1.0], [2.5], "d" * 64, 1, rho_slots=[1], name="carrier")
     rich = FitArtifact(
         descriptor=FitDescriptor("gaulss", (first, second)),
         terms=[smooth, factor],
         summary=GlobalFitSummary(99.5, True, 777),
         curvature=Curvature([0.0, 0.0, 0.0], np.eye(3), [1.0, 2.0, 0.05], [False, False, True]),
         fit_key="cf-" + "1" * 64,
+        rho_bound=10.0,
         producer=PRODUCER,
         lineage=Lineage("exact", "cd" * 16, (), None),
         cost=Cost(1, 0, 1, 1, 0.5),
@@ -145,6 +146,7 @@ def artifacts() -> dict[str, FitArtifact]:
         descriptor=FitDescriptor("gaussian", ("e" * 64,)),
         terms=[TermArtifact("e" * 64, "generic", None, [1.0, 2.0], [])],
         summary=GlobalFitSummary(1.0, True, 5),
+        rho_bound=10.0,
         producer=PRODUCER,
     )
     return {"rich": rich, "bare": bare}
@@ -167,7 +169,8 @@ def plain(value: object) -> object:
     if isinstance(value, float) and not np.isfinite(value):
         return repr(value)
     if hasattr(value, "__dataclass_fields__"):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        fields = {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return {name: held for name, held in fields.items() if held or name not in SINCE}
     return value
 
 

@@ -26,7 +26,7 @@ DEFAULTS = {
     "early_exit_threshold": None,
     "outer_score_subsample": None,
     "auto_outer_subsample": True,
-    "rho_bound": 10.0,
+    "rho_bound": 15.0,
 }
 
 

@@ -20,7 +20,7 @@ def test_a_record_fills_in_the_promised_defaults():
     assert plain.kind == "final"
     assert plain.converged is True
     assert plain.active_sets == (None, None)
-    assert plain.rho_bound == 10.0
+    assert plain.rho_bound == 15.0
     assert plain.attributes == {}
     for name in ("inner", "objective", "iteration", "curvature", "producer", "created", "lineage", "cost"):
         assert getattr(plain, name) is None

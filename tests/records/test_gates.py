@@ -77,15 +77,18 @@ def flags(*values):
         ([0.0, 9.0], flags(False, True), True),
         ([0.0, -40.0], flags(False, True), True),
         ([9.5, -9.5], flags(True, True), True),
+        ([0.0, 9.5], Curvature(settled=[False, True]), True),
+        ([0.0, 9.5], Curvature(settled=[True, False]), False),
+        ([0.0, 9.5], Curvature(plateau=[True, False], settled=[False, True]), True),
     ],
 )
-def test_a_saturated_coordinate_needs_a_plateau_flag_of_its_own(rho, curvature, written):
+def test_a_saturated_coordinate_needs_a_flag_of_its_own(rho, curvature, written):
     assert (record_refusal(record(rho=rho, curvature=curvature)) is None) is written
 
 
 def test_the_refusal_names_coordinate_and_flag():
     assert "rho[1] = 9" in record_refusal(record(rho=[0.0, 9.0]))
-    assert "no plateau flags were given" in record_refusal(record(rho=[0.0, 9.0]))
+    assert "no plateau or settled flag" in record_refusal(record(rho=[0.0, 9.0]))
     assert "its plateau flag is False" in record_refusal(record(rho=[0.0, 9.0], curvature=flags(True, False)))
 
 

@@ -54,8 +54,11 @@ def test_a_fit_that_did_not_converge_files_a_checkpoint_and_no_artifact(store):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"rho": [9.5]}, r"rho\[0\] = 9.5 is saturated \(\|rho\| >= 9\) and its plateau flag is False"),
-        ({"rho": [-9.5], "curvature": None}, r"rho\[0\] = -9.5 is saturated .* no plateau flags were given"),
+        (
+            {"rho": [9.5], "curvature": Curvature(plateau=[False])},
+            r"rho\[0\] = 9.5 is saturated \(\|rho\| >= 9\) and its plateau flag is False",
+        ),
+        ({"rho": [-9.5], "curvature": None}, r"rho\[0\] = -9.5 is saturated .* no plateau or settled flag"),
         ({"rho": [np.nan]}, "rho holds a non-finite number at coordinate 0"),
         ({"block_beta": [[1.0, np.inf, 0.0, 0.0]]}, "block 'mean': block_beta holds a non-finite number"),
         ({"objective": np.nan}, "objective is nan"),

@@ -185,7 +185,7 @@ def test_nothing_related_is_a_cold_start_with_the_reason(store):
 
 def test_a_parent_of_which_nothing_transfers_is_a_cold_start_that_names_it(store):
     parent = plain_fit(n=31, rho_bound=100.0)
-    kept = keep(store, parent, 1.0, rho=[50.0], block_beta=[np.full(4, 1e7)])
+    kept = keep(store, parent, 1.0, rho=[50.0], block_beta=[np.full(4, 1e7)], curvature=None)
 
     report = store.start_for(plain_fit())
 
@@ -353,7 +353,7 @@ def test_a_hit_is_logged_once_per_fit_and_not_once_per_rank(tmp_path, caplog):
 
 
 def test_what_a_gate_kept_from_a_transfer_is_logged_at_debug(store, caplog):
-    keep(store, plain_fit(seed=2), rho=[8.5])
+    keep(store, plain_fit(seed=2), rho=[8.5], curvature=None)
     with caplog.at_level(logging.DEBUG, "gamwarm"):
         store.start_for(plain_fit())
 

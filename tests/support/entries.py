@@ -44,6 +44,7 @@ def record(**changes: Any) -> BlockRecord:
         "rho": [0.5, -1.0],
         "block_beta": [np.ones(3), np.zeros(2)],
         "objective": 12.5,
+        "rho_bound": 10.0,
     }
     return BlockRecord(**whole | changes)
 
@@ -69,5 +70,6 @@ def artifact(*terms: TermArtifact, **changes: Any) -> FitArtifact:
         "descriptor": FitDescriptor("gaussian", tuple(t.identity for t in chosen)),
         "terms": chosen,
         "summary": GlobalFitSummary(12.5, True, 20),
+        "rho_bound": 10.0,
     }
     return FitArtifact(**whole | changes)

@@ -85,7 +85,7 @@ def small_problem(
         nullspace_dims=[1],
         initial_log_lambdas=[1.5],
     )
-    return NamedFamily("gaussian", f"y:{seed}"), (mean, scale), BlockwiseFitOptions(**options)
+    return NamedFamily("gaussian", f"y:{seed}"), (mean, scale), BlockwiseFitOptions(**{"rho_bound": 10.0} | options)
 
 
 def smooth(width: int, label: str | None = None, fixed: float | None = None) -> Penalty:

@@ -49,6 +49,7 @@ def record_of(key: int = 1, value: float = 1.0, **changes: Any) -> BlockRecord:
         "rho": [0.5, -1.0],
         "block_beta": [[value, 2.0, 3.0], [4.0, 5.0]],
         "objective": value,
+        "rho_bound": 10.0,
     }
     return BlockRecord(**fields | changes)
 
@@ -101,7 +102,7 @@ def plain_fit(
     return FitProblem(
         NamedFamily(kind, fingerprint),
         [spec],
-        BlockwiseFitOptions(**options),
+        BlockwiseFitOptions(**{"rho_bound": 10.0} | options),
         engine=engine,
         engine_version=engine_version,
     )
@@ -141,7 +142,7 @@ def result_of(problem: FitProblem, value: float = 1.0, **changes: Any) -> FitRes
         "objective": value,
         "converged": True,
         "inner": InnerMode(-value, 0.5, 4, True, np.zeros(len(problem.specs)), np.zeros(len(problem.specs))),
-        "curvature": Curvature(np.zeros(q), np.eye(q), np.ones(q), np.zeros(q, dtype=bool)),
+        "curvature": Curvature(np.zeros(q), np.eye(q), np.ones(q), np.zeros(q, dtype=bool), np.ones(q, dtype=bool)),
         "cost": Cost(7, 5, 20, 25, seconds=0.1),
     }
     return FitResult(**fields | changes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -31,7 +33,7 @@ def result_of(problem, seed=0, **changes):
         "block_beta": [rng.normal(size=w) for w in problem.block_dims],
         "objective": 12.5,
         "converged": True,
-        "curvature": Curvature(np.zeros(q), np.eye(q), np.ones(q), np.zeros(q, dtype=bool)),
+        "curvature": Curvature(np.zeros(q), np.eye(q), np.ones(q), np.zeros(q, dtype=bool), np.ones(q, dtype=bool)),
         "cost": Cost(evaluations=3),
     }
     return FitResult(**whole | changes)
@@ -94,8 +96,8 @@ def test_a_fit_without_a_gauge_is_captured_as_it_is():
 def test_an_artifact_holds_every_term_in_raw_coordinates():
     problem = problem_of()
     flags = np.array([False, True, False])
-    curvature = Curvature(np.zeros(3), np.eye(3), np.ones(3), flags)
-    result = result_of(problem, rho=[1.0, 20.0, 3.0], curvature=curvature)
+    curvature = Curvature(np.array([0.0, -1.0, 0.0]), np.eye(3), np.ones(3), flags, np.ones(3, dtype=bool))
+    result = result_of(problem, rho=[1.0, 8.0, 3.0], curvature=curvature)
 
     artifact, reason = capture_artifact(problem, KEY, result, Lineage("cold"))
 
@@ -107,12 +109,14 @@ def test_an_artifact_holds_every_term_in_raw_coordinates():
     assert artifact.summary.outer_objective == 12.5
     assert artifact.summary.n_rows == 20
     assert (artifact.producer.engine, artifact.cost.evaluations) == ("reference", 3)
-    assert artifact.curvature == curvature
+    computed = np.array([True, False, True])  # whatever the engine claimed
+    assert artifact.curvature == replace(curvature, settled=computed)
+    assert [t.settled.tolist() for t in artifact.terms] == [[True, False], [True, True]]
     mean, scale = artifact.terms
     assert (mean.name, mean.role, mean.reduced_width, len(mean.raw_beta)) == ("mean", "mean", 4, 6)
     assert (scale.name, scale.role, scale.reduced_width, len(scale.raw_beta)) == ("scale", "log-slope", 3, 5)
     assert mean.basis_meta == BasisMeta("bspline", degree=3)
-    assert (mean.rho_for_term.tolist(), mean.rho_slots) == ([1.0, 20.0], (0, 1))
+    assert (mean.rho_for_term.tolist(), mean.rho_slots) == ([1.0, 8.0], (0, 1))
     assert (scale.rho_for_term.tolist(), scale.rho_slots) == ([3.0, 1.0], (2, 0))
     assert mean.plateau.tolist() == [False, True]
     assert scale.plateau.tolist() == [False, False]

@@ -26,11 +26,11 @@ def child(number, slots=(0,), structural=True, strict=None):
 
 def build(contexts, parent, rho=(0.0,), family="gaussian", **policy):
     descriptor = FitDescriptor(family, [c.identity for c in contexts])
-    return build_warm_start(descriptor, contexts, list(rho), parent, TransferPolicy(**policy))
+    return build_warm_start(descriptor, contexts, list(rho), parent, TransferPolicy(**{"rho_bound": 10.0} | policy))
 
 
 def test_the_default_policy_is_the_published_one():
-    assert TransferPolicy() == TransferPolicy(require_converged=True, max_width_gap=0.25, rho_bound=10.0)
+    assert TransferPolicy() == TransferPolicy(require_converged=True, max_width_gap=0.25, rho_bound=15.0)
 
 
 @pytest.mark.parametrize(

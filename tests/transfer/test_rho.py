@@ -27,7 +27,7 @@ def context(number, slots, width=4, **changes):
 
 def start_of(contexts, parent, rho_default, **policy):
     descriptor = FitDescriptor("gaussian", [c.identity for c in contexts])
-    return build_warm_start(descriptor, contexts, rho_default, parent, TransferPolicy(**policy))
+    return build_warm_start(descriptor, contexts, rho_default, parent, TransferPolicy(**{"rho_bound": 10.0} | policy))
 
 
 def carried(value, flag=None, **policy):
@@ -92,6 +92,18 @@ def test_a_start_never_leaves_the_childs_bound(value, flag, bound):
     assert abs(landed) <= bound
     assert (landed == value) or outcome != "copied"
     assert bool(reason) == (outcome != "copied")
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(
+    ("size", "outcome", "landed"),
+    [(0.5, "copied", 0.5), (9.5, "copied", 9.5), (10.0, "copied", 10.0), (ABOVE_10, "clamped", 10.0)],
+)
+def test_a_settled_value_is_copied_within_the_childs_bound(sign, size, outcome, landed):
+    parent = artifact(term(1, rho_for_term=[sign * size], plateau=[False], settled=[True]))
+    (report,) = start_of([context(1, [0])], parent, [-0.25]).terms
+
+    assert (report.rho, report.slots[0].value) == (outcome, sign * landed)
 
 
 def test_every_reason_names_the_number():
