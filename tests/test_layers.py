@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "gamwarm"
 
 MOST_LINES = 650
 
-UNDER_PROBLEM = {"_version", "errors", "interrupts", "checks", "display", "parallel"}
+UNDER_PROBLEM = {"_version", "errors", "interrupts", "checks", "columns", "display", "parallel"}
 PURE = UNDER_PROBLEM | {"problem", "identity", "records"}
 
 KNOWS = {
@@ -26,6 +26,7 @@ KNOWS = {
     "errors": set(),
     "interrupts": set(),
     "checks": {"errors"},
+    "columns": {"errors"},
     "display": set(),
     "parallel": {"errors", "interrupts", "checks"},
     "walltime": {"errors", "interrupts", "checks", "parallel"},

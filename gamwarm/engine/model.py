@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gamwarm._version import __version__
+from gamwarm.columns import known_values
 from gamwarm.engine._types import Counters, FloatArray, IntArray
 from gamwarm.engine.families import Family, Gaussian
 from gamwarm.engine.gaussian import GaussianReml, Moments
@@ -335,8 +336,11 @@ class Bound:
         """
         if rows is None:
             return Case(self, None, label)
-        picked = np.asarray(rows)
+        picked = known_values(rows, "rows")
+        if picked.dtype == np.object_ and all(isinstance(each, (bool, np.bool_)) for each in picked):
+            picked = picked.astype(np.bool_)
         if picked.dtype == np.bool_:
+            self.source.alignment.add("the mask of rows", rows)
             if picked.shape != (self.n,):
                 raise InvalidInput(f"row mask has shape {picked.shape}; the data has {self.n} rows")
             picked = np.flatnonzero(picked)

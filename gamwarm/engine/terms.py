@@ -7,19 +7,20 @@ coefficients mean the same in every fold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from scipy.interpolate import BSpline
 
+from gamwarm.columns import Alignment, columns_of, level_values, numeric_values
 from gamwarm.engine._types import FloatArray, IntArray
 from gamwarm.engine.products import Group
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem import BasisMeta, DistributedRows
 
-__all__ = ["BoundTerm", "Factor", "Intercept", "Linear", "RandomEffect", "Smooth", "Source", "Term", "numeric_column"]
+__all__ = ["BoundTerm", "Factor", "Intercept", "Linear", "RandomEffect", "Smooth", "Source", "Term"]
 
 _NULL_EIGENVALUE = 1e-9
 # Directions of a penalty that no data informs count as this share of the best informed one, so that the penalty's
@@ -27,50 +28,11 @@ _NULL_EIGENVALUE = 1e-9
 _UNINFORMED = 1e-8
 
 
-def numeric_column(columns: Mapping[str, Any], name: str, what: str) -> FloatArray:
-    """Return a finite float64 copy of a column of shape (n,), or refuse it by name."""
-    if name not in columns:
-        known = ", ".join(map(repr, list(columns)[:12]))
-        raise InvalidInput(f"{what} needs column {name!r}; the data has {known or 'no columns'}")
-    values = np.asarray(columns[name])
-    if np.ma.isMaskedArray(columns[name]):
-        raise InvalidType(f"column {name!r} is a masked array; fill or drop the masked rows first")
-    if values.dtype.kind not in "biuf":
-        try:
-            values = values.astype(np.float64)
-        except (TypeError, ValueError):
-            raise InvalidType(
-                f"column {name!r} holds {values.dtype} values and {what} needs numbers; "
-                "convert it, or use Factor or RandomEffect for groups"
-            ) from None
-    array = np.array(values, dtype=np.float64)
-    if array.ndim != 1:
-        raise InvalidInput(f"column {name!r} has shape {array.shape}; expected (n,)")
-    bad = ~np.isfinite(array)
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise InvalidInput(
-            f"column {name!r} holds {array[row]} at row {row} ({int(bad.sum())} non-finite in all); "
-            "drop or fill these rows in every column before binding"
-        )
-    return array
-
-
-def _is_missing(value: Any) -> bool:
-    try:
-        return value is None or bool(value != value)
-    except TypeError:  # pandas.NA has no truth value
-        return True
-
-
 class Source:
     """The columns of a data set, checked once, with the distinct values of each covariate."""
 
     def __init__(self, columns: Any) -> None:
-        if not isinstance(columns, Mapping) and hasattr(columns, "keys") and hasattr(columns, "__getitem__"):
-            columns = {name: columns[name] for name in columns}  # a data frame
-        if not isinstance(columns, Mapping):
-            raise InvalidType(f"columns is {type(columns).__name__}; give a mapping of names to arrays (a dict)")
+        columns = columns_of(columns)
         for name, column in columns.items():
             if isinstance(column, DistributedRows):
                 raise InvalidType(
@@ -80,8 +42,16 @@ class Source:
         self.columns = columns
         self.n: int | None = None
         self._first = ""
+        self.alignment = Alignment()
         self.groups: dict[str, Group] = {}
         self.values: dict[str, Any] = {}
+
+    def _column(self, name: str, what: str) -> Any:
+        if name not in self.columns:
+            known = ", ".join(map(repr, list(self.columns)[:12]))
+            raise InvalidInput(f"{what} needs column {name!r}; the data has {known or 'no columns'}")
+        self.alignment.add(f"column {name!r}", self.columns[name])
+        return self.columns[name]
 
     def _length(self, name: str, n: int) -> None:
         if self.n is None:
@@ -93,7 +63,7 @@ class Source:
 
     def numbers(self, name: str, what: str) -> FloatArray:
         """A numeric column."""
-        array = numeric_column(self.columns, name, what)
+        array = numeric_values(self._column(name, what), f"column {name!r}", f"{what} needs numbers")
         self._length(name, array.shape[0])
         return array
 
@@ -116,25 +86,10 @@ class Source:
         """Return group name and sorted levels of a column of any sortable type."""
         key = f"factor({name})"
         if key not in self.values:
-            if name not in self.columns:
-                known = ", ".join(map(repr, list(self.columns)[:12]))
-                raise InvalidInput(f"{what} needs column {name!r}; the data has {known or 'no columns'}")
-            values = np.asarray(self.columns[name])
-            if values.ndim != 1:
-                raise InvalidInput(f"column {name!r} has shape {values.shape}; expected (n,)")
-            missing = np.array([_is_missing(v) for v in values]) if values.dtype.kind == "O" else None
-            if values.dtype.kind == "f":
-                missing = ~np.isfinite(values)
-            if missing is not None and np.any(missing):
-                row = int(np.flatnonzero(missing)[0])
-                raise InvalidInput(f"column {name!r} has no level at row {row} ({values[row]!r}); drop such rows")
-            self._length(name, values.shape[0])
-            try:
-                levels, index = np.unique(values, return_inverse=True)
-            except TypeError:
-                raise InvalidType(f"column {name!r} mixes types that cannot be sorted; convert it to strings") from None
-            self.values[key] = levels.tolist()
-            self.groups[key] = Group(index.reshape(-1).astype(np.intp), len(levels))
+            levels, index = level_values(self._column(name, what), f"column {name!r}")
+            self._length(name, index.shape[0])
+            self.values[key] = levels
+            self.groups[key] = Group(index, len(levels))
         return key, self.values[key]
 
     def unit(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gamwarm.columns import index_of, level_values
 from gamwarm.errors import InvalidInput
 from gamwarm.records import group_label
 
@@ -29,17 +30,24 @@ class Fold:
     group: str | None
     _codes: Codes
     _code: int
+    _column: Any = None
 
     @property
-    def rows(self) -> npt.NDArray[np.bool_]:
-        """The rows to fit: a mask of shape (n,), made when asked for."""
-        mask: npt.NDArray[np.bool_] = self._codes != self._code
-        return mask
+    def rows(self) -> Any:
+        """The rows to fit: a mask of shape (n,), made when asked for.
+
+        An array, or where the groups are a pandas Series a Series with its index, which `engine.Bound.case` and pandas
+        compare with that of the data.
+        """
+        return self._mask(self._codes != self._code)
 
     @property
-    def left_out(self) -> npt.NDArray[np.bool_]:
-        """The rows left out: a mask of shape (n,)."""
-        return ~self.rows
+    def left_out(self) -> Any:
+        """The rows left out: a mask of shape (n,), as ``rows``."""
+        return self._mask(self._codes == self._code)
+
+    def _mask(self, mask: npt.NDArray[np.bool_]) -> Any:
+        return mask if self._column is None else type(self._column)(mask, index=self._column.index)
 
     @property
     def n_rows(self) -> int:
@@ -61,42 +69,30 @@ def folds_of(groups: Any) -> list[Fold]:
 
     Raises
     ------
-    InvalidInput
-        Not one column, fewer than two groups, or a missing label.
+    InvalidInput, InvalidType
+        Not one column, fewer than two groups, a row without a label (which is named), or labels that have no order.
     """
     labels, codes = _coded(groups)
     sizes = np.bincount(codes, minlength=len(labels))
     order = sorted(range(len(labels)), key=lambda k: (sizes[k], labels[k]))
-    return [Fold(labels[k], codes, k) for k in order]
+    return [Fold(labels[k], codes, k, _indexed(groups)) for k in order]
 
 
 def all_rows(groups: Any) -> Fold:
     """Return the fold that leaves nothing out."""
-    return Fold(None, _coded(groups)[1], -1)
+    return Fold(None, _coded(groups)[1], -1, _indexed(groups))
+
+
+def _indexed(groups: Any) -> Any:
+    return None if index_of(groups) is None else groups
 
 
 def _coded(groups: Any) -> tuple[list[str], Codes]:
     """Return the labels as text and, per row, which of them it has."""
-    column = np.asarray(groups)
-    if column.ndim != 1:
-        raise InvalidInput(f"groups has shape {column.shape}; give one label per row, shape (n,)")
-    if _has_missing(column):
-        raise InvalidInput("groups has missing labels; leave those rows out of the data, or name their group")
-    try:
-        values, codes = np.unique(column, return_inverse=True)
-    except TypeError:
-        raise InvalidInput("groups mixes kinds of labels that have no order; give them as text") from None
+    values, codes = level_values(groups, "groups")
     labels = [group_label(value) for value in values]
     if len(labels) < 2:
         raise InvalidInput(f"groups has {len(labels)} group(s); leaving one out needs two or more")
     if len(set(labels)) < len(labels):
         raise InvalidInput("groups has different labels that read alike; give them as text")
     return labels, codes.astype(np.int64, copy=False)
-
-
-def _has_missing(column: npt.NDArray[Any]) -> bool:
-    if column.dtype.kind == "O":
-        return any(label is None or label != label for label in column)  # NaN is not itself
-    if column.dtype.kind in "fc":
-        return bool(np.isnan(column).any())
-    return column.dtype.kind in "mM" and bool(np.isnat(column).any())

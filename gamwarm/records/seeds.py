@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +18,17 @@ __all__ = ["GroupSeeds", "group_label"]
 
 
 def group_label(value: Any) -> str:
-    """Return the text by which a left-out group is named: of a NumPy scalar its plain value's, else ``str(value)``."""
-    return plain_string(str(value.item() if isinstance(value, np.generic) else value), "group label", empty=True)
+    """Return the text by which a left-out group is named: of a NumPy scalar its plain value's, else ``str(value)``.
+
+    Dates and times are written as far as they are not zero, whoever's they are: 2013-01-01, 2013-01-01T12:00.
+    """
+    if isinstance(value, datetime) and value.tzinfo is None:
+        value = np.datetime64(value.isoformat())
+    if isinstance(value, np.datetime64):
+        value = np.datetime_as_string(value, unit="auto")
+    elif isinstance(value, np.generic) and not isinstance(value, np.timedelta64):
+        value = value.item()
+    return plain_string(str(value), "group label", empty=True)
 
 
 @dataclass(frozen=True, eq=False)

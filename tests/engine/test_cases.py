@@ -91,7 +91,7 @@ def test_everything_the_answer_depends_on_is_in_the_key(change):
 @pytest.mark.parametrize(
     ("spoil", "word"),
     [
-        (lambda d: d.update(x=np.where(np.arange(400) == 4, np.nan, d["x"])), "'x' holds nan at row 4"),
+        (lambda d: d.update(x=np.where(np.arange(400) == 4, np.nan, d["x"])), "'x' has no value at row 4"),
         (lambda d: d.update(x=d["x"][:-1]), "'x' has 399 rows"),
         (lambda d: d.pop("x"), "needs column 'x'"),
         (lambda d: d.update(x=np.ones(400)), "'x' spans"),
@@ -99,7 +99,7 @@ def test_everything_the_answer_depends_on_is_in_the_key(change):
         (lambda d: d.update(x=d["x"].reshape(20, 20)), "'x' has shape (20, 20)"),
         (lambda d: d.update(poisson=d["poisson"] - 1.0), "'poisson' holds -1.0"),
         (lambda d: d.update(exposure=np.where(np.arange(400) == 2, np.inf, 0.0)), "'exposure' holds inf at row 2"),
-        (lambda d: d.update(group=np.where(np.arange(400) == 9, None, d["group"])), "'group' has no level at row 9"),
+        (lambda d: d.update(group=np.where(np.arange(400) == 9, None, d["group"])), "'group' has no value at row 9"),
         (lambda d: d.update(group=np.full(400, "one")), "'group' has one level"),
         (lambda d: d.update(x=DistributedRows(d["x"], None)), "'x' is distributed over 1 ranks"),
     ],

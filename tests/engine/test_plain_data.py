@@ -50,7 +50,7 @@ def test_a_data_frame_is_taken_as_it_is_and_any_kind_of_group_can_be_left_out(gr
 )
 def test_a_missing_level_is_refused_with_its_column_and_row(column, values):
     data = {**frame(), column: values}
-    with pytest.raises(InvalidInput, match=f"column '{column}' has no level at row 1"):
+    with pytest.raises(InvalidInput, match=f"column '{column}' has no value at row 1"):
         bind(data, [Intercept(), RandomEffect(column)], Gaussian("y"))
 
 

@@ -44,11 +44,11 @@ def test_labels_may_be_text_numbers_or_dates():
         ([["a", "b"]], "shape"),
         (["a", "a"], "two or more"),
         ([], "two or more"),
-        ([1.0, np.nan], "missing"),
-        (np.array(["a", None], dtype=object), "missing"),
-        (np.array(["2013-01-01", "NaT"], dtype="datetime64[D]"), "missing"),
-        (np.array([1, "a"], dtype=object), "give them as text"),
-        (np.array([1, 1.5, "1"], dtype=object), "give them as text"),
+        ([1.0, np.nan], r"groups has no value at row 1 \(np.float64\(nan\)"),
+        (np.array(["a", None], dtype=object), r"no value at row 1 \(None; 1 such rows"),
+        (np.array(["2013-01-01", "NaT"], dtype="datetime64[D]"), "no value at row 1"),
+        (np.array([1, "a"], dtype=object), "convert it to strings"),
+        (np.array([1, 1.5, "1"], dtype=object), "convert it to strings"),
     ],
 )
 def test_a_column_that_names_no_groups_is_refused(groups, words):
