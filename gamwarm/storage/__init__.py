@@ -1,7 +1,7 @@
 """Bytes and entries: the crash-safe container, locks, layout, codec, selection, verification."""
 
 from gamwarm.storage.browse import ARTIFACTS, RECORDS, Browser, Seen, Totals
-from gamwarm.storage.buffered import BufferedEntries
+from gamwarm.storage.buffered import BufferedEntries, leave
 from gamwarm.storage.bundle import BundleCheck, BundleContents, BundleWritten, absorb_bundle, check_bundle, write_bundle
 from gamwarm.storage.entries import (
     ArtifactHeader,
@@ -64,6 +64,7 @@ __all__ = [
     "choose",
     "content_id",
     "find_fit_of_record",
+    "leave",
     "probe",
     "read_heads",
     "salvage_file",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet
 
-from gamwarm.errors import GamwarmError, StoreError
+from gamwarm.errors import LockTimeout, StoreUnavailable
 from gamwarm.identity import check_exact_key
 from gamwarm.records import (
     BlockRecord,
@@ -22,7 +24,7 @@ from gamwarm.records import (
     check_entry_id,
     gate_record,
 )
-from gamwarm.storage import clock, selection
+from gamwarm.storage import clock, container, selection
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, Encoded, decode, encode_artifact, encode_record, stamped
 from gamwarm.storage.entries import UNCHANGED, EntryStore
 from gamwarm.storage.entries_upkeep import Progress
@@ -35,7 +37,11 @@ __all__ = ["BufferedEntries"]
 
 log = logging.getLogger("gamwarm")
 
-_alive: WeakSet[BufferedEntries] = WeakSet()
+END_PRIORITY: Final = -100
+"""Of the finalizer in processes of `multiprocessing`: after everybody else's."""
+
+LEFT_BEHIND_PATIENCE: Final = 0.5
+"""How long garbage collection waits for the writer lock; what it cannot file then is filed later."""
 
 
 @dataclass
@@ -61,24 +67,19 @@ class BufferedEntries(EntryStore):
     Parameters
     ----------
     flush_seconds : float
-        A flush is due so long after the first put that waits. There is no thread: `is_due` only says so.
+        A flush is due when the last one (or the opening) is so long ago. There is no thread: `is_due` only says so.
     flush_entries : int
         A flush is due when so many entries wait.
-    keep_unwritten : bool
-        Whether entries go on waiting when a flush fails; else they are given up, and their outcomes say why.
     options
         Of `EntryStore`.
     """
 
-    def __init__(
-        self, path: Any, *, flush_seconds: float, flush_entries: int, keep_unwritten: bool, **options: Any
-    ) -> None:
+    def __init__(self, path: Any, *, flush_seconds: float, flush_entries: int, **options: Any) -> None:
         super().__init__(path, **options)
         self._flush_seconds = flush_seconds
         self._flush_entries = flush_entries
-        self._keep_unwritten = keep_unwritten
         self._waits: dict[str, _Waiting] = {}
-        self._since = 0.0
+        self._flushed = time.monotonic()
         self._process = os.getpid()
         _alive.add(self)
 
@@ -96,27 +97,29 @@ class BufferedEntries(EntryStore):
         """Number of entries that wait."""
         return len(self._waiting)
 
-    def is_due(self) -> bool:
-        """Whether what waits has waited long enough, or is enough."""
+    def is_due(self, *, urgent: bool = False) -> bool:
+        """Whether what waits has waited long enough, or is enough; ``urgent``: whether anything waits."""
         with self._turn:
             if not self._waiting:
                 return False
-            return len(self._waiting) >= self._flush_entries or time.monotonic() - self._since >= self._flush_seconds
+            enough = len(self._waiting) >= self._flush_entries
+            return urgent or enough or time.monotonic() - self._flushed >= self._flush_seconds
 
-    def flush(self) -> int:
-        """File what waits, in one transaction, and settle its outcomes; return the number of entries filed."""
+    def flush(self, patience: float | None = None) -> int:
+        """File what waits, in one transaction, and settle its outcomes; return the number of entries filed.
+
+        If that fails, all of it goes on waiting. ``patience``: seconds to wait for other writers.
+        """
         with self._turn:
+            if not self.container.opened_here and not self.in_transaction:
+                self.open_again()
             waiting = list(self._waiting.values())
             if not waiting:
                 return 0
-            try:
-                with super().transaction():
-                    filed = [self._file_now(each.entry()) for each in waiting]
-            except StoreError as error:
-                if not self._keep_unwritten:
-                    self.give_up(str(error))
-                raise
+            with super().transaction(patience):
+                filed = [self._file_now(each.entry()) for each in waiting]
             self._waits = {}
+            self._flushed = time.monotonic()
             for each, outcome in zip(waiting, filed, strict=True):
                 each.settle(written=outcome.written, reason=outcome.reason)
             return sum(outcome.written for outcome in filed)
@@ -135,17 +138,18 @@ class BufferedEntries(EntryStore):
         outcome = PutOutcome(pending=True, entry_id=encoded.entry_id)
         waiting = self._waiting
         if not waiting:
-            self._since = time.monotonic()
+            _watch_the_end()
+            _file_what_was_left()
         waiting.setdefault(encoded.entry_id, _Waiting(encoded)).outcomes.append(outcome)
         return outcome
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, patience: float | None = None) -> Iterator[None]:
         """File what waits, then begin a transaction whose puts go to the file."""
         with self._turn:
             if not self.in_transaction:
-                self.flush()
-            with super().transaction():
+                self.flush(patience)
+            with super().transaction(patience):
                 yield
 
     # -- putting -----------------------------------------------------------------------------------------------
@@ -312,15 +316,79 @@ def _stored(encoded: Encoded) -> StoredArtifact | None:
     return StoredArtifact(artifact, encoded.entry_id) if isinstance(artifact, FitArtifact) else None
 
 
-def _at_exit() -> None:
-    """File what a program that ends without closing has left waiting."""
-    for entries in list(_alive):
-        if entries.n_waiting:
+# -- the end of a process, and stores that nobody closed ---------------------------------------------------------------
+
+_alive: WeakSet[BufferedEntries] = WeakSet()
+_left: list[BufferedEntries] = []
+_finalizer: Any = None
+
+
+def _watch_the_end() -> None:
+    """Have what waits filed at the end of this process also where `multiprocessing` ends it, which skips atexit.
+
+    Asked again before each first put that waits: a new worker clears what was registered before it began.
+    """
+    global _finalizer
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and (_finalizer is None or not _finalizer.still_active()):
+        _finalizer = util.Finalize(None, _end_of_worker, exitpriority=END_PRIORITY)
+
+
+def leave(entries: BufferedEntries) -> None:
+    """File what waits in a store that was collected without being closed: now if this thread may, else later."""
+    if entries.n_waiting:
+        _left.append(entries)
+        _file_what_was_left()
+
+
+def _file_what_was_left() -> None:
+    if not _left or container.in_use_here():
+        return
+    for entries in list(_left):
+        n = entries.n_waiting
+        try:
+            entries.flush(LEFT_BEHIND_PATIENCE)
+            entries.close()
+        except LockTimeout:
+            continue  # the next put of any store tries again, and so does the end of the process
+        except Exception as error:  # a finalizer has nobody to raise to
+            entries.give_up(str(error))
+            warnings.warn(
+                f"{entries.container.path}: {n} entries of an independent store that was dropped without close() "
+                f"could not be written: {error}",
+                ResourceWarning,
+                stacklevel=2,
+            )
+        _left.remove(entries)
+
+
+def _file_all() -> None:
+    """File what waits anywhere in this process; one warning counts what could not be written."""
+    lost, reasons = 0, list[str]()
+    for entries in [*_left, *_alive]:
+        n = entries.n_waiting
+        if n == 0:
+            continue
+        try:
+            if not entries._turn.lock.acquire(timeout=container.EXIT_PATIENCE):
+                raise StoreUnavailable(f"{entries.container.path}: another thread was still inside a call.")
             try:
                 entries.flush()
-            except GamwarmError as error:
-                log.warning("%s: at exit, %s", entries.container.path, error)
+            finally:
+                entries._turn.lock.release()
+        except Exception as error:  # the other stores have their turn
+            lost += n
+            reasons.append(str(error))
+            entries.give_up(str(error))
+    _left.clear()
+    if lost:
+        log.warning("%d entries that waited could not be written at the end: %s", lost, "; ".join(reasons))
+
+
+def _end_of_worker() -> None:
+    _file_all()
+    container.tidy_all()
 
 
 # Registered after the container's own, so run before it: the containers are still open.
-atexit.register(_at_exit)
+atexit.register(_file_all)

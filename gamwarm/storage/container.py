@@ -30,6 +30,7 @@ import h5py
 from gamwarm.errors import (
     GamwarmError,
     InvalidInput,
+    LockTimeout,
     StoreClosed,
     StoreDamaged,
     StoreError,
@@ -62,6 +63,9 @@ QUIET_SECONDS: Final = 1.0
 CLOSE_PATIENCE: Final = 5.0
 """A neighbour that holds the lock for longer will clear the journal away when it closes."""
 EXIT_PATIENCE: Final = 5.0
+
+TIDY_PATIENCE: Final = 1.0
+"""How long the end of a process waits for the writer lock to take its journal away."""
 
 _alive: weakref.WeakSet[Container] = weakref.WeakSet()
 
@@ -361,10 +365,11 @@ class Container:
     # ------------------------------------------------------------------ writing
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[h5py.File]:
+    def write(self, patience: float | None = None) -> Iterator[h5py.File]:
         """One transaction: everything done to the yielded handle becomes durable together, or not at all.
 
         Committed (and on disk) when the block ends; an exception in it takes everything back. Other writers wait.
+        ``patience`` is how long this one waits for them (default: ``lock_timeout``).
 
         Raises
         ------
@@ -373,7 +378,7 @@ class Container:
         """
         with self._rlock:
             self._ensure_writable()
-            with self._turn(self._begin) as h5:
+            with self._turn(self._begin, patience, lock_patience=patience) as h5:
                 self._writing = True
                 try:
                     yield h5
@@ -385,7 +390,7 @@ class Container:
                     raise
                 finally:
                     self._writing = False
-                if os.getpid() != self._pid:
+                if not self.opened_here:
                     raise self._forked_error()
                 self._writer.commit()
 
@@ -420,7 +425,9 @@ class Container:
         return h5
 
     @contextlib.contextmanager
-    def _turn(self, begin: Callable[[], T], patience: float | None = None) -> Iterator[T]:
+    def _turn(
+        self, begin: Callable[[], T], patience: float | None = None, *, lock_patience: float | None = None
+    ) -> Iterator[T]:
         """Hold the writer lock around what `begin` begins.
 
         While another program has the file open for writing with plain HDF5 no turn can begin; the lock is free while
@@ -432,7 +439,7 @@ class Container:
         pause = FIRST_PAUSE
         warned = False
         while True:
-            self._lock.acquire()
+            self._lock.acquire(lock_patience)
             try:
                 try:
                     begun = self._guard(begin)
@@ -479,7 +486,7 @@ class Container:
     def _close(self, patience: float) -> None:
         self._closed = True
         try:
-            if self._lock is not None and os.getpid() == self._pid:
+            if self._lock is not None and self.opened_here:
                 self._finish(min(patience, CLOSE_PATIENCE))
                 self._lock.tidy()
         finally:
@@ -497,8 +504,14 @@ class Container:
                 finally:
                     self._writer.pair.leave()
         except (StoreError, OSError, OpenElsewhere) as exc:
-            level = logging.WARNING if self._writer.used else logging.DEBUG
-            _log.log(level, "%s: its journal stays beside it until the next close (%s)", self.path, exc)
+            # Whoever holds the lock now takes the journal in with its own.
+            harmless = isinstance(exc, LockTimeout) or not self._writer.used
+            _log.log(
+                logging.DEBUG if harmless else logging.WARNING,
+                "%s: its journal stays beside it until the next close (%s)",
+                self.path,
+                exc,
+            )
 
     def _abandon(self) -> None:
         self._closed = True
@@ -529,7 +542,7 @@ class Container:
             raise StoreReadOnly(
                 f"{self.path}: opened with mode='r'. Open it with mode='a' to write.", path=str(self.path)
             )
-        if os.getpid() != self._pid:
+        if not self.opened_here:
             raise self._forked_error()
         if self._writing:
             raise StoreError(
@@ -539,6 +552,11 @@ class Container:
             )
         if self._reading:
             raise StoreError(f"{self.path}: write() inside read(). Return from read() first.", path=str(self.path))
+
+    @property
+    def opened_here(self) -> bool:
+        """Whether this process opened it; a forked child may only read."""
+        return os.getpid() == self._pid
 
     def _closed_error(self) -> StoreClosed:
         return StoreClosed(f"{self.path}: closed. Open it again.", path=str(self.path))
@@ -576,12 +594,29 @@ def _drop(writer: Writer, reader: Reader) -> None:
     writer.close()
 
 
+def in_use_here() -> bool:
+    """Whether this thread is inside a call of any container: what runs by itself (a finalizer) must not begin one."""
+    return any(container._rlock._is_owned() for container in list(_alive))  # type: ignore[attr-defined]
+
+
+def tidy_all() -> None:
+    """Leave no journal beside the files that this process has open. They stay open."""
+    for container in list(_alive):
+        if container.opened_here and container._lock is not None and container._rlock.acquire(blocking=False):
+            try:
+                if not (container._writing or container._reading):
+                    with contextlib.suppress(Exception):
+                        container._finish(TIDY_PATIENCE)
+            finally:
+                container._rlock.release()
+
+
 def _at_exit() -> None:
     """Close what is open, and let no thread into HDF5 afterwards: the locks are taken and never released."""
     for container in list(_alive):
         if container._rlock.acquire(timeout=EXIT_PATIENCE):
             with contextlib.suppress(Exception):
-                container._close(0.0)
+                container._close(TIDY_PATIENCE)
         else:
             container._writer.disarm()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import WeakSet
 
 import h5py
@@ -136,14 +136,17 @@ class EntryStore(EntryUpkeep):
         self._turn = Turn(self._forget_transaction)
         self._path = Path(os.fspath(path))
         self._translated = _Hdf5Errors(self._path)
-        self.container = Container.open(
-            path,
-            mode=mode,
-            lock=lock,
-            lock_timeout=lock_timeout,
-            create=create_file,
-            check=self._check,
-        )
+        self._lock_options: dict[str, Any] = {"lock": lock, "lock_timeout": lock_timeout}
+        self.container = self._open_container(self._path)
+
+    def _open_container(self, path: Path) -> Container:
+        return Container.open(path, mode=self._mode, create=create_file, check=self._check, **self._lock_options)
+
+    def open_again(self) -> None:
+        """Open the file anew, for a forked child to write in."""
+        self.container = self._open_container(self.container.path)
+        self._seen = self._written = None
+        self._cached = StateCache()
 
     def _forget_transaction(self) -> None:
         self._view = None
@@ -162,15 +165,18 @@ class EntryStore(EntryUpkeep):
         return self._view is not None
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Make the puts inside one atomic write; an inner transaction joins the outer one of the same thread."""
+    def transaction(self, patience: float | None = None) -> Iterator[None]:
+        """Make the puts inside one atomic write; an inner transaction joins the outer one of the same thread.
+
+        ``patience``: seconds to wait for other writers, where it is not the file's own ``lock_timeout``.
+        """
         with self._turn:
             if self._view is not None:
                 yield
                 return
             committing, written, reason = False, False, "the transaction was rolled back"
             try:
-                with self.container.write() as h5:
+                with self.container.write(patience) as h5:
                     self._view = self._writing_view(h5)
                     try:
                         yield

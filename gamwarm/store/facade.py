@@ -347,7 +347,8 @@ class WarmStartStore(NotebookTable, Upkeep):
         Parameters
         ----------
         flush_seconds : float
-            What has waited so long is written in the next call (of whatever kind; there is no thread).
+            When the last write is so long ago, what waits is written in the next call (of whatever kind; there is no
+            thread).
         flush_entries : int
             So many waiting entries are written at once.
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import finalize
 
 from gamwarm.checks import real_number, whole_number
 from gamwarm.errors import GamwarmError, InvalidInput
 from gamwarm.parallel import Communicator
-from gamwarm.storage import BufferedEntries, EntryStore, Held, PutOutcome
+from gamwarm.storage import BufferedEntries, EntryStore, Held, PutOutcome, leave
 from gamwarm.store.facade import WarmStartStore
 from gamwarm.store.ranks import Ranks
 from gamwarm.store.transactions import Writes
+from gamwarm.walltime import Walltime
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from os import PathLike
 
 __all__ = ["IndependentStore", "open_independent"]
@@ -34,6 +37,10 @@ class IndependentStore(WarmStartStore):
     * ``fit``, ``keep``, ``put_record`` and ``put_artifact`` return *pending* outcomes. They are settled when what waits
       is written: by `flush`, when a flush is due, or at the end. Only then is a put acknowledged; a kill before loses
       what waits, and nothing else.
+    * A flush is due, in whatever call comes next, when the last one was ``flush_seconds`` ago (a fit that took longer
+      is written as soon as it is kept), when ``flush_entries`` wait, and always once the batch system has signalled.
+    * Without `close`, what waits is written when the store is garbage collected or its process ends: a program, or a
+      worker of a pool. What cannot be written then is one warning with a count.
     * Look-ups see the file as it is now, other processes' fits included, and one's own waiting puts.
     * `transaction` and what looks after the file (``pin``, ``evict``, ``merge``, ``compact``, ``verify``) write what
       waits first.
@@ -43,7 +50,7 @@ class IndependentStore(WarmStartStore):
     A flush that fails follows ``on_error``. ``"warn"``: one warning, this rank's store is off for this run, and what
     waited is given up. ``"raise"``: the call that flushed raises, and what waits goes on waiting for the next flush.
 
-    In a forked child it can be read but not written; what waits belongs to the parent. Open the file anew there.
+    A forked child has its own puts; what waited when it was forked belongs to its parent.
     """
 
     _ranks: _OwnRanks
@@ -63,9 +70,10 @@ class IndependentStore(WarmStartStore):
         return _OwnWrites(self._ranks)
 
     def _open_entries(self, **options: Any) -> EntryStore:
-        keep_unwritten = self._on_error == "raise"
-        entries = BufferedEntries(self.path, keep_unwritten=keep_unwritten, **self._pace, **options)
+        entries = BufferedEntries(self.path, **self._pace, **options)
         self._ranks.entries = entries
+        # Held by the finalizer, so that it outlives this object by as long as filing takes.
+        finalize(self, leave, entries).atexit = False
         return entries
 
     def _hold(self, parents: Held) -> Held:
@@ -95,6 +103,11 @@ class IndependentStore(WarmStartStore):
     def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> IndependentStore:
         """Refuse: it is independent already."""
         raise InvalidInput(f"{self.path}: independent() of an independent store; use it as it is")
+
+    def walltime(self, margin: float = 60.0, deadline: float | datetime | None = None) -> Walltime:
+        """Listen to the batch system; see `WarmStartStore.walltime`. Local."""
+        self._ranks.walltime = super().walltime(margin, deadline)
+        return self._ranks.walltime
 
     def should_stop(self) -> bool:
         """Whether it is time to end: a signal came to this process, or its time is up. Local."""
@@ -155,6 +168,7 @@ class _OwnRanks(Ranks):
     def __init__(self, comm: Communicator, path: Any, mode: str, on_error: str, parent: WarmStartStore) -> None:
         super().__init__(comm, path, mode, on_error)
         self.entries: BufferedEntries | None = None
+        self.walltime: Walltime | None = None
         self.disabled_reason = parent.disabled_reason
         self._parent = parent
 
@@ -164,7 +178,14 @@ class _OwnRanks(Ranks):
 
     def _is_due(self) -> bool:
         # The store it came from holds the file's lock for the whole of its own transaction.
-        return self.entries is not None and self.entries.is_due() and not self._parent._writes.in_transaction
+        if self.entries is None or self._parent._writes.in_transaction:
+            return False
+        ending = self._parent._walltime.is_due() or (self.walltime is not None and self.walltime.is_due())
+        return self.entries.is_due(urgent=ending)
+
+    def _loss(self) -> str:
+        n = 0 if self.entries is None else self.entries.n_waiting
+        return f"; {n} entries that waited are lost" if n else ""
 
     def flush_if_due(self) -> None:
         if self._is_due():

@@ -158,8 +158,15 @@ class Ranks:
             self.disabled_reason = str(error)
             if self.is_root:
                 log.warning(
-                    "%s: the store is off for the rest of this run, fits go on without it (%s)", self.path, error
+                    "%s: the store is off for the rest of this run, fits go on without it (%s)%s",
+                    self.path,
+                    error,
+                    self._loss(),
                 )
+
+    def _loss(self) -> str:
+        """What is lost by it, as the end of a sentence."""
+        return ""
 
 
 def _portable(operation: str, error: BaseException | None) -> BaseException | None:

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import gamwarm
-from gamwarm import InvalidInput, InvalidType, Producer, StoreClosed, StoreError, StoreUnavailable
+from gamwarm import InvalidInput, InvalidType, Producer, StoreClosed, StoreUnavailable
 from gamwarm.storage import _disk, buffered
 from tests.support.stores import artifact_of, carrier_fit, exact_key_of, leftovers, plain_fit, record_of, result_of
 
@@ -158,7 +158,38 @@ def test_what_has_waited_long_is_written_by_the_next_call_of_any_kind(path, cloc
         assert len(in_file(path)) == 1
 
 
-def test_the_time_counts_from_the_first_put_that_waits(path, clock):
+def test_a_fit_that_took_longer_than_the_pace_is_written_as_soon_as_it_is_kept(path, clock):
+    with gamwarm.open(path) as store, store.independent(flush_seconds=30) as own:
+        for hour in range(3):
+            clock.now += 3600.0
+            fit = carrier_fit(range(37), seed=hour)
+            kept = own.keep(fit, result_of(fit))
+            assert kept.record.written
+            assert kept.artifact.written
+        assert own.put_record(record_of(1)).pending, "a short one after it waits for company"
+
+
+def test_once_the_batch_system_has_signalled_nothing_waits(path):
+    with gamwarm.open(path) as store, store.walltime(), store.independent() as own:
+        before = own.put_record(record_of(1))
+        assert before.pending
+        signal.raise_signal(signal.SIGUSR1)
+        assert own.keys() != []
+        assert before.written
+        assert own.put_record(record_of(2)).written
+
+
+def test_a_search_that_asks_whether_to_stop_writes_what_is_due(path, clock):
+    with gamwarm.open(path) as store, store.independent(flush_seconds=30) as own:
+        outcome = own.put_record(record_of(1))
+        with own.fit(plain_fit()) as fit:
+            assert outcome.pending
+            clock.now += 31.0
+            assert not fit.should_stop()
+            assert outcome.written
+
+
+def test_the_time_counts_from_the_last_flush(path, clock):
     with gamwarm.open(path) as store, store.independent(flush_seconds=30) as own:
         first = own.put_record(record_of(1))
         clock.now += 20.0
@@ -515,23 +546,19 @@ def test_the_signals_that_the_store_hears_stop_its_independent_stores(path):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
-def test_a_forked_child_reads_and_leaves_its_parents_waiting_puts_alone(path):
+def test_a_forked_child_files_its_own_puts_and_leaves_those_of_its_parent_alone(path):
     with gamwarm.open(path, on_error="raise") as store, store.independent() as own:
         own.put_record(record_of(1))
         child = os.fork()
         if child == 0:
             good = own.pending == 0 and own.keys() == [] and own.flush() == 0
-            try:
-                own.put_record(record_of(2))
-                own.flush()
-            except StoreError as error:
-                good = good and "forked" in str(error)
-            else:
-                good = False
+            outcome = own.put_record(record_of(2))
+            good = good and outcome.pending and own.flush() == 1 and outcome.written
             os._exit(0 if good else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert own.pending == 1
-    assert len(in_file(path)) == 1
+        assert own.get_record(exact_key_of(2)) is not None
+    assert len(in_file(path)) == 2
 
 
 PROGRAM = """
