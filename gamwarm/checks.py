@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import operator
+import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -52,6 +54,26 @@ def require(what: str, value: object, expected: Any) -> None:
     error = wrong_type(what, value, expected)
     if error is not None:
         raise error
+
+
+def file_path(value: object, what: str = "path") -> Path:
+    """Return ``value`` (text, or an `os.PathLike` of text) as a path; ``~`` and ``~user`` are expanded."""
+    require(what, value, (str, os.PathLike))
+    try:
+        text = os.fspath(value)  # type: ignore[call-overload]
+    except TypeError as error:
+        raise InvalidType(f"{what} is not a path: {error}") from None
+    if not isinstance(text, str):
+        raise InvalidType(f"{what} is a path of bytes; give os.fsdecode of it")
+    if not text:
+        raise InvalidInput(f"{what} is empty; give the path of a file")
+    try:
+        no_name = b"\0" in os.fsencode(text)
+    except UnicodeEncodeError:
+        no_name = True
+    if no_name:
+        raise InvalidInput(f"{what} is {text!r}; no file can have this name")
+    return Path(os.path.expanduser(text))  # leaves the name of an unknown user as it is, as a shell does
 
 
 def items(value: Iterable[Any], what: str) -> tuple[Any, ...]:

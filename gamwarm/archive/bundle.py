@@ -13,15 +13,18 @@ from blake3 import blake3
 
 from gamwarm.archive.crate import CRATE_NAME, About, Creator, about_archive, crate_text
 from gamwarm.archive.select import Selection, choose
+from gamwarm.checks import file_path
 from gamwarm.errors import InvalidInput, InvalidType, StoreDamaged, StoreError
 from gamwarm.storage import (
     BundleContents,
+    BundleWritten,
     EntryHead,
     EntryStore,
     MergeReport,
     Problem,
     absorb_bundle,
     check_bundle,
+    replace_text,
     write_bundle,
 )
 
@@ -140,10 +143,10 @@ def export_archive(
     """
     about = about_archive(title, creators, license, description)
     wanted = _selection(select)
-    target, beside = Path(os.fspath(out)), None
+    target, beside = file_path(out, "out"), None
     if crate_beside:
         beside = target.parent / CRATE_NAME
-        if beside.exists() and not overwrite:
+        if os.path.lexists(beside) and not overwrite:
             raise StoreError(f"{beside}: exists already; export into another folder, or pass overwrite=True")
     absent: tuple[str, ...] = ()
 
@@ -164,9 +167,8 @@ def export_archive(
     finally:
         store.close()
     if beside is not None:
-        beside.write_text(_crate_beside(about, written.kept, target), encoding="utf-8")
-    size = target.stat().st_size
-    return ExportReport(target, len(written.kept), written.digest, size, absent, written.problems)
+        replace_text(beside, _crate_beside(about, written, target))
+    return ExportReport(target, len(written.kept), written.digest, written.nbytes, absent, written.problems)
 
 
 def verify_archive(path: str | os.PathLike[str], progress: Progress | None = None) -> ArchiveReport:
@@ -251,7 +253,7 @@ def _format_page() -> str:
     return files("gamwarm.archive").joinpath(FORMAT_PAGE).read_text(encoding="utf-8")
 
 
-def _crate_beside(about: About, kept: Sequence[EntryHead], target: Path) -> str:
+def _crate_beside(about: About, written: BundleWritten, target: Path) -> str:
     hasher = blake3()
     hasher.update_mmap(target)
     file = {
@@ -259,10 +261,10 @@ def _crate_beside(about: About, kept: Sequence[EntryHead], target: Path) -> str:
         "@type": "File",
         "name": about.title,
         "encodingFormat": "application/x-hdf5",
-        "contentSize": str(target.stat().st_size),
+        "contentSize": str(written.nbytes),
         "identifier": f"blake3:{hasher.hexdigest()}",
     }
-    return crate_text(about, kept, file)
+    return crate_text(about, written.kept, file)
 
 
 def _said_by(crate: str) -> tuple[tuple[str, ...], str]:

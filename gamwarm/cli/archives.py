@@ -14,6 +14,7 @@ from gamwarm.cli.opening import SHORT, looking_into, refuse_no_file
 from gamwarm.cli.options import File, Json, command
 from gamwarm.cli.output import human_bytes, say, show, waiting, watched, write_json
 from gamwarm.report import write_report
+from gamwarm.storage import status_of
 
 __all__ = ["export", "import_", "report"]
 
@@ -111,7 +112,7 @@ def import_(
 ) -> Exit:
     """Take an archive's entries over into a file. The archive is verified first, and only read."""
     refuse_no_file(archive)
-    if file.exists():
+    if status_of(file) is not None:
         with looking_into(file):  # a foreign one is refused before anything is read
             pass
     with watched("importing") as watch:

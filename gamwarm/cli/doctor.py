@@ -6,6 +6,7 @@ import os
 import platform
 import secrets
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from gamwarm.cli.exits import Exit
 from gamwarm.cli.options import Json, command
 from gamwarm.cli.output import facts, human_bytes, show, write_json
 from gamwarm.errors import StoreError, StoreNotFound
-from gamwarm.storage import DirectoryProbe, EntryStore, choose, probe
+from gamwarm.storage import DirectoryProbe, EntryStore, choose, probe, status_of
 
 __all__ = ["doctor"]
 
@@ -46,8 +47,8 @@ def doctor(
     Also tells the Python, h5py, HDF5 and MPI found. Files made for the trial are removed. Exit code 0: all is well; 1:
     something is not safe, or will not work.
     """
-    place = directory if directory.is_dir() else directory.parent
-    if not place.is_dir():
+    place = directory if _is_directory(directory) else directory.parent
+    if not _is_directory(place):
         raise StoreNotFound(f"{directory}: no such directory; create it first")
     worries: list[str] = []
     found: dict[str, Any] = {"directory": str(place), **_of_the_place(place, worries)}
@@ -62,6 +63,11 @@ def doctor(
     else:
         show(Text("all is well here", style="green"))
     return Exit.NO if worries else Exit.OK
+
+
+def _is_directory(path: Path) -> bool:
+    status = status_of(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def _of_the_place(place: Path, worries: list[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from gamwarm.cli.options import File, Json, Key, Wait, command
 from gamwarm.cli.output import Watch, human_bytes, say, show, table, waiting, watched, write_json
 from gamwarm.cli.selecting import parse_age, parse_bytes
 from gamwarm.errors import StoreDamaged
-from gamwarm.storage import Browser, EntryStore, Evicted, Problem, Verdict, VerifyReport, salvage_file
+from gamwarm.storage import Browser, EntryStore, Evicted, Problem, Verdict, VerifyReport, salvage_file, status_of
 
 __all__ = ["compact", "evict", "merge", "pin", "salvage", "verify"]
 
@@ -275,7 +275,7 @@ def merge(
     for other in others:
         with looking_into(other):
             pass
-    if create and not file.exists():
+    if create and status_of(file) is None:
         EntryStore(file, mode="a", lock_timeout=wait).close()
     with changing(file, wait) as entries, waiting(f"merging into {file}; Ctrl-C leaves the file under way out"):
         reports = [(other, entries.merge(other)) for other in others]

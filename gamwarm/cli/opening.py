@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Final
 from gamwarm.cli.exits import BadUsage, NoSuchKey
 from gamwarm.cli.output import followed
 from gamwarm.errors import NotAStore, StoreNotFound
-from gamwarm.storage import ARTIFACTS, RECORDS, Browser, EntryStore, Seen
+from gamwarm.storage import ARTIFACTS, RECORDS, Browser, EntryStore, Seen, status_of
 
 __all__ = ["Target", "changing", "looking_into", "refuse_no_file", "resolve", "short"]
 
@@ -49,10 +50,11 @@ def changing(path: Path, wait: float) -> Iterator[EntryStore]:
 
 def refuse_no_file(path: Path) -> None:
     """Say that a path is a directory, or that nothing is there."""
-    if path.is_dir():
-        raise NotAStore(f"{path}: a directory; give the path of a file")
-    if not path.exists() and not path.is_symlink():
+    status = status_of(path)
+    if status is None:
         raise StoreNotFound(f"{path}: no such file; check the path")
+    if stat.S_ISDIR(status.st_mode):
+        raise NotAStore(f"{path}: a directory; give the path of a file")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from gamwarm.checks import file_path
 from gamwarm.cli.exits import Exit, exit_of
 from gamwarm.errors import GamwarmError
 
@@ -45,7 +46,7 @@ def command(name: str, what: str) -> Callable[[Callable[..., Exit]], Callable[..
         def guarded(debug: bool, **given: Any) -> Exit:
             try:
                 _speak_through_stderr()
-                code = function(**given)
+                code = function(**{name: _expanded(name, value) for name, value in given.items()})
                 sys.stdout.flush()
             except BrokenPipeError:  # `| head` has seen enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,6 +65,13 @@ def command(name: str, what: str) -> Callable[[Callable[..., Exit]], Callable[..
         return guarded
 
     return register
+
+
+def _expanded(name: str, value: Any) -> Any:
+    """Paths as every other door takes them: a shell does not expand the ``~`` of ``--output=~/new.h5``."""
+    if isinstance(value, Path):
+        return file_path(value, name)
+    return [_expanded(name, each) for each in value] if isinstance(value, list) else value
 
 
 def report(error: BaseException, *, debug: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -12,10 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from gamwarm._version import __version__
-from gamwarm.errors import StoreError, StoreUnavailable
+from gamwarm.checks import file_path
+from gamwarm.errors import StoreError
 from gamwarm.report.figures import bars_of_cost, growth, lineage, number, stacked
 from gamwarm.report.summary import PROVENANCES, FitGroup, Summary, summarize
-from gamwarm.storage import EntryHead, EntryStore, read_heads
+from gamwarm.storage import EntryHead, EntryStore, read_heads, replace_text, status_of
 
 __all__ = ["write_report"]
 
@@ -54,8 +54,9 @@ def write_report(
     Heads of entries are read without their seals; ``verify`` checks those. Costs are means over different fits that
     began from each source: a comparison of jobs, not a paired one.
     """
-    path, target = Path(os.fspath(store_path)), Path(os.fspath(out_html))
-    if target.exists() and target.samefile(path):
+    path, target = file_path(store_path, "store_path"), file_path(out_html, "out_html")
+    there, store_there = status_of(target), status_of(path)
+    if there is not None and store_there is not None and os.path.samestat(there, store_there):
         raise StoreError(f"{target}: the report would replace the store itself; give another path")
     store = EntryStore(path, mode="r")
     try:
@@ -63,22 +64,16 @@ def write_report(
         generation = store.generation
     finally:
         store.close()
-    page = _page(path, title or path.name, summarize(heads, NEWEST), unreadable, generation)
-    scratch = target.with_name(target.name + "-new")
-    try:
-        scratch.write_text(page, encoding="utf-8")
-        os.replace(scratch, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        raise StoreUnavailable(f"{target}: could not write the report: {error.strerror or error}") from error
+    size = store_there.st_size if store_there is not None else 0
+    page = _page(size, title or path.name, summarize(heads, NEWEST), unreadable, generation)
+    replace_text(target, page)
     return target
 
 
-def _page(path: Path, title: str, summary: Summary, unreadable: Sequence[str], generation: int) -> str:
+def _page(nbytes: int, title: str, summary: Summary, unreadable: Sequence[str], generation: int) -> str:
     style = files("gamwarm.report").joinpath("style.css").read_text(encoding="utf-8")
     sections = [
-        _overview(summary, path.stat().st_size, generation, unreadable),
+        _overview(summary, nbytes, generation, unreadable),
         _costs(summary),
         _terms(summary),
         _lineage(summary),

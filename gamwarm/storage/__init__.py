@@ -1,5 +1,6 @@
 """Bytes and entries: the crash-safe container, locks, layout, codec, selection, verification."""
 
+from gamwarm.storage._disk import replace_text, status_of
 from gamwarm.storage.browse import ARTIFACTS, RECORDS, Browser, Seen, Totals
 from gamwarm.storage.buffered import BufferedEntries, leave
 from gamwarm.storage.bundle import BundleCheck, BundleContents, BundleWritten, absorb_bundle, check_bundle, write_bundle
@@ -67,6 +68,8 @@ __all__ = [
     "leave",
     "probe",
     "read_heads",
+    "replace_text",
     "salvage_file",
+    "status_of",
     "write_bundle",
 ]

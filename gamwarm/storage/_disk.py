@@ -6,11 +6,15 @@ tear or fail the calls of the shipped code. Nothing here knows what the bytes me
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import secrets
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -20,7 +24,21 @@ if sys.platform != "win32":
 
 from gamwarm.errors import StoreError, StoreNotFound, StoreReadOnly, StoreUnavailable
 
-__all__ = ["DISK", "Disk", "boot_identity", "explain"]
+__all__ = [
+    "DISK",
+    "Disk",
+    "boot_identity",
+    "explain",
+    "in_the_way",
+    "make_beside",
+    "open_beside",
+    "replace_text",
+    "require_directory",
+    "share",
+    "share_if_ours",
+    "status_of",
+    "typed",
+]
 
 BOOT_IDENTITY_BYTES: Final = 8
 UNKNOWN_BOOT: Final = bytes(BOOT_IDENTITY_BYTES)
@@ -30,6 +48,8 @@ UNKNOWN_BOOT: Final = bytes(BOOT_IDENTITY_BYTES)
 _CANNOT_RESERVE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
 _NO_PERMISSION: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NOT_A_FILE: Final = frozenset({errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV})
+"""What an open that follows no link and waits for nobody says of a link, a directory, a socket or a device."""
 
 
 class Disk:
@@ -129,6 +149,139 @@ def boot_identity() -> bytes:
     return hashlib.sha256(text.strip().encode()).digest()[:BOOT_IDENTITY_BYTES] if text.strip() else UNKNOWN_BOOT
 
 
+# ---------------------------------------------------------------------- files beside the store
+
+
+def open_beside(path: Path, flags: int) -> int:
+    """Open a file that lies beside a store under one of gamwarm's own names (journal, new file, lock).
+
+    The directory may be shared, so the name may lead anywhere: no link is followed, no FIFO waited for, and what the
+    file holds is still for the caller to judge before a byte of it is changed.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing has that name.
+    StoreError
+        It is no regular file, or cannot be opened; the message names it.
+    """
+    try:
+        fd = DISK.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        if exc.errno in _NOT_A_FILE:
+            raise in_the_way(path) from exc
+        raise explain(exc, path, "open it") from exc
+    if not stat.S_ISREG(DISK.fstat(fd).st_mode):
+        DISK.close(fd)
+        raise in_the_way(path)
+    return fd
+
+
+def make_beside(path: Path, like: os.stat_result | None, mode: int | None = None) -> int:
+    """Make such a file, which must not exist yet, with the permissions of the store ``like`` (None: by the umask)."""
+    try:
+        fd = DISK.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666 if like is None else 0o600)
+    except FileExistsError as exc:
+        raise in_the_way(path) from exc
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise explain(exc, path, "create it") from exc
+    if like is not None:
+        share(fd, like, mode)
+    return fd
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Put a text file in the place of another, or of none: whole or not at all, and through no link."""
+    scratch = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    require_directory(path)
+    with typed(path, "write it"):
+        try:
+            with open(scratch, "x", encoding="utf-8") as file:
+                file.write(text)
+            DISK.rename(scratch, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                DISK.unlink(scratch)
+            raise
+
+
+def share(fd: int, like: os.stat_result, mode: int | None = None) -> None:
+    """Let the people who may read and write the store do the same to a file beside it, whatever the umask."""
+    if mode is None:
+        mode = like.st_mode & 0o666 | 0o600
+    now = os.fstat(fd)
+    given = (now.st_uid, now.st_gid) == (like.st_uid, like.st_gid)
+    for owner in (like.st_uid, -1):  # to give a file away takes privileges, to give it to one's group does not
+        if not given:
+            with contextlib.suppress(OSError):
+                os.fchown(fd, owner, like.st_gid)
+                given = True
+    if not given and now.st_gid != like.st_gid:
+        # What the store grants its group is not for this file's.
+        mode = mode & ~0o070 | (mode & 0o007) << 3
+    if mode != stat.S_IMODE(now.st_mode):
+        with contextlib.suppress(OSError):
+            os.fchmod(fd, mode)
+
+
+def share_if_ours(fd: int, like: os.stat_result, mode: int | None = None) -> None:
+    """`share` a file that was there already: the store may have been opened to a group since it was made."""
+    if os.fstat(fd).st_uid == os.geteuid():
+        share(fd, like, mode)
+
+
+def in_the_way(path: Path, what: str = "") -> StoreError:
+    """Return the refusal of something that stands under one of gamwarm's names and is not gamwarm's."""
+    if not what:
+        kinds = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a FIFO", stat.S_IFDIR: "a directory"}
+        try:
+            kind = stat.S_IFMT(os.lstat(path).st_mode)
+        except OSError:
+            kind = 0
+        what = kinds.get(kind, "a file" if kind == stat.S_IFREG else "not a regular file")
+    return StoreUnavailable(
+        f"{path}: {what} that gamwarm did not make stands where it keeps a file of its own. It is neither followed nor "
+        "changed; move it away, then open the store again.",
+        path=str(path),
+    )
+
+
+# ---------------------------------------------------------------------- errors
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """Return what a path is, links followed; None where nothing is. Any other error is typed."""
+    try:
+        return DISK.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise explain(exc, path, "look at it") from exc
+
+
+def require_directory(path: Path) -> None:
+    """Refuse a file whose directory is missing."""
+    if status_of(path.parent) is None:
+        raise StoreNotFound(
+            f"{path}: there is no directory {path.parent}; create it first", path=str(path), errno=errno.ENOENT
+        )
+
+
+@contextlib.contextmanager
+def typed(path: Path, doing: str) -> Iterator[None]:
+    """Turn the operating system's errors in the block into ours."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as exc:
+        raise explain(exc, path, doing) from exc
+
+
 def explain(exc: OSError, path: Path, doing: str) -> StoreError:
     """Turn an operating system error into ours, with the path and the next step."""
     if isinstance(exc, StoreError):
@@ -149,6 +302,8 @@ def explain(exc: OSError, path: Path, doing: str) -> StoreError:
         step = "Give the path of a file."
     elif exc.errno in {errno.EMFILE, errno.ENFILE}:
         step = "Close some files or raise the limit on open files."
+    elif exc.errno in {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}:
+        step = "Check the path."
     else:
         step = "Nothing acknowledged is lost; look at the disk or the mount, then open the store again."
     return StoreUnavailable(f"{what}. {step}", path=str(path), errno=exc.errno)

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import logging
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +23,13 @@ from typing import Final
 
 from gamwarm.errors import StoreDamaged, StoreNotFound
 from gamwarm.storage import _disk, _journal
-from gamwarm.storage._disk import UNKNOWN_BOOT
+from gamwarm.storage._disk import UNKNOWN_BOOT, in_the_way, make_beside, open_beside, share_if_ours
 from gamwarm.storage._foreign import READER_PATIENCE, OpenElsewhere, Presence
 from gamwarm.storage._header import (
     BODY_OFFSET,
     HDF5_SIGNATURE,
     HEADER_BYTES,
+    MAGIC,
     PAGE,
     SIGNATURE_OFFSET,
     USER_BLOCK,
@@ -58,6 +60,31 @@ def journal_path(path: Path) -> Path:
 def scratch_path(path: Path) -> Path:
     """A new file grows under this name until it is whole; the name is fixed, so the next creator overwrites debris."""
     return path.with_name(path.name + "-new")
+
+
+def make_scratch(path: Path, like: os.stat_result | None) -> int:
+    """Open an empty new file for the store at ``path``, in the place of what a killed maker of one has left."""
+    remove_scratch(path)
+    return make_beside(scratch_path(path), like, None if like is None else stat.S_IMODE(like.st_mode))
+
+
+def remove_scratch(path: Path) -> None:
+    """Remove an unfinished new file of the store at ``path``; what gamwarm did not make is refused and stays."""
+    scratch = scratch_path(path)
+    try:
+        fd = open_beside(scratch, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        # Header and user block are written last, so before that the block is a hole, and HDF5's signature may be one.
+        start = _disk.DISK.pread(fd, BODY_OFFSET, 0)
+        block, signature = start[:USER_BLOCK], start[USER_BLOCK:]
+        blank = not any(block) and (not any(signature) or signature == HDF5_SIGNATURE)
+        if not (blank or block.startswith(MAGIC) or MAGIC.startswith(block)) or _disk.DISK.fstat(fd).st_nlink > 1:
+            raise in_the_way(scratch)
+    finally:
+        _disk.DISK.close(fd)
+    _disk.DISK.unlink(scratch)
 
 
 def leading_bytes(fd: int) -> bytes:
@@ -130,7 +157,7 @@ class FilePair:
                 return False
             if self.journal < 0:
                 return not os.path.lexists(self.journal_path)
-            beside = _disk.DISK.stat(self.journal_path)
+            beside = os.lstat(self.journal_path)
         except OSError:
             return False
         ours = _disk.DISK.fstat(self.journal)
@@ -141,12 +168,13 @@ class FilePair:
         previous, self._mark = self._mark, None
         known = self._reopen()
         self.show_presence()
-        size = _disk.DISK.fstat(self.journal).st_size if self.journal >= 0 else 0
         try:
             header = parse(leading_bytes(self.main), str(self.path))
         except TornHeader as torn:
+            self._keep_own_journal(torn.uuid, known)
             self._recover(None, torn.uuid)
         else:
+            size = self._keep_own_journal(header.uuid, known)
             self.header = header
             length = _disk.DISK.fstat(self.main).st_size
             if header.applying or (size and not trusted(header, shared=self.shared)):
@@ -188,11 +216,25 @@ class FilePair:
         before = _disk.DISK.fstat(self.journal) if self.journal >= 0 else None
         self._close_journal()
         with contextlib.suppress(FileNotFoundError):
-            self.journal = _disk.DISK.open(self.journal_path, os.O_RDWR)
+            self.journal = open_beside(self.journal_path, os.O_RDWR)
             after = _disk.DISK.fstat(self.journal)
             if before is not None and (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino):
                 return known
         return 0, 0
+
+    def _keep_own_journal(self, uuid: bytes, known: tuple[int, int]) -> int:
+        """Let no journal that is not this file's be cut or removed; return the bytes of the one that is."""
+        if self.journal < 0:
+            return 0
+        if known[0]:
+            return _disk.DISK.fstat(self.journal).st_size
+        size = own_journal(self.journal, self.journal_path, uuid)
+        if size < 0:
+            self._close_journal()
+            set_aside(self.journal_path)
+            return 0
+        share_if_ours(self.journal, _disk.DISK.fstat(self.main))
+        return size
 
     def _recover(self, header: Header | None, uuid: bytes) -> None:
         replay = _journal.scan(self.journal, uuid) if self.journal >= 0 else None
@@ -352,14 +394,11 @@ class FilePair:
 
     def _create_journal(self) -> None:
         if self.journal < 0:
-            self.journal = _disk.DISK.open(self.journal_path, os.O_RDWR | os.O_CREAT, self._permissions())
+            self.journal = make_beside(self.journal_path, _disk.DISK.fstat(self.main))
             self.journal_end = 0
         if self.journal_end == 0 and not self._named:
             self.sync_directory()
             self._named = True
-
-    def _permissions(self) -> int:
-        return _disk.DISK.fstat(self.main).st_mode & 0o666 | 0o600
 
     def _keep_readers_out(self) -> None:
         """Hold an exclusive flock while the file changes, so that a plain h5py open fails loudly; best effort."""
@@ -401,6 +440,9 @@ class FilePair:
         """Checkpoint, then leave nothing beside the file."""
         self.checkpoint()
         if self.journal >= 0:
+            ours, there = _disk.DISK.fstat(self.journal), os.lstat(self.journal_path)
+            if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+                raise in_the_way(self.journal_path)
             _disk.DISK.unlink(self.journal_path)
             self._close_journal()
 
@@ -448,10 +490,8 @@ def create(path: Path, pages: Pages, size: int, uuid: bytes, *, shared: bool) ->
     a recovery rule of its own.
     """
     disk, scratch = _disk.DISK, scratch_path(path)
-    with contextlib.suppress(FileNotFoundError):
-        # A journal whose file was removed must not meet the new one.
-        disk.unlink(journal_path(path))
-    fd = disk.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    _clear_journal(journal_path(path))
+    fd = make_scratch(path, None)
     try:
         image = bytearray(size)
         for number, page in pages.items():
@@ -470,6 +510,60 @@ def create(path: Path, pages: Pages, size: int, uuid: bytes, *, shared: bool) ->
         disk.close(fd)
     disk.fsync_dir(path.parent)
     return 2
+
+
+def own_journal(fd: int, path: Path, uuid: bytes) -> int:
+    """Bytes of the open journal of the file ``uuid``; -1 if it is another gamwarm file's.
+
+    Raises
+    ------
+    StoreError
+        It is not a journal, or has a second name, under which it may be somebody else's.
+    """
+    status = _disk.DISK.fstat(fd)
+    of = _journal.made_for(fd)
+    if of is None:
+        raise in_the_way(path)
+    if status.st_nlink > 1:
+        raise in_the_way(path, "a file with a second name (hard link)")
+    return -1 if of and of != uuid else status.st_size
+
+
+def set_aside(journal: Path) -> None:
+    """Move the journal of another file out of the way: it may hold what that file has acknowledged."""
+    fd = open_beside(journal, os.O_RDONLY)
+    try:
+        of = _journal.made_for(fd) or b""
+    finally:
+        _disk.DISK.close(fd)
+    stem, count = f"{journal.name}-of-{of.hex()[:8]}", 1
+    aside = journal.with_name(stem)
+    while os.path.lexists(aside):
+        count += 1
+        aside = journal.with_name(f"{stem}-{count}")
+    _disk.DISK.rename(journal, aside)
+    _log.warning(
+        "%s: the journal of another gamwarm file; moved to %s. Put it beside its file under the name of its journal, "
+        "or remove it",
+        journal,
+        aside.name,
+    )
+
+
+def _clear_journal(path: Path) -> None:
+    """Let no journal whose file was removed or moved away meet a new one."""
+    try:
+        fd = open_beside(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        size = own_journal(fd, path, b"")
+    finally:
+        _disk.DISK.close(fd)
+    if size < 0:
+        set_aside(path)
+    else:
+        _disk.DISK.unlink(path)
 
 
 def cut_short(path: Path) -> StoreDamaged:

@@ -9,10 +9,14 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 if sys.platform != "win32":
     import fcntl
+
+from gamwarm.errors import StoreError, StoreReadOnly
+from gamwarm.storage._disk import make_beside, open_beside, share_if_ours
 
 __all__ = ["Flock", "FlockTimeout"]
 
@@ -35,15 +39,15 @@ class Flock:
     ----------
     path : str
         The lock file; made if it is missing, and never removed.
-    mode : int or None
-        Permissions of a lock file that is made here, whatever the umask; None: by the umask.
+    like : os.stat_result or None
+        Of the store, whose permissions the lock file is to have, whatever the umask; None: by the umask.
     on_acquired : callable
         Called with the descriptor under the lock; what it raises releases the lock again.
     """
 
-    def __init__(self, path: str, mode: int | None, on_acquired: Callable[[int], None]) -> None:
+    def __init__(self, path: Path, like: os.stat_result | None, on_acquired: Callable[[int], None]) -> None:
         self._path = path
-        self._mode = mode
+        self._like = like
         self._on_acquired = on_acquired
         self._fd = -1
 
@@ -54,7 +58,7 @@ class Flock:
             now = time.monotonic()
             deadline = deadline or now + timeout
             if now >= deadline:
-                raise FlockTimeout(self._path)
+                raise FlockTimeout(str(self._path))
             time.sleep(min(pause, deadline - now))
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -69,6 +73,9 @@ class Flock:
                 same = False
             if same:
                 self._on_acquired(fd)
+                if self._like is not None and ours.st_nlink == 1:
+                    share_if_ours(fd, self._like)
+                    self._like = None
                 self._fd, fd = fd, -1
                 _held.add(self)
             return same  # else somebody removed the file: a newcomer would lock another one
@@ -81,19 +88,22 @@ class Flock:
                 os.close(fd)
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CLOEXEC
         try:
-            return os.open(self._path, flags)
+            return self._open_there()
         except FileNotFoundError:
-            pass
+            try:
+                return make_beside(self._path, self._like)
+            except StoreError as error:
+                if not isinstance(error.__cause__, FileExistsError):
+                    raise
+                return self._open_there()  # another process was first
+
+    def _open_there(self) -> int:
         try:
-            fd = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            return os.open(self._path, flags)
-        if self._mode is not None:
-            with contextlib.suppress(OSError):
-                os.fchmod(fd, self._mode)
-        return fd
+            return open_beside(self._path, os.O_RDWR)
+        except StoreReadOnly:
+            # Its maker's umask may have been stricter than the store is by now; a lock needs no more than this.
+            return open_beside(self._path, os.O_RDONLY)
 
     def release(self) -> None:
         if self._fd >= 0:

@@ -17,13 +17,16 @@ from blake3 import blake3
 from gamwarm.storage import _disk
 from gamwarm.storage._header import PAGE, UUID_BYTES
 
-__all__ = ["Replay", "build_frame", "frames_end_at", "scan", "window"]
+__all__ = ["Replay", "build_frame", "frames_end_at", "made_for", "scan", "window"]
 
 MAGIC: Final = b"GWJRNL1\n"
 DIGEST_BYTES: Final = 32
+SECTOR: Final = 512
+"""What the media write whole or not at all; it holds a frame's magic and uuid together."""
 # magic, sequence (even), size of the file after this transaction, uuid, number of pages, page bytes
 _FIELDS: Final = struct.Struct(f"<8sQQ{UUID_BYTES}sII")
 HEAD_BYTES: Final = _FIELDS.size + DIGEST_BYTES
+_UUID_OFFSET: Final = struct.calcsize("<8sQQ")
 _NUMBER_BYTES: Final = struct.calcsize("<Q")
 
 
@@ -55,6 +58,17 @@ def build_frame(sequence: int, size: int, uuid: bytes, pages: Mapping[int, bytes
     body = b"".join([struct.pack(f"<{len(numbers)}Q", *numbers), *[pages[number] for number in numbers]])
     length = HEAD_BYTES + len(body)
     return b"".join([fields, _digest(fields, body), body, bytes(_padded(length) - length)])
+
+
+def made_for(fd: int) -> bytes | None:
+    """The uuid of the file whose journal this is; empty where no whole sector tells; None if it is no journal at all.
+
+    A frame that was being written when the power went may lack its first sector, which then reads as zeros.
+    """
+    start = _disk.DISK.pread(fd, SECTOR, 0)
+    if start.startswith(MAGIC):
+        return start[_UUID_OFFSET : _UUID_OFFSET + UUID_BYTES] if len(start) >= _FIELDS.size else b""
+    return b"" if MAGIC.startswith(start) or not any(start) else None
 
 
 def scan(fd: int, uuid: bytes) -> Replay | None:

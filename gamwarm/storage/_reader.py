@@ -86,7 +86,7 @@ class Reader:
         status = _disk.DISK.stat(self._name)
         if (status.st_dev, status.st_ino) != self._identity:
             self.close()
-            self._fd = _disk.DISK.open(self.path, os.O_RDONLY)
+            self._fd = _disk.DISK.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # never waits for a FIFO's writer
             status = _disk.DISK.fstat(self._fd)
             self._identity = (status.st_dev, status.st_ino)
         block = os.pread(self._fd, HEADER_BYTES, 0)
@@ -171,7 +171,7 @@ class Reader:
 
     def _scan(self, uuid: bytes) -> _journal.Replay | None:
         try:
-            fd = _disk.DISK.open(journal_path(self.path), os.O_RDONLY)
+            fd = _disk.open_beside(journal_path(self.path), os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
@@ -181,7 +181,7 @@ class Reader:
 
     def _journal_is_empty(self) -> bool:
         try:
-            return _disk.DISK.stat(journal_path(self.path)).st_size == 0
+            return os.lstat(journal_path(self.path)).st_size == 0
         except FileNotFoundError:
             return True
 

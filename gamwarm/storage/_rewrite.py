@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import h5py
 
 from gamwarm.storage import _disk
-from gamwarm.storage._files import FilePair, scratch_path
+from gamwarm.storage._files import FilePair, make_scratch, scratch_path
 from gamwarm.storage._header import USER_BLOCK, Header
 from gamwarm.storage._reader import close_quietly
 
-__all__ = ["rewrite"]
+__all__ = ["fill_through", "rewrite"]
 
 T = TypeVar("T")
-LIBVER = ("v108", "v108")
 
 
 class _Through:
@@ -86,10 +85,11 @@ class _Through:
             self.error = exc
 
 
-def rewrite(pair: FilePair, fill: Callable[[h5py.File], T]) -> T:
+def rewrite(pair: FilePair, fill: Callable[[h5py.File], T]) -> tuple[T, int, int]:
     """Let ``fill`` write a new file, and rename it over the one of ``pair``. Under the writer lock, after its `load`.
 
     The uuid stays, the generation is one more. An exception, ``fill``'s included, leaves the file as it was.
+    Returns what ``fill`` returned, and the bytes of the old and the new file.
 
     Notes
     -----
@@ -98,14 +98,11 @@ def rewrite(pair: FilePair, fill: Callable[[h5py.File], T]) -> T:
     """
     disk, scratch = _disk.DISK, scratch_path(pair.path)
     status = disk.fstat(pair.main)
-    fd = disk.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC, status.st_mode & 0o777)
+    fd = make_scratch(pair.path, status)
     try:
-        with contextlib.suppress(OSError):
-            os.fchmod(fd, status.st_mode & 0o777)
-            os.fchown(fd, -1, status.st_gid)
-        result = _write(fd, fill)
-        size = disk.fstat(fd).st_size
-        header = Header(pair.header.sequence + 2, pair.header.uuid, pair.boot(), 0, size)
+        result = fill_through(fd, fill)
+        sizes = status.st_size, disk.fstat(fd).st_size
+        header = Header(pair.header.sequence + 2, pair.header.uuid, pair.boot(), 0, sizes[1])
         disk.pwrite(fd, header.pack().ljust(USER_BLOCK, b"\0"), 0)
         disk.fdatasync(fd)
         pair.remove_journal()
@@ -118,12 +115,13 @@ def rewrite(pair: FilePair, fill: Callable[[h5py.File], T]) -> T:
         disk.close(fd)
         pair.close()
     pair.sync_directory()
-    return result
+    return result, *sizes
 
 
-def _write(fd: int, fill: Callable[[h5py.File], T]) -> T:
+def fill_through(fd: int, fill: Callable[[h5py.File], T], fcpl: Any = None) -> T:
+    """Let ``fill`` lay out a new HDF5 file in the empty file ``fd``; an error of the disk is raised as it came."""
     through = _Through(fd)
-    h5 = h5py.File(through, "w", driver="fileobj", libver=LIBVER, userblock_size=USER_BLOCK)
+    h5 = _create(through, h5py.h5p.create(h5py.h5p.FILE_CREATE) if fcpl is None else fcpl)
     try:
         result = fill(h5)
         h5.close()
@@ -138,3 +136,12 @@ def _write(fd: int, fill: Callable[[h5py.File], T]) -> T:
     if _disk.DISK.fstat(fd).st_size != through.size:
         _disk.DISK.ftruncate(fd, through.size)
     return result
+
+
+def _create(through: _Through, fcpl: Any) -> h5py.File:
+    fcpl.set_userblock(USER_BLOCK)
+    fapl = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    fapl.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V18)
+    fapl.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    fapl.set_fileobj_driver(h5py.h5fd.fileobj_driver, through)
+    return h5py.File(h5py.h5f.create(repr(through).encode(), h5py.h5f.ACC_TRUNC, fcpl=fcpl, fapl=fapl))

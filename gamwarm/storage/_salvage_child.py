@@ -19,6 +19,7 @@ import h5py
 
 from gamwarm.identity import FitDescriptor
 from gamwarm.storage import _journal
+from gamwarm.storage._disk import open_beside
 from gamwarm.storage._files import journal_path
 from gamwarm.storage._header import (
     BODY_OFFSET,
@@ -61,9 +62,9 @@ def over(path: Path) -> Overlay:
     logical = base = size
     replay = None
     try:
-        journal = os.open(journal_path(path), os.O_RDONLY)
-    except FileNotFoundError:
-        pass
+        journal = open_beside(journal_path(path), os.O_RDONLY)
+    except OSError:
+        pass  # none, or something that gamwarm did not make
     else:
         replay = _journal.scan(journal, block[UUID_OFFSET : UUID_OFFSET + UUID_BYTES])
     if replay is not None and leads_on(replay, block, path):

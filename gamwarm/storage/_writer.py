@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import h5py
 
-from gamwarm.errors import GamwarmError, StoreDamaged
+from gamwarm.errors import GamwarmError, StoreDamaged, StoreError
 from gamwarm.storage import _disk
 from gamwarm.storage._disk import explain
-from gamwarm.storage._files import CHECKPOINT_BYTES, FilePair, NotApplied, Pages, scratch_path
+from gamwarm.storage._files import CHECKPOINT_BYTES, FilePair, NotApplied, Pages, remove_scratch, scratch_path
 from gamwarm.storage._foreign import OpenElsewhere
 from gamwarm.storage._header import USER_BLOCK
 from gamwarm.storage._overlay import Overlay
@@ -112,8 +112,9 @@ class Writer:
         if not self.pair.unchanged():
             self.pair.load()
         self.pair.remove_journal()
-        if os.path.lexists(scratch := scratch_path(self.path)):  # of a rewrite that was killed
-            _disk.DISK.unlink(scratch)
+        if os.path.lexists(scratch_path(self.path)):  # of a rewrite that was killed
+            with contextlib.suppress(StoreError):  # somebody else's: the next rewrite says so
+                remove_scratch(self.path)
 
     def drop(self) -> None:
         """Close the handle and forget what it wrote since the last commit."""

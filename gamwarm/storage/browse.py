@@ -5,7 +5,6 @@ Kept apart from the heads, which come in order: a listing shows its first entrie
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gamwarm.records import BlockRecord, FitArtifact
+from gamwarm.storage._disk import status_of
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, check_content, decode
 from gamwarm.storage.upkeep import UpkeepView
 from gamwarm.storage.walking import each_entry, key_of, names, places
@@ -123,12 +123,13 @@ class Browser:
             return (*totals, *counts, len(view.pins(RECORDS) | view.pins(ARTIFACTS)))
 
         entries, live, last, exact, descriptors, pinned = self._entries._read(look)
+        status = status_of(self._entries.container.path)
         return Totals(
             entries=entries,
             live_bytes=live,
             exact_keys=exact,
             descriptor_keys=descriptors,
-            file_bytes=os.path.getsize(self._entries.container.path),
+            file_bytes=0 if status is None else status.st_size,
             generation=self._entries.container.generation,
             last_created=last,
             pinned=pinned,

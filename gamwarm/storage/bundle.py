@@ -18,12 +18,14 @@ from typing import Any, Final
 import h5py
 import numpy as np
 from blake3 import blake3
-from h5py import h5d, h5f, h5g, h5p, h5s
+from h5py import h5d, h5g, h5p, h5s
 
+from gamwarm.checks import file_path
 from gamwarm.errors import NewerFormat, NotAStore, StoreDamaged, StoreError
 from gamwarm.storage import _disk
-from gamwarm.storage._files import missing
+from gamwarm.storage._files import make_scratch, missing, scratch_path
 from gamwarm.storage._header import HEADER_BYTES, USER_BLOCK, UUID_BYTES, Header, TornHeader, parse
+from gamwarm.storage._rewrite import fill_through
 from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode, sealed_parts
 from gamwarm.storage.entries import EntryStore
 from gamwarm.storage.heads import EntryHead, read_heads
@@ -80,10 +82,11 @@ class BundleContents:
 
 @dataclass(frozen=True)
 class BundleWritten:
-    """What an archive holds: the heads of its entries, the digest of its manifest; and what was left out."""
+    """What an archive holds: the heads of its entries, the digest of its manifest, its bytes; and what was left out."""
 
     kept: Sequence[EntryHead]
     digest: str
+    nbytes: int
     problems: tuple[Problem, ...]
 
 
@@ -132,64 +135,68 @@ def write_bundle(
     """
     if os.path.lexists(target) and not overwrite:
         raise StoreError(f"{target}: exists already; give another path, or overwrite=True", path=str(target))
-    if not target.parent.is_dir():
-        raise StoreError(f"{target}: there is no directory {target.parent}; create it first", path=str(target))
-    scratch = target.with_name(target.name + "-new")
+    _disk.require_directory(target)
     heads, unreadable = read_heads(store)
     problems = [Problem(place, "it cannot be read") for place in unreadable]
     contents = choose(heads)
-    try:
-        digest, kept = _fill(scratch, store, contents, problems, progress)
-        _finish(scratch, bytes.fromhex(digest)[:UUID_BYTES])
-        os.replace(scratch, target)
-    except OSError as error:
-        if isinstance(error, StoreError):
+    scratch = scratch_path(target)
+    with _disk.typed(target, "write it"):
+        fd = make_scratch(target, None)
+        try:
+            digest, kept = fill_through(
+                fd, lambda h5: _fill(h5, target, store, contents, problems, progress), timeless(h5p.FILE_CREATE)
+            )
+            _finish(fd, bytes.fromhex(digest)[:UUID_BYTES])
+            nbytes = _disk.DISK.fstat(fd).st_size
+            _disk.DISK.rename(scratch, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                _disk.DISK.unlink(scratch)
             raise
-        raise _disk.explain(error, target, "write it") from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(scratch)
+        finally:
+            _disk.DISK.close(fd)
     with contextlib.suppress(OSError):
-        _sync(target.parent)
-    return BundleWritten(kept, digest, tuple(problems))
+        _disk.DISK.fsync_dir(target.parent)
+    return BundleWritten(kept, digest, nbytes, tuple(problems))
 
 
 def _fill(
-    scratch: Path, source: EntryStore, contents: BundleContents, problems: list[Problem], progress: Progress | None
+    h5: h5py.File,
+    path: Path,
+    source: EntryStore,
+    contents: BundleContents,
+    problems: list[Problem],
+    progress: Progress | None,
 ) -> tuple[str, list[EntryHead]]:
     """Lay out all but the header; return the digest of the manifest and the heads of what the archive holds."""
     kept: list[EntryHead] = []
     lines: list[str] = []
-    h5 = _create(scratch)
-    try:
-        create_file(h5)
-        target = _BundleView(h5)
-        done = 0
-        keys = [list(group) for _, group in groupby(contents.chosen, key=lambda head: (head.section, head.key))]
-        for heads, found in zip(keys, in_portions(source, keys, _sound_or_why), strict=True):
-            sound: list[Encoded] = []
-            for head, entry in zip(heads, found, strict=True):
-                if progress is not None and progress(done, len(contents.chosen)) is False:
-                    raise StoreError(f"{scratch}: the export was ended by its progress callback; nothing was written")
-                done += 1
-                if isinstance(entry, str):
-                    problems.append(Problem(head.place, entry))
-                    continue
-                kept.append(head)
-                sound.append(entry)
-            if sound:
-                section, key = heads[0].section, heads[0].key
-                target.absorb(section, key, sound, KEEP_ALL)
-                paths = target.entry_paths(section, key)
-                lines += [f"{_digest(target.read(section, path))}  {section}/{path}" for path in paths]
-        target.settle_index()
-        texts = contents.describe(kept)
-        listed = [f"{_hex(text.encode())}  {name}" for name, text in sorted(texts.items())]
-        manifest = "\n".join([MANIFEST_TITLE, *listed, *lines, ""])
-        digest = _hex(manifest.encode())
-        _lay_texts(h5, texts, contents.title, manifest, digest)
-    finally:
-        h5.close()
+    create_file(h5)
+    target = _BundleView(h5)
+    done = 0
+    keys = [list(group) for _, group in groupby(contents.chosen, key=lambda head: (head.section, head.key))]
+    for heads, found in zip(keys, in_portions(source, keys, _sound_or_why), strict=True):
+        sound: list[Encoded] = []
+        for head, entry in zip(heads, found, strict=True):
+            if progress is not None and progress(done, len(contents.chosen)) is False:
+                raise StoreError(f"{path}: the export was ended by its progress callback; nothing was written")
+            done += 1
+            if isinstance(entry, str):
+                problems.append(Problem(head.place, entry))
+                continue
+            kept.append(head)
+            sound.append(entry)
+        if sound:
+            section, key = heads[0].section, heads[0].key
+            target.absorb(section, key, sound, KEEP_ALL)
+            paths = target.entry_paths(section, key)
+            lines += [f"{_digest(target.read(section, path))}  {section}/{path}" for path in paths]
+    target.settle_index()
+    texts = contents.describe(kept)
+    listed = [f"{_hex(text.encode())}  {name}" for name, text in sorted(texts.items())]
+    manifest = "\n".join([MANIFEST_TITLE, *listed, *lines, ""])
+    digest = _hex(manifest.encode())
+    _lay_texts(h5, texts, contents.title, manifest, digest)
     if progress is not None:
         progress(done, len(contents.chosen))
     return digest, kept
@@ -223,15 +230,6 @@ def _sound(view: UpkeepView, section: str, path: str) -> Encoded:
     return entry
 
 
-def _create(path: Path) -> h5py.File:
-    fcpl = timeless(h5p.FILE_CREATE)
-    fcpl.set_userblock(USER_BLOCK)
-    fapl = h5p.create(h5p.FILE_ACCESS)
-    fapl.set_libver_bounds(h5f.LIBVER_V18, h5f.LIBVER_V18)
-    fapl.set_fclose_degree(h5f.CLOSE_STRONG)
-    return h5py.File(h5f.create(os.fsencode(path), h5f.ACC_TRUNC, fcpl=fcpl, fapl=fapl))
-
-
 def _lay_texts(h5: h5py.File, texts: Mapping[str, str], title: str, manifest: str, digest: str) -> None:
     group = h5g.create(h5["/"].id, ARCHIVE.encode(), gcpl=timeless(h5p.GROUP_CREATE))
     _write_text(group, b"README", _README.encode())
@@ -246,15 +244,13 @@ def _lay_texts(h5: h5py.File, texts: Mapping[str, str], title: str, manifest: st
         h5d.create(group, name.encode(), h5py.h5t.STD_U8LE, space, dcpl).write(h5s.ALL, h5s.ALL, data)
 
 
-def _finish(path: Path, uuid: bytes) -> None:
+def _finish(fd: int, uuid: bytes) -> None:
     """Write header, mark and the digest of all that follows the user block; sync."""
-    with open(path, "r+b") as file:
+    with open(os.dup(fd), "rb") as file:
         file.seek(USER_BLOCK)
         body = _digest_of_rest(file)
-        file.seek(0)
-        file.write((Header(2, uuid, bytes(8), 0).pack() + MARK + body).ljust(USER_BLOCK, b"\0"))
-        file.flush()
-        os.fsync(file.fileno())
+    _disk.DISK.pwrite(fd, (Header(2, uuid, bytes(8), 0).pack() + MARK + body).ljust(USER_BLOCK, b"\0"), 0)
+    _disk.DISK.fdatasync(fd)
 
 
 def _digest_of_rest(file: Any) -> bytes:
@@ -262,14 +258,6 @@ def _digest_of_rest(file: Any) -> bytes:
     while chunk := file.read(_CHUNK):
         hasher.update(chunk)
     return bytes(hasher.digest())
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _hex(data: bytes) -> str:
@@ -308,7 +296,7 @@ def check_bundle(path: str | os.PathLike[str], progress: Progress | None = None)
     StoreNotFound, NotAStore, NewerFormat, StoreDamaged
         There is no such file, it is not an archive, or so damaged that HDF5 cannot list what is in it.
     """
-    place = Path(path)
+    place = file_path(path)
     problems: list[Problem] = []
     _check_bytes(place, problems)
     with _opened(place) as h5:
@@ -336,7 +324,7 @@ def _check_bytes(path: Path, problems: list[Problem]) -> None:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise NotAStore(f"{path}: not a regular file; give the path of an archive", path=str(path))
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             block = file.read(USER_BLOCK)
             rest = _digest_of_rest(file)
     except FileNotFoundError:
@@ -368,6 +356,10 @@ def _check_bytes(path: Path, problems: list[Problem]) -> None:
         problems.append(Problem("header", "there is something behind the digest in the first 512 bytes"))
     if block[DIGEST_OFFSET : DIGEST_OFFSET + _DIGEST_BYTES] != rest:
         problems.append(Problem("file", "its bytes are not those that were exported"))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return _disk.DISK.open(Path(path), flags | os.O_NONBLOCK)
 
 
 @contextlib.contextmanager

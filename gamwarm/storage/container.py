@@ -27,10 +27,12 @@ from typing import Final, Literal, TypeVar
 
 import h5py
 
+from gamwarm.checks import file_path
 from gamwarm.errors import (
     GamwarmError,
     InvalidInput,
     LockTimeout,
+    NotAStore,
     StoreClosed,
     StoreDamaged,
     StoreError,
@@ -141,7 +143,10 @@ class Container:
                 "macOS.",
                 path=str(path),
             )
-        self = cls(Path(os.path.realpath(path)), mode, lock_timeout, check)
+        place = file_path(path)
+        with _disk.typed(place, "find it"):  # a working directory that was removed
+            place = Path(os.path.realpath(place))
+        self = cls(place, mode, lock_timeout, check)
         try:
             self._open(lock, create)
         except BaseException as exc:
@@ -162,12 +167,10 @@ class Container:
                 raise _files.missing(self.path) from None
             status = None
         if status is not None and not stat.S_ISREG(status.st_mode):
-            raise StoreUnavailable(f"{self.path}: not a regular file. Give the path of a file.", path=str(self.path))
+            what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise NotAStore(f"{self.path}: {what}; give the path of a file", path=str(self.path))
         if self.mode == "a":
-            if not self.path.parent.is_dir():
-                raise StoreNotFound(
-                    f"{self.path}: there is no directory {self.path.parent}. Create it first.", path=str(self.path)
-                )
+            _disk.require_directory(self.path)
             if status is not None:
                 self._refuse_foreign()
                 # Permission is asked for before the lock is made, so that nothing is left beside a file of others.
@@ -394,11 +397,12 @@ class Container:
                     raise self._forked_error()
                 self._writer.commit()
 
-    def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> T:
+    def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> tuple[T, int, int]:
         """Write the file anew: ``fill(old, new)`` copies what is to stay, then the new file takes the old one's place.
 
         The generation grows by one; other handles and processes notice and go on with the new file. An exception
-        leaves the file as it was. A kill leaves the old or the new one, whole.
+        leaves the file as it was. A kill leaves the old or the new one, whole. Returns what ``fill`` returned, and the
+        bytes of both files.
         """
         with self._rlock:
             self._ensure_writable()

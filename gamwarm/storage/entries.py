@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 import h5py
 
+from gamwarm.checks import file_path
 from gamwarm.errors import GamwarmError, StoreDamaged
 from gamwarm.identity import check_descriptor_key, check_exact_key
 from gamwarm.records import (
@@ -134,7 +135,7 @@ class EntryStore(EntryUpkeep):
         self._warned: set[str] = set()
         # Held for the whole of a transaction: another thread must neither join it nor see what is pending in it.
         self._turn = Turn(self._forget_transaction)
-        self._path = Path(os.fspath(path))
+        self._path = file_path(path)
         self._translated = _Hdf5Errors(self._path)
         self._lock_options: dict[str, Any] = {"lock": lock, "lock_timeout": lock_timeout}
         self.container = self._open_container(self._path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 from weakref import WeakSet
 
+from gamwarm.checks import file_path
 from gamwarm.errors import StoreError
 from gamwarm.records import check_entry_id
 from gamwarm.storage import clock
@@ -169,12 +170,11 @@ class EntryUpkeep:
     def compact(self) -> CompactReport:
         """Write the file anew without the space that removed entries left, and say what that gave back."""
         with self._turn:
-            before = os.path.getsize(self.container.path)
             with self._hdf5_errors():
-                entries, lost = self.container.rewrite(copy_file)
+                (entries, lost), before, after = self.container.rewrite(copy_file)
             for problem in lost:
                 log.warning("%s: %s", self._path, problem)
-            return CompactReport(before, os.path.getsize(self.container.path), entries, tuple(lost))
+            return CompactReport(before, after, entries, tuple(lost))
 
     def merge(self, path: str | os.PathLike[str]) -> MergeReport:
         """Take over the entries of another file, which is only read; one transaction.
@@ -185,7 +185,7 @@ class EntryUpkeep:
             With ``details["source"]`` if it is the other file that cannot be read.
         """
         try:
-            if os.path.samefile(path, self.container.path):
+            if os.path.samefile(path := file_path(path), self.container.path):
                 return MergeReport(reason="it is this file")
         except OSError:
             pass

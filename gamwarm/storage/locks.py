@@ -25,7 +25,7 @@ if sys.platform != "win32":
 from filelock import SoftFileLockProtocolError, StrictSoftFileLock, Timeout
 
 from gamwarm.errors import InvalidInput, LockTimeout, StoreUnavailable
-from gamwarm.storage._disk import explain
+from gamwarm.storage._disk import explain, open_beside, share_if_ours
 from gamwarm.storage._flock import Flock, FlockTimeout
 
 try:  # Not public, hence guarded: without it a claim of a dead process waits for a person.
@@ -182,16 +182,32 @@ def lock_path(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
+def _start_of(path: Path, count: int) -> bytes:
+    fd = open_beside(path, os.O_RDONLY)
+    try:
+        return os.pread(fd, count, 0)
+    finally:
+        os.close(fd)
+
+
 def _soft_mark(path: Path) -> bool:
     try:
-        with open(path, "rb") as file:
-            return _is_soft_mark(file.read(len(HOLDER_PREFIX)))
+        return _is_soft_mark(_start_of(path, len(HOLDER_PREFIX)))
     except OSError:
         return False
 
 
 def _is_soft_mark(start: bytes) -> bool:
     return bool(start) and not start.startswith(HOLDER_PREFIX)
+
+
+def _share_if_ours(path: Path, like: os.stat_result, mode: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            share_if_ours(fd, like, mode)
+        finally:
+            os.close(fd)
 
 
 class _OtherLock(Exception):
@@ -210,16 +226,19 @@ class WriterLock:
         self.timeout = timeout
         self._file = path
         self._lock: Flock | StrictSoftFileLock | None = None
+        self._like: os.stat_result | None = None
 
     def _make(self) -> Flock | StrictSoftFileLock:
         try:
             # Whoever may write the file must be able to lock it, whatever the umask of the first writer.
-            mode: int | None = os.stat(self._file).st_mode & 0o666 | 0o600
+            like: os.stat_result | None = os.stat(self._file)
         except OSError:
-            mode = None
+            like = None
         if self.kind == "flock":
-            return Flock(str(self.path), mode, _sign)
-        return StrictSoftFileLock(str(self.path), poll_interval=POLL_SECONDS, mode=UNSET_MODE if mode is None else mode)
+            return Flock(self.path, like, _sign)
+        self._like = like
+        mode = UNSET_MODE if like is None else like.st_mode & 0o666 | 0o600
+        return StrictSoftFileLock(str(self.path), poll_interval=POLL_SECONDS, mode=mode)
 
     def acquire(self, timeout: float | None = None) -> None:
         """Take the lock.
@@ -239,6 +258,7 @@ class WriterLock:
             left = max(0.0, deadline - time.monotonic())
             try:
                 self._refuse_flocked()
+                self._share_claims()
                 self._lock.acquire(timeout=left if self.kind == "flock" else min(left, RECLAIM_SECONDS))
             except (FlockTimeout, Timeout) as exc:
                 if self.kind == "soft" and (self._break_dead_claims() or time.monotonic() < deadline):
@@ -258,6 +278,7 @@ class WriterLock:
             except (SoftFileLockProtocolError, _OtherLock) as exc:
                 if self._break_dead_claims() and time.monotonic() < deadline:
                     continue
+                self.tidy()
                 other = "soft" if self.kind == "flock" else "flock"
                 raise StoreUnavailable(
                     f"{self._file}: {self.path.name} is not of the lock {self.kind!r} ({exc}), and two kinds of lock "
@@ -268,6 +289,7 @@ class WriterLock:
             except OSError as exc:
                 raise explain(exc, self.path, "take the writer lock") from exc
             else:
+                self._share_claims(claimed=True)
                 return
 
     def release(self) -> None:
@@ -290,22 +312,46 @@ class WriterLock:
                 return f"pid {claims[0].pid} on {claims[0].hostname}" if claims else ""
             return ""
         try:
-            return self.path.read_text(encoding="utf-8", errors="replace")[:HOLDER_BYTES].strip()
+            return _start_of(self.path, HOLDER_BYTES).decode("utf-8", "replace").strip()
         except OSError:
             return ""
 
     def tidy(self) -> None:
         """Remove the soft lock's empty claim directories; a directory in use does not let itself be removed."""
         if self.kind == "soft":
-            directory = Path(f"{os.path.realpath(self.path)}.filelock")
+            directory, claims = self._claim_directories()
             with contextlib.suppress(OSError):
-                os.rmdir(directory / "claims")
+                os.rmdir(claims)
                 os.rmdir(directory)
+
+    def _claim_directories(self) -> tuple[Path, Path]:
+        directory = Path(f"{os.path.realpath(self.path)}.filelock")
+        return directory, directory / "claims"
+
+    def _share_claims(self, *, claimed: bool = False) -> None:
+        """Let whoever may write the store claim its lock, and remove what a killed writer has left of its claim.
+
+        filelock makes its directories by the umask and sticky; of those that are ours this is put right before and
+        after every claim.
+        """
+        like = self._like
+        if self.kind != "soft" or like is None:
+            return
+        mode = like.st_mode & 0o666 | 0o600
+        directories = self._claim_directories()
+        with contextlib.suppress(OSError):
+            for place in directories:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(place, 0o700)
+                _share_if_ours(place, like, mode | (mode & 0o444) >> 2)
+            if claimed:
+                for path in (self.path, *directories[1].iterdir()):
+                    _share_if_ours(path, like, mode)
 
     def _refuse_flocked(self) -> None:
         if self.kind == "soft":
-            with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
-                if file.read(len(HOLDER_PREFIX)) == HOLDER_PREFIX:
+            with contextlib.suppress(FileNotFoundError):
+                if _start_of(self.path, len(HOLDER_PREFIX)) == HOLDER_PREFIX:
                     raise _OtherLock("it bears the name of a flock's holder")
 
     def _break_dead_claims(self) -> bool:
@@ -329,6 +375,8 @@ class WriterLock:
 def _sign(fd: int) -> None:
     if _is_soft_mark(os.pread(fd, len(HOLDER_PREFIX), 0)):
         raise _OtherLock("it bears the mark of the soft lock")
+    if os.fstat(fd).st_nlink > 1:
+        return  # its other name may be somebody's
     line = _signature(os.getpid(), int(time.time()))
     # The name is for people; without space for it the lock still holds.
     with contextlib.suppress(OSError):

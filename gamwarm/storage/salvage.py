@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import stat
 import subprocess
 import sys
 import threading
@@ -15,7 +16,8 @@ from typing import IO, Any, Final
 
 import numpy as np
 
-from gamwarm.errors import StoreError
+from gamwarm.errors import NotAStore, StoreError
+from gamwarm.storage._disk import status_of, typed
 from gamwarm.storage._files import missing
 from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode
 from gamwarm.storage.entries import EntryStore
@@ -31,11 +33,13 @@ START_PATIENCE: Final = 60.0
 Frame = tuple[dict[str, Any], bytes]
 
 
-def salvage_file(path: Path, into: str | os.PathLike[str], time_limit: float) -> SalvageReport:
-    """Copy every entry of the file at ``path`` that its digests confirm into a new file at ``into``."""
-    target = Path(into)
-    if not os.path.exists(path):
+def salvage_file(path: Path, target: Path, time_limit: float) -> SalvageReport:
+    """Copy every entry of the file at ``path`` that its digests confirm into a new file at ``target``."""
+    status = status_of(path)
+    if status is None:
         raise missing(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAStore(f"{path}: not a regular file; give the path of a gamwarm file", path=str(path))
     if os.path.lexists(target):
         raise StoreError(
             f"{target}: exists already; salvage only makes new files. Give another path.", path=str(target)
@@ -107,13 +111,14 @@ class _Walk:
         """Yield the frames of one child; a last one with ``end`` says how it failed."""
         command = [sys.executable, "-m", "gamwarm.storage._salvage_child", str(self._path)]
         frames: queue.Queue[Frame | None] = queue.Queue(maxsize=64)
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-        )
+        with typed(self._path, "start the process that reads it"):
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+            )
         assert child.stdin is not None
         assert child.stdout is not None
         reader = threading.Thread(target=_read_frames, args=(child.stdout, frames), daemon=True)

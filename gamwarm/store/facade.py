@@ -16,12 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
+from gamwarm.checks import file_path
 from gamwarm.display import NotebookTable
 from gamwarm.errors import (
     CollectiveError,
     GamwarmError,
     InvalidType,
-    NotAStore,
     StoreError,
     UnkeyableFit,
 )
@@ -92,14 +92,14 @@ class WarmStartStore(NotebookTable, Upkeep):
             check_choice("mode", mode, ("r", "a"))
             check_choice("lock", lock, ("auto", "flock", "soft"))
             check_choice("on_error", on_error, ("warn", "raise"))
-            require("path", path, (str, os.PathLike))
+            place = file_path(path)
             for wrong in (budget_error(size_budget), keep_last_error(keep_last)):
                 if wrong is not None:
                     raise wrong
             self._foreign = None if engine is None else Producer(engine, engine_version or "")
         except GamwarmError as caught:  # every rank must reach the agreement below
-            error, path, self._foreign = caught, "", None
-        self.path = Path(os.fspath(path))
+            error, place, self._foreign = caught, Path(), None
+        self.path = place
         self.mode = mode
         self._on_error = on_error
         self._producer = self._foreign or Producer()
@@ -120,8 +120,6 @@ class WarmStartStore(NotebookTable, Upkeep):
         self._named = NamedRecords()
 
         def open_file() -> None:
-            if self.path.is_dir():
-                raise NotAStore(f"{self.path}: a directory; give the path of a file")
             self._writes.file = self._open_entries(
                 mode=mode,
                 lock=lock,
@@ -155,7 +153,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         Parameters
         ----------
         path : path
-            Always explicit; there is no default location. An existing file is never truncated.
+            Always explicit; there is no default location. ``~`` is expanded. An existing file is never truncated.
         mode : {"a", "r"}
             ``"a"`` reads and writes and makes a missing file; ``"r"`` reads.
         comm : mpi4py communicator, optional
@@ -175,7 +173,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         Raises
         ------
         StoreNotFound
-            Mode ``"r"`` and no file.
+            Mode ``"r"`` and no file; or no directory.
         NotAStore, NewerFormat
             The file is not ours, or of a newer format; it was not changed.
         StoreError

@@ -25,9 +25,8 @@ T = TypeVar("T")
 
 OPEN = "open"
 # What the caller asked for is wrong, not the disk: raised whatever `on_error` says. Later the same errors mean that
-# somebody removed or replaced the file, and no fit fails by that. Mode "a" makes a missing file: a missing directory
-# is one more directory that it cannot write in.
-_WRONG_FILE = {"r": (NotAStore, NewerFormat, StoreNotFound), "a": (NotAStore, NewerFormat)}
+# somebody removed or replaced the file, and no fit fails by that.
+_WRONG_FILE = (NotAStore, NewerFormat, StoreNotFound)
 
 
 class Ranks:
@@ -135,7 +134,7 @@ class Ranks:
 
     def _fail(self, operation: str, error: BaseException) -> None:
         """Follow ``on_error``: raise, or log one warning and switch the store off for this run."""
-        wrong_file = operation == OPEN and isinstance(error, _WRONG_FILE[self.mode])
+        wrong_file = operation == OPEN and isinstance(error, _WRONG_FILE)
         if isinstance(error, StoreError) and self.on_error == "warn" and not wrong_file:
             self._warn(error)
             return

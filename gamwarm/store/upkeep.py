@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
+from gamwarm.checks import file_path
 from gamwarm.errors import GamwarmError, InvalidInput, InvalidType, StoreError, StoreReadOnly
 from gamwarm.parallel import mark_agreed
 from gamwarm.records import check_entry_id
@@ -149,12 +150,13 @@ class Upkeep:
             `NotAStore`, `NewerFormat`, `StoreNotFound`, … about the *other* file, on every rank, whatever
             ``on_error`` says; this file is as before.
         """
-        self._ranks.agree_equal("merge", _text(path), _wrong_path(path))
+        source, error = _checked(path, "path")
+        self._ranks.agree_equal("merge", str(source), error)
 
         def act() -> MergeReport | StoreError:
             if self.mode == "r":
                 raise StoreReadOnly(f"{self.path}: opened with mode 'r'; open it with mode 'a' to merge into it")
-            return _about_source(lambda: self._file.merge(path))
+            return _about_source(lambda: self._file.merge(source))
 
         with self._writes.turn:
             report = self._ranks.at_root("merge", act, None)
@@ -173,11 +175,12 @@ class Upkeep:
             Seconds without progress after which an entry is given up: HDF5 can hang or crash on damage, so the file
             is read in a child process.
         """
-        self._ranks.agree_equal("salvage", (_text(into), time_limit), _wrong_path(into))
+        target, error = _checked(into, "into")
+        self._ranks.agree_equal("salvage", (str(target), time_limit), error)
 
         def act() -> SalvageReport | StoreError:
             try:
-                return salvage_file(self.path, into, time_limit)
+                return salvage_file(self.path, target, time_limit)
             except StoreError as error:
                 return error
 
@@ -205,11 +208,7 @@ def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str], time_lim
     StoreNotFound, StoreError
         There is no such file, or ``into`` exists already.
     """
-    for each in (path, into):
-        error = _wrong_path(each)
-        if error is not None:
-            raise error
-    return salvage_file(Path(path), into, time_limit)
+    return salvage_file(file_path(path), file_path(into, "into"), time_limit)
 
 
 def budget_error(size_budget: object) -> GamwarmError | None:
@@ -238,12 +237,11 @@ def _age_error(seconds: object) -> GamwarmError | None:
     return None
 
 
-def _text(path: object) -> object:
-    return os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-
-
-def _wrong_path(path: object) -> GamwarmError | None:
-    return None if isinstance(path, (str, os.PathLike)) else InvalidType(f"path is {type(path).__name__}; expected str")
+def _checked(path: object, what: str) -> tuple[Path, GamwarmError | None]:
+    try:
+        return file_path(path, what), None
+    except GamwarmError as error:
+        return Path(), error
 
 
 def _about_source(act: Callable[[], T]) -> T | StoreError:

@@ -11,7 +11,7 @@ import pytest
 
 import gamwarm
 from gamwarm.archive import export_archive
-from gamwarm.errors import NotAStore, StoreError, StoreNotFound, StoreUnavailable
+from gamwarm.errors import NotAStore, StoreError, StoreNotFound
 from gamwarm.report import write_report
 from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
 
@@ -165,7 +165,7 @@ def test_a_bad_path_is_named_and_nothing_is_written(store, tmp_path):
     for path, error in ((tmp_path / "none.h5", StoreNotFound), (tmp_path / "text.h5", NotAStore)):
         with pytest.raises(error, match=path.name):
             write_report(path, out)
-    with pytest.raises(StoreUnavailable, match="nowhere"):
+    with pytest.raises(StoreNotFound, match="nowhere"):
         write_report(store, tmp_path / "nowhere" / "page.html")
     with pytest.raises(StoreError, match="replace the store"):
         write_report(store, store)

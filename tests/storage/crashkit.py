@@ -83,6 +83,8 @@ class Recorder(Fast):
     def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
         existed = path.exists()
         fd = super().open(path, flags, mode)
+        if not is_ours(path.name):
+            return fd
         if not existed:
             self.log.append(Op("create", self._new(path.name), name=path.name))
         elif flags & os.O_TRUNC:

@@ -298,7 +298,7 @@ class TestOpening:
 
     def test_a_directory_is_not_a_file(self, tmp_path):
         for mode in "ra":
-            with pytest.raises(StoreUnavailable, match="regular file"):
+            with pytest.raises(NotAStore, match="a directory"):
                 Container.open(tmp_path, mode=mode)
 
     def test_a_failing_layout_leaves_no_file(self, path):

@@ -90,14 +90,10 @@ def test_a_missing_file_is_not_made_in_mode_r(path):
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_missing_directory_switches_the_store_off_with_one_warning_that_names_it(path, caplog):
+def test_a_missing_directory_is_a_missing_file_whatever_on_error(path):
     place = path.parent / "not" / "there.h5"
-    with gamwarm.open(place) as store:
-        assert f"there is no directory {place.parent}" in store.disabled_reason
-        assert not store.put_record(record_of()).written
-    assert len(caplog.records) == 1
-    for options in ({"on_error": "raise"}, {"mode": "r"}):
-        with pytest.raises(FileNotFoundError) as caught:
+    for options in ({}, {"on_error": "raise"}, {"mode": "r"}):
+        with pytest.raises(FileNotFoundError, match="no directory" if not options.get("mode") else "no such") as caught:
             gamwarm.open(place, **options)
         assert isinstance(caught.value, StoreNotFound)
 

@@ -127,7 +127,7 @@ with gamwarm.open(sys.argv[1], on_error="raise") as store:
 def test_debris_of_a_killed_compaction_does_no_harm_and_is_overwritten(path):
     churn(path)
     debris = path.with_name(path.name + "-new")
-    debris.write_bytes(b"half a file" * 100_000)
+    debris.write_bytes(bytes(512) + b"\x89HDF\r\n\x1a\n" + b"half a file" * 100_000)
     with gamwarm.open(path, on_error="raise") as store:
         assert store.verify().ok
         store.compact()
