@@ -92,7 +92,7 @@ class Overlay:
             buffer = bytearray(max(0, min(count, self.size - offset)))
             self._fill(memoryview(buffer), offset)
             return bytes(buffer)
-        return os.pread(self.fd, count, offset)
+        return _disk.DISK.pread(self.fd, count, offset)
 
     def _latch(self, exc: BaseException) -> None:
         if self.error is None:

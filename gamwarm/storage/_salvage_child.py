@@ -53,8 +53,11 @@ def say(payload: bytes = b"", **frame: Any) -> None:
     _OUT.flush()
 
 
-def over(path: Path) -> Overlay:
-    """The file as HDF5 should see it: journal laid over it, signature shown, as long as it claims to be."""
+def over(path: Path) -> tuple[Overlay, int]:
+    """The file as HDF5 should see it: journal laid over it, signature shown, as long as it claims to be.
+
+    And the bytes that there are of it.
+    """
     fd = os.open(path, os.O_RDONLY)
     size = os.fstat(fd).st_size
     block = os.pread(fd, HEADER_BYTES, 0)
@@ -73,12 +76,13 @@ def over(path: Path) -> Overlay:
     first = bytearray(pages[0] if 0 in pages else os.pread(fd, PAGE, 0).ljust(PAGE, b"\0"))
     first[SIGNATURE_OFFSET:BODY_OFFSET] = HDF5_SIGNATURE
     pages[0] = bytes(first)
+    there = logical
     claimed = USER_BLOCK + struct.unpack_from("<Q", first, _END_OF_FILE)[0]
     if logical < claimed < _LARGEST:
         logical = claimed  # cut off: what is missing reads as zeros
     overlay = Overlay(fd, base, pages, logical)
     overlay.dead = True
-    return overlay
+    return overlay, there
 
 
 def leads_on(replay: _journal.Replay, block: bytes, path: Path) -> bool:
@@ -108,15 +112,15 @@ def names(view: FileView, section: str, path: Path) -> tuple[list[str], bool]:
 class Found(FileView):
     """A view that takes one group for whatever is asked of it."""
 
-    def __init__(self, h5: h5py.File, gid: Any) -> None:
-        super().__init__(h5)
+    def __init__(self, h5: h5py.File, size: int, gid: Any) -> None:
+        super().__init__(h5, size=size)
         self._found = gid
 
     def _group(self, section: str, path: str) -> Any:
         return self._found
 
 
-def carve(h5: h5py.File, path: Path, skip: set[str]) -> None:
+def carve(h5: h5py.File, size: int, path: Path, skip: set[str]) -> None:
     """Look for entries by the mark of an object header, where lists of names are lost; their seals say if they are.
 
     May bring back what was replaced or removed and not yet written over: whole entries, too.
@@ -129,18 +133,26 @@ def carve(h5: h5py.File, path: Path, skip: set[str]) -> None:
             continue
         say(at=place)
         try:
-            found = Found(h5, h5py.h5r.dereference(reference_to(match.start() - USER_BLOCK), h5.id))
-            meta = found.read_meta(RECORDS, "")
-            if meta["entry"] == "artifact":
-                stored = meta["descriptor"]
+            found = Found(h5, size, h5py.h5r.dereference(reference_to(match.start() - USER_BLOCK), h5.id))
+            stored = descriptor_in(found)
+            if stored is not None:
                 key = FitDescriptor(stored["family_kind"], tuple(stored["term_identities"])).key
-                tell(found, ARTIFACTS, f"{key}/{meta['entry_id']}", carved=place)
+                tell(found, ARTIFACTS, f"{key}/{found.read_meta(ARTIFACTS, '')['entry_id']}", carved=place)
                 continue
+            found.read_meta(RECORDS, "")
         except Exception:
             continue  # not an entry, or not readable
         for key in keys:
             if tell(found, RECORDS, key, carved=place):
                 break
+
+
+def descriptor_in(found: FileView) -> Any:
+    """The descriptor in an artifact's text; None if the text is no artifact's."""
+    try:
+        return found.read_meta(ARTIFACTS, "")["descriptor"]
+    except DamagedEntry:
+        return None
 
 
 def reference_to(address: int) -> Any:
@@ -155,8 +167,9 @@ def walk(path: Path, skip: set[str]) -> None:
     if "/" in skip:
         return
     say(at="/")
-    h5 = h5py.File(over(path), "r", driver="fileobj")
-    view = FileView(h5)
+    overlay, size = over(path)
+    h5 = h5py.File(overlay, "r", driver="fileobj")
+    view = FileView(h5, size=size)
     unlisted = any(place.count("/") == 1 or place.endswith("/") for place in skip if not place.startswith("@"))
     for section in SECTIONS:
         place = f"/{section}"
@@ -179,7 +192,7 @@ def walk(path: Path, skip: set[str]) -> None:
                 if f"{place}/{each}" not in skip:
                     tell(view, section, each)
     if unlisted:
-        carve(h5, path, skip)
+        carve(h5, size, path, skip)
 
 
 def tell(view: FileView, section: str, path: str, carved: str = "") -> bool:

@@ -200,15 +200,8 @@ def _look(view: UpkeepView, section: str, path: str, *, decoded: bool, content: 
 
 
 def _stated(view: UpkeepView, section: str, path: str) -> dict[str, Any]:
-    meta: Any = {}
+    """Return what the text of a damaged entry says, if that at least is one."""
     with suppress(DamagedEntry):
         meta = view.read_meta(section, path)
-    if not isinstance(meta, dict):
-        return {}
-    said = {name: meta[name] for name in ("created", "n_rows") if type(meta.get(name)) is int and meta[name] >= 0}
-    if meta.get("kind") in ("final", "checkpoint"):
-        said["kind"] = meta["kind"]
-    blocks = meta.get("blocks")
-    if isinstance(blocks, list) and all(isinstance(name, str) for name in blocks):
-        said["blocks"] = blocks
-    return said
+        return {name: meta[name] for name in ("created", "n_rows", "kind", "blocks") if name in meta}
+    return {}

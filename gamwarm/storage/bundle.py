@@ -18,28 +18,19 @@ from typing import Any, Final
 import h5py
 import numpy as np
 from blake3 import blake3
-from h5py import h5d, h5g, h5p, h5s
+from h5py import h5d, h5g, h5p, h5s, h5t
 
 from gamwarm.checks import file_path
 from gamwarm.errors import NewerFormat, NotAStore, StoreDamaged, StoreError
-from gamwarm.storage import _disk
+from gamwarm.storage import _disk, _values
 from gamwarm.storage._files import make_scratch, missing, scratch_path
 from gamwarm.storage._header import HEADER_BYTES, USER_BLOCK, UUID_BYTES, Header, TornHeader, parse
 from gamwarm.storage._rewrite import fill_through
+from gamwarm.storage._values import ARCHIVE_TEXT, UNREADABLE, timeless
 from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode, sealed_parts
 from gamwarm.storage.entries import EntryStore
 from gamwarm.storage.heads import EntryHead, read_heads
-from gamwarm.storage.layout import (
-    ARCHIVE,
-    _get_integer,
-    _read_text,
-    _set_integer,
-    _write_text,
-    check_file,
-    create_file,
-    h5g_has,
-    timeless,
-)
+from gamwarm.storage.layout import ARCHIVE, check_file, create_file
 from gamwarm.storage.upkeep import KEEP_ALL, MergeReport, Problem, UpkeepView
 from gamwarm.storage.walking import in_portions
 
@@ -61,7 +52,6 @@ MARK_OFFSET: Final = HEADER_BYTES
 DIGEST_OFFSET: Final = MARK_OFFSET + len(MARK)
 _DIGEST_BYTES: Final = 32
 _CHUNK: Final = 1 << 20
-_UNREADABLE: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)
 _README: Final = (
     "This file is a gamwarm archive: a gamwarm file that is written once. 'manifest' has one line per entry: BLAKE3 of "
     "its sealed bytes, and where it lies. 'ro-crate-metadata.json' says who made it (RO-Crate 1.1), 'file-format.md' "
@@ -232,16 +222,16 @@ def _sound(view: UpkeepView, section: str, path: str) -> Encoded:
 
 def _lay_texts(h5: h5py.File, texts: Mapping[str, str], title: str, manifest: str, digest: str) -> None:
     group = h5g.create(h5["/"].id, ARCHIVE.encode(), gcpl=timeless(h5p.GROUP_CREATE))
-    _write_text(group, b"README", _README.encode())
-    _set_integer(group, b"archive_format", ARCHIVE_FORMAT)
-    _write_text(group, b"digest", digest.encode())
-    _write_text(group, b"title", title.encode())
+    _values.write_text(group, b"README", _README.encode())
+    _values.set_integer(group, b"archive_format", ARCHIVE_FORMAT)
+    _values.write_text(group, b"digest", digest.encode())
+    _values.write_text(group, b"title", title.encode())
     for name, text in [(MANIFEST, manifest), *sorted(texts.items())]:
         data = np.frombuffer(text.encode(), dtype=np.uint8)
         dcpl = timeless(h5p.DATASET_CREATE)
         dcpl.set_layout(h5d.CONTIGUOUS)
         space = h5s.create_simple((len(data),))
-        h5d.create(group, name.encode(), h5py.h5t.STD_U8LE, space, dcpl).write(h5s.ALL, h5s.ALL, data)
+        h5d.create(group, name.encode(), h5t.STD_U8LE, space, dcpl).write(h5s.ALL, h5s.ALL, data)
 
 
 def _finish(fd: int, uuid: bytes) -> None:
@@ -302,15 +292,19 @@ def check_bundle(path: str | os.PathLike[str], progress: Progress | None = None)
     with _opened(place) as h5:
         try:
             check_file(h5, place)
-            group = h5g.open(h5.id, ARCHIVE.encode())
-            version = _get_integer(group, b"archive_format")
+            size = h5.id.get_filesize()
+            group = _values.open_group(h5g.open(h5.id, b"/"), ARCHIVE.encode())
+            version = _values.read_integer(group, b"archive_format", size)
             if version > ARCHIVE_FORMAT:
                 raise NewerFormat(
                     f"{place}: archive format {version}, this gamwarm reads up to {ARCHIVE_FORMAT}; upgrade gamwarm"
                 )
-            texts = _texts(group, problems)
-            return _check_contents(UpkeepView(h5, keeps_groups=True), group, texts, problems, progress)
-        except _UNREADABLE as error:
+            texts = _texts(group, size, problems)
+            stated = [_values.read(group, name, size) or b"" for name in (b"title", b"digest")]
+            title, digest = (text.decode("utf-8", "replace") for text in stated)
+            view = UpkeepView(h5, keeps_groups=True)
+            return _check_contents(view, texts, title, digest, problems, progress)
+        except (DamagedEntry, *UNREADABLE) as error:
             if isinstance(error, StoreError):
                 raise
             raise StoreDamaged(
@@ -344,7 +338,7 @@ def _check_bytes(path: Path, problems: list[Problem]) -> None:
         header = None
     if not marked and header is not None:
         with _opened(path) as h5:
-            if not h5g_has(h5g.open(h5.id, b"/"), ARCHIVE.encode()):
+            if not _values.has(h5g.open(h5.id, b"/"), ARCHIVE.encode()):
                 raise NotAStore(
                     f"{path}: a gamwarm store, not an archive; verify() of the store checks it, an export makes an "
                     "archive of it",
@@ -375,30 +369,32 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         yield h5
     finally:
-        with contextlib.suppress(*_UNREADABLE):
+        with contextlib.suppress(*UNREADABLE):
             h5.close()
 
 
-def _texts(group: Any, problems: list[Problem]) -> dict[str, str]:
+def _texts(group: Any, size: int, problems: list[Problem]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name in sorted(each.decode("utf-8", "replace") for each in group):
+    for name in _values.names_in(group):
         try:
-            did = h5d.open(group, name.encode())
-            data = np.empty(did.shape, dtype=np.uint8)
-            did.read(h5s.ALL, h5s.ALL, data)
-            found[name] = data.tobytes().decode()
-        except _UNREADABLE as error:
+            data = _values.read(group, _values.encoded(name), size, ARCHIVE_TEXT) or b""
+            found[name] = data.decode()
+        except (DamagedEntry, *UNREADABLE) as error:
             problems.append(Problem(f"/{ARCHIVE}/{name}", f"it cannot be read ({type(error).__name__}: {error})"))
     return found
 
 
 def _check_contents(
-    view: UpkeepView, group: Any, texts: dict[str, str], problems: list[Problem], progress: Progress | None
+    view: UpkeepView,
+    texts: dict[str, str],
+    title: str,
+    stated: str,
+    problems: list[Problem],
+    progress: Progress | None,
 ) -> BundleCheck:
     manifest = texts.pop(MANIFEST, "")
     digest = _hex(manifest.encode())
-    title = _read_text(group, b"title").decode("utf-8", "replace")
-    if _read_text(group, b"digest").decode("utf-8", "replace") != digest:
+    if stated != digest:
         problems.append(Problem(f"/{ARCHIVE}/{MANIFEST}", "its digest is not the one that the archive states"))
     listed = _parse_manifest(manifest, problems)
     for name, text in texts.items():
@@ -409,7 +405,7 @@ def _check_contents(
         if progress is not None and progress(done, len(paths)) is False:
             return BundleCheck(tuple(problems), entries, nbytes, digest, title, texts, complete=False)
         place = f"/{section}/{path}"
-        stated = listed.pop(f"{section}/{path}", None)
+        in_manifest = listed.pop(f"{section}/{path}", None)
         try:
             entry = _sound(view, section, path)
         except DamagedEntry as error:
@@ -417,7 +413,7 @@ def _check_contents(
             continue
         entries += 1
         nbytes += entry.nbytes
-        _compare(place, stated, _digest(entry), problems)
+        _compare(place, in_manifest, _digest(entry), problems)
     if progress is not None:
         progress(len(paths), len(paths))
     problems += [Problem(f"/{name}", "the manifest lists it, the file does not hold it") for name in listed]

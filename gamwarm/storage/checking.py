@@ -29,12 +29,13 @@ def check_entries(
     total = entries._read(lambda view: view.total("n_entries"))
     problems: list[Problem] = []
     index: dict[str, set[str]] = {}
-    done = nbytes = 0
+    done = nbytes = last = 0
     for seen in chain.from_iterable(browser.walk(section, content=True) for section in SECTIONS):
         if progress is not None and progress(done, max(total, done + 1)) is False:
             return VerifyReport(_sorted(problems), done, nbytes, complete=False), ()
         done += 1
         nbytes += seen.nbytes
+        last = max(last, seen.created)
         if seen.problem:
             problems.append(Problem(f"/{seen.section}/{seen.path}", seen.problem))
             continue
@@ -43,12 +44,13 @@ def check_entries(
             index.setdefault(structural, set()).add(seen.key)
     if progress is not None:
         progress(done, done)
-    report = VerifyReport(_sorted(problems), done, nbytes)
+    pins = entries._read(lambda view: [view.unread_pins(section) for section in SECTIONS])
+    report = VerifyReport(_sorted([*problems, *filter(None, pins)]), done, nbytes)
     if problems:  # what damaged entries weigh, and belong to, is not known
         return report, ()
 
     def wrong(view: UpkeepView) -> tuple[Problem, ...]:
-        return view.misstated(done, nbytes, index)
+        return view.misstated(done, nbytes, last, index)
 
     found = entries._read(wrong)
     return report, found if entries.container.look() == before else ()

@@ -25,6 +25,7 @@ from gamwarm.checks import loose_number, truth
 from gamwarm.identity import Components, FitDescriptor, check_exact_key, positive_zeros
 from gamwarm.problem import BasisMeta
 from gamwarm.records import (
+    ARTIFACT_SCHEMA,
     BlockRecord,
     Cost,
     Curvature,
@@ -36,12 +37,14 @@ from gamwarm.records import (
     Producer,
     RecordKind,
     TermArtifact,
+    artifact_refusal,
     check_attributes,
     normalize_active_sets,
 )
 
 __all__ = [
     "ARTIFACTS",
+    "CURVATURE_PARTS",
     "RECORDS",
     "SECTIONS",
     "DamagedEntry",
@@ -152,27 +155,6 @@ def _segments_of(meta: Meta) -> tuple[str, ...]:
 @lru_cache(maxsize=256)
 def _segment_of(name: str) -> int:
     return bisect(_VOLATILE, name)
-
-
-_scan_json: Final[Callable[[str, int], tuple[Meta, int]]] = vars(json.JSONDecoder())["scan_once"]
-
-
-def parse_text(text: bytes) -> Meta:
-    """Read the JSON text of an entry.
-
-    Raises
-    ------
-    ValueError
-        It is not one JSON value.
-    """
-    string = text.decode("utf-8")
-    try:
-        meta, end = _scan_json(string, 0)
-    except StopIteration:
-        end = -1
-    if end != len(string):
-        raise ValueError("the text is not one JSON value")
-    return meta
 
 
 def seal_of(section: str, key: str, text: bytes, arrays: Mapping[str, Array | bytes]) -> str:
@@ -297,13 +279,13 @@ def _producer(engine: str, engine_version: str, gamwarm_version: str) -> Produce
     return Producer(engine, engine_version, gamwarm_version)
 
 
-_CURVATURE_PARTS: Final = ("gradient", "hessian", "edf", "plateau", "settled")
+CURVATURE_PARTS: Final = ("gradient", "hessian", "edf", "plateau", "settled")
 
 
 def _encode_curvature(curvature: Curvature | None, arrays: dict[str, Array]) -> list[str] | None:
     if curvature is None:
         return None
-    present = [name for name in _CURVATURE_PARTS if getattr(curvature, name) is not None]
+    present = [name for name in CURVATURE_PARTS if getattr(curvature, name) is not None]
     arrays["curvature"] = _concatenate([getattr(curvature, name) for name in present])
     return present
 
@@ -398,8 +380,8 @@ def _decode_record(entry: Encoded) -> BlockRecord:
     components = None
     if "penalties" in meta:
         components = Components(meta["penalties"], arrays.get(_DERIVED, np.zeros(0, dtype=np.int64)).tolist())
-    if len(meta["widths"]) != blocks:
-        raise DamagedEntry(f"it has {len(meta['widths'])} widths for {blocks} blocks")
+    if len(meta["widths"]) != blocks or (active is not None and len(active) != blocks):
+        raise DamagedEntry(f"it has {len(meta['widths'])} widths and {len(active or ())} active sets, {blocks} blocks")
     # Not by the constructor, which would copy and check what the seal vouches for; only types are looked at.
     record = object.__new__(BlockRecord)
     objective, iteration = meta["objective"], meta["iteration"]
@@ -488,7 +470,7 @@ def encode_artifact(artifact: FitArtifact) -> Encoded:
 
 
 def _n_outer(curvature: Curvature | None) -> int:
-    parts = [] if curvature is None else [getattr(curvature, name) for name in _CURVATURE_PARTS]
+    parts = [] if curvature is None else [getattr(curvature, name) for name in CURVATURE_PARTS]
     return next((len(p) for p in parts if p is not None), 0)
 
 
@@ -513,7 +495,7 @@ def _decode_artifact(entry: Encoded) -> FitArtifact:
         for t, rho, beta in zip(meta["terms"], rhos, betas, strict=True)
     ]
     stored = meta["descriptor"]
-    return FitArtifact(
+    artifact = FitArtifact(
         descriptor=FitDescriptor(**{**stored, "term_identities": tuple(stored["term_identities"])}),
         terms=terms,
         summary=GlobalFitSummary(meta["objective"], meta["converged"], meta["n_rows"]),
@@ -523,6 +505,12 @@ def _decode_artifact(entry: Encoded) -> FitArtifact:
         seeds=_decode_seeds(meta, arrays),
         **_common_fields(meta),
     )
+    if artifact.descriptor.key != entry.key:
+        raise DamagedEntry(f"it is filed under {entry.key}, its descriptor key is {artifact.descriptor.key}")
+    refusal = artifact_refusal(artifact) if artifact.schema == ARTIFACT_SCHEMA else None
+    if refusal is not None:
+        raise DamagedEntry(refusal)
+    return artifact
 
 
 def _decode_seeds(meta: Meta, arrays: dict[str, Array]) -> GroupSeeds | None:
@@ -545,20 +533,27 @@ def decode(entry: Encoded) -> BlockRecord | FitArtifact:
         Its text and arrays do not belong together.
     """
     try:
+        for name, array in entry.arrays.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise DamagedEntry(f"{name} holds a non-finite number")
         return _decode_record(entry) if entry.section == RECORDS else _decode_artifact(entry)
-    except DamagedEntry:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _UNFIT as error:
         raise DamagedEntry(f"its text does not describe an entry ({type(error).__name__}: {error})") from error
+
+
+_UNFIT: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError)
 
 
 def check_content(entry: Encoded) -> None:
     """Raise `DamagedEntry` unless the entry id is the digest of the content, encoded anew."""
-    content = (entry.section, entry.key, entry.meta, entry.arrays, _segments_of(entry.meta))
-    again = _content_id(*content)
-    # The first files of format 1 have ids that cover the attributes.
-    if again != entry.entry_id and _content_id(*content, labels=True) != entry.entry_id:
-        raise DamagedEntry(f"its entry id is {entry.entry_id}, its content digest {again}")
+    try:
+        content = (entry.section, entry.key, entry.meta, entry.arrays, _segments_of(entry.meta))
+        again = _content_id(*content)
+        # The first files of format 1 have ids that cover the attributes.
+        if again != entry.entry_id and _content_id(*content, labels=True) != entry.entry_id:
+            raise DamagedEntry(f"its entry id is {entry.entry_id}, its content digest {again}")
+    except _UNFIT as error:
+        raise DamagedEntry(f"its content has no digest ({type(error).__name__}: {error})") from error
 
 
 def stamped(value: Any, created: int, producer: Producer) -> Any:

@@ -27,6 +27,7 @@ from gamwarm.records import (
 from gamwarm.storage import clock, selection
 from gamwarm.storage._disk import explain
 from gamwarm.storage._reader import Snapshot
+from gamwarm.storage._values import UNREADABLE
 from gamwarm.storage.cache import StateCache
 from gamwarm.storage.codec import (
     ARTIFACTS,
@@ -45,6 +46,7 @@ from gamwarm.storage.entries_upkeep import EntryUpkeep
 from gamwarm.storage.layout import Irreplaceable, check_file, create_file
 from gamwarm.storage.outcome import PutOutcome
 from gamwarm.storage.stored import ArtifactHeader, Held, StoredArtifact, StoredRecord
+from gamwarm.storage.texts import is_key
 from gamwarm.storage.turns import Turn
 from gamwarm.storage.upkeep import (
     Problem,
@@ -85,7 +87,7 @@ class _Hdf5Errors(AbstractContextManager[None]):
     ) -> None:
         if kind is None or isinstance(error, GamwarmError):
             return
-        if not isinstance(error, (OSError, RuntimeError, KeyError, ValueError, TypeError)):
+        if not isinstance(error, (DamagedEntry, *UNREADABLE)):
             return
         if isinstance(error, OSError) and error.errno is not None:
             raise explain(error, self._path, "read it") from error
@@ -460,11 +462,14 @@ class EntryStore(EntryUpkeep):
 
     def keys(self) -> list[str]:
         """Return the exact keys that have a record, sorted."""
-        return self._read(lambda view: view.keys(RECORDS))
+        return self._keys(RECORDS)
+
+    def _keys(self, section: str) -> list[str]:
+        return [name for name in self._read(lambda view: view.keys(section)) if is_key(section, name)]
 
     def descriptor_keys(self) -> list[str]:
         """Return the strict descriptor keys that have artifacts, sorted."""
-        return self._read(lambda view: view.keys(ARTIFACTS))
+        return self._keys(ARTIFACTS)
 
     def entry_ids(self) -> set[str]:
         """Return the logical content of the file: the entry ids of all whole entries."""

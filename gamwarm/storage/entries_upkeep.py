@@ -136,6 +136,10 @@ class EntryUpkeep:
     def _evict(
         self, view: UpkeepView, size_budget: int | None, before: int | None, *, dry_run: bool = False
     ) -> EvictReport:
+        unread = [problem for problem in map(view.unread_pins, SECTIONS) if problem]
+        if unread:
+            log.warning("%s: nothing is evicted: %s", self._path, unread[0])
+            return EvictReport(dry_run=dry_run, reason=str(unread[0]))
         weighed = view.weigh()
         live = sum(e.nbytes for e in weighed)
         keep = view.pins(RECORDS) | view.pins(ARTIFACTS) | {e.parent for e in weighed if e.parent is not None}

@@ -141,7 +141,7 @@ def find_fit_of_record(store: EntryStore, entry_id: str) -> FitOfRecord:
 def _head_or_place(view: FileView, section: str, path: str) -> EntryHead | str:
     try:
         return _head(section, path, view.read_meta(section, path))
-    except (DamagedEntry, KeyError, TypeError, ValueError, AttributeError):
+    except DamagedEntry:
         return f"/{section}/{path}"
 
 

@@ -63,18 +63,18 @@ def _line_if_whole(view: FileView, section: str, path: str) -> LedgerLine | None
 
 
 def _line(section: str, key: str, meta: dict[str, Any]) -> LedgerLine:
+    lineage, cost = meta["lineage"], meta["cost"]
+    is_record = section == RECORDS
     try:
-        lineage, cost = meta["lineage"], meta["cost"]
-        is_record = section == RECORDS
         return LedgerLine(
-            kind=str(meta["kind"]) if is_record else "artifact",
-            entry_id=str(meta["entry_id"]),
+            kind=meta["kind"] if is_record else "artifact",
+            entry_id=meta["entry_id"],
             fit_key=key if is_record else meta["fit_key"],
             family=None if is_record else meta["structural_key"] or key,
-            n_rows=int(meta["n_rows"]),
+            n_rows=meta["n_rows"],
             producer=Producer(**meta["producer"]),
             lineage=None if lineage is None else Lineage(**{**lineage, "terms": ()}),
             cost=None if cost is None else Cost(**cost),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise DamagedEntry(f"its text does not describe an entry ({error})") from error

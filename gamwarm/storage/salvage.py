@@ -17,6 +17,7 @@ from typing import IO, Any, Final
 import numpy as np
 
 from gamwarm.errors import NotAStore, StoreError
+from gamwarm.storage import texts
 from gamwarm.storage._disk import status_of, typed
 from gamwarm.storage._files import missing
 from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode
@@ -100,7 +101,7 @@ class _Walk:
             arrays: dict[str, Any] = {
                 name: np.frombuffer(data, dtype=dtype).copy() for name, (dtype, data) in pieces.items()
             }
-            entry = Encoded(section, key, json.loads(text), arrays)
+            entry = Encoded(section, key, texts.parse_text(section, text), arrays)
             check_content(entry)
             decode(entry)
         except (DamagedEntry, ValueError, TypeError, KeyError) as error:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gamwarm.records import BlockRecord, FitArtifact, Producer, RecordKind
-from gamwarm.storage.codec import DamagedEntry
 
 __all__ = ["ArtifactHeader", "Held", "StoredArtifact", "StoredRecord"]
 
@@ -61,19 +60,15 @@ class ArtifactHeader:
     @classmethod
     def of(cls, path: str, meta: dict[str, Any]) -> ArtifactHeader:
         """Take the header from an artifact's JSON text."""
-        try:
-            width = sum(int(t["reduced_width"] or 0) for t in meta["terms"])
-            return cls(
-                path=path,
-                entry_id=str(meta["entry_id"]),
-                n_rows=int(meta["n_rows"]),
-                created=int(meta["created"]),
-                reduced_width=width,
-                fit_key=meta["fit_key"],
-                producer=Producer(**meta["producer"]),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise DamagedEntry(f"its text does not describe an artifact ({error})") from error
+        return cls(
+            path=path,
+            entry_id=meta["entry_id"],
+            n_rows=meta["n_rows"],
+            created=meta["created"],
+            reduced_width=sum(term["reduced_width"] or 0 for term in meta["terms"]),
+            fit_key=meta["fit_key"],
+            producer=Producer(**meta["producer"]),
+        )
 
 
 @dataclass(frozen=True, eq=False)

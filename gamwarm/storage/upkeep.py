@@ -14,9 +14,11 @@ from typing import Any, Final
 import h5py
 from h5py import h5o
 
-from gamwarm.storage import _index_lists
+from gamwarm.storage import _index_lists, _values
+from gamwarm.storage._values import UNREADABLE
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, check_content, decode
 from gamwarm.storage.layout import FileView, Irreplaceable, create_file
+from gamwarm.storage.texts import is_descriptor_key
 
 __all__ = [
     "CompactReport",
@@ -34,7 +36,6 @@ __all__ = [
 ]
 
 _PINNED: Final = b"pinned"
-_UNREADABLE: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -259,12 +260,23 @@ class UpkeepView(FileView):
     # -- pins --------------------------------------------------------------------------------------------------
 
     def pins(self, section: str) -> set[str]:
-        """Return the entry ids that are pinned in a section."""
-        return set(self._strings(section, _PINNED, 32))
+        """Return the entry ids that are pinned in a section; none where `unread_pins` says that they cannot be read."""
+        return set() if self.unread_pins(section) else set(self._pins(section))
+
+    def _pins(self, section: str) -> list[str]:
+        return _values.read_strings(self._section(section), _PINNED, self.size)
+
+    def unread_pins(self, section: str) -> Problem | None:
+        """Return why the list of pinned entries of a section cannot be read, if so."""
+        try:
+            self._pins(section)
+        except DamagedEntry as error:
+            return Problem(f"/{section}", f"which entries are pinned cannot be read ({error}); pin them again")
+        return None
 
     def set_pins(self, section: str, ids: Collection[str]) -> None:
         """Make ``ids`` the pinned entries of a section."""
-        if ids != self.pins(section):
+        if self.unread_pins(section) or ids != self.pins(section):
             self._set_strings(section, _PINNED, ids)
 
     def section_of(self, entry_id: str) -> str | None:
@@ -344,22 +356,23 @@ class UpkeepView(FileView):
 
     def index(self) -> dict[str, list[str]]:
         """Return the structural index as stored."""
-        return {name: self.strict_keys(name) for name in map(_index_lists.structural_key_of, self._lists())}
+        keys = {_index_lists.structural_key_of(_values.name_of(name)) for name in self._lists()}
+        return {key: self.strict_keys(key) if is_descriptor_key(key) else [] for key in keys}
 
     def set_index(self, index: Mapping[str, Collection[str]]) -> None:
         """Make ``index`` the structural index."""
         wanted: dict[bytes, list[str]] = {}
         for name, keys in index.items():
             wanted |= _index_lists.lists_of(name, keys)
-        for attribute in sorted({name.encode() for name in self._lists()} | wanted.keys()):
+        for attribute in sorted({*self._lists(), *wanted}):
             self._set_strings(ARTIFACTS, attribute, wanted.get(attribute, []))
 
     def _unindex(self, structural_key: str, strict_key: str) -> None:
         name = _index_lists.first_list(structural_key)
-        listed = self._strings(ARTIFACTS, name, 64)
+        listed = self._listed(name)
         if strict_key not in listed:
             name = _index_lists.list_by_digits(structural_key, strict_key)
-            listed = self._strings(ARTIFACTS, name, 64)
+            listed = self._listed(name)
         elif len(listed) >= _index_lists.FULL:
             listed += self._take_one(structural_key)
         self._set_strings(ARTIFACTS, name, [key for key in listed if key != strict_key])
@@ -367,14 +380,15 @@ class UpkeepView(FileView):
     def _take_one(self, structural_key: str) -> list[str]:
         """Take a key out of the lists by digits: the first list stays full while they hold any."""
         for name in _index_lists.lists_by_digits(structural_key):
-            keys = self._strings(ARTIFACTS, name, 64)
+            keys = self._listed(name)
             if keys:
                 self._set_strings(ARTIFACTS, name, keys[1:])
                 return keys[:1]
         return []
 
-    def _lists(self) -> list[str]:
-        return [name for name in h5py.Group(self._section(ARTIFACTS)).attrs if name.startswith(_index_lists.PREFIX)]
+    def _lists(self) -> list[bytes]:
+        names = _values.attribute_names(self._section(ARTIFACTS))
+        return [name for name in names if name.startswith(_index_lists.PREFIX.encode())]
 
     def set_totals(self, **totals: int) -> None:
         """Write running totals."""
@@ -383,13 +397,18 @@ class UpkeepView(FileView):
 
     # -- checking ----------------------------------------------------------------------------------------------
 
-    def misstated(self, entries: int, nbytes: int, index: Mapping[str, set[str]]) -> tuple[Problem, ...]:
+    def misstated(
+        self, entries: int, nbytes: int, last_created: int, index: Mapping[str, set[str]]
+    ) -> tuple[Problem, ...]:
         """Return where totals and structural index say other than what was counted: what `put_right` puts right."""
-        wrong = [
-            Problem("/", f"attribute {name} says {self.total(name)}, counted {counted}")
-            for name, counted in (("n_entries", entries), ("live_bytes", nbytes))
-            if self.total(name) != counted
-        ]
+        counts = {"n_entries": entries, "live_bytes": nbytes, "last_created": last_created}
+        wrong = []
+        for name, counted in counts.items():
+            stated = self.stated_total(name)
+            # The latest entry ever written may be gone.
+            if stated is None or (stated < counted if name == "last_created" else stated != counted):
+                says = "is not a total" if stated is None else f"says {stated}"
+                wrong.append(Problem("/", f"attribute {name} {says}, counted {counted}"))
         if {name: set(keys) for name, keys in self.index().items()} != index:
             wrong.append(Problem(f"/{ARTIFACTS}", "the structural index does not list what the artifacts say"))
         return tuple(wrong)
@@ -486,7 +505,8 @@ def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
     An entry that cannot be copied is listed. Keys go in ascending order, so equal contents make equal layouts.
     """
     create_file(new)
-    source, target = UpkeepView(old), UpkeepView(new)
+    source = UpkeepView(old)
+    target = UpkeepView(new, size=2 * source.size)
     lost: list[Problem] = []
     index: dict[str, list[str]] = {}
     ids: dict[str, set[str]] = {RECORDS: set(), ARTIFACTS: set()}
@@ -507,6 +527,8 @@ def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
                 structural = entry.meta.get("structural_key") if section == ARTIFACTS else None
                 if structural is not None and key not in index.setdefault(structural, []):
                     index[structural].append(key)
+        unread = source.unread_pins(section)
+        lost += [unread] if unread else []
         target.set_pins(section, source.pins(section) & ids[section])
     target.set_index(index)
     target.set_totals(last_created=last, n_entries=entries, live_bytes=nbytes)
@@ -514,12 +536,14 @@ def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
 
 
 def _copy_key(source: UpkeepView, target: UpkeepView, section: str, key: str) -> list[Problem]:
-    """Copy one key's group as it is; if HDF5 cannot, what can be read of it."""
-    parent, name = target._section(section), key.encode("utf-8", "replace")
+    """Copy one key's group as it is; if HDF5 cannot or should not, what can be read of it."""
+    parent, name = target._section(section), _values.encoded(key)
     try:
+        source.check_forms(section, key)
         h5o.copy(source._section(section), name, parent, name)
-    except _UNREADABLE as error:
-        if parent.links.exists(name):
+    except (DamagedEntry, *UNREADABLE) as error:
+        _values.pass_on_disk_error(error)
+        if _values.has(parent, name):
             parent.unlink(name)
         reason = str(error)
     else:
@@ -530,11 +554,11 @@ def _copy_key(source: UpkeepView, target: UpkeepView, section: str, key: str) ->
             whole.append(source.read(section, path))
         except DamagedEntry as damage:
             lost.append(Problem(f"/{section}/{path}", f"could not be copied: {damage}"))
-    if section == RECORDS:
-        target.write_records(key, whole)
-    else:
+    if section == ARTIFACTS:
         for entry in whole:
             target.write_artifact(entry)
+    elif whole:
+        target.write_records(key, whole)
     return lost or [Problem(f"/{section}/{key}", f"could not be copied as a whole: {reason}")]
 
 
