@@ -478,7 +478,9 @@ class EntryStore(EntryUpkeep):
             ids = set()
             for section, path in view.all_paths():
                 try:
-                    ids.add(view.read(section, path).entry_id)
+                    encoded = view.read(section, path)
+                    decode(encoded)
+                    ids.add(encoded.entry_id)
                 except DamagedEntry:
                     continue
             return ids

@@ -237,6 +237,7 @@ _ARTIFACT: Final[dict[str, Check]] = _COMMON | {
     "fit_key": _or_none(_EXACT_KEY),
     "terms": _list(
         _fields(
+            {"settled": _or_none(_list(_truth))},
             name=_string,
             identity=_HEX64,
             structural_identity=_or_none(_HEX64),

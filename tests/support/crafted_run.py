@@ -41,16 +41,15 @@ def judge(folder: Path, names: Sequence[str], numbers: Sequence[int], *, thoroug
     return outcomes
 
 
-def _child(
-    folder: Path, scratch: Path, jobs: list[tuple[int, bool]], outcomes: Outcomes, names: Sequence[str]
-) -> int:
+def _child(folder: Path, scratch: Path, jobs: list[tuple[int, bool]], outcomes: Outcomes, names: Sequence[str]) -> int:
     """Let one child do what it can; return how many jobs are over."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.support.crafted_worker", str(folder), str(scratch)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
     lines: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_forward, args=(process.stdout, lines), daemon=True).start()
+    forwarder = threading.Thread(target=_forward, args=(process.stdout, lines), daemon=True)
+    forwarder.start()
     try:
         for done, job in enumerate(jobs):
             process.stdin.write(json.dumps(job) + "\n")
@@ -78,6 +77,8 @@ def _child(
         process.stdin.close()
         process.kill()
         process.wait()
+        forwarder.join()
+        process.stdout.close()
 
 
 def _forward(stream: IO[Any], lines: queue.Queue[str]) -> None:
