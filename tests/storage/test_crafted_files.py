@@ -139,6 +139,27 @@ def test_a_malformed_text_under_a_right_seal_is_one_damaged_entry_that_verify_li
         assert store.verify().ok
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"created": float("inf")},
+        {"n_rows": "many"},
+        {"terms": 3},
+        {"terms": [[]]},
+        {"terms": [{"reduced_width": 1}]},
+        {"producer": {"x": 1}},
+        {"structural_key": "structural"},
+        {"descriptor": {"family_kind": "x"}},
+        {"seeds": {"column": "x", "labels": [1], "n_outer": -1}},
+    ],
+)
+def test_a_malformed_text_of_an_artifact_is_refused_before_anything_is_taken_from_it(change):
+    assert texts.parse_text(ARTIFACTS, crafted.plain(TEXTS[ARTIFACTS]))
+
+    with pytest.raises(DamagedEntry):
+        texts.parse_text(ARTIFACTS, crafted.plain(TEXTS[ARTIFACTS] | change))
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -274,22 +274,3 @@ def test_damage_of_the_root_switches_the_store_off_with_one_warning(path, caplog
     assert len(warnings_of(caplog)) == 1
     with pytest.raises(StoreDamaged):
         gamwarm.open(path, on_error="raise")
-
-
-def test_a_header_of_an_artifact_with_absurd_numbers_is_damage(path):
-    from gamwarm.storage.codec import DamagedEntry
-    from gamwarm.storage.entries import ArtifactHeader
-
-    good = {
-        "entry_id": "0" * 32,
-        "n_rows": 1,
-        "created": 1,
-        "fit_key": None,
-        "producer": {},
-        "terms": [{"reduced_width": 1}],
-    }
-    ArtifactHeader.of("p", good)
-    absurd = ({"created": float("inf")}, {"n_rows": "many"}, {"terms": 3}, {"producer": {"x": 1}}, {"terms": [[]]})
-    for changes in absurd:
-        with pytest.raises(DamagedEntry):
-            ArtifactHeader.of("p", json.loads(json.dumps(good | changes)))
