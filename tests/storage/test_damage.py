@@ -5,7 +5,6 @@ A long search (every byte, many images, in children with a time limit) would be 
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 
