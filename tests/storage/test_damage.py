@@ -107,7 +107,9 @@ def test_a_flipped_byte_of_an_artifact_takes_it_out_of_the_choice_of_parents_and
         report = store.start_for(plain_fit())
         assert report.parent == parents[50]
         assert store.start_for(plain_fit(), parent=parents[90]).source == "cold"
-        assert len(warnings_of(caplog)) == 1
+        damaged, lost = warnings_of(caplog)
+        assert f"{parents[90]} is damaged" in damaged
+        assert f"the named parent {parents[90]} is not in the file" in lost
         assert len(store.verify().problems) == 2
 
 
