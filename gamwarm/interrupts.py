@@ -34,7 +34,19 @@ from functools import wraps
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
-__all__ = ["Body", "Interrupt", "Lock", "allowed", "cause", "critical", "deliver", "quiet", "wait"]
+__all__ = [
+    "PATIENCE",
+    "AbandonedBlock",
+    "Body",
+    "Interrupt",
+    "Lock",
+    "allowed",
+    "cause",
+    "critical",
+    "deliver",
+    "quiet",
+    "wait",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -99,6 +111,8 @@ class _Shield:
         Sections entered; 0 outside, and inside `allowed`.
     bodies : int
         `Body` blocks under way: `_strike` stays in place, so that their ends are not struck.
+    finalizers : int
+        Sections out of which nothing can be raised; nothing is delivered in them.
     window : allowed or None
         The innermost call of user code inside a section.
     """
@@ -107,6 +121,7 @@ class _Shield:
         self.thread: int | None = threading.main_thread().ident
         self.depth = 0
         self.bodies = 0
+        self.finalizers = 0
         self.window: allowed | None = None
         self._noted: dict[int, None] = {}
         self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
@@ -209,7 +224,7 @@ class _Shield:
 
     def deliver(self) -> None:
         """Deliver what was noted, inside a section."""
-        if self._noted and self.depth and _get_ident() == self.thread:
+        if self._noted and self.depth and not self.finalizers and _get_ident() == self.thread:
             try:
                 self._deliver(sys._getframe(1))
             except Interrupt:
@@ -221,7 +236,7 @@ class _Shield:
         """In a forked child: the section, if any, is of a thread that does not exist here."""
         if self.thread is not None and _get_ident() != self.thread:
             self.thread = _get_ident()
-            self.depth = self.bodies = 0
+            self.depth = self.bodies = self.finalizers = 0
             self.window = None
             self._noted = {}
             self._restore()
@@ -236,6 +251,20 @@ def _kill(thread: int, number: int) -> None:
 _shield: Final = _Shield()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_shield.forget_parent)
+
+
+class _Finalizer:
+    """A section out of which nothing can be raised."""
+
+    def __enter__(self) -> None:
+        self._before = _shield.enter()
+        _shield.finalizers += self._before >= 0
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _shield.finalizers -= self._before >= 0
+        _shield.leave_later(self._before)
 
 
 def critical(function: Callable[P, R]) -> Callable[P, R]:
@@ -261,11 +290,8 @@ def quiet(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        before = _shield.enter()
-        try:
+        with _Finalizer():
             return function(*args, **kwargs)
-        finally:
-            _shield.leave_later(before)
 
     return call
 
@@ -421,12 +447,9 @@ class AbandonedBlock(BaseException):
 def _abandon(work: Work, shielded: bool, process: int, thread: int) -> None:
     if (process, thread) != (os.getpid(), _get_ident()):
         return
-    before = _shield.enter()
-    try:
+    with _Finalizer():
         _shield.bodies -= shielded
         work.end(AbandonedBlock("its block was left without an end"))
-    finally:
-        _shield.leave_later(before)
 
 
 _GAPS: Final[frozenset[CodeType]] = frozenset(
@@ -436,7 +459,8 @@ _GAPS: Final[frozenset[CodeType]] = frozenset(
         _Shield.arm,
         Body.__enter__,
         Body.__exit__,
-        _abandon,
+        _Finalizer.__enter__,
+        _Finalizer.__exit__,
         allowed.__enter__,
         allowed.__exit__,
     )

@@ -15,6 +15,7 @@ from gamwarm.archive.crate import CRATE_NAME, About, Creator, about_archive, cra
 from gamwarm.archive.select import Selection, choose
 from gamwarm.checks import file_path
 from gamwarm.errors import InvalidInput, InvalidType, StoreDamaged, StoreError
+from gamwarm.interrupts import critical
 from gamwarm.storage import (
     BundleContents,
     BundleWritten,
@@ -95,6 +96,7 @@ class ArchiveReport:
         return self.complete and not self.problems
 
 
+@critical
 def export_archive(
     store_path: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -171,6 +173,7 @@ def export_archive(
     return ExportReport(target, len(written.kept), written.digest, written.nbytes, absent, written.problems)
 
 
+@critical
 def verify_archive(path: str | os.PathLike[str], progress: Progress | None = None) -> ArchiveReport:
     """Check an archive: every byte against the digest of the file, every entry against seal, content and manifest.
 
@@ -194,6 +197,7 @@ def verify_archive(path: str | os.PathLike[str], progress: Progress | None = Non
     )
 
 
+@critical
 def import_archive(
     archive: str | os.PathLike[str],
     store_path: str | os.PathLike[str],

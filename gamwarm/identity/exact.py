@@ -17,6 +17,7 @@ from gamwarm.checks import plain_string, require
 from gamwarm.errors import CollectiveError, InvalidKey, InvalidType, UnkeyableFit
 from gamwarm.identity.components import Components, Label, Walk
 from gamwarm.identity.fingerprint import Fingerprinter
+from gamwarm.interrupts import allowed
 from gamwarm.parallel import SERIAL, Communicator, agree, as_communicator, mark_agreed
 from gamwarm.problem import (
     BlockwiseFitOptions,
@@ -199,7 +200,8 @@ def family_fingerprint(
     """Return (family_kind, fingerprint); raises `UnkeyableFit` if the family opts out."""
     kind = family_kind_of(check_family(family))
     try:
-        fingerprint = family.persistent_warm_start_fingerprint(specs, options)
+        with allowed():
+            fingerprint = family.persistent_warm_start_fingerprint(specs, options)
     except Exception as caught:
         raise UnkeyableFit(
             f"family {kind}: its persistent_warm_start_fingerprint failed ({type(caught).__name__}: {caught}); "
@@ -313,7 +315,7 @@ def name_fit(
                 for name in _BLOCK.keys() - {"design"}:
                     if not isinstance(getattr(block, name), DistributedRows):
                         _write_field(rehearsal, block, name, ranks)
-    except Exception as caught:  # every rank must reach the agreement below
+    except BaseException as caught:  # every rank must reach the agreement below
         error = caught
     _check_equal("number of blocks", agree(ranks, "exact_key", len(blocks), error))
     assert named is not None

@@ -11,6 +11,7 @@ from gamwarm.errors import InvalidInput
 from gamwarm.identity.components import Components
 from gamwarm.identity.descriptor import FitDescriptor, strict_identity, structural_identity
 from gamwarm.identity.exact import name_fit
+from gamwarm.interrupts import critical
 from gamwarm.parallel import Communicator
 from gamwarm.problem import (
     BlockwiseFitOptions,
@@ -161,6 +162,7 @@ class FitProblem:
             self._name(None)
         return cast(Components, self.__dict__["components"])
 
+    @critical
     def _name(self, comm: Communicator | None) -> str:
         key, components = name_fit(self.family, self.specs, self.options, engine=self.engine, comm=comm)
         self.__dict__.update(key=key, components=components)

@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from gamwarm.checks import FloatArray
 from gamwarm.errors import InvalidType
+from gamwarm.interrupts import deliver
 
 __all__ = ["LEAF_ROWS", "DenseLeaves", "as_bytes", "dense_step", "positive_zeros", "sparse_leaves"]
 
@@ -103,6 +104,7 @@ class DenseLeaves:
 
     def begin(self, rows: int) -> None:
         """Start a leaf of so many rows."""
+        deliver()
         self._hasher.reset()
         self._hasher.update(_DENSE_LEAF)
         self._hasher.update(struct.pack("<QQ", rows, self._p))
@@ -136,6 +138,7 @@ def sparse_leaves(m: Any, n: int, p: int, mine: range) -> Iterator[bytes]:
     if m.format in ("csc", "coo"):  # every window walks all entries of these: as few windows as memory allows
         leaves_at_once = max(1, _WINDOW_ENTRIES * n // max(m.nnz, 1) // LEAF_ROWS)
     for first in range(mine.start, mine.stop, leaves_at_once):
+        deliver()
         last = min(first + leaves_at_once, mine.stop)
         top = first * LEAF_ROWS
         window = _canonical_rows(m, top, min(last * LEAF_ROWS, n), p)

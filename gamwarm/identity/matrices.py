@@ -62,7 +62,7 @@ def matrix_digest(m: Any, comm: Any = None) -> str:
         count = -(-n // _step(plan))
         mine = _leaves_of(ranks, count)
         leaves = b"".join(sparse_leaves(m, n, p, mine) if plan[0] else _dense_leaves(m, n, p, mine, cores))
-    except Exception as caught:  # every rank must reach the agreement below
+    except BaseException as caught:  # every rank must reach the agreement below
         error = caught
     reports = agree(ranks, "matrix_digest", (plan, leaves), error)
     for rank, other in _strangers(reports, count):
@@ -153,7 +153,7 @@ def _distributed_digest(m: DistributedRows, ranks: Communicator) -> str:
         plan = (False, n, p, bytes(blake3(counts).digest(length=16)))  # what all ranks get from all does not grow twice
         # Read before the agreement: a rank that cannot read its rows must not leave another waiting for them.
         head = _head(m, dense_step(p))
-    except Exception as caught:  # every rank must reach the agreement below
+    except BaseException as caught:  # every rank must reach the agreement below
         error = caught
     plans = agree(ranks, "matrix_digest", plan, error)
     for rank, other in enumerate(plans):
@@ -163,7 +163,7 @@ def _distributed_digest(m: DistributedRows, ranks: Communicator) -> str:
     leaves = b""
     try:
         leaves = b"".join(_own_leaves(m, tail, cores))
-    except Exception as caught:  # every rank must reach the agreement below
+    except BaseException as caught:  # every rank must reach the agreement below
         error = caught
     return _root(plan, agree(ranks, "matrix_digest", leaves, error))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from gamwarm.errors import CollectiveError, UnkeyableFit
+from gamwarm.interrupts import cause
 from gamwarm.parallel.communicator import Communicator, deal
 
 __all__ = ["agree", "already_agreed", "mark_agreed", "work_dealt"]
@@ -38,12 +39,15 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
         if error is not None:
             raise error
         return [payload]
-    cause = None if error is None else f"{type(error).__name__}: {error}"
+    said = None if error is None else _named(error)
     unkeyable = isinstance(error, UnkeyableFit)
-    reports = comm.allgather((operation, cause, unkeyable, payload if error is None else None))
+    reports = comm.allgather((operation, said, unkeyable, payload if error is None else None))
     failed = [rank for rank, report in enumerate(reports) if report[1] is not None]
     if failed:
         if isinstance(error, UnkeyableFit) and all(report[2] for report in reports):
+            mark_agreed(error)
+            raise error
+        if error is not None and not isinstance(error, Exception):  # an interrupt stays what it is
             mark_agreed(error)
             raise error
         first = failed[0]
@@ -59,6 +63,11 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
                 failed=False,
             )
     return [report[3] for report in reports]  # type: ignore[misc]
+
+
+def _named(error: BaseException) -> str:
+    origin = cause(error)
+    return f"{type(origin).__name__}: {origin}"
 
 
 def work_dealt(
@@ -90,7 +99,7 @@ def work_dealt(
     done: dict[int, T] = {}
     try:
         done = {item: do(item) for item, rank in enumerate(dealt) if rank == comm.rank}
-    except Exception as caught:  # every rank must reach the agreement below
+    except BaseException as caught:  # every rank must reach the agreement below
         error = caught
     reports = agree(comm, operation, (same, done), error)
     for rank, (other, _) in enumerate(reports):
@@ -99,8 +108,8 @@ def work_dealt(
     return [reports[rank][1][item] for item, rank in enumerate(dealt)]
 
 
-def _collective(operation: str, rank: int, cause: str, *, failed: bool) -> CollectiveError:
-    message = f"rank {rank} failed, seen in collective {operation!r}: {cause}"
-    error = CollectiveError(message, rank=rank, cause=cause, operation=operation, failed=failed)
+def _collective(operation: str, rank: int, why: str, *, failed: bool) -> CollectiveError:
+    message = f"rank {rank} failed, seen in collective {operation!r}: {why}"
+    error = CollectiveError(message, rank=rank, cause=why, operation=operation, failed=failed)
     mark_agreed(error)
     return error

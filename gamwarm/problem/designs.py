@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gamwarm.checks import is_sparse
 from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.interrupts import allowed
 
 __all__ = ["RowChunkSource", "check_exact_dtype", "design_shape", "is_row_source", "read_rows"]
 
@@ -82,7 +83,8 @@ def design_shape(design: object, what: str = "design") -> tuple[int, int]:
 
 def read_rows(source: RowChunkSource, start: int, stop: int, p: int) -> npt.NDArray[Any]:
     """Return rows start:stop of a row source, of shape (stop - start, p), refusing what its shape does not promise."""
-    given = source.row_chunk(start, stop)
+    with allowed():
+        given = source.row_chunk(start, stop)
     if isinstance(given, np.ma.MaskedArray):
         raise InvalidType(f"row_chunk({start}, {stop}) returned a masked array; fill the masked entries first")
     block = np.asarray(given)

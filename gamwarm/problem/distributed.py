@@ -79,7 +79,7 @@ class DistributedRows:
         shape: tuple[int, ...] = ()
         try:
             local_rows, shape = _checked(local_rows)
-        except Exception as caught:  # every rank must reach the agreement below
+        except BaseException as caught:  # every rank must reach the agreement below
             error = caught
         shapes = agree(self.comm, "DistributedRows", shape, error)
         self.comm.cores()  # remembered: here all ranks are known to be there, at a digest one might have failed before

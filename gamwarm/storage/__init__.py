@@ -15,7 +15,7 @@ from gamwarm.storage.entries import (
 from gamwarm.storage.heads import EntryHead, FitOfRecord, find_fit_of_record, read_heads
 from gamwarm.storage.ledger import LedgerLine
 from gamwarm.storage.locks import DirectoryProbe, choose, probe
-from gamwarm.storage.outcome import PutOutcome
+from gamwarm.storage.outcome import PutOutcome, rolled_back
 from gamwarm.storage.salvage import salvage_file
 from gamwarm.storage.stored import Held
 from gamwarm.storage.turns import Turn
@@ -69,6 +69,7 @@ __all__ = [
     "probe",
     "read_heads",
     "replace_text",
+    "rolled_back",
     "salvage_file",
     "status_of",
     "write_bundle",

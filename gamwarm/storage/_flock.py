@@ -16,6 +16,7 @@ if sys.platform != "win32":
     import fcntl
 
 from gamwarm.errors import StoreError, StoreReadOnly
+from gamwarm.interrupts import wait
 from gamwarm.storage._disk import make_beside, open_beside, share_if_ours
 
 __all__ = ["Flock", "FlockTimeout"]
@@ -59,7 +60,7 @@ class Flock:
             deadline = deadline or now + timeout
             if now >= deadline:
                 raise FlockTimeout(str(self._path))
-            time.sleep(min(pause, deadline - now))
+            wait(min(pause, deadline - now))
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _try(self) -> bool:

@@ -92,6 +92,19 @@ class Reader:
         block = os.pread(self._fd, HEADER_BYTES, 0)
         return Snapshot(block, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
+    def shows(self, snapshot: Snapshot) -> bool:
+        """Whether `look` would return the same; changes nothing, and may say no while another thread looks."""
+        try:
+            status = _disk.DISK.stat(self._name)
+            return (
+                (status.st_dev, status.st_ino) == self._identity == (snapshot.device, snapshot.inode)
+                and status.st_mtime_ns == snapshot.mtime_ns
+                and status.st_size == snapshot.size
+                and os.pread(self._fd, HEADER_BYTES, 0) == snapshot.block
+            )
+        except OSError:
+            return False
+
     def stands(self, snapshot: Snapshot) -> bool:
         """Whether the file that was looked at is as it was; one that took its name since then does not matter."""
         status = _disk.DISK.fstat(self._fd)

@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 from gamwarm.errors import LockTimeout, StoreUnavailable
 from gamwarm.identity import check_exact_key
+from gamwarm.interrupts import critical, quiet
 from gamwarm.records import (
     BlockRecord,
     FitArtifact,
@@ -27,11 +28,11 @@ from gamwarm.records import (
 from gamwarm.storage import clock, container, selection
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, Encoded, decode, encode_artifact, encode_record, stamped
 from gamwarm.storage.entries import UNCHANGED, EntryStore
-from gamwarm.storage.entries_upkeep import Progress
 from gamwarm.storage.ledger import LedgerLine
 from gamwarm.storage.outcome import PutOutcome
 from gamwarm.storage.stored import ArtifactHeader, StoredArtifact, StoredRecord
 from gamwarm.storage.upkeep import CompactReport, VerifyReport
+from gamwarm.storage.walking import Progress
 
 __all__ = ["BufferedEntries"]
 
@@ -98,13 +99,13 @@ class BufferedEntries(EntryStore):
         return len(self._waiting)
 
     def is_due(self, *, urgent: bool = False) -> bool:
-        """Whether what waits has waited long enough, or is enough; ``urgent``: whether anything waits."""
-        with self._turn:
-            if not self._waiting:
-                return False
-            enough = len(self._waiting) >= self._flush_entries
-            return urgent or enough or time.monotonic() - self._flushed >= self._flush_seconds
+        """Whether what waits has waited long enough, or is enough; ``urgent``: whether anything waits. No turn."""
+        waiting = len(self._waiting)
+        if not waiting:
+            return False
+        return urgent or waiting >= self._flush_entries or time.monotonic() - self._flushed >= self._flush_seconds
 
+    @critical
     def flush(self, patience: float | None = None) -> int:
         """File what waits, in one transaction, and settle its outcomes; return the number of entries filed.
 
@@ -185,7 +186,7 @@ class BufferedEntries(EntryStore):
     # -- looking up --------------------------------------------------------------------------------------------
 
     def _of(self, section: str, pick: Callable[[Encoded], bool] = lambda _: True) -> list[Encoded]:
-        return [w.encoded for w in self._waiting.values() if w.encoded.section == section and pick(w.encoded)]
+        return [w.encoded for w in tuple(self._waiting.values()) if w.encoded.section == section and pick(w.encoded)]
 
     def _waits_for(self, key: str) -> bool:
         return bool(self._of(RECORDS, lambda e: e.key == key))
@@ -215,8 +216,7 @@ class BufferedEntries(EntryStore):
 
     def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
         """Return the record that `find_record` would, if that takes no look at the file."""
-        with self._turn:
-            return None if self._waits_for(key) else super().recent_record(key, producer)
+        return None if self._waits_for(key) else super().recent_record(key, producer)
 
     def find_artifact(self, entry_id: str) -> StoredArtifact | None:
         """Return one artifact by its entry id."""
@@ -334,6 +334,7 @@ def _watch_the_end() -> None:
         _finalizer = util.Finalize(None, _end_of_worker, exitpriority=END_PRIORITY)
 
 
+@quiet
 def leave(entries: BufferedEntries) -> None:
     """File what waits in a store that was collected without being closed: now if this thread may, else later."""
     if entries.n_waiting:
@@ -362,6 +363,7 @@ def _file_what_was_left() -> None:
         _left.remove(entries)
 
 
+@critical
 def _file_all() -> None:
     """File what waits anywhere in this process; one warning counts what could not be written."""
     lost, reasons = 0, list[str]()

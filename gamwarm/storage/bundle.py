@@ -22,6 +22,7 @@ from h5py import h5d, h5g, h5p, h5s, h5t
 
 from gamwarm.checks import file_path
 from gamwarm.errors import NewerFormat, NotAStore, StoreDamaged, StoreError
+from gamwarm.interrupts import deliver
 from gamwarm.storage import _disk, _values
 from gamwarm.storage._files import make_scratch, missing, scratch_path
 from gamwarm.storage._header import HEADER_BYTES, USER_BLOCK, UUID_BYTES, Header, TornHeader, parse
@@ -32,7 +33,7 @@ from gamwarm.storage.entries import EntryStore
 from gamwarm.storage.heads import EntryHead, read_heads
 from gamwarm.storage.layout import ARCHIVE, check_file, create_file
 from gamwarm.storage.upkeep import KEEP_ALL, MergeReport, Problem, UpkeepView
-from gamwarm.storage.walking import in_portions
+from gamwarm.storage.walking import Progress, in_portions, tell
 
 __all__ = [
     "ARCHIVE_FORMAT",
@@ -57,8 +58,6 @@ _README: Final = (
     "its sealed bytes, and where it lies. 'ro-crate-metadata.json' says who made it (RO-Crate 1.1), 'file-format.md' "
     "how to read it. Attribute 'digest' is BLAKE3 of the manifest and names the contents."
 )
-
-Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ def _fill(
     for heads, found in zip(keys, in_portions(source, keys, _sound_or_why), strict=True):
         sound: list[Encoded] = []
         for head, entry in zip(heads, found, strict=True):
-            if progress is not None and progress(done, len(contents.chosen)) is False:
+            if not tell(progress, done, len(contents.chosen)):
                 raise StoreError(f"{path}: the export was ended by its progress callback; nothing was written")
             done += 1
             if isinstance(entry, str):
@@ -187,8 +186,7 @@ def _fill(
     manifest = "\n".join([MANIFEST_TITLE, *listed, *lines, ""])
     digest = _hex(manifest.encode())
     _lay_texts(h5, texts, contents.title, manifest, digest)
-    if progress is not None:
-        progress(done, len(contents.chosen))
+    tell(progress, done, len(contents.chosen))
     return digest, kept
 
 
@@ -246,6 +244,7 @@ def _finish(fd: int, uuid: bytes) -> None:
 def _digest_of_rest(file: Any) -> bytes:
     hasher = blake3()
     while chunk := file.read(_CHUNK):
+        deliver()
         hasher.update(chunk)
     return bytes(hasher.digest())
 
@@ -402,7 +401,7 @@ def _check_contents(
     paths = list(view.all_paths())
     entries = nbytes = 0
     for done, (section, path) in enumerate(paths):
-        if progress is not None and progress(done, len(paths)) is False:
+        if not tell(progress, done, len(paths)):
             return BundleCheck(tuple(problems), entries, nbytes, digest, title, texts, complete=False)
         place = f"/{section}/{path}"
         in_manifest = listed.pop(f"{section}/{path}", None)
@@ -414,8 +413,7 @@ def _check_contents(
         entries += 1
         nbytes += entry.nbytes
         _compare(place, in_manifest, _digest(entry), problems)
-    if progress is not None:
-        progress(len(paths), len(paths))
+    tell(progress, len(paths), len(paths))
     problems += [Problem(f"/{name}", "the manifest lists it, the file does not hold it") for name in listed]
     return BundleCheck(tuple(problems), entries, nbytes, digest, title, texts)
 

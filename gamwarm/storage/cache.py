@@ -2,12 +2,13 @@
 
 One state of the file at a time: whatever moves (header, inode, size or mtime, as the readers compare them) empties the
 cache, so that a hit is what a read of the file would have given. Records are handed out as private copies over
-immutable bytes. Not locked: its owner takes turns.
+immutable bytes. Not locked: who puts takes turns.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 __all__ = ["CACHE_BYTES", "StateCache"]
@@ -32,20 +33,17 @@ class StateCache(Generic[S, K, V]):
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self._limit = limit
         self._state: S | None = None
-        self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._values: OrderedDict[K, tuple[V, S, int]] = OrderedDict()
         self._nbytes = 0
 
-    def __contains__(self, key: object) -> bool:
-        """Whether a value is kept under a key, of whatever state: if not, the state need not be looked at."""
-        return key in self._values
-
-    def get(self, state: S | None, key: K) -> V | None:
-        """Return the value kept under a key if it is of this state."""
+    def get(self, key: K) -> tuple[V, S] | None:
+        """Return what is kept under a key and the state that it is of. Needs no turn."""
         found = self._values.get(key)
-        if found is None or state is None or state != self._state:
+        if found is None:
             return None
-        self._values.move_to_end(key)
-        return found[0]
+        with suppress(KeyError):  # another thread has emptied the cache since
+            self._values.move_to_end(key)
+        return found[0], found[1]
 
     def put(self, state: S | None, key: K, value: V, nbytes: int) -> None:
         """Keep a value read in one state (None: of no state that lasts) and forget those of others."""
@@ -54,10 +52,11 @@ class StateCache(Generic[S, K, V]):
         if state != self._state:
             self.clear()
             self._state = state
-        self._nbytes += nbytes - self._values.get(key, (None, 0))[1]
-        self._values[key] = value, nbytes
+        before = self._values.get(key)
+        self._nbytes += nbytes - (0 if before is None else before[2])
+        self._values[key] = value, state, nbytes
         while self._nbytes > self._limit:
-            self._nbytes -= self._values.popitem(last=False)[1][1]
+            self._nbytes -= self._values.popitem(last=False)[1][2]
 
     def clear(self) -> None:
         self._values.clear()

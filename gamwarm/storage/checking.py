@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from gamwarm.storage.browse import Browser
 from gamwarm.storage.codec import ARTIFACTS, SECTIONS
 from gamwarm.storage.upkeep import Problem, UpkeepView, VerifyReport
+from gamwarm.storage.walking import Progress, tell
 
 if TYPE_CHECKING:
     from gamwarm.storage.entries_upkeep import EntryUpkeep
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["check_entries"]
 
 
-def check_entries(
-    entries: EntryUpkeep, progress: Callable[[int, int], object] | None
-) -> tuple[VerifyReport, tuple[Problem, ...]]:
+def check_entries(entries: EntryUpkeep, progress: Progress | None) -> tuple[VerifyReport, tuple[Problem, ...]]:
     """Check seals, content digests and decoding; return the report, and apart from it what can be put right.
 
     Totals and index are compared only if nothing was committed meanwhile: they are of one state, and the entries that
@@ -31,7 +29,7 @@ def check_entries(
     index: dict[str, set[str]] = {}
     done = nbytes = last = 0
     for seen in chain.from_iterable(browser.walk(section, content=True) for section in SECTIONS):
-        if progress is not None and progress(done, max(total, done + 1)) is False:
+        if not tell(progress, done, max(total, done + 1)):
             return VerifyReport(_sorted(problems), done, nbytes, complete=False), ()
         done += 1
         nbytes += seen.nbytes
@@ -42,8 +40,7 @@ def check_entries(
         structural = seen.meta.get("structural_key") if seen.section == ARTIFACTS else None
         if structural is not None:
             index.setdefault(structural, set()).add(seen.key)
-    if progress is not None:
-        progress(done, done)
+    tell(progress, done, done)
     pins = entries._read(lambda view: [view.unread_pins(section) for section in SECTIONS])
     report = VerifyReport(_sorted([*problems, *filter(None, pins)]), done, nbytes)
     if problems:  # what damaged entries weigh, and belong to, is not known

@@ -18,7 +18,6 @@ import os
 import secrets
 import stat
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -40,6 +39,7 @@ from gamwarm.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
+from gamwarm.interrupts import Lock, critical, quiet, wait
 from gamwarm.storage import _disk, _files
 from gamwarm.storage._disk import explain
 from gamwarm.storage._foreign import OpenElsewhere
@@ -83,7 +83,7 @@ class Container:
         self.path: Path = path
         self.mode: str = mode
         self.uuid: bytes = bytes(UUID_BYTES)
-        self._rlock = threading.RLock()
+        self._rlock = Lock()
         self._pid = os.getpid()
         self._lock_timeout = lock_timeout
         self._check = check
@@ -103,6 +103,7 @@ class Container:
     # ------------------------------------------------------------------ opening
 
     @classmethod
+    @critical
     def open(
         cls,
         path: str | os.PathLike[str],
@@ -274,6 +275,7 @@ class Container:
         """
         return self.read_state(fn)[0]
 
+    @critical
     def look(self) -> Snapshot | None:
         """Everything that changes when the file does; None inside a transaction, and where only `read` can tell."""
         with self._rlock:
@@ -284,6 +286,11 @@ class Container:
             except OSError:
                 return None
 
+    def shows(self, snapshot: Snapshot) -> bool:
+        """Whether `look` would return this snapshot. Takes no lock; no where only `look` can tell."""
+        return not self._closed and self._reader.shows(snapshot)
+
+    @critical
     def read_state(self, fn: Callable[[h5py.File], T]) -> tuple[T, Snapshot | None]:
         """`read`, and the state that was read: as long as `look` returns the same, `fn` would too.
 
@@ -309,7 +316,7 @@ class Container:
                 halfway += not unsettled.moved
                 if halfway == HALFWAY_ATTEMPTS:
                     break
-                time.sleep(FIRST_PAUSE * 2 ** min(attempt, 4))
+                wait(FIRST_PAUSE * 2 ** min(attempt, 4))
         if self.mode == "a":
             try:
                 with self._turn(self._writer.load, patience=0.0):
@@ -330,7 +337,7 @@ class Container:
                         "time, or stop the writers.",
                         path=str(self.path),
                     ) from None
-                time.sleep(FIRST_PAUSE)
+                wait(FIRST_PAUSE)
 
     def _attempt(self, fn: Callable[[h5py.File], T], handle: Callable[..., h5py.File]) -> tuple[T, Snapshot]:
         """One read between two looks at the file; `Unsettled` if they differ."""
@@ -397,6 +404,7 @@ class Container:
                     raise self._forked_error()
                 self._writer.commit()
 
+    @critical
     def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> tuple[T, int, int]:
         """Write the file anew: ``fill(old, new)`` copies what is to stay, then the new file takes the old one's place.
 
@@ -463,7 +471,7 @@ class Container:
             if waited >= QUIET_SECONDS and not warned:
                 _log.warning("%s: waiting for %s, which has it open for writing", self.path, elsewhere.holder)
                 warned = True
-            time.sleep(min(pause, allowed - waited))
+            wait(min(pause, allowed - waited))
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _before_release(self) -> None:
@@ -475,6 +483,7 @@ class Container:
 
     # ------------------------------------------------------------------ closing
 
+    @critical
     def close(self) -> None:
         """Make the file stand alone (no journal) and close it. Idempotent.
 
@@ -592,6 +601,7 @@ def _nothing(_: h5py.File) -> None:
     return None
 
 
+@quiet
 def _drop(writer: Writer, reader: Reader) -> None:
     """A container was collected without being closed: the journal keeps what was acknowledged."""
     reader.close()
@@ -600,25 +610,27 @@ def _drop(writer: Writer, reader: Reader) -> None:
 
 def in_use_here() -> bool:
     """Whether this thread is inside a call of any container: what runs by itself (a finalizer) must not begin one."""
-    return any(container._rlock._is_owned() for container in list(_alive))  # type: ignore[attr-defined]
+    return any(container._rlock.lock._is_owned() for container in list(_alive))  # type: ignore[attr-defined]
 
 
+@critical
 def tidy_all() -> None:
     """Leave no journal beside the files that this process has open. They stay open."""
     for container in list(_alive):
-        if container.opened_here and container._lock is not None and container._rlock.acquire(blocking=False):
+        if container.opened_here and container._lock is not None and container._rlock.lock.acquire(blocking=False):
             try:
                 if not (container._writing or container._reading):
                     with contextlib.suppress(Exception):
                         container._finish(TIDY_PATIENCE)
             finally:
-                container._rlock.release()
+                container._rlock.lock.release()
 
 
+@critical
 def _at_exit() -> None:
     """Close what is open, and let no thread into HDF5 afterwards: the locks are taken and never released."""
     for container in list(_alive):
-        if container._rlock.acquire(timeout=EXIT_PATIENCE):
+        if container._rlock.lock.acquire(timeout=EXIT_PATIENCE):
             with contextlib.suppress(Exception):
                 container._close(TIDY_PATIENCE)
         else:
@@ -628,7 +640,7 @@ def _at_exit() -> None:
 def _after_fork_in_child() -> None:
     for container in list(_alive):
         # The thread that held it does not exist here.
-        container._rlock = threading.RLock()
+        container._rlock = Lock()
         container._reading, container._writing = 0, False
         container._writer.disarm()
 

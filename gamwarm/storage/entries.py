@@ -16,6 +16,7 @@ import h5py
 from gamwarm.checks import file_path
 from gamwarm.errors import GamwarmError, StoreDamaged
 from gamwarm.identity import check_descriptor_key, check_exact_key
+from gamwarm.interrupts import critical, deliver
 from gamwarm.records import (
     BlockRecord,
     FitArtifact,
@@ -44,7 +45,7 @@ from gamwarm.storage.codec import (
 from gamwarm.storage.container import Container
 from gamwarm.storage.entries_upkeep import EntryUpkeep
 from gamwarm.storage.layout import Irreplaceable, check_file, create_file
-from gamwarm.storage.outcome import PutOutcome
+from gamwarm.storage.outcome import PutOutcome, rolled_back
 from gamwarm.storage.stored import ArtifactHeader, Held, StoredArtifact, StoredRecord
 from gamwarm.storage.texts import is_key
 from gamwarm.storage.turns import Turn
@@ -177,7 +178,7 @@ class EntryStore(EntryUpkeep):
             if self._view is not None:
                 yield
                 return
-            committing, written, reason = False, False, "the transaction was rolled back"
+            committing, written, reason = False, False, ""
             try:
                 with self.container.write(patience) as h5:
                     self._view = self._writing_view(h5)
@@ -190,9 +191,8 @@ class EntryStore(EntryUpkeep):
                         self._view = None
                     committing = True
                 written, reason = True, ""
-            except GamwarmError as error:
-                if committing:
-                    reason = str(error)
+            except BaseException as error:
+                reason = str(error) if committing and isinstance(error, GamwarmError) else rolled_back(error)
                 raise
             finally:
                 self._settle(written=written, reason=reason)
@@ -218,8 +218,9 @@ class EntryStore(EntryUpkeep):
         pending = any(outcome.entry_id == entry_id for outcome in self._pending)
         return PutOutcome(written=not pending, pending=pending, reason=UNCHANGED, entry_id=entry_id)
 
+    @critical
     def _write(self, change: Callable[[UpkeepView], PutOutcome]) -> PutOutcome:
-        with self._turn.lock:
+        with self._turn:
             if self.in_transaction:
                 return self._write_now(change)
             with self.transaction():
@@ -304,13 +305,14 @@ class EntryStore(EntryUpkeep):
     def _read(self, look: Callable[[UpkeepView], T]) -> T:
         return self._read_state(look)[0]
 
+    @critical
     def _read_state(self, look: Callable[[UpkeepView], T]) -> tuple[T, Snapshot | None]:
         """Look at the file, and return the state that was seen too (None inside a transaction)."""
 
         def with_view(h5: h5py.File) -> T:
             return look(self._view_of(h5))
 
-        with self._turn.lock, self._translated:
+        with self._turn, self._translated:
             if self._view is not None:
                 return look(self._view), None
             return self.container.read_state(with_view)
@@ -351,25 +353,25 @@ class EntryStore(EntryUpkeep):
                 error,
             )
 
+    @critical
     def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
         """Return the record that ``producer`` means under an exact key, or None."""
         check_exact_key(key)
-        with self._turn.lock:
+        with self._turn:
             found = self._recent(key, producer)
             return self._find_record(key, producer) if found is None else _handed_out(found)
 
     def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
-        """Return the record that `find_record` would, if it was found before and the file has not moved since."""
-        with self._turn.lock:
-            if (key, producer) not in self._cached:
-                return None
-            found = self._cached.get(self.container.look(), (key, producer))
+        """Return the record that `find_record` would, if it was found before and the file has not moved since.
+
+        Takes no turn and changes nothing, so it may be interrupted anywhere.
+        """
+        found = self._recent(key, producer)
         return None if found is None else private_copy(found.record)
 
     def _recent(self, key: str, producer: Producer | None) -> StoredRecord | None:
-        if (key, producer) not in self._cached:
-            return None
-        return self._cached.get(self.container.look(), (key, producer))
+        found = self._cached.get((key, producer))
+        return found[0] if found is not None and self._view is None and self.container.shows(found[1]) else None
 
     def _find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
         def look(view: UpkeepView) -> tuple[list[_Whole], list[_Damaged]]:
@@ -425,8 +427,11 @@ class EntryStore(EntryUpkeep):
 
     def hold_artifacts(self) -> Held:
         """Return the artifacts that are in the file now, and keep them from eviction here while the answer lives."""
-        headers = (header for key in self.descriptor_keys() for header in self.artifact_headers(key))
-        held = Held({header.entry_id: header.created for header in headers})
+        created: dict[str, int] = {}
+        for key in self.descriptor_keys():
+            deliver()
+            created.update((header.entry_id, header.created) for header in self.artifact_headers(key))
+        held = Held(created)
         self.held.add(held)
         return held
 
@@ -498,6 +503,7 @@ class EntryStore(EntryUpkeep):
     def _open_source(self, path: str | os.PathLike[str]) -> EntryUpkeep:
         return EntryStore(path, mode="r")
 
+    @critical
     def close(self) -> None:
         """Checkpoint and close; idempotent."""
         self.container.close()

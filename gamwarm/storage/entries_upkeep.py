@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from gamwarm.checks import file_path
 from gamwarm.errors import StoreError
+from gamwarm.interrupts import critical
 from gamwarm.records import check_entry_id
 from gamwarm.storage import clock
 from gamwarm.storage.checking import check_entries
@@ -36,13 +37,12 @@ from gamwarm.storage.upkeep import (
     copy_file,
     order_of_eviction,
 )
-from gamwarm.storage.walking import in_portions
+from gamwarm.storage.walking import Progress, in_portions
 
 __all__ = ["EntryUpkeep"]
 
 log = logging.getLogger("gamwarm")
 T = TypeVar("T")
-Progress = Callable[[int, int], object]
 MANY_ENTRIES: Final = 1000
 SLACK: Final = 16
 
@@ -76,6 +76,7 @@ class EntryUpkeep:
     def close(self) -> None:
         raise NotImplementedError
 
+    @critical
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Read every entry, check its seal, its content digest and that it decodes; check totals and index.
 
@@ -100,6 +101,7 @@ class EntryUpkeep:
 
     # -- upkeep ------------------------------------------------------------------------------------------------
 
+    @critical
     def pin(self, entry_id: str, *, pinned: bool = True) -> bool:
         """Keep an entry from eviction (or no longer); return whether it is there."""
         check_entry_id(entry_id)
@@ -112,6 +114,7 @@ class EntryUpkeep:
                 view.set_pins(each, ids | {entry_id} if pinned and each == section else ids - {entry_id})
         return section is not None
 
+    @critical
     def evict(
         self, size_budget: int | None = None, max_age: float | None = None, *, dry_run: bool = False
     ) -> EvictReport:
@@ -171,6 +174,7 @@ class EntryUpkeep:
             "%s: %d oldest entries evicted, %d live bytes left", self._path, len(report.evicted), report.bytes_after
         )
 
+    @critical
     def compact(self) -> CompactReport:
         """Write the file anew without the space that removed entries left, and say what that gave back."""
         with self._turn:
@@ -180,6 +184,7 @@ class EntryUpkeep:
                 log.warning("%s: %s", self._path, problem)
             return CompactReport(before, after, entries, tuple(lost))
 
+    @critical
     def merge(self, path: str | os.PathLike[str]) -> MergeReport:
         """Take over the entries of another file, which is only read; one transaction.
 
@@ -217,6 +222,7 @@ class EntryUpkeep:
         """Yield what every entry says of its fit; None for a damaged one."""
         return read_ledger(self)
 
+    @critical
     def absorb(self, portions: Iterable[Portion], keep_last: int) -> MergeReport:
         """File entries of other files as they are; one transaction."""
         added: set[str] = set()

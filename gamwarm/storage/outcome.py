@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gamwarm.display import short
+from gamwarm.interrupts import cause
 
-__all__ = ["PutOutcome"]
+__all__ = ["PutOutcome", "rolled_back"]
 
 
 @dataclass
@@ -41,3 +42,9 @@ class PutOutcome:
             self.pending = False
             self.written = written
             self.reason = reason or self.reason
+
+
+def rolled_back(error: BaseException) -> str:
+    """Return why the puts of a transaction that ``error`` ended are not written."""
+    origin = cause(error)
+    return f"the transaction was rolled back by {type(origin).__name__}" + (f": {origin}" if str(origin) else "")

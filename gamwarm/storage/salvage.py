@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
@@ -17,6 +18,7 @@ from typing import IO, Any, Final
 import numpy as np
 
 from gamwarm.errors import NotAStore, StoreError
+from gamwarm.interrupts import PATIENCE, deliver
 from gamwarm.storage import texts
 from gamwarm.storage._disk import status_of, typed
 from gamwarm.storage._files import missing
@@ -131,7 +133,7 @@ class _Walk:
             patience = max(self._time_limit, START_PATIENCE)
             while True:
                 try:
-                    frame = frames.get(timeout=patience)
+                    frame = _next(frames, patience)
                 except queue.Empty:
                     yield {"end": f"made no progress for {self._time_limit:g} s"}, b""
                     return
@@ -147,6 +149,18 @@ class _Walk:
                 with contextlib.suppress(queue.Empty):
                     frames.get(timeout=0.05)
             child.stdout.close()
+
+
+def _next(frames: queue.Queue[Frame | None], patience: float) -> Frame | None:
+    deadline = time.monotonic() + patience
+    while True:
+        deliver()
+        left = deadline - time.monotonic()
+        try:
+            return frames.get(timeout=max(0.0, min(left, PATIENCE)))
+        except queue.Empty:
+            if left <= PATIENCE:
+                raise
 
 
 def _read_frames(stream: IO[bytes], frames: queue.Queue[Frame | None]) -> None:

@@ -6,38 +6,26 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final
+
+from gamwarm.interrupts import Lock
 
 __all__ = ["Turn"]
 
 
-class Turn:
+class Turn(Lock):
     """A reentrant lock. In a forked child another thread's turn is over: that thread does not exist there.
 
     Parameters
     ----------
     forget : bound method
         Called in a forked child when that happens, to drop what belonged to the turn. Held weakly.
-
-    Attributes
-    ----------
-    lock : RLock
-        Entered by the turn; for a caller in a hurry.
     """
 
     def __init__(self, forget: Callable[[], None]) -> None:
-        self.lock = threading.RLock()
+        super().__init__()
         self._forget = weakref.WeakMethod(forget)
         _turns.add(self)
-
-    def __enter__(self) -> None:
-        self.lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.lock.release()
 
     def _begin_anew(self) -> None:
         if self.lock.acquire(blocking=False):  # free, or held by the very thread that forked and will leave its block

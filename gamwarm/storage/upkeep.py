@@ -14,6 +14,7 @@ from typing import Any, Final
 import h5py
 from h5py import h5o
 
+from gamwarm.interrupts import deliver
 from gamwarm.storage import _index_lists, _values
 from gamwarm.storage._values import UNREADABLE
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, check_content, decode
@@ -514,6 +515,7 @@ def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
     last = source.total("last_created")
     for section in SECTIONS:
         for key in source.keys(section):
+            deliver()
             lost += _copy_key(source, target, section, key)
             for path in target.entry_paths(section, key):
                 entries += 1

@@ -12,14 +12,16 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from gamwarm.interrupts import allowed, deliver
 from gamwarm.storage.codec import RECORDS
 from gamwarm.storage.upkeep import UpkeepView
 
 if TYPE_CHECKING:
     from gamwarm.storage.entries_upkeep import EntryUpkeep
 
-__all__ = ["each_entry", "in_portions", "key_of", "names", "places", "places_in_order"]
+__all__ = ["Progress", "each_entry", "in_portions", "key_of", "names", "places", "places_in_order", "tell"]
 
+Progress = Callable[[int, int], object]
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -27,6 +29,12 @@ PORTION: Final = 64
 """Items that one read looks at; while it does, a commit makes it begin again."""
 FIRST_NAMES: Final = 128
 """Names that are taken without listing the section: a first page, with some entries that a filter leaves out."""
+
+
+def tell(progress: Progress | None, done: int, total: int) -> bool:
+    """Call the user's progress function; whether the walk goes on."""
+    with allowed():
+        return progress is None or progress(done, total) is not False
 
 
 def key_of(place: str) -> str:
@@ -38,6 +46,7 @@ def in_portions(store: EntryUpkeep, items: Iterable[T], look: Callable[[UpkeepVi
     """Yield what ``look`` makes of each item; it may be asked again of the same item."""
     remaining = iter(items)
     while some := list(islice(remaining, PORTION)):
+        deliver()
         yield from store._read(partial(_each, items=some, look=look))
 
 

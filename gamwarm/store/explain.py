@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, FitProblem, Label, component_labels
+from gamwarm.interrupts import deliver
 from gamwarm.records import BlockRecord
 from gamwarm.storage import EntryStore, StoredRecord
 from gamwarm.store.lookup import Request, exact_answer
@@ -128,6 +129,7 @@ def _explain(entries: EntryStore, fit: _Described) -> Explanation:
     looked, best, differences = 0, None, list[Difference]()
     mine = component_labels(fit.components, request.block_names)
     for key in entries.keys():  # noqa: SIM118 - not a mapping
+        deliver()
         stored = entries.find_record(key, request.producer)
         if stored is None or key == request.key:
             continue

@@ -25,11 +25,13 @@ from gamwarm.errors import (
     StoreError,
     UnkeyableFit,
 )
-from gamwarm.identity import FitProblem, check_descriptor_key, check_exact_key
+from gamwarm.identity import FitProblem
+from gamwarm.interrupts import critical
 from gamwarm.parallel import SERIAL, Communicator, as_communicator
-from gamwarm.records import BlockRecord, FitArtifact, FitResult, Producer, StartSource
-from gamwarm.storage import EntryStore, Held, LockChoice, PutOutcome, content_id
-from gamwarm.store.arguments import check_choice, check_held_together, malformed, require, this_problem, wrong_type
+from gamwarm.records import FitResult, Producer, StartSource
+from gamwarm.storage import EntryStore, Held, LockChoice, PutOutcome
+from gamwarm.store.arguments import check_choice, check_held_together, require, this_problem
+from gamwarm.store.contents import Contents
 from gamwarm.store.explain import Explanation, explain_fit
 from gamwarm.store.filing import Filing, KeepOutcome, file_fit, prepare
 from gamwarm.store.fits import FitInProgress
@@ -40,7 +42,6 @@ from gamwarm.store.lookup import (
     Parent,
     Request,
     answer,
-    best_artifact,
     cold_unkeyable,
     describe,
     start_from,
@@ -60,7 +61,7 @@ __all__ = ["WarmStartStore", "open_store"]
 log = logging.getLogger("gamwarm")
 
 
-class WarmStartStore(NotebookTable, Upkeep):
+class WarmStartStore(NotebookTable, Contents, Upkeep):
     """What fits have learned, in one HDF5 file. Make it with `gamwarm.open`; close it, or use it in a ``with``.
 
     Attributes
@@ -136,6 +137,7 @@ class WarmStartStore(NotebookTable, Upkeep):
             raise
 
     @classmethod
+    @critical
     def open(
         cls,
         path: str | os.PathLike[str],
@@ -245,6 +247,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         """
         return FitInProgress(self, problem, parent, leave_out, attributes, each=each)
 
+    @critical
     def start_for(
         self,
         problem: FitProblem | None,
@@ -256,6 +259,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         """Look one fit up. Collective. Returns where it should begin; see `fit` for the parameters."""
         return self._start(problem, parent, leave_out, each, None)
 
+    @critical
     def _start(
         self, problem: FitProblem | None, parent: Parent, leave_out: Any, each: bool, parents: Held | None
     ) -> StartReport:
@@ -275,7 +279,7 @@ class WarmStartStore(NotebookTable, Upkeep):
 
     def _described(
         self, problem: FitProblem | None, parent: Parent, leave_out: Any, *, each: bool = False
-    ) -> tuple[Request | None, UnkeyableFit | None, Exception | None]:
+    ) -> tuple[Request | None, UnkeyableFit | None, BaseException | None]:
         """Return the request of a fit, or why it has no name, or what every rank must be told of."""
         try:
             fit = this_problem(problem)
@@ -283,7 +287,7 @@ class WarmStartStore(NotebookTable, Upkeep):
             return describe(fit, fit.key if each else self._shared_key(fit), parent, leave_out), None, None
         except UnkeyableFit as caught:
             return None, caught, None
-        except Exception as caught:
+        except BaseException as caught:  # every rank must reach the agreement that follows
             if isinstance(caught, CollectiveError) and not each:
                 raise
             return None, None, caught
@@ -328,6 +332,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         assert request is not None
         return self._report(problem, request.key, found, leave_out)
 
+    @critical
     def frozen(self) -> FrozenView:
         """Return a view whose parents are those in the file by now, whatever is committed meanwhile. Collective."""
         self._ranks.agree("frozen", None)
@@ -335,6 +340,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         self._ranks.at_root("frozen", lambda: parents.append(self._file.hold_artifacts()), None)
         return FrozenView(self, parents[0] if parents else Held({}))
 
+    @critical
     def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> IndependentStore:
         """Open the file for this rank by itself: ``with store.independent() as own:``. Collective at both ends.
 
@@ -358,6 +364,7 @@ class WarmStartStore(NotebookTable, Upkeep):
 
         return open_independent(self, flush_seconds, flush_entries)
 
+    @critical
     def explain(self, problem: FitProblem) -> Explanation:
         """Say whether the file holds this fit and, if not, what differs from the nearest fit that it holds.
 
@@ -386,6 +393,7 @@ class WarmStartStore(NotebookTable, Upkeep):
 
     # -- keeping -----------------------------------------------------------------------------------------------
 
+    @critical
     def keep(
         self,
         problem: FitProblem | None,
@@ -430,7 +438,7 @@ class WarmStartStore(NotebookTable, Upkeep):
             reason = str(caught)
         except CollectiveError:
             raise
-        except Exception as caught:  # every rank must reach the agreement below
+        except BaseException as caught:  # every rank must reach the agreement below
             error = caught
         outcome: KeepOutcome | None = None
         if each:
@@ -458,91 +466,6 @@ class WarmStartStore(NotebookTable, Upkeep):
         """File where a search stands, as a checkpoint even if ``result`` claims to have converged."""
         return self.keep(problem, replace(result, converged=False), start).record
 
-    # -- entries -----------------------------------------------------------------------------------------------
-
-    def put_record(self, record: BlockRecord | None, *, each: bool = False) -> PutOutcome:
-        """File one exact record if the gates let it pass. Collective; ``each`` as in `keep`."""
-        error = None if record is None and each else wrong_type("record", record, BlockRecord)
-        if each:
-            self._ranks.agree("put_record", None, error)
-
-            def put_all(records: list[BlockRecord | None]) -> list[PutOutcome | None]:
-                return [None if r is None else self._file.put_record(r) for r in records]
-
-            outcome = self._ranks.serve_each("put_record", record, put_all, None, self._writes.run)
-            if record is None and outcome is None:
-                return PutOutcome(reason="nothing to put on this rank")
-        else:
-            content = None if error is not None or record is None else self._content_id(record)
-            self._ranks.agree_equal("put_record", content, error)
-            assert record is not None
-            filed = record
-            outcome = self._writes.run("put_record", lambda: self._file.put_record(filed), None)
-        return self._put(outcome)
-
-    def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
-        """File one artifact. Collective: all ranks pass the same."""
-        error = wrong_type("artifact", artifact, FitArtifact)
-        content = self._content_id(artifact) if error is None else None
-        self._ranks.agree_equal("put_artifact", content, error)
-        return self._put(self._writes.run("put_artifact", lambda: self._file.put_artifact(artifact), None))
-
-    def _content_id(self, entry: BlockRecord | FitArtifact) -> str | None:
-        """Return what ranks compare before they file one entry together; a single process need not work it out."""
-        return None if self._ranks.comm.is_serial else content_id(entry, self._producer)
-
-    def _put(self, outcome: PutOutcome | None) -> PutOutcome:
-        if outcome is None:
-            return PutOutcome(reason=self._writes.reason_not_written())
-        self._writes.track(outcome)
-        return outcome
-
-    def get_record(self, key: str) -> BlockRecord | None:
-        """Return the record that this store's engine means under an exact key, or None. Collective."""
-        if self._ranks.is_free and isinstance(key, str):
-            recent = self._file.recent_record(key, self._foreign)
-            if recent is not None:
-                return recent
-            check_exact_key(key)
-        else:
-            self._ranks.agree_equal("get_record", key, malformed(check_exact_key, key))
-        found = self._ranks.at_root("get_record", lambda: self._file.find_record(key, self._foreign), None)
-        return None if found is None else found.record
-
-    def get_artifact(self, descriptor_key: str) -> FitArtifact | None:
-        """Return the best parent (most rows, then newest) under a descriptor key, or None. Collective.
-
-        The key may be a strict or a structural one; an artifact whose own key it is comes first.
-        """
-        self._ranks.agree_equal("get_artifact", descriptor_key, malformed(check_descriptor_key, descriptor_key))
-
-        found = self._ranks.at_root("get_artifact", lambda: best_artifact(self._file, descriptor_key), None)
-        return None if found is None else found.artifact
-
-    def keys(self) -> list[str]:
-        """Return the exact keys that have a record, sorted. Collective."""
-        self._ranks.agree("keys", None)
-        return self._ranks.at_root("keys", lambda: self._file.keys(), [])
-
-    def entry_ids(self) -> set[str]:
-        """Return the entry ids of all whole entries: the logical content of the file. Collective."""
-        self._ranks.agree("entry_ids", None)
-        return self._ranks.at_root("entry_ids", lambda: self._file.entry_ids(), set())
-
-    def __len__(self) -> int:
-        """Return the number of entries. Collective."""
-        self._ranks.agree("len", None)
-        return self._ranks.at_root("len", lambda: len(self._file), 0)
-
-    def __bool__(self) -> bool:
-        return True
-
-    @property
-    def generation(self) -> int:
-        """Number of committed transactions. Collective."""
-        self._ranks.agree("generation", None)
-        return self._ranks.at_root("generation", lambda: self._file.generation, 0)
-
     # -- time --------------------------------------------------------------------------------------------------
 
     def walltime(self, margin: float = 60.0, deadline: float | datetime | None = None) -> Walltime:
@@ -555,6 +478,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         """Whether a fit under way should end on this rank: never unless `walltime` was called. Local."""
         return self._may_end_fits and self._walltime.is_due()
 
+    @critical
     def should_stop(self) -> bool:
         """Whether it is time to keep what there is and end: a signal came to any rank, or its time is up. Collective.
 
@@ -568,6 +492,7 @@ class WarmStartStore(NotebookTable, Upkeep):
 
     # -- end ---------------------------------------------------------------------------------------------------
 
+    @critical
     def close(self) -> None:
         """Close the file; nothing but the file (and its lock) remains. Collective, idempotent."""
         with self._writes.turn:
@@ -605,6 +530,7 @@ class WarmStartStore(NotebookTable, Upkeep):
         self._ranks.check_open()
         return self
 
+    @critical
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

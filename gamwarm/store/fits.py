@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem
+from gamwarm.interrupts import critical
 from gamwarm.records import Cost, FitResult, check_attributes
 from gamwarm.storage import PutOutcome
 from gamwarm.store.arguments import wrong_type
@@ -63,11 +64,13 @@ class FitInProgress:
             raise InvalidInput("the fit has not begun; use it in a with: `with store.fit(problem) as fit:`")
         return self._start
 
+    @critical
     def __enter__(self) -> Self:
         self._start = self._store.start_for(self.problem, self._parent, self._leave_out, each=self._each)
         self._began = self._last_written = time.monotonic()
         return self
 
+    @critical
     def checkpoint(self, result: FitResult) -> PutOutcome:
         """Offer where the search stands. Files nothing in the first 2 s, then at most every 2 s, the best so far.
 
@@ -96,6 +99,7 @@ class FitInProgress:
             self._best = None
         return outcome
 
+    @critical
     def should_stop(self) -> bool:
         """Whether the search should end here and keep where it stands. For a search to ask between iterations.
 
@@ -110,6 +114,7 @@ class FitInProgress:
         self._stopping |= due
         return due
 
+    @critical
     def keep(self, result: FitResult | None) -> KeepOutcome:
         """File the result; see `WarmStartStore.keep`.
 
@@ -137,6 +142,7 @@ class FitInProgress:
             return error
         return None
 
+    @critical
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gamwarm.identity import FitProblem
+from gamwarm.interrupts import critical
 from gamwarm.storage import Held
 from gamwarm.store.filing import KeepOutcome
 from gamwarm.store.fits import FitInProgress
@@ -47,6 +48,7 @@ class FrozenView:
         """Begin a fit; see `WarmStartStore.fit`."""
         return FitInProgress(self, problem, parent, leave_out, attributes, each=each)
 
+    @critical
     def start_for(
         self,
         problem: FitProblem | None,
@@ -58,6 +60,7 @@ class FrozenView:
         """Look one fit up. Collective. See `WarmStartStore.start_for`."""
         return self.store._start(problem, parent, leave_out, each, self._parents)
 
+    @critical
     def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> FrozenView:
         """Open the file for this rank by itself, with this view's parents. See `WarmStartStore.independent`."""
         own = self.store.independent(flush_seconds, flush_entries)
@@ -82,6 +85,7 @@ class FrozenView:
         self.store._ranks.check_open()
         return self
 
+    @critical
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -95,6 +99,7 @@ class FrozenView:
 class _FrozenIndependent(FrozenView):
     """The view of a store that was opened for it: leaving the ``with`` closes it."""
 
+    @critical
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

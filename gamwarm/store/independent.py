@@ -9,6 +9,7 @@ from weakref import finalize
 
 from gamwarm.checks import real_number, whole_number
 from gamwarm.errors import GamwarmError, InvalidInput
+from gamwarm.interrupts import critical
 from gamwarm.parallel import Communicator
 from gamwarm.storage import BufferedEntries, EntryStore, Held, PutOutcome, leave
 from gamwarm.store.facade import WarmStartStore
@@ -87,6 +88,7 @@ class IndependentStore(WarmStartStore):
         """Number of entries that wait to be written."""
         return 0 if self._ranks.entries is None else self._ranks.entries.n_waiting
 
+    @critical
     def flush(self) -> int:
         """Write what waits, in one transaction, and settle its outcomes.
 
@@ -109,6 +111,7 @@ class IndependentStore(WarmStartStore):
         self._ranks.walltime = super().walltime(margin, deadline)
         return self._ranks.walltime
 
+    @critical
     def should_stop(self) -> bool:
         """Whether it is time to end: a signal came to this process, or its time is up. Local."""
         self._ranks.check_open()
@@ -122,6 +125,7 @@ class IndependentStore(WarmStartStore):
         """Return the seconds to the end of the job; infinite where nobody told. Local."""
         return min(self._walltime.time_left(), self._parent.time_left())
 
+    @critical
     def close(self) -> None:
         """Write what waits and close the file. Collective if the store it came from has a communicator. Idempotent."""
         with self._writes.turn:
@@ -208,7 +212,7 @@ class _OwnRanks(Ranks):
 class _OwnWrites(Writes):
     """Puts that wait, outside of transactions."""
 
-    _ranks: _OwnRanks
+    ranks: _OwnRanks
 
     def __init__(self, ranks: _OwnRanks) -> None:
         super().__init__(ranks)
@@ -220,11 +224,11 @@ class _OwnWrites(Writes):
         def put() -> T:
             self.refuse_read_only()
             value = act()
-            self._ranks.flush_if_due()
+            self.ranks.flush_if_due()
             return value
 
         with self.turn:
-            return self._ranks.at_root(operation, put, fallback)
+            return self.ranks.at_root(operation, put, fallback)
 
     def track(self, outcome: PutOutcome) -> None:
         if self.in_transaction:
@@ -234,7 +238,7 @@ class _OwnWrites(Writes):
 def open_independent(store: WarmStartStore, flush_seconds: float, flush_entries: int) -> IndependentStore:
     """See `WarmStartStore.independent`."""
     ranks = store._ranks
-    error: Exception | None = None
+    error: BaseException | None = None
     try:
         flush_seconds = real_number(flush_seconds, "flush_seconds", minimum=0.0, infinite=True)
         flush_entries = whole_number(flush_entries, "flush_entries", minimum=1)
@@ -247,7 +251,7 @@ def open_independent(store: WarmStartStore, flush_seconds: float, flush_entries:
     own: IndependentStore | None = None
     try:
         own = IndependentStore(store, path, flush_seconds, flush_entries)
-    except Exception as caught:
+    except BaseException as caught:
         error = caught
     try:
         ranks.agree(OPENING, None, error)

@@ -16,6 +16,7 @@ from gamwarm.errors import (
     StoreNotFound,
     StoreReadOnly,
 )
+from gamwarm.interrupts import cause
 from gamwarm.parallel import Communicator, agree, already_agreed, mark_agreed
 
 __all__ = ["Ranks"]
@@ -174,7 +175,8 @@ def _portable(operation: str, error: BaseException | None) -> BaseException | No
 
 
 def _collective(operation: str, error: BaseException) -> CollectiveError:
-    cause = f"{type(error).__name__}: {error}"
-    collective = CollectiveError(f"rank 0 failed in {operation!r}: {cause}", rank=0, cause=cause, operation=operation)
+    origin = cause(error)
+    why = f"{type(origin).__name__}: {origin}"
+    collective = CollectiveError(f"rank 0 failed in {operation!r}: {why}", rank=0, cause=why, operation=operation)
     mark_agreed(collective)
     return collective

@@ -3,18 +3,55 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TypeVar
 
 from gamwarm.errors import StoreError, StoreReadOnly
-from gamwarm.storage import EntryStore, PutOutcome, Turn
+from gamwarm.interrupts import AbandonedBlock, Body
+from gamwarm.storage import EntryStore, PutOutcome, Turn, rolled_back
 from gamwarm.store.ranks import Ranks
 
 __all__ = ["Writes"]
 
 log = logging.getLogger("gamwarm")
 T = TypeVar("T")
+
+
+class _Transaction:
+    """One transaction between its begin and its end; joins the one that its thread has open."""
+
+    def __init__(self, writes: Writes) -> None:
+        self._writes = writes
+        self._root: ExitStack | None = None
+
+    def begin(self) -> None:
+        writes, ranks = self._writes, self._writes.ranks
+        writes.turn.__enter__()
+        try:
+            if not writes.in_transaction:
+                ranks.agree("transaction", None)
+                root = ExitStack()
+                ranks.at_root("transaction", lambda: root.enter_context(writes.at_file().transaction()), None)
+                self._root, writes.in_transaction = root, True
+        except BaseException:
+            writes.turn.__exit__(None, None, None)
+            raise
+
+    def end(self, error: BaseException | None) -> None:
+        writes, root, self._root = self._writes, self._root, None
+        try:
+            if root is None:
+                return
+            writes.in_transaction = False
+            if error is None:
+                writes.commit(root)
+            else:
+                writes.undo(root, error)
+                if not isinstance(error, AbandonedBlock):  # no time to call others; the ``with`` around it tells them
+                    writes.ranks.tell("transaction", error)
+        finally:
+            writes.turn.__exit__(None, None, None)
 
 
 class Writes:
@@ -30,47 +67,29 @@ class Writes:
     """
 
     def __init__(self, ranks: Ranks) -> None:
-        self._ranks = ranks
+        self.ranks = ranks
         self.file: EntryStore | None = None
         self.turn = Turn(self._forget_transaction)
         self.in_transaction = False
         self._pending: list[PutOutcome] = []
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> Body:
         """See `WarmStartStore.transaction`."""
-        with self.turn:
-            if self.in_transaction:
-                yield
-                return
-            self._ranks.agree("transaction", None)
-            root = ExitStack()
-            self._ranks.at_root("transaction", lambda: root.enter_context(self.at_file().transaction()), None)
-            self.in_transaction = True
-            try:
-                yield
-            except BaseException as error:
-                self.in_transaction = False
-                self._undo(root, error)
-                self._ranks.tell("transaction", error)
-                raise
-            else:
-                self.in_transaction = False
-                self._commit(root)
+        return Body(_Transaction(self))
 
     def at_file(self) -> EntryStore:
         """Return the open file; on rank 0 only."""
         assert self.file is not None
         return self.file
 
-    def _commit(self, root: ExitStack) -> None:
+    def commit(self, root: ExitStack) -> None:
         try:
-            self._ranks.agree("transaction", None)
+            self.ranks.agree("transaction", None)
         except BaseException as error:
-            self._undo(root, error)
+            self.undo(root, error)
             raise
-        if self._ranks.disabled_reason is not None:  # a put inside the block has switched the store off
-            self._undo(root, StoreError(f"{self._ranks.path}: {self._ranks.disabled_reason}"))
+        if self.ranks.disabled_reason is not None:  # a put inside the block has switched the store off
+            self.undo(root, StoreError(f"{self.ranks.path}: {self.ranks.disabled_reason}"))
             return
 
         def finish() -> bool:
@@ -79,17 +98,17 @@ class Writes:
 
         done = False
         try:
-            done = self._ranks.at_root("transaction", finish, False)
+            done = self.ranks.at_root("transaction", finish, False)
         finally:
             self._settle(written=done, reason="" if done else f"the transaction failed; {self.reason_not_written()}")
 
-    def _undo(self, root: ExitStack, error: BaseException) -> None:
+    def undo(self, root: ExitStack, error: BaseException) -> None:
         try:
             root.__exit__(type(error), error, error.__traceback__)
         except BaseException as caught:  # the block's own exception is the one to report
             if caught is not error:
-                log.warning("%s: while undoing a transaction: %s", self._ranks.path, caught)
-        self._settle(written=False, reason=self._ranks.disabled_reason or "the transaction was rolled back")
+                log.warning("%s: while undoing a transaction: %s", self.ranks.path, caught)
+        self._settle(written=False, reason=self.ranks.disabled_reason or rolled_back(error))
 
     def _forget_transaction(self) -> None:
         self.in_transaction = False
@@ -109,11 +128,11 @@ class Writes:
                 return act()
 
         with self.turn:
-            return self._ranks.at_root(operation, write, fallback)
+            return self.ranks.at_root(operation, write, fallback)
 
     def refuse_read_only(self) -> None:
-        if self._ranks.mode == "r":
-            raise StoreReadOnly(f"{self._ranks.path}: opened with mode 'r'; open it with mode 'a' to keep fits")
+        if self.ranks.mode == "r":
+            raise StoreReadOnly(f"{self.ranks.path}: opened with mode 'r'; open it with mode 'a' to keep fits")
 
     def track(self, outcome: PutOutcome) -> None:
         """Settle an outcome: at once outside a transaction, with the transaction inside one."""
@@ -126,7 +145,7 @@ class Writes:
 
     def reason_not_written(self) -> str:
         """Return why a write has no outcome of its own."""
-        if self._ranks.mode == "r":
+        if self.ranks.mode == "r":
             return "the store is open for reading only"
-        off = self._ranks.disabled_reason
+        off = self.ranks.disabled_reason
         return f"the store is off: {off}" if off else "nothing was written"

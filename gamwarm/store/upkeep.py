@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from gamwarm.checks import file_path
 from gamwarm.errors import GamwarmError, InvalidInput, InvalidType, StoreError, StoreReadOnly
+from gamwarm.interrupts import critical
 from gamwarm.parallel import mark_agreed
 from gamwarm.records import check_entry_id
 from gamwarm.storage import (
@@ -46,6 +47,7 @@ class Upkeep:
     def _file(self) -> EntryStore:
         raise NotImplementedError
 
+    @critical
     def verify(self, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
         """Read and check every entry. Collective.
 
@@ -67,6 +69,7 @@ class Upkeep:
             return report
         return VerifyReport((Problem(str(self.path), f"not looked at: {self._writes.reason_not_written()}"),), 0, 0)
 
+    @critical
     def savings(self) -> Savings:
         """Add up what starts have saved: the converged fits in the file, and this session's exact hits. Collective.
 
@@ -79,6 +82,7 @@ class Upkeep:
         found = self._ranks.at_root("savings", lambda: add_up(self._file.ledger(), seen.so_far(), seen.refused), None)
         return Savings(reason=f"not read: {self._writes.reason_not_written()}") if found is None else found
 
+    @critical
     def pin(self, entry_id: str, pinned: bool = True) -> bool:
         """Keep an entry from eviction (``pinned=False``: no longer). Collective.
 
@@ -88,6 +92,7 @@ class Upkeep:
         self._ranks.agree_equal("pin", (entry_id, pinned), malformed(check_entry_id, entry_id))
         return self._writes.run("pin", lambda: self._file.pin(entry_id, pinned=pinned), False)
 
+    @critical
     def evict(
         self,
         size_budget: int | None = None,
@@ -118,6 +123,7 @@ class Upkeep:
         report = self._ranks.at_root("evict", act, None) if dry_run else self._writes.run("evict", act, None)
         return EvictReport(dry_run=dry_run, reason=self._writes.reason_not_written()) if report is None else report
 
+    @critical
     def compact(self) -> CompactReport:
         """Write the file anew without the space that removed entries left. Collective, not inside `transaction`.
 
@@ -137,6 +143,7 @@ class Upkeep:
         report = self._ranks.at_root("compact", act, None)
         return CompactReport(reason=self._writes.reason_not_written()) if report is None else report
 
+    @critical
     def merge(self, path: str | os.PathLike[str]) -> MergeReport:
         """Take over the entries of another gamwarm file, as they are. Collective, one transaction.
 
@@ -162,6 +169,7 @@ class Upkeep:
             report = self._ranks.at_root("merge", act, None)
         return MergeReport(reason=self._writes.reason_not_written()) if report is None else _raised(report)
 
+    @critical
     def salvage(self, into: str | os.PathLike[str], time_limit: float = 60.0) -> SalvageReport:
         """Copy every entry that its digests confirm into a new file. Collective.
 
@@ -188,6 +196,7 @@ class Upkeep:
         return SalvageReport(reason=self._writes.reason_not_written()) if report is None else _raised(report)
 
 
+@critical
 def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str], time_limit: float = 60.0) -> SalvageReport:
     """Copy what can be read of a damaged gamwarm file, which need not open any more, into a new one. Local.
 

@@ -200,23 +200,23 @@ def test_the_cache_forgets_what_was_not_asked_for_longest_and_keeps_within_its_l
     cache = StateCache(limit=30)
     for key in "abc":
         cache.put("s", key, key.upper(), 10)
-    assert cache.get("s", "a") == "A"
+    assert cache.get("a") == ("A", "s")
     cache.put("s", "d", "D", 10)
 
-    assert [key for key in "abcd" if key in cache] == ["a", "c", "d"]
+    assert [key for key in "abcd" if cache.get(key)] == ["a", "c", "d"]
     cache.put("s", "e", "E", 31)
-    assert not any(key in cache for key in "abcde"), "what is larger than the limit is not kept"
+    assert not any(cache.get(key) for key in "abcde"), "what is larger than the limit is not kept"
 
 
 def test_the_cache_holds_one_state_and_no_state_that_does_not_last():
     cache = StateCache()
     cache.put(None, "a", 1, 1)
-    assert cache.get(None, "a") is None
+    assert cache.get("a") is None
     cache.put("s", "a", 1, 1)
-    assert cache.get("t", "a") is None
+    assert cache.get("a") == (1, "s")
     cache.put("t", "b", 2, 1)
-    assert cache.get("s", "a") is None
-    assert cache.get("t", "b") == 2
+    assert cache.get("a") is None
+    assert cache.get("b") == (2, "t")
 
 
 def test_a_decoded_record_has_all_that_its_constructor_would_have_set():

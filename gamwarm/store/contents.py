@@ -1,0 +1,119 @@
+"""Single entries of a store: put, get, count. Thin collective forms of `storage`."""
+
+from __future__ import annotations
+
+from gamwarm.identity import check_descriptor_key, check_exact_key
+from gamwarm.interrupts import critical
+from gamwarm.records import BlockRecord, FitArtifact, Producer
+from gamwarm.storage import EntryStore, PutOutcome, content_id
+from gamwarm.store.arguments import malformed, wrong_type
+from gamwarm.store.lookup import best_artifact
+from gamwarm.store.ranks import Ranks
+from gamwarm.store.transactions import Writes
+
+__all__ = ["Contents"]
+
+
+class Contents:
+    """The part of `WarmStartStore` that puts and gets single entries. In a collective store each is collective."""
+
+    _foreign: Producer | None
+    _producer: Producer
+    _ranks: Ranks
+    _writes: Writes
+
+    @property
+    def _file(self) -> EntryStore:
+        raise NotImplementedError
+
+    @critical
+    def put_record(self, record: BlockRecord | None, *, each: bool = False) -> PutOutcome:
+        """File one exact record if the gates let it pass. Collective; ``each`` as in `keep`."""
+        error = None if record is None and each else wrong_type("record", record, BlockRecord)
+        if each:
+            self._ranks.agree("put_record", None, error)
+
+            def put_all(records: list[BlockRecord | None]) -> list[PutOutcome | None]:
+                return [None if r is None else self._file.put_record(r) for r in records]
+
+            outcome = self._ranks.serve_each("put_record", record, put_all, None, self._writes.run)
+            if record is None and outcome is None:
+                return PutOutcome(reason="nothing to put on this rank")
+        else:
+            content = None if error is not None or record is None else self._content_id(record)
+            self._ranks.agree_equal("put_record", content, error)
+            assert record is not None
+            filed = record
+            outcome = self._writes.run("put_record", lambda: self._file.put_record(filed), None)
+        return self._put(outcome)
+
+    @critical
+    def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
+        """File one artifact. Collective: all ranks pass the same."""
+        error = wrong_type("artifact", artifact, FitArtifact)
+        content = self._content_id(artifact) if error is None else None
+        self._ranks.agree_equal("put_artifact", content, error)
+        return self._put(self._writes.run("put_artifact", lambda: self._file.put_artifact(artifact), None))
+
+    def _content_id(self, entry: BlockRecord | FitArtifact) -> str | None:
+        """Return what ranks compare before they file one entry together; a single process need not work it out."""
+        return None if self._ranks.comm.is_serial else content_id(entry, self._producer)
+
+    def _put(self, outcome: PutOutcome | None) -> PutOutcome:
+        if outcome is None:
+            return PutOutcome(reason=self._writes.reason_not_written())
+        self._writes.track(outcome)
+        return outcome
+
+    def get_record(self, key: str) -> BlockRecord | None:
+        """Return the record that this store's engine means under an exact key, or None. Collective."""
+        if self._ranks.is_free and isinstance(key, str):
+            recent = self._file.recent_record(key, self._foreign)
+            if recent is not None:
+                return recent
+        return self._get_record(key)
+
+    @critical
+    def _get_record(self, key: str) -> BlockRecord | None:
+        self._ranks.agree_equal("get_record", key, malformed(check_exact_key, key))
+        found = self._ranks.at_root("get_record", lambda: self._file.find_record(key, self._foreign), None)
+        return None if found is None else found.record
+
+    @critical
+    def get_artifact(self, descriptor_key: str) -> FitArtifact | None:
+        """Return the best parent (most rows, then newest) under a descriptor key, or None. Collective.
+
+        The key may be a strict or a structural one; an artifact whose own key it is comes first.
+        """
+        self._ranks.agree_equal("get_artifact", descriptor_key, malformed(check_descriptor_key, descriptor_key))
+
+        found = self._ranks.at_root("get_artifact", lambda: best_artifact(self._file, descriptor_key), None)
+        return None if found is None else found.artifact
+
+    @critical
+    def keys(self) -> list[str]:
+        """Return the exact keys that have a record, sorted. Collective."""
+        self._ranks.agree("keys", None)
+        return self._ranks.at_root("keys", lambda: self._file.keys(), [])
+
+    @critical
+    def entry_ids(self) -> set[str]:
+        """Return the entry ids of all whole entries: the logical content of the file. Collective."""
+        self._ranks.agree("entry_ids", None)
+        return self._ranks.at_root("entry_ids", lambda: self._file.entry_ids(), set())
+
+    @critical
+    def __len__(self) -> int:
+        """Return the number of entries. Collective."""
+        self._ranks.agree("len", None)
+        return self._ranks.at_root("len", lambda: len(self._file), 0)
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    @critical
+    def generation(self) -> int:
+        """Number of committed transactions. Collective."""
+        self._ranks.agree("generation", None)
+        return self._ranks.at_root("generation", lambda: self._file.generation, 0)
