@@ -7,6 +7,7 @@ tear or fail the calls of the shipped code. Nothing here knows what the bytes me
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import os
@@ -14,15 +15,17 @@ import secrets
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 if sys.platform != "win32":
     import fcntl
 
 from gamwarm.errors import StoreError, StoreNotFound, StoreReadOnly, StoreUnavailable
+from gamwarm.interrupts import wait
 
 __all__ = [
     "DISK",
@@ -31,7 +34,9 @@ __all__ = [
     "explain",
     "in_the_way",
     "make_beside",
+    "open_afresh",
     "open_beside",
+    "open_or_make_beside",
     "replace_text",
     "require_directory",
     "share",
@@ -46,6 +51,13 @@ UNKNOWN_BOOT: Final = bytes(BOOT_IDENTITY_BYTES)
 # A file system that cannot reserve space is used without: ENOSPC may then also strike after the commit point, which
 # costs a replay and loses nothing.
 _CANNOT_RESERVE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
+_STALE: Final = frozenset({errno.ENOENT, errno.ESTALE})
+CACHE_PATIENCE: Final = 2.0
+"""Seconds after which no cache of names or of damage is to blame any more; FUSE and NFS keep names for about one."""
+CACHE_PAUSE: Final = 0.05
+_AT_EMPTY_PATH: Final = 0x1000
+_AT_STATX_FORCE_SYNC: Final = 0x2000
+_STATX_BASIC_STATS: Final = 0x7FF
 _NO_PERMISSION: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_A_FILE: Final = frozenset({errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV})
@@ -87,6 +99,16 @@ class Disk:
             done = os.pwrite(fd, view, offset)
             view = view[done:]
             offset += done
+
+    def forget(self, fd: int, count: int = 0) -> None:
+        """Let go of what this host has cached of an open file: its attributes, and its first `count` bytes (0: all).
+
+        Close-to-open consistency is as good as the mount options; this also gets past those that keep caches at open.
+        """
+        _ask_for_status(fd)
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(fd, 0, count, os.POSIX_FADV_DONTNEED)
 
     def fdatasync(self, fd: int) -> None:
         if sys.platform == "darwin":
@@ -280,6 +302,74 @@ def typed(path: Path, doing: str) -> Iterator[None]:
         raise
     except OSError as exc:
         raise explain(exc, path, doing) from exc
+
+
+# ---------------------------------------------------------------------- where other hosts may write
+
+
+def open_afresh(path: Path, flags: int, *, count: int = 0) -> int:
+    """Open a file that another host may have written, truncated or replaced a moment ago, without believing a cache.
+
+    Of its bytes the first `count` (0: all) are read from the server.
+    """
+    return _retrying(lambda: DISK.open(path, flags), count)
+
+
+def open_or_make_beside(path: Path, like: os.stat_result) -> int:
+    """The same for a file beside a store, which is made if it is missing.
+
+    A host may go on believing for long that a name does not exist; the server says so when it is asked to make it.
+    """
+
+    def open_or_make() -> int:
+        try:
+            return open_beside(path, os.O_RDWR)
+        except FileNotFoundError:
+            try:
+                return make_beside(path, like)
+            except StoreError as exc:
+                if isinstance(exc.__cause__, FileExistsError):
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from exc
+                raise
+
+    return _retrying(open_or_make, 0)
+
+
+def _retrying(opened: Callable[[], int], count: int) -> int:
+    """A name that this host has cached for a file that is gone leads nowhere, or to a file without a name."""
+    deadline = time.monotonic() + CACHE_PATIENCE
+    while True:
+        late = time.monotonic() >= deadline
+        try:
+            fd = opened()
+        except OSError as exc:
+            if late or exc.errno not in _STALE:
+                raise
+        else:
+            try:
+                DISK.forget(fd, count)
+                if late or DISK.fstat(fd).st_nlink:
+                    return fd
+            except BaseException:
+                DISK.close(fd)
+                raise
+            DISK.close(fd)
+        wait(CACHE_PAUSE)
+
+
+@lru_cache(maxsize=1)
+def _statx() -> Any:
+    try:
+        return ctypes.CDLL(None).statx
+    except (OSError, AttributeError):
+        return None
+
+
+def _ask_for_status(fd: int) -> None:
+    """Ask the server for size and times of an open file; `os.fstat` answers from a cache, for seconds."""
+    call = _statx()
+    if call is not None:
+        call(fd, b"", _AT_EMPTY_PATH | _AT_STATX_FORCE_SYNC, _STATX_BASIC_STATS, ctypes.create_string_buffer(512))
 
 
 def explain(exc: OSError, path: Path, doing: str) -> StoreError:

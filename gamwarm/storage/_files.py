@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from gamwarm.errors import StoreDamaged, StoreNotFound
+from gamwarm.errors import StoreDamaged, StoreNotFound, StoreUnavailable
 from gamwarm.storage import _disk, _journal
 from gamwarm.storage._disk import UNKNOWN_BOOT, in_the_way, make_beside, open_beside, share_if_ours
 from gamwarm.storage._foreign import READER_PATIENCE, OpenElsewhere, Presence
@@ -138,14 +138,33 @@ class FilePair:
 
     # ------------------------------------------------------------------ opening
 
-    def show_presence(self) -> None:
-        """Keep others from opening the file for writing with plain HDF5 until `leave`, or raise `OpenElsewhere`."""
+    def begin_turn(self) -> None:
+        """The first thing under the writer lock. Raises `OpenElsewhere`.
+
+        Where other hosts may see the file, file and journal are opened anew: what was read before is not believed. The
+        journal is opened by creating it, because a host may go on believing for long that a name does not exist.
+        """
+        if self.shared and self.main < 0:
+            self.main = _disk.open_afresh(self.path, os.O_RDWR, count=PAGE)
+            self.journal = _disk.open_or_make_beside(self.journal_path, _disk.DISK.fstat(self.main))
+            if self._mark is None or _disk.DISK.pread(self.main, HEADER_BYTES, 0) != self._mark[0]:
+                _disk.DISK.forget(self.main)
         if self.main >= 0:
             self._presence.show(self.main)
 
-    def leave(self) -> None:
-        """The turn under the writer lock is over."""
-        if self.main >= 0:
+    def end_turn(self) -> None:
+        """The last thing under the writer lock: where other hosts may see the file, it must be whole on the server."""
+        if self.shared and self.main >= 0:
+            mark = None
+            with contextlib.suppress(OSError):
+                self.checkpoint()
+                if self._mark is not None:
+                    _disk.DISK.forget(self.main, PAGE)
+                    mark = self._look()
+            self._close_journal()
+            self._close_main()
+            self._mark = mark
+        elif self.main >= 0:
             self._presence.leave(self.main)
 
     def unchanged(self) -> bool:
@@ -155,6 +174,8 @@ class FilePair:
         try:
             if self._look() != self._mark:
                 return False
+            if self.shared:
+                return _disk.DISK.fstat(self.journal).st_size == 0
             if self.journal < 0:
                 return not os.path.lexists(self.journal_path)
             beside = os.lstat(self.journal_path)
@@ -166,8 +187,8 @@ class FilePair:
     def load(self) -> None:
         """Open both files afresh, and bring the main file to its last committed state if it is not there."""
         previous, self._mark = self._mark, None
-        known = self._reopen()
-        self.show_presence()
+        known = (0, 0) if self.shared else self._reopen()
+        self.begin_turn()
         try:
             header = parse(leading_bytes(self.main), str(self.path))
         except TornHeader as torn:
@@ -310,6 +331,8 @@ class FilePair:
         An `OSError` while the pages are applied is swallowed: the transaction is committed, `unchanged` turns false and
         the next `load` replays it.
         """
+        if self.shared:
+            self._confirm_base()
         before, end_before = self.header, self.journal_end
         sequence = before.sequence + 2
         old_size = _disk.DISK.fstat(self.main).st_size
@@ -347,6 +370,25 @@ class FilePair:
                 exc,
             )
 
+    def _confirm_base(self) -> None:
+        """Raise if the file on the server is not at the transaction that this one was built on."""
+        fd = _disk.open_afresh(self.path, os.O_RDONLY, count=PAGE)
+        try:
+            found = parse(leading_bytes(fd), str(self.path))
+            there, ours = _disk.DISK.fstat(fd), _disk.DISK.fstat(self.main)
+            same = (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+        except TornHeader:
+            found, same = self.header, False
+        finally:
+            _disk.DISK.close(fd)
+        if not same or (found.uuid, found.sequence) != (self.header.uuid, self.header.sequence):
+            raise StoreUnavailable(
+                f"{self.path}: another writer has changed it although this one held the lock (it began at generation "
+                f"{self.header.generation}, the file is at {found.generation}). Nothing was written. The lock does not "
+                "exclude on this file system: let one process write, or give each a file and merge them.",
+                path=str(self.path),
+            )
+
     def _take_back(self, old_size: int | None) -> None:
         """Undo an append. What fails here the next `load` makes good: it cuts the journal to the header's length.
 
@@ -377,6 +419,8 @@ class FilePair:
         disk, main = _disk.DISK, self.main
         self._put_header(self.header, applying=True)
         disk.pwrite(main, bytes(len(HDF5_SIGNATURE)), SIGNATURE_OFFSET)
+        if self.shared:  # a client sends its writes in any order, and readers elsewhere go by the header
+            self._sync(main)
         for first, count in _journal.window([number for number in pages if number]):
             run = b"".join([pages[number] for number in range(first, first + count)])
             disk.pwrite(main, memoryview(run)[: max(0, size - first * PAGE)], first * PAGE)
@@ -385,6 +429,8 @@ class FilePair:
         if 0 in pages:
             disk.pwrite(main, memoryview(pages[0])[BODY_OFFSET : min(PAGE, size)], BODY_OFFSET)
         disk.pwrite(main, HDF5_SIGNATURE, SIGNATURE_OFFSET)
+        if self.shared:
+            self._sync(main)
         self._put_header(self.header)
 
     def _put_header(self, header: Header, *, applying: bool = False) -> None:
@@ -458,7 +504,7 @@ class FilePair:
 
     def _close_main(self) -> None:
         if self.main >= 0:
-            self.leave()
+            self._presence.leave(self.main)
             with contextlib.suppress(OSError):
                 _disk.DISK.close(self.main)
             self.main = -1

@@ -83,6 +83,8 @@ class Reader:
 
     def look(self) -> Snapshot:
         """Header and file status now, following the path if the file was replaced."""
+        if self.shared:
+            return self._look_afresh()
         status = _disk.DISK.stat(self._name)
         if (status.st_dev, status.st_ino) != self._identity:
             self.close()
@@ -94,6 +96,8 @@ class Reader:
 
     def shows(self, snapshot: Snapshot) -> bool:
         """Whether `look` would return the same; changes nothing, and may say no while another thread looks."""
+        if self.shared:
+            return False
         try:
             status = _disk.DISK.stat(self._name)
             return (
@@ -105,8 +109,24 @@ class Reader:
         except OSError:
             return False
 
+    def _look_afresh(self) -> Snapshot:
+        """Where another host may have written: by a new descriptor. The old one stays if nothing moved."""
+        fd = _disk.open_afresh(self.path, os.O_RDONLY, count=PAGE)
+        status = _disk.DISK.fstat(fd)
+        block = os.pread(fd, HEADER_BYTES, 0)
+        snapshot = Snapshot(block, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._fd >= 0 and snapshot == self._at:
+            _disk.DISK.close(fd)
+        else:
+            self.close()
+            _disk.DISK.forget(fd)
+            self._fd, self._identity = fd, (status.st_dev, status.st_ino)
+        return snapshot
+
     def stands(self, snapshot: Snapshot) -> bool:
         """Whether the file that was looked at is as it was; one that took its name since then does not matter."""
+        if self.shared:
+            _disk.DISK.forget(self._fd, PAGE)
         status = _disk.DISK.fstat(self._fd)
         return (
             status.st_mtime_ns == snapshot.mtime_ns
@@ -125,7 +145,9 @@ class Reader:
             return parse(leading_bytes(self._fd), str(self.path))
 
     def glance(self) -> bytes | None:
-        """The header's bytes by one read; None if the file was removed or replaced under its name."""
+        """The header's bytes by one read; None if that cannot tell (removed, replaced, perhaps written elsewhere)."""
+        if self.shared:
+            return None
         try:
             return os.pread(self._fd, HEADER_BYTES, 0) if os.fstat(self._fd).st_nlink else None
         except OSError:
@@ -185,6 +207,8 @@ class Reader:
     def _scan(self, uuid: bytes) -> _journal.Replay | None:
         try:
             fd = _disk.open_beside(journal_path(self.path), os.O_RDONLY)
+            if self.shared:
+                _disk.DISK.forget(fd)
         except FileNotFoundError:
             return None
         try:
@@ -201,7 +225,7 @@ class Reader:
     def _keep(self, snapshot: Snapshot, overlay: Overlay) -> h5py.File:
         overlay.dead = True
         # A writer marks the header before it touches anything else: bytes read while it stands are of that state.
-        overlay.stands = partial(_has_header, self._fd, snapshot.block)
+        overlay.stands = partial(_has_header, self._fd, snapshot.block, forget=self.shared)
         self._overlay = overlay
         self._h5 = _open(overlay)
         self._at = snapshot
@@ -229,7 +253,9 @@ class Reader:
         self._fd, self._identity = -1, (-1, -1)
 
 
-def _has_header(fd: int, block: bytes) -> bool:
+def _has_header(fd: int, block: bytes, *, forget: bool) -> bool:
+    if forget:
+        _disk.DISK.forget(fd, PAGE)
     return os.pread(fd, HEADER_BYTES, 0) == block
 
 

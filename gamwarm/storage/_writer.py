@@ -58,8 +58,10 @@ class Writer:
 
         HDF5 tracks free space per handle; each new one forgets what the last could have reused.
         """
-        self.pair.show_presence()
-        if self.h5 is not None and self.pair.unchanged():
+        self.used = True
+        self.pair.begin_turn()
+        if self.h5 is not None and self._overlay is not None and self.pair.unchanged():
+            self._overlay.fd = self.pair.main
             return self.h5
         self.load()
         self._overlay = Overlay(self.pair.main, _disk.DISK.fstat(self.pair.main).st_size)
@@ -109,6 +111,7 @@ class Writer:
     def finish(self) -> None:
         """Leave the file alone on disk, whole."""
         self.drop()
+        self.pair.begin_turn()
         if not self.pair.unchanged():
             self.pair.load()
         self.pair.remove_journal()

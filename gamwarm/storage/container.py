@@ -47,7 +47,7 @@ from gamwarm.storage._header import UUID_BYTES, TornHeader, parse
 from gamwarm.storage._reader import Reader, Snapshot, Unsettled
 from gamwarm.storage._rewrite import rewrite
 from gamwarm.storage._writer import Writer, new_image, unreadable
-from gamwarm.storage.locks import LockKind, WriterLock, choose
+from gamwarm.storage.locks import LockKind, WriterLock, choose, may_be_shared
 
 __all__ = ["Container"]
 
@@ -95,7 +95,6 @@ class Container:
         self._generation_block = b""
         self._vetted = b""
         self._lock: WriterLock | None = None
-        self._shared = False
         self._writer = Writer(path)
         self._reader = Reader(path)
         self._finalizer: weakref.finalize | None = None  # type: ignore[type-arg]
@@ -170,6 +169,7 @@ class Container:
         if status is not None and not stat.S_ISREG(status.st_mode):
             what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise NotAStore(f"{self.path}: {what}; give the path of a file", path=str(self.path))
+        self._reader.shared = may_be_shared(self.path.parent)
         if self.mode == "a":
             _disk.require_directory(self.path)
             if status is not None:
@@ -183,8 +183,7 @@ class Container:
                     path=str(self.path),
                 )
             choice = choose(self.path.parent, lock, self.path.name)
-            self._shared = choice.shared
-            self._writer.pair.shared = self._reader.shared = choice.shared
+            self._writer.pair.shared = self._reader.shared = choice.shared or self._reader.shared
             self._lock = WriterLock(self.path, choice, self._lock_timeout)
             if status is None:
                 self._create(create)
@@ -205,7 +204,7 @@ class Container:
                 return  # another process was first
             pages, size = new_image(create)
             uuid = secrets.token_bytes(UUID_BYTES)
-            self._created_syncs = _files.create(self.path, pages, size, uuid, shared=self._shared)
+            self._created_syncs = _files.create(self.path, pages, size, uuid, shared=self._reader.shared)
 
     def _vet(self, block: bytes, h5: h5py.File) -> None:
         """Pass a file that is met under this name for the first time through the check of the layer above."""
@@ -462,7 +461,7 @@ class Container:
                     return
             finally:
                 try:
-                    self._before_release()
+                    self._writer.pair.end_turn()
                 finally:
                     self._lock.release()
             waited = time.monotonic() - started
@@ -473,13 +472,6 @@ class Container:
                 warned = True
             wait(min(pause, allowed - waited))
             pause = min(2 * pause, LONGEST_PAUSE)
-
-    def _before_release(self) -> None:
-        """Where other nodes may see the file, they must find it whole without our journal."""
-        if self._shared:
-            with contextlib.suppress(OSError):
-                self._writer.pair.checkpoint()
-        self._writer.pair.leave()
 
     # ------------------------------------------------------------------ closing
 
@@ -515,7 +507,7 @@ class Container:
                 try:
                     self._writer.finish()
                 finally:
-                    self._writer.pair.leave()
+                    self._writer.pair.end_turn()
         except (StoreError, OSError, OpenElsewhere) as exc:
             # Whoever holds the lock now takes the journal in with its own.
             harmless = isinstance(exc, LockTimeout) or not self._writer.used

@@ -33,7 +33,7 @@ try:  # Not public, hence guarded: without it a claim of a dead process waits fo
 except ImportError:  # pragma: no cover
     owner_is_stale = None  # type: ignore[assignment]
 
-__all__ = ["DirectoryProbe", "LockChoice", "LockKind", "WriterLock", "choose", "probe"]
+__all__ = ["DirectoryProbe", "LockChoice", "LockKind", "WriterLock", "choose", "may_be_shared", "probe"]
 
 LockKind = Literal["auto", "flock", "soft"]
 
@@ -432,6 +432,20 @@ def _links_refuse(source: Path, target: Path) -> bool:
     except (OSError, NotImplementedError):
         pass
     return False
+
+
+def may_be_shared(directory: Path) -> bool:
+    """Whether other hosts may see a directory (it is not known to be local). Only looks; remembered per device."""
+    try:
+        device = os.stat(directory).st_dev
+    except OSError:
+        return False
+    if device not in _SHARED:
+        _SHARED[device] = _mount_of(directory)[0] not in _LOCAL_FILE_SYSTEMS and sys.platform != "darwin"
+    return _SHARED[device]
+
+
+_SHARED: Final[dict[int, bool]] = {}
 
 
 def _sync_directory(place: Path) -> None:

@@ -136,6 +136,18 @@ def disk(new: _disk.Disk) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def shared(on: bool = True) -> Iterator[None]:
+    """Open containers as on a file system that other hosts may see."""
+    old = container_module.may_be_shared
+    if on:
+        container_module.may_be_shared = lambda directory: True  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        container_module.may_be_shared = old  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
 def boot(identity: bytes | None) -> Iterator[None]:
     old = _disk.boot_identity
     if identity is not None:

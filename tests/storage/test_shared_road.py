@@ -1,0 +1,171 @@
+"""Where other hosts may see the file: a turn believes nothing that it read before, and ends on the server."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from gamwarm.errors import StoreNotFound, StoreUnavailable
+from gamwarm.storage import _disk, _files, _header
+from gamwarm.storage.container import Container
+from tests.storage import crashkit as kit
+from tests.storage.test_commit_crash_states import crash_points
+from tests.storage.test_power_loss import lose_power
+from tests.support.containers import add, names
+
+pytestmark = pytest.mark.timeout(300)
+EVERY = [4, pytest.param(1, marks=pytest.mark.long)]
+
+
+@pytest.fixture(autouse=True)
+def shared():
+    with kit.shared():
+        yield
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory):
+    with kit.shared():
+        return kit.record_story(kit.fresh(tmp_path_factory.mktemp("story") / "work"), seed=4)
+
+
+class Watching(kit.Fast):
+    """Keeps count of the descriptors of the store's files, and of what they were opened for."""
+
+    def __init__(self):
+        self.open_now: dict[int, str] = {}
+        self.opened: list[str] = []
+
+    def open(self, path, flags, mode=0o666):
+        fd = super().open(path, flags, mode)
+        if not path.name.endswith(".lock"):
+            self.open_now[fd] = path.name
+            self.opened.append(path.name)
+        return fd
+
+    def close(self, fd):
+        self.open_now.pop(fd, None)
+        super().close(fd)
+
+
+def test_every_turn_opens_file_and_journal_anew_and_closes_them_before_the_lock_is_free(container, path):
+    watch = Watching()
+    journal = _files.journal_path(path).name
+    with kit.disk(watch):
+        for index in range(3):
+            watch.opened.clear()
+            with container.write() as h5:
+                kit.put(h5, f"a{index}", [1.0])
+                assert sorted(watch.open_now.values()) == [path.name, journal]
+            assert watch.open_now == {}
+            assert watch.opened.count(journal) == 1
+            assert os.path.getsize(_files.journal_path(path)) == 0
+    assert names(container) == ["a0", "a1", "a2"]
+
+
+def test_the_handle_is_kept_while_nobody_else_commits_and_dropped_when_somebody_did(container, path):
+    add(container, "a")
+    kept = container._writer.h5
+    add(container, "b")
+    assert container._writer.h5 is kept
+    with Container.open(path) as other:
+        add(other, "c")
+    add(container, "d")
+    assert container._writer.h5 is not kept
+    assert names(container) == ["a", "b", "c", "d"]
+
+
+def test_the_header_names_no_boot_so_no_page_cache_is_trusted_on_any_host(container, path):
+    add(container, "a")
+    assert _header.parse(path.read_bytes()[:64], "").boot == _disk.UNKNOWN_BOOT
+
+
+def test_a_commit_of_somebody_else_under_our_lock_is_an_error_that_writes_nothing(container, path):
+    """The lock does not exclude: another writer commits between our first read and our commit."""
+    add(container, "a")
+    with Container.open(path) as other:
+        images = []
+        with pytest.raises(StoreUnavailable, match="although this one held the lock"), container.write() as h5:
+            kit.put(h5, "lost", [1.0])
+            other._lock.acquire, other._lock.release = (lambda *a, **k: None), (lambda: None)
+            add(other, "b")
+            images.append(kit.read_files(path.parent))
+        assert kit.read_files(path.parent) == images[0]
+        del other._lock.acquire, other._lock.release
+    add(container, "c")
+    assert names(container) == ["a", "b", "c"]
+
+
+def test_a_cached_name_of_a_removed_file_is_tried_again(container, path, monkeypatch):
+    add(container, "a")
+    waits = []
+    monkeypatch.setattr(_disk, "wait", lambda seconds: (waits.append(seconds), os.rename(f"{path}.away", path)))
+    os.rename(path, f"{path}.away")
+    add(container, "b")
+    assert len(waits) == 1
+    assert names(container) == ["a", "b"]
+
+
+def test_a_file_that_stays_away_is_missed(container, path, monkeypatch):
+    monkeypatch.setattr(_disk, "CACHE_PATIENCE", 0.1)
+    path.unlink()
+    with pytest.raises(StoreNotFound, match="removed"):
+        names(container)
+
+
+def test_a_checkpoint_that_fails_leaves_the_journal_for_whoever_comes_next(container, path):
+    class Failing(kit.Fast):
+        def fdatasync(self, fd):
+            if os.readlink(f"/proc/self/fd/{fd}").endswith(path.name):
+                raise OSError(5, "Input/output error")
+
+    with kit.disk(Failing()):
+        add(container, "a")
+    assert os.path.getsize(_files.journal_path(path))
+    with Container.open(path) as other:
+        assert names(other) == ["a"]
+        add(other, "b")
+        assert other.recovered
+    assert names(container) == ["a", "b"]
+
+
+@pytest.mark.parametrize("every", EVERY)
+def test_after_a_kill_at_any_call_the_next_run_finds_the_last_or_the_next_transaction(story, tmp_path, every):
+    with kit.disk(kit.Fast()):
+        for number, (count, torn) in enumerate(list(crash_points(story))[::every]):
+            files = kit.kill_image(story.recorder, count, torn)
+            path = kit.put_files(tmp_path / "image", files)
+            kit.check_plain(path, story, story.acked[count])
+            kit.check_open(path, story, story.acked[count], mode="r")
+            assert kit.read_files(path.parent) == files, "mode 'r' changed a file"
+            kit.check_open(path, story, story.acked[count], mode="a")
+            if number % 5 == 0:
+                kit.check_usable(path)
+
+
+@pytest.mark.parametrize("every", EVERY)
+def test_after_a_kill_during_recovery_the_next_run_still_recovers(story, tmp_path, every):
+    rng = random.Random(6)
+    with kit.disk(kit.Fast()):
+        for count, torn in list(crash_points(story))[:: 3 * every]:
+            recovery = kit.recovery_of(kit.kill_image(story.recorder, count, torn), tmp_path / "first")
+            again = rng.randrange(len(recovery.log) + 1)
+            path = kit.put_files(tmp_path / "second", kit.kill_image(recovery, again))
+            kit.check_open(path, story, story.acked[count], mode="a")
+
+
+@pytest.mark.parametrize("images", [60, pytest.param(4000, marks=pytest.mark.long)])
+def test_after_a_power_loss_nothing_acknowledged_is_lost(story, tmp_path, images):
+    with kit.disk(kit.Fast()):
+        for case in range(images):
+            lose_power(story, tmp_path / "image", case, shear_header=case % 2 == 0)
+
+
+@pytest.mark.parametrize("forgotten", ["-journal", kit.NAME])
+def test_a_commit_or_a_turn_without_its_sync_would_be_noticed_by_this_kit(tmp_path, forgotten):
+    control = kit.record_story(kit.fresh(tmp_path / "control"), seed=3, forget_syncs_of=(forgotten,))
+    with kit.disk(kit.Fast()):
+        wrong = kit.failures(lambda case: lose_power(control, tmp_path / "image", case), range(100))
+    assert len(wrong) > 3
