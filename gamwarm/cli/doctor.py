@@ -25,7 +25,7 @@ from gamwarm.cli.exits import Exit
 from gamwarm.cli.options import Json, command
 from gamwarm.cli.output import facts, human_bytes, show, write_json
 from gamwarm.errors import StoreError, StoreNotFound
-from gamwarm.storage import DirectoryProbe, EntryStore, choose, probe, status_of
+from gamwarm.storage import DirectoryProbe, EntryStore, choose_lock, probe, status_of
 
 __all__ = ["doctor"]
 
@@ -101,7 +101,7 @@ def _of_the_place(place: Path, worries: list[str]) -> dict[str, Any]:
 
 def _lock(place: Path, worries: list[str]) -> str | None:
     try:
-        return choose(place, "auto").kind
+        return choose_lock(place / "fits.h5", "auto", 0.0).kind
     except StoreError as error:
         worries.append(str(error))
         return None

@@ -4,17 +4,17 @@ from gamwarm.storage._disk import replace_text, status_of
 from gamwarm.storage.browse import ARTIFACTS, RECORDS, Browser, Seen, Totals
 from gamwarm.storage.buffered import BufferedEntries, leave
 from gamwarm.storage.bundle import BundleCheck, BundleContents, BundleWritten, absorb_bundle, check_bundle, write_bundle
+from gamwarm.storage.directory_probe import DirectoryProbe, probe
 from gamwarm.storage.entries import (
     ArtifactHeader,
     EntryStore,
-    LockChoice,
     StoredArtifact,
     StoredRecord,
     content_id,
 )
 from gamwarm.storage.heads import EntryHead, FitOfRecord, find_fit_of_record, read_heads
 from gamwarm.storage.ledger import LedgerLine
-from gamwarm.storage.locks import DirectoryProbe, choose, probe
+from gamwarm.storage.locks import LOCK_NAMES, LockKind, choose_lock
 from gamwarm.storage.outcome import PutOutcome, rolled_back
 from gamwarm.storage.salvage import salvage_file
 from gamwarm.storage.stored import Held
@@ -32,6 +32,7 @@ from gamwarm.storage.upkeep import (
 
 __all__ = [
     "ARTIFACTS",
+    "LOCK_NAMES",
     "RECORDS",
     "ArtifactHeader",
     "Browser",
@@ -48,7 +49,7 @@ __all__ = [
     "FitOfRecord",
     "Held",
     "LedgerLine",
-    "LockChoice",
+    "LockKind",
     "MergeReport",
     "Problem",
     "PutOutcome",
@@ -62,7 +63,7 @@ __all__ = [
     "VerifyReport",
     "absorb_bundle",
     "check_bundle",
-    "choose",
+    "choose_lock",
     "content_id",
     "find_fit_of_record",
     "leave",

@@ -47,7 +47,8 @@ from gamwarm.storage._header import UUID_BYTES, TornHeader, parse
 from gamwarm.storage._reader import Reader, Snapshot, Unsettled
 from gamwarm.storage._rewrite import rewrite
 from gamwarm.storage._writer import Writer, new_image, unreadable
-from gamwarm.storage.locks import LockKind, WriterLock, choose, may_be_shared
+from gamwarm.storage.directory_probe import may_be_shared
+from gamwarm.storage.locks import LockKind, WriterLock, choose_lock
 
 __all__ = ["Container"]
 
@@ -182,9 +183,8 @@ class Container:
                     "lie. Open it with mode='r', or give this account write permission to the directory.",
                     path=str(self.path),
                 )
-            choice = choose(self.path.parent, lock, self.path.name)
-            self._writer.pair.shared = self._reader.shared = choice.shared or self._reader.shared
-            self._lock = WriterLock(self.path, choice, self._lock_timeout)
+            self._lock = choose_lock(self.path, lock, self._lock_timeout)
+            self._writer.pair.shared = self._reader.shared = self._lock.shared or self._reader.shared
             if status is None:
                 self._create(create)
         self.read(_nothing)

@@ -45,6 +45,7 @@ from gamwarm.storage.codec import (
 from gamwarm.storage.container import Container
 from gamwarm.storage.entries_upkeep import EntryUpkeep
 from gamwarm.storage.layout import Irreplaceable, check_file, create_file
+from gamwarm.storage.locks import LockKind
 from gamwarm.storage.outcome import PutOutcome, rolled_back
 from gamwarm.storage.stored import ArtifactHeader, Held, StoredArtifact, StoredRecord
 from gamwarm.storage.texts import is_key
@@ -67,7 +68,6 @@ __all__ = [
 
 log = logging.getLogger("gamwarm")
 T = TypeVar("T")
-LockChoice = Literal["auto", "flock", "soft"]
 _Whole = tuple[Encoded, BlockRecord | FitArtifact]
 _Damaged = tuple[str, DamagedEntry]
 _DECODED_OVERHEAD = 4096  # bytes of Python objects in a decoded record, about
@@ -118,7 +118,7 @@ class EntryStore(EntryUpkeep):
         path: str | os.PathLike[str],
         *,
         mode: Literal["r", "a"] = "a",
-        lock: LockChoice = "auto",
+        lock: LockKind = "auto",
         lock_timeout: float = 60.0,
         producer: Producer | None = None,
         keep_last: int = 1,

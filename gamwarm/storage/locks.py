@@ -1,4 +1,4 @@
-"""One writer at a time: which lock a directory supports, found by trying, and the lock itself.
+"""One writer at a time: the kinds of lock, and which of them a file gets.
 
 ``flock`` is used where it excludes; elsewhere filelock's strict soft lock (hard-linked claims). The choice is never
 downgraded silently: a directory where neither works is refused.
@@ -7,141 +7,463 @@ downgraded silently: a directory where neither works is refused.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import secrets
+import random
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal, get_args
 
 if sys.platform != "win32":
     import fcntl
 
 from filelock import SoftFileLockProtocolError, StrictSoftFileLock, Timeout
 
-from gamwarm.errors import InvalidInput, LockTimeout, StoreUnavailable
-from gamwarm.storage._disk import explain, open_beside, share_if_ours
-from gamwarm.storage._flock import Flock, FlockTimeout
+from gamwarm.errors import InvalidInput, LockTimeout, StoreError, StoreReadOnly, StoreUnavailable
+from gamwarm.interrupts import wait
+from gamwarm.storage._disk import explain, make_beside, open_beside, share_if_ours
+from gamwarm.storage.directory_probe import DirectoryProbe, probe
 
 try:  # Not public, hence guarded: without it a claim of a dead process waits for a person.
     from filelock._identity import owner_is_stale
 except ImportError:  # pragma: no cover
     owner_is_stale = None  # type: ignore[assignment]
 
-__all__ = ["DirectoryProbe", "LockChoice", "LockKind", "WriterLock", "choose", "may_be_shared", "probe"]
+__all__ = ["LOCK_NAMES", "FlockLock", "LockKind", "SoftLock", "WriterLock", "choose_lock"]
 
 LockKind = Literal["auto", "flock", "soft"]
+LOCK_NAMES: Final[tuple[str, ...]] = get_args(LockKind)
 
-POLL_SECONDS: Final = 0.002
-"""Of the soft lock; filelock's default of 50 ms lets one process hog the file and starves the others."""
-RECLAIM_SECONDS: Final = 0.5
+FIRST_PAUSE: Final = 0.0005
+PACE: Final = 1 / 6, 0.25
+"""The next pause is this fraction of the time waited so far, up to so many seconds: short waits end on time, long ones
+cost others little."""
+SHARED_PACE: Final = 1 / 2, 0.75
+"""Where every attempt is a request to a server, or half a dozen of them."""
+LONG_WAIT: Final = 1.0
+"""From here on a waiter touches the lock file, and whoever has the lock gives way after the release."""
+FIRST_COURTESY: Final = 0.01
+RECLAIM_SECONDS: Final = 0.25
 """How long a soft lock is waited for before its claims are searched for dead owners."""
+RECLAIM_EVERY: Final = 10.0
 HOLDER_BYTES: Final = 160
 HOLDER_PREFIX: Final = b"pid "
 UNSET_MODE: Final = -1
 """filelock's value for "by the umask"."""
-
-# On these the kernel itself keeps the lock table, so two descriptors of one process stand for two processes and the
-# probe needs no child. It is still tried, because a mount may be odd.
-_LOCAL_FILE_SYSTEMS: Final = frozenset(
-    {"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "ramfs", "zfs", "f2fs", "overlay", "bcachefs", "apfs", "jfs"}
-)
-# Options under which flock succeeds but stays on this node.
-_NODE_ONLY_OPTIONS: Final = frozenset({"nolock", "local_lock=all", "local_lock=flock", "localflock"})
-
-_CHILD: Final = """
-import fcntl, os, sys
-fd = os.open(sys.argv[1], os.O_RDWR)
-try:
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except OSError:
-    sys.exit(11)
-sys.exit(12)
-"""
-_CHILD_EXCLUDED: Final = 11
+_BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryProbe:
-    """What a directory was found to support.
-
-    Attributes
-    ----------
-    file_system : str
-        Type by the mount table, ``""`` where there is none.
-    shared : bool
-        Other nodes may see the directory (anything not known to be local).
-    flock : bool
-        An exclusive flock keeps others out; tried in a child process where ``by_child``.
-    hard_links, rename : bool
-        Links refuse an existing name, renames replace one.
-    fsync : bool or None
-        Files and the directory can be synced; None where that was not tried (local, and no child was asked for).
-    """
-
-    directory: str
-    file_system: str
-    shared: bool
-    flock: bool
-    by_child: bool
-    hard_links: bool
-    rename: bool
-    fsync: bool | None
+class _OtherLock(Exception):
+    """The lock file bears the mark of the other kind of lock."""
 
 
-@dataclass(frozen=True, slots=True)
-class LockChoice:
-    """The lock for one file; `shared` asks for a checkpoint before every release."""
+class WriterLock(ABC):
+    """The lock ``<name>.lock`` of one file. Not reentrant; its owner serialises threads.
 
-    kind: Literal["flock", "soft"]
-    shared: bool
+    The lock file is left in place: removing a flocked file splits waiters over two inodes and lets two of them in.
 
-
-def probe(directory: str | os.PathLike[str], *, child: bool | None = None) -> DirectoryProbe:
-    """Try what the store needs in `directory`, with files that are removed again.
+    Waiting is polling, with pauses that grow with the time waited and have jitter. A poll finds the lock free only if
+    it falls between two turns of the others, so a waiter would starve beside a process that takes the lock again at
+    once. Therefore who has waited for `LONG_WAIT` touches the lock file at each poll, and a holder that sees a new
+    modification time when it releases the lock gives way before it takes its next turn: for a moment first, and for
+    twice as long each time that somebody is still waiting, up to the longest pause.
 
     Parameters
     ----------
-    directory : path
-        An existing, writable directory.
-    child : bool, optional
-        Test flock against another process. Default: only where the file system is not known to be local.
-
-    Raises
-    ------
-    StoreError
-        The directory does not exist or cannot be written to.
+    path : Path
+        The file that is written under the lock.
+    timeout : float
+        Seconds to wait, unless `acquire` says otherwise.
+    shared : bool
+        Other hosts may see the file: what was read before the lock was taken is not to be believed under it.
     """
-    place = Path(directory)
-    file_system, options = _mount_of(place)
-    shared = file_system not in _LOCAL_FILE_SYSTEMS and sys.platform != "darwin"
-    by_child = shared if child is None else child
-    stem = place / f".gamwarm-probe-{secrets.token_hex(8)}"
-    first, second = stem.with_name(stem.name + "-a"), stem.with_name(stem.name + "-b")
-    try:
-        fd = os.open(first, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise explain(exc, place, "create a file in this directory") from exc
-    try:
-        flock = not (_NODE_ONLY_OPTIONS & options) and _flock_excludes(fd, first, by_child)
-        sync = _works(lambda: os.fsync(fd)) and _works(lambda: _sync_directory(place)) if by_child else None
-        links = _links_refuse(first, second)
-        rename = _works(lambda: os.replace(first, second)) and not first.exists() and second.exists()
-    finally:
-        os.close(fd)
-        for path in (first, second):
+
+    kind: ClassVar[LockKind]
+    other: ClassVar[LockKind]
+    broken: ClassVar[str]
+    """What a directory lacks where this lock does not work."""
+
+    def __init__(self, path: Path, timeout: float, *, shared: bool) -> None:
+        self.path = lock_path(path)
+        self.timeout = timeout
+        self.shared = shared
+        self._file = path
+        self._like: os.stat_result | None = None
+        self._pace, self._longest_pause = SHARED_PACE if shared else PACE
+        self._touched_at = 0
+        self._courtesy = self._waiter_seen_at = 0.0
+        self._gives_way_until = 0.0
+
+    @staticmethod
+    @abstractmethod
+    def works(found: DirectoryProbe) -> bool:
+        """Whether a directory supports this kind."""
+
+    @abstractmethod
+    def _try(self, waited: float) -> bool:
+        """Take the lock if it is free now; `_OtherLock` if the file is kept by the other kind."""
+
+    @abstractmethod
+    def _free(self) -> None: ...
+
+    @abstractmethod
+    def _touch(self) -> None:
+        """Change the lock file's modification time."""
+
+    @abstractmethod
+    def _last_touched(self) -> int: ...
+
+    @abstractmethod
+    def holder(self) -> str:
+        """Who holds (or held last) the lock, as far as is known."""
+
+    @property
+    @abstractmethod
+    def is_held(self) -> bool: ...
+
+    def acquire(self, timeout: float | None = None) -> None:
+        """Take the lock.
+
+        Raises
+        ------
+        LockTimeout
+            Naming the holder where it is known.
+        StoreError
+            The lock file cannot be written, or is of another kind of lock.
+        """
+        limit = self.timeout if timeout is None else timeout
+        started, waited = time.monotonic(), 0.0
+        try:
+            if self._gives_way_until:
+                wait(max(0.0, min(limit, self._gives_way_until - started)))
+                self._gives_way_until = 0.0
+            while not self._try(waited):
+                waited = time.monotonic() - started
+                if waited >= limit:
+                    raise self._timed_out(limit)
+                if waited >= LONG_WAIT:
+                    with contextlib.suppress(OSError):
+                        self._touch()
+                longest = min(max(FIRST_PAUSE, waited * self._pace), self._longest_pause)
+                wait(min(longest * random.uniform(0.5, 1.0), limit - waited))
+            self._touched_at = self._last_touched()
+        except BaseException as exc:
+            self._free()
+            if isinstance(exc, _OtherLock):
+                self.tidy()
+                raise StoreUnavailable(
+                    f"{self._file}: {self.path.name} is not of the lock {self.kind!r} ({exc}), and two kinds of lock "
+                    f"do not keep each other out. Open it with lock={self.other!r}; or, when no process anywhere uses "
+                    f"the file, remove {self.path.name} and {self.path.name}.filelock.",
+                    path=str(self._file),
+                ) from exc
+            if isinstance(exc, OSError) and not isinstance(exc, StoreError):
+                raise explain(exc, self.path, "take the writer lock") from exc
+            raise
+
+    def release(self) -> None:
+        """Let the next one have the lock. Idempotent."""
+        try:
+            if self.is_held:
+                self._be_courteous(time.monotonic(), touched=self._last_touched() != self._touched_at)
+        except OSError:
+            pass
+        finally:
+            self._free()
+
+    def _be_courteous(self, now: float, *, touched: bool) -> None:
+        if touched:
+            self._waiter_seen_at = now
+            self._courtesy = min(max(FIRST_COURTESY, 2 * self._courtesy), self._longest_pause)
+        elif now - self._waiter_seen_at > 2 * self._longest_pause:  # a waiter would have touched the file again
+            self._courtesy = 0.0
+        if self._courtesy:
+            self._gives_way_until = now + self._courtesy
+
+    @contextlib.contextmanager
+    def held(self, timeout: float | None = None) -> Iterator[None]:
+        self.acquire(timeout)
+        try:
+            yield
+        finally:
+            self.release()
+
+    @abstractmethod
+    def tidy(self) -> None:
+        """Remove what the lock needs while stores are open, but not afterwards."""
+
+    def _look_at_file(self) -> None:
+        """Whoever may write the file must be able to lock it, whatever the umask of the first writer."""
+        with contextlib.suppress(OSError):
+            self._like = os.stat(self._file)
+
+    def _timed_out(self, limit: float) -> LockTimeout:
+        holder = self.holder()
+        return LockTimeout(
+            f"{self._file}: waited {limit:g} s for the writer lock, held by {holder or 'another process'}. Wait for it "
+            f"to end, or stop it{self._by_hand}; then open the file again.",
+            path=str(self._file),
+            holder=holder,
+        )
+
+    @property
+    def _by_hand(self) -> str:
+        return ""
+
+
+class FlockLock(WriterLock):
+    """An exclusive ``flock`` on the lock file, which also names its last holder.
+
+    Not filelock's: a contended attempt of that costs eight requests on the directory, of this one a single ``flock``.
+    """
+
+    kind = "flock"
+    other = "soft"
+    broken = "flock does not exclude"
+
+    def __init__(self, path: Path, timeout: float, *, shared: bool) -> None:
+        super().__init__(path, timeout, shared=shared)
+        self._fd = -1
+        self._is_held = False
+        self._shared_out = False
+
+    @staticmethod
+    def works(found: DirectoryProbe) -> bool:
+        return found.flock
+
+    @property
+    def is_held(self) -> bool:
+        return self._is_held
+
+    def holder(self) -> str:
+        try:
+            return _start_of(self.path, HOLDER_BYTES).decode("utf-8", "replace").strip()
+        except OSError:
+            return ""
+
+    def _try(self, waited: float) -> bool:
+        if self._fd < 0:
+            _open_flocks.add(self)
+            self._fd = self._open()
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _BUSY:
+                return False
+            raise
+        try:
+            ours, there = os.fstat(self._fd), os.stat(self.path)
+            same = (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+        except FileNotFoundError:
+            same = False
+        if not same:  # Somebody removed the file: a newcomer would lock another one.
+            self._free()
+            return False
+        self._sign(alone=ours.st_nlink == 1)
+        self._is_held = True
+        return True
+
+    def _open(self) -> int:
+        try:
+            return self._open_there()
+        except FileNotFoundError:
+            self._look_at_file()
+            try:
+                return make_beside(self.path, self._like)
+            except StoreError as error:
+                if not isinstance(error.__cause__, FileExistsError):
+                    raise
+                return self._open_there()  # another process was first
+
+    def _open_there(self) -> int:
+        try:
+            return open_beside(self.path, os.O_RDWR)
+        except StoreReadOnly:
+            # Its maker's umask may have been stricter than the store is by now; a lock needs no more than this.
+            return open_beside(self.path, os.O_RDONLY)
+
+    def _sign(self, *, alone: bool) -> None:
+        found = os.pread(self._fd, HOLDER_BYTES, 0)
+        if _is_soft_mark(found):
+            raise _OtherLock("it bears the mark of the soft lock")
+        if not alone:
+            return  # its other name may be somebody's
+        if not self._shared_out:
+            self._look_at_file()
+            if self._like is not None:
+                share_if_ours(self._fd, self._like)
+                self._shared_out = True
+        line = _signature(os.getpid(), int(time.time()))
+        if found != line:
+            # The name is for people; without space for it the lock still holds.
             with contextlib.suppress(OSError):
-                path.unlink()
-    return DirectoryProbe(str(place), file_system, shared, flock, by_child, links, rename, sync)
+                os.pwrite(self._fd, line, 0)
+
+    def tidy(self) -> None:
+        pass  # The lock file stays.
+
+    def _touch(self) -> None:
+        os.utime(self._fd)
+
+    def _last_touched(self) -> int:
+        return os.fstat(self._fd).st_mtime_ns
+
+    def _free(self) -> None:
+        fd, self._fd, self._is_held = self._fd, -1, False
+        if fd >= 0:
+            _open_flocks.discard(self)
+            # Not by closing alone: a process forked meanwhile without our hook would go on holding the lock.
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
+    def _forget_in_child(self) -> None:
+        """Close a forked child's copy: the lock belongs to the parent, and must end with it."""
+        fd, self._fd, self._is_held = self._fd, -1, False
+        if fd >= 0:
+            os.close(fd)
 
 
-def choose(directory: Path, lock: LockKind, name: str = "") -> LockChoice:
-    """Pick the lock for the file `name` in `directory`; the probe is remembered per device for this process.
+class SoftLock(WriterLock):
+    """filelock's strict soft lock: claims made by hard links, for file systems where ``flock`` does not exclude."""
+
+    kind = "soft"
+    other = "flock"
+    broken = "hard links do not work"
+
+    def __init__(self, path: Path, timeout: float, *, shared: bool = True) -> None:
+        super().__init__(path, timeout, shared=shared)
+        self._lock: StrictSoftFileLock | None = None
+        self._search_at = RECLAIM_SECONDS
+        self._claims = Path(f"{os.path.realpath(self.path)}.filelock", "claims")
+        self._directories = self._claims.parent, self._claims
+
+    @staticmethod
+    def works(found: DirectoryProbe) -> bool:
+        return found.hard_links
+
+    @property
+    def is_held(self) -> bool:
+        return self._lock is not None and self._lock.is_locked
+
+    def holder(self) -> str:
+        with contextlib.suppress(OSError):
+            claims = sorted(self._made().claims, key=lambda claim: claim.state != "held")
+            return f"pid {claims[0].pid} on {claims[0].hostname}" if claims else ""
+        return ""
+
+    def tidy(self) -> None:
+        """Remove the empty claim directories; a directory in use does not let itself be removed."""
+        with contextlib.suppress(OSError):
+            os.rmdir(self._claims)
+            os.rmdir(self._claims.parent)
+
+    def _made(self) -> StrictSoftFileLock:
+        if self._lock is None:
+            self._look_at_file()
+            self._lock = StrictSoftFileLock(self.path, mode=UNSET_MODE if self._like is None else self._mode)
+        return self._lock
+
+    @property
+    def _mode(self) -> int:
+        assert self._like is not None
+        return self._like.st_mode & 0o666 | 0o600
+
+    def _share_claims(self, *, claimed: bool = False) -> None:
+        """Let whoever may write the store claim its lock, and remove what a killed writer has left of its claim.
+
+        filelock makes its directories by the umask and sticky; of those that are ours this is put right before and
+        after every claim.
+        """
+        like = self._like
+        if like is None:
+            return
+        with contextlib.suppress(OSError):
+            for place in self._directories:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(place, 0o700)
+                _share_if_ours(place, like, self._mode | (self._mode & 0o444) >> 2)
+            if claimed:
+                for path in (self.path, *self._claims.iterdir()):
+                    _share_if_ours(path, like, self._mode)
+
+    def _try(self, waited: float) -> bool:
+        if waited == 0.0:
+            self._search_at = RECLAIM_SECONDS
+        elif self._is_claimed():  # One look, where an attempt takes some eighty calls.
+            if waited < self._search_at:
+                return False
+            self._search_at = waited + RECLAIM_EVERY
+            if not self._break_dead_claims():
+                return False
+        with contextlib.suppress(FileNotFoundError):
+            if _start_of(self.path, len(HOLDER_PREFIX)) == HOLDER_PREFIX:
+                raise _OtherLock("it bears the name of a flock's holder")
+        lock = self._made()
+        self._share_claims()
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        except FileNotFoundError:
+            if self.path.parent.exists():  # Another process tidied the claim directory away between two steps of ours,
+                return False
+            raise
+        except SoftFileLockProtocolError as exc:
+            if isinstance(exc.__cause__, FileNotFoundError) or self._break_dead_claims():
+                return False
+            raise _OtherLock(str(exc)) from exc
+        self._share_claims(claimed=True)
+        return True
+
+    def _is_claimed(self) -> bool:
+        try:
+            return any(name.endswith(".claim") for name in os.listdir(self._claims))
+        except OSError:
+            return False
+
+    def _break_dead_claims(self) -> bool:
+        """Remove claims whose owner, on this host, is proved dead. Names are unique, so no live one can be hit."""
+        broken = False
+        if owner_is_stale is not None:
+            lock = self._made()
+            with contextlib.suppress(OSError):
+                for claim in lock.claims:
+                    if owner_is_stale(claim.pid, claim.hostname, claim.start):
+                        with contextlib.suppress(FileNotFoundError):
+                            lock.force_break(claim.name)
+                            broken = True
+        return broken
+
+    def _touch(self) -> None:
+        os.utime(self.path)
+
+    def _last_touched(self) -> int:
+        return os.stat(self.path).st_mtime_ns
+
+    def _free(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    @property
+    def _by_hand(self) -> str:
+        return f"; if it no longer exists (another node that died), remove {self.path.name}.filelock"
+
+
+_KINDS: Final[dict[str, type[WriterLock]]] = {kind.kind: kind for kind in (FlockLock, SoftLock)}
+"""In the order in which ``"auto"`` tries them."""
+if (known := {"auto", *_KINDS}) != set(LOCK_NAMES):
+    raise TypeError(f"LockKind names {LOCK_NAMES}, the classes are {known}")
+
+
+def choose_lock(path: Path, kind: LockKind, timeout: float) -> WriterLock:
+    """Make the lock of a file; what its directory supports is tried once per device and process.
 
     Where others have kept to the soft lock (its mark stands in the lock file), ``"auto"`` does too: the two locks do
     not exclude each other. Asking for one against the other's mark is refused when the lock is taken.
@@ -151,8 +473,9 @@ def choose(directory: Path, lock: LockKind, name: str = "") -> LockChoice:
     StoreUnavailable
         The lock asked for (or, for ``"auto"``, any lock) does not work there.
     """
-    if lock not in ("auto", "flock", "soft"):
-        raise InvalidInput(f"lock={lock!r}: expected 'auto', 'flock' or 'soft'.")
+    if kind not in LOCK_NAMES:
+        raise InvalidInput(f"lock={kind!r}: expected {' or '.join(map(repr, LOCK_NAMES))}.")
+    directory = path.parent
     try:
         device = os.stat(directory).st_dev
     except OSError as exc:
@@ -160,17 +483,16 @@ def choose(directory: Path, lock: LockKind, name: str = "") -> LockChoice:
     found = _PROBES.get(device)
     if found is None:
         found = _PROBES[device] = probe(directory)
-    if lock != "soft" and found.flock and not (lock == "auto" and name and _soft_mark(lock_path(directory / name))):
-        return LockChoice("flock", found.shared)
-    if lock != "flock" and found.hard_links:
-        return LockChoice("soft", True)
-    what = {"flock": "flock does not exclude", "soft": "hard links do not work"}.get(
-        lock, "neither flock nor hard links work"
-    )
+    wanted = [kind] if kind != "auto" else ["soft"] if _has_soft_mark(lock_path(path)) else list(_KINDS)
+    for name in wanted:
+        lock = _KINDS[name]
+        if lock.works(found):
+            return lock(path, timeout, shared=found.shared or lock is SoftLock)
+    lacking = " and ".join(_KINDS[name].broken for name in wanted)
     raise StoreUnavailable(
-        f"{directory}: {what} on this file system ({found.file_system or 'unknown type'}), so two writers could not be "
-        "kept apart. Put the file on another file system"
-        + (", or open it with lock='auto'." if lock != "auto" else "."),
+        f"{directory}: {lacking} on this file system ({found.file_system or 'unknown type'}), so two writers could not "
+        "be kept apart. Put the file on another file system"
+        + (", or open it with lock='auto'." if kind != "auto" else "."),
         path=str(directory),
     )
 
@@ -190,7 +512,7 @@ def _start_of(path: Path, count: int) -> bytes:
         os.close(fd)
 
 
-def _soft_mark(path: Path) -> bool:
+def _has_soft_mark(path: Path) -> bool:
     try:
         return _is_soft_mark(_start_of(path, len(HOLDER_PREFIX)))
     except OSError:
@@ -210,180 +532,6 @@ def _share_if_ours(path: Path, like: os.stat_result, mode: int) -> None:
             os.close(fd)
 
 
-class _OtherLock(Exception):
-    """The lock file bears the mark of the other kind of lock."""
-
-
-class WriterLock:
-    """The lock ``<name>.lock`` of one file. Not reentrant; its owner serialises threads.
-
-    The lock file is left in place: removing a flocked file splits waiters over two inodes and lets two of them in.
-    """
-
-    def __init__(self, path: Path, choice: LockChoice, timeout: float) -> None:
-        self.path = lock_path(path)
-        self.kind = choice.kind
-        self.timeout = timeout
-        self._file = path
-        self._lock: Flock | StrictSoftFileLock | None = None
-        self._like: os.stat_result | None = None
-
-    def _make(self) -> Flock | StrictSoftFileLock:
-        try:
-            # Whoever may write the file must be able to lock it, whatever the umask of the first writer.
-            like: os.stat_result | None = os.stat(self._file)
-        except OSError:
-            like = None
-        if self.kind == "flock":
-            return Flock(self.path, like, _sign)
-        self._like = like
-        mode = UNSET_MODE if like is None else like.st_mode & 0o666 | 0o600
-        return StrictSoftFileLock(str(self.path), poll_interval=POLL_SECONDS, mode=mode)
-
-    def acquire(self, timeout: float | None = None) -> None:
-        """Take the lock.
-
-        Raises
-        ------
-        LockTimeout
-            Naming the holder where it is known.
-        StoreError
-            The lock file cannot be written.
-        """
-        if self._lock is None:
-            self._lock = self._make()
-        limit = self.timeout if timeout is None else timeout
-        deadline = time.monotonic() + limit
-        while True:
-            left = max(0.0, deadline - time.monotonic())
-            try:
-                self._refuse_flocked()
-                self._share_claims()
-                self._lock.acquire(timeout=left if self.kind == "flock" else min(left, RECLAIM_SECONDS))
-            except (FlockTimeout, Timeout) as exc:
-                if self.kind == "soft" and (self._break_dead_claims() or time.monotonic() < deadline):
-                    continue
-                holder = self.holder()
-                raise LockTimeout(
-                    f"{self._file}: waited {limit:g} s for the writer lock, held by {holder or 'another process'}. "
-                    f"Wait for it to end, or stop it{self._by_hand()}; then open the file again.",
-                    path=str(self._file),
-                    holder=holder,
-                ) from exc
-            except FileNotFoundError as exc:
-                # Another process tidied the claim directory away between two steps of ours.
-                if self.kind == "soft" and self.path.parent.exists() and time.monotonic() < deadline:
-                    continue
-                raise explain(exc, self.path, "take the writer lock") from exc
-            except (SoftFileLockProtocolError, _OtherLock) as exc:
-                if self._break_dead_claims() and time.monotonic() < deadline:
-                    continue
-                self.tidy()
-                other = "soft" if self.kind == "flock" else "flock"
-                raise StoreUnavailable(
-                    f"{self._file}: {self.path.name} is not of the lock {self.kind!r} ({exc}), and two kinds of lock "
-                    f"do not keep each other out. Open it with lock={other!r}; or, when no process anywhere uses the "
-                    f"file, remove {self.path.name} and {self.path.name}.filelock.",
-                    path=str(self._file),
-                ) from exc
-            except OSError as exc:
-                raise explain(exc, self.path, "take the writer lock") from exc
-            else:
-                self._share_claims(claimed=True)
-                return
-
-    def release(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-
-    @contextlib.contextmanager
-    def held(self, timeout: float | None = None) -> Iterator[None]:
-        self.acquire(timeout)
-        try:
-            yield
-        finally:
-            self.release()
-
-    def holder(self) -> str:
-        """Who holds (or held last) the lock, as far as is known."""
-        if isinstance(self._lock, StrictSoftFileLock):
-            with contextlib.suppress(OSError):
-                claims = sorted(self._lock.claims, key=lambda claim: claim.state != "held")
-                return f"pid {claims[0].pid} on {claims[0].hostname}" if claims else ""
-            return ""
-        try:
-            return _start_of(self.path, HOLDER_BYTES).decode("utf-8", "replace").strip()
-        except OSError:
-            return ""
-
-    def tidy(self) -> None:
-        """Remove the soft lock's empty claim directories; a directory in use does not let itself be removed."""
-        if self.kind == "soft":
-            directory, claims = self._claim_directories()
-            with contextlib.suppress(OSError):
-                os.rmdir(claims)
-                os.rmdir(directory)
-
-    def _claim_directories(self) -> tuple[Path, Path]:
-        directory = Path(f"{os.path.realpath(self.path)}.filelock")
-        return directory, directory / "claims"
-
-    def _share_claims(self, *, claimed: bool = False) -> None:
-        """Let whoever may write the store claim its lock, and remove what a killed writer has left of its claim.
-
-        filelock makes its directories by the umask and sticky; of those that are ours this is put right before and
-        after every claim.
-        """
-        like = self._like
-        if self.kind != "soft" or like is None:
-            return
-        mode = like.st_mode & 0o666 | 0o600
-        directories = self._claim_directories()
-        with contextlib.suppress(OSError):
-            for place in directories:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(place, 0o700)
-                _share_if_ours(place, like, mode | (mode & 0o444) >> 2)
-            if claimed:
-                for path in (self.path, *directories[1].iterdir()):
-                    _share_if_ours(path, like, mode)
-
-    def _refuse_flocked(self) -> None:
-        if self.kind == "soft":
-            with contextlib.suppress(FileNotFoundError):
-                if _start_of(self.path, len(HOLDER_PREFIX)) == HOLDER_PREFIX:
-                    raise _OtherLock("it bears the name of a flock's holder")
-
-    def _break_dead_claims(self) -> bool:
-        """Remove claims whose owner, on this host, is proved dead. Names are unique, so no live one can be hit."""
-        broken = False
-        if isinstance(self._lock, StrictSoftFileLock) and owner_is_stale is not None:
-            with contextlib.suppress(OSError):
-                for claim in self._lock.claims:
-                    if owner_is_stale(claim.pid, claim.hostname, claim.start):
-                        with contextlib.suppress(FileNotFoundError):
-                            self._lock.force_break(claim.name)
-                            broken = True
-        return broken
-
-    def _by_hand(self) -> str:
-        if self.kind == "flock":
-            return ""
-        return f"; if it no longer exists (another node that died), remove {self.path.name}.filelock"
-
-
-def _sign(fd: int) -> None:
-    if _is_soft_mark(os.pread(fd, len(HOLDER_PREFIX), 0)):
-        raise _OtherLock("it bears the mark of the soft lock")
-    if os.fstat(fd).st_nlink > 1:
-        return  # its other name may be somebody's
-    line = _signature(os.getpid(), int(time.time()))
-    # The name is for people; without space for it the lock still holds.
-    with contextlib.suppress(OSError):
-        if os.pread(fd, HOLDER_BYTES, 0) != line:
-            os.pwrite(fd, line, 0)
-
-
 @lru_cache(maxsize=1)
 def _signature(pid: int, second: int) -> bytes:
     line = f"pid {pid} on {_host()} since {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(second))}"
@@ -395,86 +543,14 @@ def _host() -> str:
     return socket.gethostname()
 
 
-def _flock_excludes(fd: int, path: Path, by_child: bool) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        other = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pass
-        else:
-            return False
-        finally:
-            os.close(other)
-        if by_child:
-            child = subprocess.run(
-                [sys.executable, "-I", "-S", "-c", _CHILD, str(path)], timeout=30, check=False, capture_output=True
-            )
-            if child.returncode != _CHILD_EXCLUDED:
-                return False
-        fcntl.flock(fd, fcntl.LOCK_UN)
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return True
+_open_flocks: Final[weakref.WeakSet[FlockLock]] = weakref.WeakSet()
 
 
-def _links_refuse(source: Path, target: Path) -> bool:
-    try:
-        os.link(source, target)
-        if os.stat(source).st_nlink != 2:
-            return False
-        try:
-            os.link(source, target)
-        except FileExistsError:
-            target.unlink()
-            return True
-    except (OSError, NotImplementedError):
-        pass
-    return False
+def _after_fork_in_child() -> None:
+    for lock in list(_open_flocks):
+        lock._forget_in_child()
+    _open_flocks.clear()
 
 
-def may_be_shared(directory: Path) -> bool:
-    """Whether other hosts may see a directory (it is not known to be local). Only looks; remembered per device."""
-    try:
-        device = os.stat(directory).st_dev
-    except OSError:
-        return False
-    if device not in _SHARED:
-        _SHARED[device] = _mount_of(directory)[0] not in _LOCAL_FILE_SYSTEMS and sys.platform != "darwin"
-    return _SHARED[device]
-
-
-_SHARED: Final[dict[int, bool]] = {}
-
-
-def _sync_directory(place: Path) -> None:
-    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _works(call: Callable[[], None]) -> bool:
-    try:
-        call()
-    except OSError:
-        return False
-    return True
-
-
-def _mount_of(place: Path) -> tuple[str, frozenset[str]]:
-    """Type and options of the file system that holds `place`, by its device number."""
-    try:
-        status = os.stat(place)
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "", frozenset()
-    device = f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}"
-    for line in reversed(lines):
-        left, _, right = line.partition(" - ")
-        fields, rest = left.split(), right.split()
-        if len(fields) > 5 and len(rest) > 2 and fields[2] == device:
-            return rest[0], frozenset(fields[5].split(",")) | frozenset(rest[2].split(","))
-    return "", frozenset()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -29,7 +29,7 @@ from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
 from gamwarm.parallel import SERIAL, Communicator, as_communicator
 from gamwarm.records import FitResult, Producer, StartSource
-from gamwarm.storage import EntryStore, Held, LockChoice, PutOutcome
+from gamwarm.storage import LOCK_NAMES, EntryStore, Held, LockKind, PutOutcome
 from gamwarm.store.arguments import check_choice, check_held_together, require, this_problem
 from gamwarm.store.contents import Contents
 from gamwarm.store.explain import Explanation, explain_fit
@@ -79,7 +79,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         path: str | os.PathLike[str],
         mode: Literal["r", "a"],
         comm: Any,
-        lock: LockChoice,
+        lock: LockKind,
         engine: str | None,
         engine_version: str | None,
         on_error: Literal["warn", "raise"],
@@ -91,7 +91,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         error: GamwarmError | None = None
         try:
             check_choice("mode", mode, ("r", "a"))
-            check_choice("lock", lock, ("auto", "flock", "soft"))
+            check_choice("lock", lock, LOCK_NAMES)
             check_choice("on_error", on_error, ("warn", "raise"))
             place = file_path(path)
             for wrong in (budget_error(size_budget), keep_last_error(keep_last)):
@@ -143,7 +143,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         path: str | os.PathLike[str],
         mode: Literal["r", "a"] = "a",
         comm: Any = None,
-        lock: LockChoice = "auto",
+        lock: LockKind = "auto",
         engine: str | None = None,
         engine_version: str | None = None,
         on_error: Literal["warn", "raise"] = "warn",

@@ -7,16 +7,20 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from gamwarm.errors import InvalidInput, LockTimeout, StoreNotFound, StoreUnavailable
+from gamwarm.storage import directory_probe as probing
 from gamwarm.storage import locks
 from gamwarm.storage.container import Container
-from gamwarm.storage.locks import LockChoice, WriterLock, choose, probe
+from gamwarm.storage.directory_probe import probe
+from gamwarm.storage.locks import FlockLock, SoftLock, choose_lock
 from tests.storage import crashkit as kit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,40 +89,42 @@ class TestProbe:
         monkeypatch.setattr(locks, "probe", lambda directory: calls.append(directory) or probe(directory))
         for name in "abc":
             (tmp_path / name).mkdir()
-            assert choose(tmp_path / name, "auto").kind == "flock"
+            assert choose_lock(tmp_path / name / "x.h5", "auto", 0).kind == "flock"
         assert len(calls) == 1
 
     def test_a_missing_directory_is_named(self, tmp_path):
         with pytest.raises(StoreNotFound, match="nowhere"):
-            choose(tmp_path / "nowhere", "auto")
+            choose_lock(tmp_path / "nowhere" / "x.h5", "auto", 0)
 
     def test_a_flock_that_lets_another_process_in_is_not_used(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(locks, "_CHILD", "raise SystemExit(12)")
+        monkeypatch.setattr(probing, "_CHILD", "raise SystemExit(12)")
         assert not probe(tmp_path, child=True).flock
 
     def test_a_mount_whose_flock_stays_on_the_node_gets_the_soft_lock(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(locks, "_mount_of", lambda place: ("nfs4", frozenset({"rw", "local_lock=all"})))
-        assert choose(tmp_path, "auto") == LockChoice("soft", shared=True)
+        monkeypatch.setattr(probing, "_mount_of", lambda place: ("nfs4", frozenset({"rw", "local_lock=all"})))
+        assert isinstance(choose_lock(tmp_path / "x.h5", "auto", 0), SoftLock)
 
     def test_a_shared_mount_is_tried_from_a_child_and_remembered_as_shared(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(locks, "_mount_of", lambda place: ("nfs4", frozenset({"rw"})))
-        assert choose(tmp_path, "auto") == LockChoice("flock", shared=True)
+        monkeypatch.setattr(probing, "_mount_of", lambda place: ("nfs4", frozenset({"rw"})))
+        lock = choose_lock(tmp_path / "x.h5", "auto", 0)
+        assert isinstance(lock, FlockLock)
+        assert lock.shared
 
     def test_there_is_no_silent_downgrade(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(locks, "_flock_excludes", lambda *args: False)
+        monkeypatch.setattr(probing, "_flock_excludes", lambda *args: False)
         with pytest.raises(StoreUnavailable, match="flock does not exclude"):
-            choose(tmp_path, "flock")
-        assert choose(tmp_path, "auto").kind == "soft"
+            choose_lock(tmp_path / "x.h5", "flock", 0)
+        assert choose_lock(tmp_path / "x.h5", "auto", 0).kind == "soft"
         locks._PROBES.clear()
-        monkeypatch.setattr(locks, "_links_refuse", lambda *args: False)
+        monkeypatch.setattr(probing, "_links_refuse", lambda *args: False)
         with pytest.raises(StoreUnavailable, match="another file system"):
-            choose(tmp_path, "auto")
+            choose_lock(tmp_path / "x.h5", "auto", 0)
         with pytest.raises(StoreUnavailable, match="hard links"):
-            choose(tmp_path, "soft")
+            choose_lock(tmp_path / "x.h5", "soft", 0)
 
     def test_an_unknown_lock_is_refused(self, tmp_path):
         with pytest.raises(InvalidInput, match="lease"):
-            choose(tmp_path, "lease")
+            choose_lock(tmp_path / "x.h5", "lease", 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -231,7 +237,7 @@ def test_two_kinds_of_lock_on_one_file_are_refused(path, kind):
 
 
 def test_the_lock_object_alone_excludes_and_says_who_holds_it(tmp_path):
-    first, second = (WriterLock(tmp_path / "x.h5", LockChoice("flock", shared=False), 0.05) for _ in range(2))
+    first, second = (FlockLock(tmp_path / "x.h5", 0.05, shared=False) for _ in range(2))
     with first.held():
         assert f"pid {os.getpid()} on" in second.holder()
         with pytest.raises(LockTimeout):
@@ -244,8 +250,8 @@ def test_a_child_forked_under_the_lock_does_not_go_on_holding_it(tmp_path):
     script = """
         import os, sys, time
         from pathlib import Path
-        from gamwarm.storage.locks import LockChoice, WriterLock
-        lock = WriterLock(Path(sys.argv[1]), LockChoice("flock", shared=False), 5)
+        from gamwarm.storage.locks import FlockLock
+        lock = FlockLock(Path(sys.argv[1]), 5, shared=False)
         lock.acquire()
         if os.fork() == 0:
             os.close(1)
@@ -263,14 +269,14 @@ def test_a_child_forked_under_the_lock_does_not_go_on_holding_it(tmp_path):
     )
     try:
         assert parent.communicate(timeout=30)[0] == "forked\n"
-        with WriterLock(place, LockChoice("flock", shared=False), 20).held():
+        with FlockLock(place, 20, shared=False).held():
             pass
     finally:
         os.killpg(parent.pid, signal.SIGKILL)
 
 
 def test_a_lock_file_that_was_removed_while_it_was_waited_for_is_not_taken_for_the_lock(tmp_path):
-    first, second, third = (WriterLock(tmp_path / "x.h5", LockChoice("flock", shared=False), 0.05) for _ in range(3))
+    first, second, third = (FlockLock(tmp_path / "x.h5", 0.05, shared=False) for _ in range(3))
     first.acquire()
     (tmp_path / "x.h5.lock").unlink()
     second.acquire()
@@ -282,3 +288,93 @@ def test_a_lock_file_that_was_removed_while_it_was_waited_for_is_not_taken_for_t
     second.release()
     third.acquire()
     third.release()
+
+
+def made(kind, path, timeout):
+    return FlockLock(path, timeout, shared=False) if kind == "flock" else SoftLock(path, timeout)
+
+
+class TestWaiting:
+    # Of the lock's own calls into the operating system; a listing stands for the five calls that it makes.
+    FREE = frozenset({"getpid", "fspath", "sleep", "urandom", "getuid", "geteuid", "time", "monotonic"})
+    WEIGHTS: ClassVar = {"listdir": 5, "scandir": 5}
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_waiter_makes_at_most_twenty_requests_a_second_after_the_first(self, tmp_path, kind):
+        made_at: list[float] = []
+
+        def count(frame, event, function):
+            ours = event == "c_call" and function.__module__ in ("posix", "fcntl", "_io")
+            if ours and function.__name__ not in self.FREE:
+                made_at.extend([time.monotonic()] * self.WEIGHTS.get(function.__name__, 1))
+
+        def wait():
+            sys.setprofile(count)
+            with pytest.raises(LockTimeout):
+                made(kind, tmp_path / "x.h5", 3.0).acquire()
+
+        with made(kind, tmp_path / "x.h5", 0.0).held():
+            began = time.monotonic()
+            waiter = threading.Thread(target=wait)
+            waiter.start()
+            waiter.join()
+        # The last tenth of a second is that of the time-out, which names the holder.
+        late = [at - began for at in made_at if 1.0 < at - began < 2.9]
+        assert 2 <= len(late) <= 20 * 1.9
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_waiter_has_its_turn_beside_a_process_that_takes_the_lock_again_at_once(self, tmp_path, kind):
+        script = """
+            import sys, time
+            from pathlib import Path
+            from tests.storage.test_locks import made
+            lock = made(sys.argv[2], Path(sys.argv[1]), 60)
+            lock.acquire()
+            print("held", flush=True)
+            while True:
+                time.sleep(0.1)
+                lock.release()
+                lock.acquire()
+        """
+        arguments = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "x.h5"), kind]
+        with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as greedy:
+            try:
+                assert greedy.stdout.readline() == "held\n"
+                with made(kind, tmp_path / "x.h5", 10.0).held():
+                    pass
+            finally:
+                greedy.kill()
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_holder_gives_way_only_while_somebody_waits(self, tmp_path, monkeypatch, kind):
+        lock = made(kind, tmp_path / "x.h5", 1.0)
+        lock.acquire()
+        os.utime(lock.path, (0, 0))
+        began = time.monotonic()
+        lock.release()
+        lock.acquire()
+        assert time.monotonic() - began >= locks.FIRST_COURTESY
+        monkeypatch.setattr(lock, "_waiter_seen_at", -60.0)
+        lock.release()
+        assert lock._gives_way_until == 0.0
+
+
+def test_stores_that_close_do_not_trouble_those_that_take_the_soft_lock(tmp_path):
+    failed = []
+
+    def visit(who):
+        lock = SoftLock(tmp_path / "x.h5", 30.0)
+        try:
+            for _ in range(15):
+                with lock.held():
+                    pass
+                lock.tidy()
+        except Exception as error:
+            failed.append(error)
+
+    visitors = [threading.Thread(target=visit, args=(who,)) for who in range(4)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join()
+    assert not failed
