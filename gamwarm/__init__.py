@@ -27,6 +27,7 @@ from gamwarm.errors import (
     UnkeyableFit,
     UnsupportedOption,
 )
+from gamwarm.fitting import Evaluation, Objective, OuterFit, fit
 from gamwarm.identity import Fingerprinter, FitDescriptor, FitProblem, exact_key, matrix_digest, term_identity
 from gamwarm.problem import (
     BasisMeta,
@@ -129,6 +130,11 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "SourceSavings",
     "Saving",
     "salvage",
+    # one road from a start to an answer
+    "fit",
+    "Objective",
+    "Evaluation",
+    "OuterFit",
     # starts and results
     "StartReport",
     "StartSource",

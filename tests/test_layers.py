@@ -39,15 +39,16 @@ KNOWS = {
     "archive": PURE | {"storage"},
     "report": PURE | {"storage"},
     "store": PURE | {"walltime", "transfer", "storage"},
-    "__init__": PURE | {"walltime", "transfer", "storage", "store"},
+    "fitting": PURE | {"walltime", "transfer", "storage", "store"},
+    "__init__": PURE | {"walltime", "transfer", "storage", "store", "fitting"},
     "folds": PURE | {"walltime", "transfer", "storage", "store"},
     # On top of the public names, as a third-party engine would be.
-    "engine": PURE | {"walltime", "transfer", "storage", "store", "__init__"},
+    "engine": PURE | {"walltime", "transfer", "storage", "store", "fitting", "__init__"},
     "cli": PURE | {"walltime", "transfer", "storage", "store", "archive", "report"},
     "__main__": PURE | {"walltime", "transfer", "storage", "store", "archive", "report", "cli"},
-    "demo": PURE | {"walltime", "transfer", "storage", "store", "__init__", "engine", "folds"},
-    "adapters": PURE | {"walltime", "transfer", "storage", "store", "__init__"},
-    "testing": PURE | {"walltime", "transfer", "storage", "store", "__init__"},
+    "demo": PURE | {"walltime", "transfer", "storage", "store", "fitting", "__init__", "engine", "folds"},
+    "adapters": PURE | {"walltime", "transfer", "storage", "store", "fitting", "__init__"},
+    "testing": PURE | {"walltime", "transfer", "storage", "store", "fitting", "__init__"},
 }
 
 # Importing it from gamwarm.parallel would import mpi4py for everybody.

@@ -8,8 +8,9 @@ from gamwarm.engine.cold import ColdStart
 from gamwarm.engine.driver import fit
 from gamwarm.engine.families import Binomial, Family, Gaussian, GaussianLocationScale, Poisson
 from gamwarm.engine.model import ENGINE, Bound, Case, CaseFamily, LookedUpRows, bind
-from gamwarm.engine.report import ColdTrial, EngineFit, GuardReport
+from gamwarm.engine.report import ColdTrial, EngineFit
 from gamwarm.engine.terms import Factor, Intercept, Linear, RandomEffect, Smooth, Term
+from gamwarm.fitting import GuardReport
 
 __all__ = [
     "ENGINE",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 import numpy as np
 
+import gamwarm
 from gamwarm.engine._types import FloatArray
-from gamwarm.engine.objective import Evaluation
-from gamwarm.engine.outer import Search
+from gamwarm.engine.objective import Objective
 from gamwarm.errors import InvalidInput
+from gamwarm.fitting import predicted_mode
 
-__all__ = ["ColdStart", "cold_evaluation", "cold_start_of", "refined"]
+__all__ = ["ColdStart", "cold_evaluations", "cold_start_of"]
 
 _FS_UPDATES = 2
 _FS_MAX_MOVE = 6.0
 _MARGIN = 2.0
+
+Evaluate = Callable[[FloatArray, FloatArray], gamwarm.Evaluation]
 
 
 class ColdStart(StrEnum):
@@ -39,49 +43,56 @@ def cold_start_of(value: str) -> ColdStart:
         raise InvalidInput(f"cold_start {value!r}; use one of {[str(c) for c in ColdStart]}") from None
 
 
-def _inside(search: Search, rho: FloatArray) -> FloatArray:
-    limit = search.bound - _MARGIN
-    clipped: FloatArray = np.clip(rho, -limit, limit)
-    return clipped
+def cold_evaluations(
+    laml: Objective, evaluate: Evaluate, method: ColdStart, rho_bound: float
+) -> Iterator[tuple[ColdStart, gamwarm.Evaluation]]:
+    """Yield evaluations at cold starts, ``method`` first; each is made when it is asked for.
+
+    Parameters
+    ----------
+    laml : Objective
+    evaluate : callable (rho, theta) -> Evaluation
+    method : ColdStart
+    rho_bound : float
+        Starts stay 2 inside it.
+    """
+    first = ColdStart.FELLNER_SCHALL if method is ColdStart.BEST else method
+    others = (ColdStart.HEURISTIC, ColdStart.ZERO, ColdStart.FELLNER_SCHALL)
+    limit = rho_bound - _MARGIN
+    for each in dict.fromkeys((first, *others)):
+        if laml.q == 0 and each is not first:
+            return
+        if each is ColdStart.HEURISTIC:
+            yield each, evaluate(np.clip(_heuristic(laml), -limit, limit), laml.null)
+            continue
+        # rho = 0 is a balanced start here: penalties are scaled to the data's information when a model is bound.
+        at = evaluate(np.zeros(laml.q), laml.null)
+        if each is ColdStart.FELLNER_SCHALL:
+            at = _refined(laml, evaluate, at, limit)
+        yield each, at
 
 
-def _heuristic(search: Search) -> FloatArray:
+def _heuristic(laml: Objective) -> FloatArray:
     """Balance mean diagonals of data information and penalty, per term (as mgcv's initial values do)."""
-    laml = search.laml
     diagonal = np.diagonal(laml.information(laml.null))
     rho = np.zeros(laml.q)
     for j in range(laml.q):
         own = laml.owner == j
         data, penalty = float(diagonal[own].mean()), float(laml.penalty[own].mean())
         rho[j] = np.log(data / penalty) if data > 0.0 else 0.0
-    return _inside(search, rho)
+    return rho
 
 
-def fellner_schall(search: Search, at: Evaluation) -> FloatArray:
-    """Return the rho of one Fellner-Schall update (Wood and Fasiolo 2017): lambda *= edf / (lambda theta' S theta)."""
-    laml = search.laml
-    s = laml.diagonal(at.rho)
+def _refined(laml: Objective, evaluate: Evaluate, at: gamwarm.Evaluation, limit: float) -> gamwarm.Evaluation:
+    """Make two Fellner-Schall updates (Wood and Fasiolo 2017): lambda *= edf / (lambda theta' S theta)."""
+    begin = at
     own = laml.penalised
-    quadratic = np.bincount(laml.owner[own], weights=(s * at.theta**2)[own] / at.scale, minlength=laml.q)
-    ratio = np.log(np.maximum(at.edf, 1e-8)) - np.log(np.maximum(quadratic, 1e-300))
-    return _inside(search, at.rho + np.clip(ratio, -_FS_MAX_MOVE, _FS_MAX_MOVE))
-
-
-def cold_evaluation(search: Search, method: ColdStart) -> Evaluation:
-    """Evaluate the objective at a cold start; whatever it takes to get there is counted."""
-    laml = search.laml
-    if method is ColdStart.ZERO or laml.q == 0:
-        return search.evaluate(np.zeros(laml.q), laml.null)
-    if method is ColdStart.HEURISTIC:
-        return search.evaluate(_heuristic(search), laml.null)
-    # rho = 0 is a balanced start here, because penalties are scaled to the data's information when a model is bound.
-    return refined(search, search.evaluate(np.zeros(laml.q), laml.null))
-
-
-def refined(search: Search, at: Evaluation) -> Evaluation:
-    """Make two Fellner-Schall updates from an evaluation; from rho = 0 again if it is not finite."""
-    for _ in range(_FS_UPDATES):
+    for _ in range(_FS_UPDATES if laml.q else 0):
         if not at.is_finite:
-            return search.evaluate(np.zeros(search.laml.q), search.laml.null)
-        at = search.move(at, fellner_schall(search, at))
-    return at
+            return begin
+        s = laml.diagonal(at.rho)
+        quadratic = np.bincount(laml.owner[own], weights=(s * at.theta**2)[own] / at.state.scale, minlength=laml.q)
+        ratio = np.log(np.maximum(at.edf, 1e-8)) - np.log(np.maximum(quadratic, 1e-300))
+        rho = np.clip(at.rho + np.clip(ratio, -_FS_MAX_MOVE, _FS_MAX_MOVE), -limit, limit)
+        at = evaluate(rho, predicted_mode(at, rho, laml.q, laml.penalised_nll))
+    return at if at.is_finite else begin

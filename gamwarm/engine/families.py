@@ -44,6 +44,8 @@ class Family:
 
     predictors: ClassVar[tuple[str, ...]] = ("mean",)
     kind: ClassVar[str] = ""
+    response_units: ClassVar[tuple[str, ...]] = ()
+    """Predictors that are measured in the units of the response."""
 
     def check(self, y: FloatArray) -> None:
         """Refuse responses outside the family's range, naming the column."""
@@ -81,6 +83,7 @@ class GaussianLocationScale(Family):
     """y ~ N(mean, exp(scale)^2): identity link for the mean, log standard deviation for the scale."""
 
     predictors: ClassVar[tuple[str, ...]] = ("mean", "scale")
+    response_units: ClassVar[tuple[str, ...]] = ("mean",)
     kind: ClassVar[str] = "gamwarm.engine.GaussianLocationScale"
 
     def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:

@@ -120,6 +120,9 @@ class GaussianReml(Objective):
         factor = factorise(matrix)
         if factor is None:
             return self._failed(rho, theta, 1, self._singular_message(matrix))
+        unsafe = self._nearly_singular(m.xwx, s, factor)
+        if unsafe:
+            return self._failed(rho, theta, 1, unsafe)
         mode = factor.solve(m.xwz)
         d = m.zwz - float(mode @ m.xwz)
         if not d > _EXACT_FIT * m.zwz:

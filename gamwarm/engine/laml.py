@@ -12,6 +12,7 @@ cancellation even where lambda is 1e6 times the data.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -270,6 +271,10 @@ class Laml(Objective):
         converged: bool,
     ) -> Evaluation:
         self._remember(theta.tobytes(), (etas, nll))
+        assert gram is not None
+        unsafe = self._nearly_singular(gram, s, factor)
+        if unsafe:
+            return self._failed(rho, theta, cycles, unsafe)
         inverse = factor.inverse()
         pairs = [(i[0], i[1]) for i in _indices(2, len(self._predictors))]
         leverage = self.products.leverages(inverse, pairs)
@@ -304,7 +309,25 @@ class Laml(Objective):
             leverage,
             pull,
             gram=gram,
+            step=step,
         )
+
+    def newton_changes(self, at: Evaluation, columns: slice) -> float:
+        assert at.step is not None
+        part = np.zeros(at.step.size)
+        part[columns] = at.step[columns]
+        changes = self.products.predict(part)
+        largest = 0.0
+        for name, change in zip(self.family.predictors, changes, strict=True):
+            size = float(np.abs(change).max(initial=0.0))
+            largest = max(largest, size / self._spread if name in self.family.response_units else size)
+        return largest
+
+    @cached_property
+    def _spread(self) -> float:
+        """Standard deviation of the response."""
+        centre = float(self.w @ self.y / self.w.sum())
+        return max(float(np.sqrt(self.w @ (self.y - centre) ** 2 / self.w.sum())), 1e-300)
 
     def _contract_third(self, leverage: Mapping[tuple[int, int], FloatArray], third: Table) -> list[FloatArray]:
         """Per predictor m: sum over (k, l) of leverage_kl d3_klm."""

@@ -18,6 +18,8 @@ __all__ = ["LOG_2PI", "Evaluation", "Factor", "Objective", "factorise", "log_det
 LOG_2PI = float(np.log(2.0 * np.pi))
 # Scaled pivots below this mean that a direction has no information at all, neither data nor penalty.
 _SINGULAR_PIVOT = 1e-14
+# At a scaled pivot of d the gradient of log|H| is wrong by some 1e-15 / d: at this one by outer_tol's default.
+_SAFE_PIVOT = 1e-10
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,11 @@ class Factor:
     def logdet(self) -> float:
         """Log determinant of the matrix."""
         return 2.0 * float(np.log(np.diagonal(self.upper)).sum() - np.log(self.scale).sum())
+
+    @property
+    def least_pivot(self) -> float:
+        """Smallest pivot of the scaled matrix: 1 where it is diagonal, 0 where it is singular."""
+        return float(np.diagonal(self.upper).min(initial=1.0)) ** 2
 
     def solve(self, rhs: FloatArray) -> FloatArray:
         """Return the matrix's inverse times ``rhs`` of shape (p,) or (p, q)."""
@@ -106,7 +113,7 @@ class Evaluation:
     pull: FloatArray | None = None
     scale: float = 1.0
     hessian: FloatArray | None = None
-    verdict: bool | None = None
+    step: FloatArray | None = None
     moved: list[FloatArray] = field(default_factory=list)
     gram: FloatArray | None = None
     failure: str = ""
@@ -172,6 +179,13 @@ class Objective(ABC):
     def penalised_nll(self, rho: FloatArray, theta: FloatArray) -> float:
         """Return what the inner solve minimises, inf where it is not a number. No Hessian formation."""
 
+    def newton_changes(self, at: Evaluation, columns: slice) -> float:
+        """Return the largest change of a predictor that the rest of a Newton step makes through these coefficients.
+
+        In units of the response's standard deviation where the predictor has the response's units.
+        """
+        return 0.0
+
     @abstractmethod
     def information(self, theta: FloatArray) -> FloatArray:
         """Return the expected Hessian of the negative log-likelihood at theta, of shape (p, p)."""
@@ -200,18 +214,26 @@ class Objective(ABC):
     def _log_det_penalty(self, rho: FloatArray) -> float:
         return float(self.rank @ rho) + self._log_penalty
 
+    def _nearly_singular(self, gram: FloatArray, s: FloatArray, factor: Factor) -> str:
+        """Return why a penalized Hessian is not safely positive definite, else an empty string."""
+        if factor.least_pivot >= _SAFE_PIVOT:
+            return ""
+        return f"the penalized Hessian is nearly singular along a combination of {self._culprits(gram + np.diag(s))}"
+
     def _singular_message(self, matrix: FloatArray) -> str:
-        diagonal = np.diagonal(matrix)
         if not np.isfinite(matrix).all():
             return "the information matrix is not finite; look for enormous covariate, offset or weight values"
+        return (
+            f"the model is not identifiable: no data and no penalty inform a combination of {self._culprits(matrix)}; "
+            "drop one of these terms, or the levels and columns that repeat another's"
+        )
+
+    def _culprits(self, matrix: FloatArray) -> list[str]:
+        diagonal = np.diagonal(matrix)
         scale = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
         _, vectors = np.linalg.eigh(scale[:, None] * matrix * scale)
         worst = np.argsort(-np.abs(vectors[:, 0]))[:3]
-        culprits = list(dict.fromkeys(self.names[i] for i in worst))
-        return (
-            f"the model is not identifiable: no data and no penalty inform a combination of {culprits}; "
-            "drop one of these terms, or the levels and columns that repeat another's"
-        )
+        return list(dict.fromkeys(self.names[i] for i in worst))
 
     def _failed(self, rho: FloatArray, theta: FloatArray, cycles: int, why: str = "") -> Evaluation:
         nan = np.full(self.q, np.nan)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from gamwarm.engine._types import FloatArray
+from gamwarm.fitting import GuardReport, OuterFit
 from gamwarm.records import Cost, FitResult
 from gamwarm.transfer import StartReport
 
-__all__ = ["ColdTrial", "EngineFit", "GuardReport", "SeedCost"]
+__all__ = ["ColdTrial", "EngineFit", "SeedCost"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,42 +33,6 @@ class ColdTrial:
     method: str
     rho: FloatArray
     objective: float
-
-
-@dataclass
-class GuardReport:
-    """What the guard did with an offered start.
-
-    Attributes
-    ----------
-    beta_used : bool or None
-        Whether the offered coefficients passed the beta gate; None if none were offered.
-    predicted_step : float or None
-        max|metric^-1 gradient| at the start (log lambda); None where it was not asked.
-    cold_evaluated : bool
-        Whether the start was doubtful enough to evaluate a cold one too.
-    continued_from : str
-        "start" or "cold".
-    resets : list of (coordinate, rho it had)
-        False plateaus that went back to their default.
-    notes : list of str
-    """
-
-    beta_used: bool | None = None
-    predicted_step: float | None = None
-    cold_evaluated: bool = False
-    continued_from: str = "cold"
-    resets: list[tuple[int, float]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        done = list(self.notes)
-        if self.resets:
-            done.append("false plateaus went back: " + ", ".join(f"rho[{j}] from {rho:.3g}" for j, rho in self.resets))
-        if self.cold_evaluated:
-            asked = "" if self.predicted_step is None else f" (predicted step {self.predicted_step:.2g})"
-            done.append(f"the start was doubtful{asked}, a cold one was evaluated too")
-        return f"continued from the {self.continued_from}" + "".join(f"; {each}" for each in done)
 
 
 @dataclass(frozen=True)
@@ -106,6 +71,8 @@ class EngineFit:
         What group seeds took, within ``cost``.
     fitted_by : callable, optional
         Makes `fitted` when somebody asks for it.
+    notes : tuple of str
+        What else there is to know; see `gamwarm.OuterFit`.
     """
 
     result: Any
@@ -120,6 +87,7 @@ class EngineFit:
     reason: str = ""
     seeds: SeedCost = SeedCost()
     fitted_by: Callable[[], dict[str, FloatArray]] | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def fitted(self) -> dict[str, FloatArray]:
@@ -142,17 +110,8 @@ class EngineFit:
 
     def summary(self) -> str:
         """Return in lines what the fit started from, what the guard did, what it took, and what the start saved."""
-        lines = ["no store"] if self.start is None else self.start.summary().splitlines()
-        if self.start is not None and self.start.start is not None:
-            lines.append(f"  guard: {self.guard}")
-        cost = self.cost
-        lines.append(
-            f"  this fit: {cost.evaluations} evaluations, {cost.hessian_formations} Hessian formations "
-            f"({cost.for_children} for later fits), {cost.seconds:.3g} s"
-        )
-        if self.kept is not None and self.kept.saved is not None:
-            lines.append(f"  saved against the fit it started from: {self.kept.saved}")
-        return "\n".join(lines + ([f"  not converged: {self.reason}"] if self.reason else []))
+        outer = OuterFit(self.result, self.start, self.kept, self.guard, self.reason, self.notes, self.cost, None)
+        return outer.summary()
 
     def beta(self, name: str) -> FloatArray:
         """Return the reduced coefficients of a block."""

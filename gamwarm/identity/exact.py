@@ -13,8 +13,8 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from gamwarm.checks import plain_string, require
-from gamwarm.errors import CollectiveError, InvalidKey, InvalidType, UnkeyableFit
+from gamwarm.checks import items, plain_string, require
+from gamwarm.errors import CollectiveError, InvalidInput, InvalidKey, InvalidType, UnkeyableFit
 from gamwarm.identity.components import Components, Label, Walk
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.interrupts import allowed
@@ -36,7 +36,7 @@ from gamwarm.problem import (
     family_kind_of,
 )
 
-__all__ = ["EXCLUDED", "SCHEMA", "check_exact_key", "component_labels", "exact_key", "name_fit"]
+__all__ = ["EXCLUDED", "SCHEMA", "check_exact_key", "check_nuisance", "component_labels", "exact_key", "name_fit"]
 
 SCHEMA = "gamwarm-schema-1"
 _EXACT_KEY = re.compile(r"cf-[0-9a-f]{64}")
@@ -262,6 +262,7 @@ def exact_key(
     *,
     engine: str,
     comm: Any = None,
+    nuisance: Sequence[str] = (),
 ) -> str:
     """Return the exact key of a fit: ``"cf-"`` and 64 hex digits.
 
@@ -274,6 +275,8 @@ def exact_key(
     comm : mpi4py communicator, optional
         Collective: every rank passes the same fit, and the leaves of its designs are shared over ranks. A fit with
         `DistributedRows` is named collectively anyway; ``comm`` is then None or has the same ranks in the same order.
+    nuisance : sequence of str
+        Names of outer coordinates beside the smoothing parameters.
 
     Raises
     ------
@@ -283,7 +286,7 @@ def exact_key(
     CollectiveError
         With ``comm``: one rank failed, or the ranks describe different fits.
     """
-    return name_fit(family, specs, options, engine=engine, comm=comm)[0]
+    return name_fit(family, specs, options, engine=engine, comm=comm, nuisance=nuisance)[0]
 
 
 def name_fit(
@@ -293,6 +296,7 @@ def name_fit(
     *,
     engine: str,
     comm: Any = None,
+    nuisance: Sequence[str] = (),
 ) -> tuple[str, Components]:
     """Return the exact key and, of the same walk over the fit, 8 bytes of digest per component; see `exact_key`."""
     ranks = as_communicator(comm)
@@ -302,12 +306,14 @@ def name_fit(
     error: BaseException | None = None
     named: tuple[str, str, str] | None = None
     blocks: tuple[ParameterBlockSpec, ...] = ()
+    extra: tuple[str, ...] = ()
     try:
         blocks = check_specs(specs)
         require("options", options, BlockwiseFitOptions)
         _check_walked(blocks, options)
         for rows in distributed:
             check_same_ranks(rows, ranks, "exact_key")
+        extra = check_nuisance(nuisance)
         named = (plain_string(engine, "engine"), *family_fingerprint(family, blocks, options))
         if not ranks.is_serial:  # designs are read collectively: whatever else may fail, fails before the first of them
             rehearsal = Fingerprinter()
@@ -330,6 +336,10 @@ def name_fit(
         for name in _BLOCK:
             _write_field(fp, block, name, ranks)
     _write_options(fp, options)
+    if extra:
+        fp.write_u64(len(extra))
+        for name in extra:
+            fp.write_str(name)
     key = f"cf-{fp.hexdigest()}"
     _check_equal("key", agree(ranks, "exact_key", key))
     return key, Components.of([len(block.penalties) for block in blocks], fp.parts, _default_parts())
@@ -351,6 +361,15 @@ def _default_parts() -> tuple[int, ...]:
 def component_labels(components: Components, block_names: Sequence[str]) -> dict[Label, int]:
     """Return the digests of ``components`` by what they are of; options at their defaults included."""
     return components.labelled(block_names, tuple(_OPTIONS), _default_parts())
+
+
+def check_nuisance(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of nuisance coordinates, each a non-empty string of its own."""
+    checked = tuple(plain_string(name, "nuisance name") for name in items(names, "nuisance"))
+    for name in checked:
+        if checked.count(name) > 1:
+            raise InvalidInput(f"nuisance names {name!r} {checked.count(name)} times; each needs a name of its own")
+    return checked
 
 
 def _check_equal(what: str, reports: Sequence[object]) -> None:

@@ -10,7 +10,7 @@ from gamwarm.checks import plain_string, require
 from gamwarm.errors import InvalidInput
 from gamwarm.identity.components import Components
 from gamwarm.identity.descriptor import FitDescriptor, strict_identity, structural_identity
-from gamwarm.identity.exact import name_fit
+from gamwarm.identity.exact import check_nuisance, name_fit
 from gamwarm.interrupts import critical
 from gamwarm.parallel import Communicator
 from gamwarm.problem import (
@@ -42,6 +42,9 @@ class FitProblem:
         Part of the producer, not of the key.
     gauge : Gauge, optional
         Lift from reduced to raw coefficients; None is the identity.
+    nuisance : sequence of str
+        Names of further outer coordinates, after the log smoothing parameters: a log scale, the log theta of a negative
+        binomial. They have no bound, no plateau and no saturation; from one fit to another they go by name.
 
     Raises
     ------
@@ -49,7 +52,7 @@ class FitProblem:
         Blocks, gauge or options disagree; tied penalties with different initial values.
     """
 
-    __slots__ = ("__dict__", "_sealed", "engine", "engine_version", "family", "gauge", "options", "specs")
+    __slots__ = ("__dict__", "_sealed", "engine", "engine_version", "family", "gauge", "nuisance", "options", "specs")
 
     family: CustomFamily
     specs: tuple[ParameterBlockSpec, ...]
@@ -57,6 +60,7 @@ class FitProblem:
     engine: str
     engine_version: str
     gauge: Gauge | None
+    nuisance: tuple[str, ...]
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class FitProblem:
         engine: str,
         engine_version: str = "",
         gauge: Gauge | None = None,
+        nuisance: Sequence[str] = (),
     ) -> None:
         require("options", options, BlockwiseFitOptions)
         self.family = check_family(family)
@@ -75,6 +80,7 @@ class FitProblem:
         self.engine = plain_string(engine, "engine")
         self.engine_version = plain_string(engine_version, "engine_version", empty=True)
         self.gauge = gauge
+        self.nuisance = check_nuisance(nuisance)
         self._check_gauge()
         self.__dict__["layout"] = PenaltyLayout.from_specs(self.specs)
         self._sealed = True
@@ -89,6 +95,7 @@ class FitProblem:
 
     def __reduce__(self) -> tuple[Any, ...]:
         again = partial(FitProblem, engine=self.engine, engine_version=self.engine_version, gauge=self.gauge)
+        again = partial(again, nuisance=self.nuisance)
         return again, (self.family, self.specs, self.options)
 
     def _check_gauge(self) -> None:
@@ -112,6 +119,11 @@ class FitProblem:
     def layout(self) -> PenaltyLayout:
         """Map between outer coordinates and physical penalties."""
         return PenaltyLayout.from_specs(self.specs)
+
+    @property
+    def n_outer(self) -> int:
+        """Number of outer coordinates: log smoothing parameters, then nuisance coordinates."""
+        return self.layout.n_outer + len(self.nuisance)
 
     @property
     def n_rows(self) -> int:
@@ -164,7 +176,9 @@ class FitProblem:
 
     @critical
     def _name(self, comm: Communicator | None) -> str:
-        key, components = name_fit(self.family, self.specs, self.options, engine=self.engine, comm=comm)
+        key, components = name_fit(
+            self.family, self.specs, self.options, engine=self.engine, comm=comm, nuisance=self.nuisance
+        )
         self.__dict__.update(key=key, components=components)
         return key
 

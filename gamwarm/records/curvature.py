@@ -103,13 +103,14 @@ def _legal_bound(rho_bound: Any) -> float:
     return bound
 
 
-def pushes_outwards(rho: Any, gradient: Any, rho_bound: float) -> npt.NDArray[np.bool_]:
+def pushes_outwards(rho: Any, gradient: Any, rho_bound: Any) -> npt.NDArray[np.bool_]:
     """Return, per coordinate, whether it lies at a bound and the objective falls beyond it."""
     r, g = np.asarray(rho, dtype=np.float64), np.asarray(gradient, dtype=np.float64)
-    return ((r >= rho_bound - AT_BOUND) & (g < 0.0)) | ((r <= -rho_bound + AT_BOUND) & (g > 0.0))
+    out: npt.NDArray[np.bool_] = ((r >= rho_bound - AT_BOUND) & (g < 0.0)) | ((r <= -rho_bound + AT_BOUND) & (g > 0.0))
+    return out
 
 
-def cut_coordinates(rho: Any, gradient: Any, tol: float, rho_bound: float) -> list[int]:
+def cut_coordinates(rho: Any, gradient: Any, tol: float, rho_bound: Any) -> list[int]:
     """Return the coordinates that the bound cut: they lie at it and push outwards by more than ``tol``."""
     steep = np.abs(np.asarray(gradient, dtype=np.float64)) > tol
     return [int(j) for j in np.flatnonzero(pushes_outwards(rho, gradient, rho_bound) & steep)]
@@ -134,7 +135,8 @@ def settled_flags(rho: Any, gradient: Any, tol: float, rho_bound: float) -> npt.
     r, g = loose_vector(rho, "rho"), loose_vector(gradient, "gradient")
     if r.shape != g.shape:
         raise InvalidInput(f"rho and gradient have lengths {len(r)}, {len(g)}; they must agree")
-    return (np.abs(g) <= tol) | pushes_outwards(r, g, bound)
+    flat: npt.NDArray[np.bool_] = np.abs(g) <= tol
+    return flat | pushes_outwards(r, g, bound)
 
 
 def plateau_flags(

@@ -39,7 +39,7 @@ def check_result(problem: FitProblem, result: FitResult) -> None:
     InvalidInput
         Naming the part, its shape and the shape that the problem has.
     """
-    q, blocks = problem.layout.n_outer, problem.specs
+    q, blocks = problem.n_outer, problem.specs
 
     def refuse(what: str) -> InvalidInput:
         return InvalidInput(f"result {what}; return it in the shape of the problem that it is kept under")
@@ -168,5 +168,5 @@ def _capture_refusal(problem: FitProblem, result: FitResult) -> str:
     for spec, beta in zip(problem.specs, result.block_beta, strict=True):
         if not np.isfinite(beta).all():
             return f"block {spec.name!r} has a non-finite coefficient"
-    reason = None if result.curvature is None else result.curvature.misfit(problem.layout.n_outer)
+    reason = None if result.curvature is None else result.curvature.misfit(problem.n_outer)
     return reason or ""

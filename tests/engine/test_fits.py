@@ -174,7 +174,7 @@ def test_a_wrong_stored_objective_is_reported_and_changes_nothing(tmp_path):
 
     assert again.start.source == "exact"
     assert again.result.objective == honest.result.objective
-    assert any("stored objective" in note for note in again.guard.notes)
+    assert any("stored objective" in note for note in again.notes)
 
 
 def test_a_fit_without_a_store_keeps_nothing_and_a_parent_needs_a_store():

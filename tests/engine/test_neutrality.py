@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import gamwarm.engine.outer
+import gamwarm.fitting.search
 import gamwarm.transfer.guard
 from gamwarm.engine import fit
 from gamwarm.testing import assert_neutral, check_neutrality
@@ -65,8 +65,11 @@ def test_a_fit_says_in_lines_what_it_began_with_and_what_that_saved(tmp_path):
 @pytest.mark.long
 def test_without_its_guard_the_reference_engine_is_caught(monkeypatch):
     # The cold fits run in another process, with the guard.
-    for module in (gamwarm.transfer.guard, gamwarm.engine.outer):
-        monkeypatch.setattr(module, "false_plateaus", lambda rho, edf, gradient: np.zeros(len(rho), dtype=bool))
+    def never(rho, edf, gradient):
+        return np.zeros(len(rho), dtype=bool)
+
+    for module in (gamwarm.transfer.guard, gamwarm.fitting.search):
+        monkeypatch.setattr(module, "false_plateaus", never)
     monkeypatch.setattr(gamwarm.transfer.guard, "predicted_step", lambda gradient, metric: 0.0)
 
     report = check_neutrality(Motorcycle())

@@ -1,0 +1,21 @@
+"""One road from a start to an answer, for any engine that can evaluate its objective."""
+
+from gamwarm.fitting.certificate import LAST_STEP_LIMIT, Certificate, Refusal, Verdict, coordinate_names
+from gamwarm.fitting.evaluation import Evaluation, Objective
+from gamwarm.fitting.report import GuardReport, OuterFit
+from gamwarm.fitting.road import fit
+from gamwarm.fitting.search import predicted_mode
+
+__all__ = [
+    "LAST_STEP_LIMIT",
+    "Certificate",
+    "Evaluation",
+    "GuardReport",
+    "Objective",
+    "OuterFit",
+    "Refusal",
+    "Verdict",
+    "coordinate_names",
+    "fit",
+    "predicted_mode",
+]

@@ -1,0 +1,157 @@
+"""The certificate: the only definition of an answer, for every engine, family and start.
+
+(a) the inner solve converged; (b) the projected gradient is within ``outer_tol``; (c) no coordinate is a false plateau;
+(d) a proper minimum: an evaluation that is none is infinite (`checked`); (e) a finite one: one more Newton step would
+change no linear predictor by more than `LAST_STEP_LIMIT`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gamwarm.checks import FloatArray
+from gamwarm.fitting.evaluation import Evaluation
+from gamwarm.identity import FitProblem
+from gamwarm.records import cut_coordinates, pushes_outwards
+from gamwarm.transfer import find_false_plateaus
+
+__all__ = ["LAST_STEP_LIMIT", "Certificate", "Refusal", "Verdict", "coordinate_names"]
+
+LAST_STEP_LIMIT: Final = 0.1
+
+
+class Refusal(StrEnum):
+    """Which part of the certificate a point fails."""
+
+    INNER = "inner solve"
+    GRADIENT = "gradient"
+    PLATEAU = "false plateau"
+    MINIMUM = "no proper minimum"
+    INFINITE = "no finite optimum"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a point is an answer, and which part it fails, in words; of false plateaus also where (q,)."""
+
+    refusal: Refusal | None
+    reason: str = ""
+    where: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the point is an answer."""
+        return self.refusal is None
+
+
+def coordinate_names(problem: FitProblem) -> tuple[str, ...]:
+    """Return a name per outer coordinate: the blocks that use it, or the nuisance coordinate's own."""
+    users: list[list[str]] = [[] for _ in range(problem.layout.n_outer)]
+    for spec, slots in zip(problem.specs, problem.layout.per_block_slots(), strict=True):
+        for slot in dict.fromkeys(slots):
+            users[slot].append(spec.name)
+    return (*(", ".join(names) for names in users), *problem.nuisance)
+
+
+class Certificate:
+    """The certificate of one fit.
+
+    Parameters
+    ----------
+    problem : FitProblem
+    probe : callable (rho, near) -> Evaluation
+        One more evaluation near a point, where the sign of a plateau's gradient cannot be read off it.
+    """
+
+    def __init__(self, problem: FitProblem, probe: Callable[[FloatArray, Evaluation], Evaluation]) -> None:
+        options = problem.options
+        self.tol, self._probe = options.outer_tol, probe
+        self.smoothing = problem.layout.n_outer
+        self.names = coordinate_names(problem)
+        self._blocks = list(zip(problem.block_names, problem.block_dims, strict=True))
+        self.bound = np.where(np.arange(problem.n_outer) < self.smoothing, options.rho_bound, np.inf)
+        self._known: dict[int, tuple[Evaluation, Verdict]] = {}
+
+    def projected(self, at: Evaluation) -> FloatArray:
+        """Return the gradient without the components that push against a bound."""
+        outward = pushes_outwards(at.rho, at.gradient, self.bound)
+        projected: FloatArray = np.where(outward, 0.0, at.gradient)
+        return projected
+
+    def is_flat(self, at: Evaluation) -> bool:
+        """Whether the projected gradient is within the tolerance everywhere."""
+        return at.is_finite and bool((np.abs(self.projected(at)) <= self.tol).all())
+
+    def verdict(self, at: Evaluation) -> Verdict:
+        """Return whether ``at`` is an answer; looked at once per evaluation."""
+        known = self._known.get(id(at))
+        if known is None or known[0] is not at:
+            known = at, self._judge(at)
+            self._known = {id(at): known}  # a search asks again of the point where it stands, and of no other
+        return known[1]
+
+    def _judge(self, at: Evaluation) -> Verdict:
+        if not at.is_finite:
+            return Verdict(Refusal.MINIMUM, at.failure or "the objective is not finite")
+        if not self.is_flat(at):
+            steepest = int(np.argmax(np.abs(self.projected(at))))
+            return Verdict(
+                Refusal.GRADIENT,
+                f"|gradient| = {abs(self.projected(at)[steepest]):.3g} of {self.names[steepest]!r} exceeds "
+                f"outer_tol = {self.tol:.3g}",
+            )
+        if at.converged is False:
+            return Verdict(
+                Refusal.INNER,
+                f"the inner solve did not converge within {at.cycles} cycles{self._runaway(at)}; raise "
+                "inner_max_cycles, or simplify that term",
+            )
+        false = find_false_plateaus(at, lambda rho: self._probe(rho, at), self.smoothing)
+        if false.any():
+            far = ", ".join(repr(self.names[j]) for j in np.flatnonzero(false))
+            words = f"{far}: a false plateau, the objective falls towards less smoothing"
+            return Verdict(Refusal.PLATEAU, words, false)
+        change = at.newton_change
+        if change is not None and not change <= LAST_STEP_LIMIT:
+            return Verdict(
+                Refusal.INFINITE,
+                f"no finite optimum: one more Newton step would change a linear predictor by {change:.2g} (at most "
+                f"{LAST_STEP_LIMIT:g} at an optimum){self._runaway(at)}; look for separated data, an empty cell or a "
+                "level without events there, and merge levels, drop the term or give it a penalty",
+            )
+        return Verdict(None)
+
+    def _runaway(self, at: Evaluation) -> str:
+        name = at.last_block() if callable(at.last_block) else at.last_block
+        if not name:  # the engine does not say: what runs away is largest
+            ends = np.cumsum([0, *(width for _, width in self._blocks)])
+            sizes = [np.abs(at.theta[a:b]).max(initial=0.0) for a, b in pairwise(ends)]
+            name = self._blocks[int(np.argmax(sizes))][0]
+        return f", in term {name!r}"
+
+    def cuts(self, at: Evaluation) -> list[str]:
+        """Return in words what the bound cut of an answer."""
+        return [
+            f"{self.names[j]!r} was cut by rho_bound: rho = {at.rho[j]:.4g} lies at its bound and the objective falls "
+            f"beyond it with slope {at.gradient[j]:.3g}; this is the answer of the bounded problem, raise rho_bound"
+            for j in cut_coordinates(at.rho, at.gradient, self.tol, self.bound)
+        ]
+
+    @staticmethod
+    def unchecked(at: Evaluation) -> Sequence[str]:
+        """Return what of the certificate the engine gives no means to check."""
+        missing = []
+        if at.converged is None:
+            missing.append("(a) whether the inner solve converged")
+        if at.edf is None:
+            missing.append("(d) effective degrees of freedom")
+        if at.last_step is None:
+            missing.append("(e) whether the optimum is finite: no last_step")
+        return missing

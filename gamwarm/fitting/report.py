@@ -1,0 +1,110 @@
+"""What a fit says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gamwarm.fitting.evaluation import Evaluation
+from gamwarm.records import Cost, FitResult
+from gamwarm.store import KeepOutcome
+from gamwarm.transfer import GuardOutcome, StartReport
+
+__all__ = ["GuardReport", "OuterFit"]
+
+
+@dataclass
+class GuardReport:
+    """What the guard did with an offered start.
+
+    Attributes
+    ----------
+    beta_used : bool or None
+        Whether the offered coefficients passed the beta gate; None if none were offered.
+    predicted_step : float or None
+        max|metric^-1 gradient| at the start (log lambda); None where it was not asked.
+    cold_evaluated : bool
+        Whether the start was doubtful enough to evaluate a cold one too.
+    continued_from : str
+        "start" or "cold": where the answer's search began.
+    resets : list of (coordinate, rho it had)
+        False plateaus that went back to their default, of all searches.
+    notes : list of str
+    """
+
+    beta_used: bool | None = None
+    predicted_step: float | None = None
+    cold_evaluated: bool = False
+    continued_from: str = "cold"
+    resets: list[tuple[int, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def take(self, done: GuardOutcome[Any]) -> None:
+        """Note what `StartGuard.admit` did."""
+        self.beta_used, self.predicted_step = done.beta_used, done.predicted_step
+        self.cold_evaluated, self.continued_from = done.cold_evaluated, done.continued_from
+        self.resets += done.resets
+        self.notes += done.notes
+
+    def __str__(self) -> str:
+        done = list(self.notes)
+        if self.resets:
+            done.append("false plateaus went back: " + ", ".join(f"rho[{j}] from {rho:.3g}" for j, rho in self.resets))
+        if self.cold_evaluated:
+            asked = "" if self.predicted_step is None else f" (predicted step {self.predicted_step:.2g})"
+            done.append(f"the start was doubtful{asked}, a cold one was evaluated too")
+        return f"continued from the {self.continued_from} start" + "".join(f"; {each}" for each in done)
+
+
+@dataclass(frozen=True, eq=False)
+class OuterFit:
+    """A fit, from its start to what was kept.
+
+    Attributes
+    ----------
+    result : FitResult or None
+        What was handed to the store; None for a rank without work in a round of ``each=True``.
+    start : StartReport or None
+        What the store offered; None without a store.
+    kept : KeepOutcome or None
+        What was filed.
+    guard : GuardReport
+        What the guard did with the start.
+    reason : str
+        Why the fit did not converge, if it did not: the term, and what to do.
+    notes : tuple of str
+        What else there is to know: what the bound cut, a stored objective that was wrong, a second answer that was met,
+        what of the certificate the engine gives no means to check.
+    cost : Cost
+    evaluation : Evaluation or None
+        At the answer.
+    """
+
+    result: FitResult | None
+    start: StartReport | None
+    kept: KeepOutcome | None
+    guard: GuardReport
+    reason: str
+    notes: tuple[str, ...]
+    cost: Cost
+    evaluation: Evaluation | None
+
+    @property
+    def converged(self) -> bool:
+        """Whether the certificate holds."""
+        return self.result is not None and self.result.converged
+
+    def summary(self) -> str:
+        """Return in lines what the fit started from, what the guard did, what it took, and what the start saved."""
+        lines = ["no store"] if self.start is None else self.start.summary().splitlines()
+        if self.guard.beta_used is not None or self.guard.notes or self.guard.resets:
+            lines.append(f"  guard: {self.guard}")
+        cost = self.cost
+        lines.append(
+            f"  this fit: {cost.evaluations} evaluations, {cost.hessian_formations} Hessian formations "
+            f"({cost.for_children} for later fits), {cost.seconds:.3g} s"
+        )
+        if self.kept is not None and self.kept.saved is not None:
+            lines.append(f"  saved against the fit it started from: {self.kept.saved}")
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines + ([f"  not converged: {self.reason}"] if self.reason else []))

@@ -1,0 +1,395 @@
+"""One road from a start to an answer: look-up, guard, search, certificate, checkpoints, record and artifact."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from gamwarm.checks import FloatArray, float_vector, require
+from gamwarm.errors import FitFailed, InvalidInput, InvalidType
+from gamwarm.fitting.evaluation import Evaluation, Objective
+from gamwarm.fitting.report import GuardReport, OuterFit
+from gamwarm.fitting.search import End, Outcome, Search, usable_metric
+from gamwarm.identity import FitProblem
+from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, StartSource, plateau_flags
+from gamwarm.transfer import StartGuard, StartReport
+
+__all__ = ["fit"]
+
+log = logging.getLogger("gamwarm")
+
+# Two evaluations of one point agree within this, relative to 1 + |objective|; so do two answers.
+_SAME_OBJECTIVE = 1e-6
+# Where an engine has no cold starts of its own: this much smoother and rougher than the initial rho.
+_COLD_SHIFT = 4.0
+_COLD_MARGIN = 2.0
+
+
+def fit(
+    problem: FitProblem | None,
+    objective: Objective | None,
+    store: Any = None,
+    *,
+    parent: Any = None,
+    leave_out: Any = None,
+    each: bool = False,
+    attributes: Mapping[str, str | int | float] | None = None,
+    group_seeds: str | GroupSeeds | None = None,
+    checkpoint: bool = True,
+    start: Any = None,
+    outer_hessian: bool | None = None,
+) -> OuterFit:
+    """Fit one problem with an engine that can evaluate its objective.
+
+    The start is looked up and guarded, the outer search runs to the certificate, checkpoints are offered on the way,
+    and record and artifact are kept.
+
+    Parameters
+    ----------
+    problem : FitProblem or None
+        None only with ``each=True``: this rank has nothing to do in this round.
+    objective : Objective or None
+        The engine: an object with ``evaluate(rho, theta, budget) -> Evaluation``; see `Objective` for what else it may
+        have.
+    store : WarmStartStore or view of one, optional
+        Without one nothing is looked up and nothing is kept; the road is the same.
+    parent : str or KeepOutcome, optional
+        The fit to start from.
+    leave_out : optional
+        The group that this fit leaves out: the parent's seeds for it move the start.
+    each : bool
+        One fit per rank of the store's communicator, in rounds.
+    attributes : mapping of str to strings and numbers, optional
+        Labels of your own, kept with record and artifact.
+    group_seeds : str or GroupSeeds, optional
+        What leaving each group out changes, for children; a column where ``objective.group_seeds`` computes it.
+    checkpoint : bool
+        Offer the store where the search stands after each outer iteration.
+    start : optional
+        Where to begin without a store: anything with ``rho`` and ``block_beta``, and maybe ``curvature``, in this fit's
+        coordinates. It is guarded like a transfer.
+    outer_hessian : bool, optional
+        Whether the result must carry the exact outer Hessian, which children use as their metric. Default: yes for a
+        fit that goes into a store and was not itself a transfer.
+
+    Raises
+    ------
+    InvalidInput, InvalidType
+        Naming what was handed in, and the next step.
+    FitFailed
+        The objective is not finite anywhere the search could go.
+    """
+    if problem is None and not (each and store is not None):
+        raise InvalidInput("problem is None; only a rank without work in a round of each=True passes None")
+    require("problem", problem, (FitProblem, type(None)))
+    if problem is not None and not callable(getattr(objective, "evaluate", None)):
+        raise InvalidType(
+            f"objective is {type(objective).__name__}; give an object with evaluate(rho, theta, budget) -> Evaluation"
+        )
+    if isinstance(group_seeds, str) and problem is not None and not hasattr(objective, "group_seeds"):
+        raise InvalidInput(
+            f"group_seeds names the column {group_seeds!r}; that needs objective.group_seeds(evaluation, column), or "
+            "pass a GroupSeeds"
+        )
+    if store is None:
+        for name, given in (("parent", parent), ("leave_out", leave_out)):
+            if given is not None:
+                raise InvalidInput(f"{name} is of use with a store alone; pass the store too")
+        assert problem is not None
+        assert objective is not None
+        return _Fit(problem, objective, group_seeds, bool(outer_hessian), attributes).run(start, None, None)
+    if not callable(getattr(store, "fit", None)):
+        raise InvalidType(f"store is {type(store).__name__}; give what gamwarm.open(path) returned, or None")
+    if start is not None:
+        raise InvalidInput("pass either a store, which offers its own start, or a start")
+    with store.fit(problem, parent=parent, leave_out=leave_out, attributes=attributes, each=each) as handle:
+        if problem is None or objective is None:
+            return OuterFit(None, handle.start, handle.keep(None), GuardReport(), "", (), Cost(), None)
+        begun = handle.start
+        wanted = begun.source == StartSource.COLD or begun.is_checkpoint if outer_hessian is None else outer_hessian
+        one = _Fit(problem, objective, group_seeds, wanted, None, handle, checkpoint=checkpoint)
+        return one.run(handle.start.start, handle.start, handle)
+
+
+class _Fit:
+    """State of one fit."""
+
+    def __init__(
+        self,
+        problem: FitProblem,
+        objective: Objective,
+        seeds: str | GroupSeeds | None,
+        outer_hessian: bool,
+        attributes: Mapping[str, str | int | float] | None,
+        handle: Any = None,
+        *,
+        checkpoint: bool = True,
+    ) -> None:
+        self.began = time.perf_counter()
+        self.problem, self.objective, self.seeds = problem, objective, seeds
+        self.outer_hessian, self.attributes = outer_hessian, dict(attributes or {})
+        self.handle, self.checkpoint = handle, checkpoint
+        self.q, self.ends = problem.n_outer, np.cumsum(problem.block_dims)
+        self.default_rho = np.concatenate([problem.layout.initial_rho, np.zeros(len(problem.nuisance))])
+        self.null = self._null()
+        self.guard = GuardReport()
+        self.notes: list[str] = []
+        self.outcomes: list[tuple[str, Outcome]] = []
+        self._colds = self._cold_starts()
+
+    def _null(self) -> FloatArray:
+        p = sum(self.problem.block_dims)
+        given = getattr(self.objective, "null", None)
+        if given is not None:
+            return np.array(float_vector(given, "objective.null", length=p))
+        specs = self.problem.specs
+        parts = [np.zeros(s.width) if s.initial_beta is None else np.asarray(s.initial_beta) for s in specs]
+        return np.concatenate([np.zeros(0), *parts])
+
+    # -- the road ----------------------------------------------------------------------------------------------
+
+    def run(self, start: Any, report: StartReport | None, handle: Any) -> OuterFit:
+        stop = None if handle is None else getattr(handle, "should_stop", None)
+        cached = getattr(start, "cached_inner", None)
+        self.search = Search(self.problem, self.objective, self.null, self.default_rho, cached, self._step_done, stop)
+        other = None
+        if start is None:
+            self._search_cold()
+        else:
+            other = self._search_start(start, report)
+        self._search_further(other, start, report)
+        origin, outcome = self._best()
+        self.guard.continued_from = origin
+        if not np.isfinite(outcome.at.value):
+            reasons = "; ".join(dict.fromkeys(each.reason for _, each in self.outcomes))
+            raise FitFailed(f"no finite objective was found ({reasons}); simplify the model or look at the data")
+        return self._finish(outcome, start, report, handle)
+
+    def _search_start(self, start: Any, report: StartReport | None) -> Evaluation | None:
+        """Search from an exact record or an offered start; return the evaluation that was not gone on from."""
+        rho, theta = self._offered(start)
+        metric = usable_metric(getattr(start, "curvature", None), self.q)
+        if report is not None and report.source == StartSource.EXACT:
+            inside = np.clip(rho, -self.search.bound, self.search.bound)
+            first = self.search.evaluate(inside, theta)
+            if not self._contradicts(first, getattr(start, "objective", None)):
+                self.outcomes.append(("start", self.search.run(first, metric)))
+                return None
+            metric = None  # of another objective, perhaps
+
+        def metric_at(at: Evaluation) -> FloatArray | None:
+            return self.search.hessian(at) if metric is None else metric
+
+        admitted = StartGuard(
+            evaluate=self.search.evaluate,
+            evaluate_cold=self._cold_evaluation,
+            null=self.null,
+            default_rho=self.default_rho,
+            penalised_nll=self.search.penalized_nll if self.search.has_nll else None,
+            rho_bound=self.problem.options.rho_bound,
+            nuisance=len(self.problem.nuisance),
+            is_answer=self.search.is_answer,
+        ).admit(rho, theta, metric_at)
+        self.guard.take(admitted)
+        # The metric is the start's own: of a cold start, or of a coordinate that went back, it says nothing.
+        own = metric if admitted.continued_from == "start" and not admitted.resets else None
+        self.outcomes.append((admitted.continued_from, self.search.run(admitted.point, own)))
+        return admitted.other
+
+    def _contradicts(self, first: Evaluation, stored: float | None) -> bool:
+        """Whether a stored objective is not what is evaluated at its point: then the record is only an offer."""
+        if stored is None or abs(first.value - stored) <= _SAME_OBJECTIVE * (1.0 + abs(first.value)):
+            return False
+        note = f"the stored objective {stored:.12g} is evaluated here as {first.value:.12g}"
+        self.notes.append(f"{note}: the record was guarded like any offer")
+        log.warning("%s: %s; the evaluation counts", self.problem, note)
+        return True
+
+    def _search_further(self, other: Evaluation | None, start: Any, report: StartReport | None) -> None:
+        """Search from what is left, until there is an answer or a search was cut short."""
+        if self._is_settled() or self._has_ended_here_before(start, report):
+            return
+        if other is not None and other.is_finite:
+            origin = "cold" if self.outcomes[-1][0] == "start" else "start"
+            why = self.outcomes[-1][1].reason
+            self.guard.notes.append(f"no answer ({why}): the {origin} start was searched too")
+            self.outcomes.append((origin, self.search.run(other)))
+        while not self._is_settled() and self._search_cold():
+            pass
+
+    def _search_cold(self) -> bool:
+        """Search from the next cold start; False if there is none left."""
+        at = self._next_cold()
+        if at is None:
+            return False
+        if self.outcomes:
+            self.guard.notes.append(f"no answer ({self.outcomes[-1][1].reason}): the next cold start was searched")
+        self.outcomes.append(("cold", self.search.run(at)))
+        return True
+
+    def _is_settled(self) -> bool:
+        return any(each.end in (End.ANSWER, End.ITERATIONS, End.STOPPED) for _, each in self.outcomes)
+
+    def _has_ended_here_before(self, start: Any, report: StartReport | None) -> bool:
+        """Whether a whole fit ended at this checkpoint (it has a gradient) and its search cannot go on from there."""
+        if report is None or not report.is_checkpoint or self.guard.beta_used is not None:
+            return False
+        gradient = getattr(getattr(start, "curvature", None), "gradient", None)
+        if gradient is None or self.outcomes[-1][1].steps:
+            return False
+        self.notes.append(
+            "an earlier fit ended at this checkpoint without an answer; no other start was searched again"
+        )
+        return True
+
+    def _best(self) -> tuple[str, Outcome]:
+        """Return the lowest answer, else the lowest point."""
+        answers = [each for each in self.outcomes if each[1].is_answer]
+        if len(answers) > 1:
+            values = sorted(each.at.value for _, each in answers)
+            if values[-1] - values[0] > _SAME_OBJECTIVE * (1.0 + abs(values[0])):
+                told = " and ".join(f"{value:.10g}" for value in values)
+                self.notes.append(f"this objective has more than one answer ({told}); the lower counts")
+        finite = [each for each in self.outcomes if np.isfinite(each[1].at.value)]
+        return min(answers or finite or self.outcomes, key=lambda each: each[1].at.value)
+
+    # -- starts ------------------------------------------------------------------------------------------------
+
+    def _offered(self, start: Any) -> tuple[FloatArray, FloatArray]:
+        rho = np.array(start.rho, dtype=np.float64)
+        beta = [np.asarray(b, dtype=np.float64) for b in start.block_beta]
+        if rho.shape != (self.q,):
+            raise InvalidInput(f"the start has rho of shape {rho.shape}; this fit has {self.q} outer coordinates")
+        widths = tuple(b.shape[0] for b in beta)
+        if widths != self.problem.block_dims:
+            raise InvalidInput(
+                f"the start's coefficients have widths {list(widths)}; "
+                f"blocks {list(self.problem.block_names)} have {list(self.problem.block_dims)}"
+            )
+        return rho, np.concatenate([np.zeros(0), *beta])
+
+    def _cold_starts(self) -> Iterator[Any]:
+        own = getattr(self.objective, "cold_starts", None)
+        if own is not None:
+            yield from own()
+            return
+        smoothing, limit = self.problem.layout.n_outer, self.problem.options.rho_bound - _COLD_MARGIN
+        yield self.default_rho
+        for shift in (_COLD_SHIFT, -_COLD_SHIFT) if smoothing else ():
+            moved = np.array(self.default_rho)
+            moved[:smoothing] = np.clip(moved[:smoothing] + shift, -limit, limit)
+            yield moved
+
+    def _next_cold(self) -> Evaluation | None:
+        offered = next(self._colds, None)
+        if offered is None:
+            return None
+        if isinstance(offered, Evaluation):
+            return self.search.counted(offered)
+        rho, theta = offered if isinstance(offered, tuple) else (offered, self.null)
+        theta = float_vector(theta, "a cold start's theta", length=self.null.size)
+        return self.search.evaluate(np.array(float_vector(rho, "a cold start's rho", length=self.q)), theta)
+
+    def _cold_evaluation(self) -> Evaluation:
+        at = self._next_cold()
+        if at is None:
+            raise InvalidInput("objective.cold_starts() yields nothing; yield at least one start")
+        return at
+
+    # -- results -----------------------------------------------------------------------------------------------
+
+    def _cost(self) -> Cost:
+        own = getattr(self.objective, "cost", None)
+        spent = self.search.cost if own is None else own()
+        seconds = time.perf_counter() - self.began
+        return replace(spent, outer_iterations=self.search.cost.outer_iterations, seconds=seconds)
+
+    def _blocks(self, theta: FloatArray) -> Sequence[FloatArray]:
+        return np.split(theta, self.ends[:-1])
+
+    def _step_done(self, at: Evaluation) -> None:
+        if self.handle is None or not self.checkpoint:
+            return
+        cost = self._cost()
+        self.handle.checkpoint(
+            FitResult(at.rho, self._blocks(at.theta), at.value, False, iteration=cost.outer_iterations, cost=cost)
+        )
+
+    def _finish(self, outcome: Outcome, start: Any, report: StartReport | None, handle: Any) -> OuterFit:
+        at, converged = outcome.at, outcome.is_answer
+        for _, each in self.outcomes:
+            self.guard.resets += each.resets
+        before = self._cost().hessian_formations
+        curvature = self._curvature(at, start, converged)
+        seeds = self._group_seeds(at, report) if converged else None
+        cost = self._cost()
+        inner = getattr(self.objective, "inner_mode", None)
+        result = FitResult(
+            at.rho,
+            self._blocks(at.theta),
+            at.value,
+            converged,
+            inner=None if inner is None else inner(at),
+            curvature=curvature,
+            iteration=cost.outer_iterations,
+            cost=replace(cost, for_children=cost.hessian_formations - before),
+            start_used=None if start is None else self.guard.continued_from == "start",
+            seeds=seeds,
+            attributes={} if handle is not None else self.attributes,
+        )
+        certificate = self.search.certificate
+        if converged:
+            cuts = certificate.cuts(at)
+            self.notes += cuts
+            if cuts:
+                log.warning("%s: %s", self.problem, "; ".join(cuts))
+            missing = certificate.unchecked(at)
+            if missing:
+                self.notes.append(f"the engine gives no means to check {', '.join(missing)}")
+        else:
+            level = logging.INFO if outcome.end is End.STOPPED else logging.WARNING
+            log.log(level, "%s did not converge: %s", self.problem, outcome.reason)
+        kept = None if handle is None else handle.keep(result)
+        assert result.cost is not None
+        reason = "" if converged else outcome.reason
+        return OuterFit(result, report, kept, self.guard, reason, tuple(self.notes), result.cost, at)
+
+    def _curvature(self, at: Evaluation, start: Any, converged: bool) -> Curvature:
+        known = getattr(start, "curvature", None)
+        hessian = None if callable(at.hessian) else at.outer_hessian
+        if hessian is None and known is not None and known.hessian is not None:
+            # A stored Hessian is kept on only where it was computed: at this very point.
+            theta = np.concatenate([np.zeros(0), *start.block_beta])
+            stayed = np.array_equal(start.rho, at.rho) and np.array_equal(theta, at.theta)
+            hessian = known.hessian if stayed else None
+        if hessian is None and self.outer_hessian and converged:
+            hessian = self.search.hessian(at)
+        if at.edf is None:
+            return Curvature(at.gradient, hessian)
+        q, smoothing = self.q, self.problem.layout.n_outer
+        edf, flags = np.zeros(q), np.zeros(q, dtype=np.bool_)
+        edf[:smoothing] = at.edf[:smoothing]
+        if at.max_edf is not None:
+            options = self.problem.options
+            flags[:smoothing] = plateau_flags(
+                at.rho[:smoothing],
+                at.gradient[:smoothing],
+                edf[:smoothing],
+                at.max_edf[:smoothing],
+                options.outer_tol,
+                options.rho_bound,
+            )
+        return Curvature(at.gradient, hessian, edf, flags)
+
+    def _group_seeds(self, at: Evaluation, report: StartReport | None) -> GroupSeeds | None:
+        stayed = report is not None and report.source == StartSource.EXACT and not self.search.cost.outer_iterations
+        if not isinstance(self.seeds, str):
+            return self.seeds
+        # An exact hit computes none.
+        seeds: GroupSeeds | None = None if stayed else self.objective.group_seeds(at, self.seeds)  # type: ignore[attr-defined]
+        return seeds

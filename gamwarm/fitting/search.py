@@ -1,0 +1,385 @@
+"""The outer search: exact Newton where there is a Hessian, else BFGS; from a transfer the parent's Hessian as metric.
+
+It stops at the certificate and nowhere else. Where it began does not enter it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gamwarm.checks import FloatArray
+from gamwarm.errors import FitFailed
+from gamwarm.fitting.certificate import Certificate, Refusal
+from gamwarm.fitting.evaluation import Evaluation, Objective, checked
+from gamwarm.identity import FitProblem
+from gamwarm.records import PLATEAU_EDF, Cost, InnerMode
+from gamwarm.transfer import InnerCapState, false_plateaus, inner_cap
+
+__all__ = ["End", "Outcome", "Search", "predicted_mode", "usable_metric"]
+
+BoolArray = npt.NDArray[np.bool_]
+
+_EIGENVALUE_FLOOR = 1e-4
+_MAX_STEP = 4.0
+_ARMIJO = 1e-4
+_MAX_HALVINGS = 12
+_JUMP_MARGIN = 0.3
+_SLOW = 0.5
+_PATIENCE = 1
+# In a minimum with a small edf the gradient is small beside the edf; on a false plateau both vanish together.
+_BALANCE = 0.003
+_PUSH = 1.5
+_MAX_NUDGES = 2
+_VALUE_NOISE = 1e-10
+
+
+class End(StrEnum):
+    """How a search ended."""
+
+    ANSWER = "answer"
+    ITERATIONS = "out of iterations"
+    STOPPED = "stopped"
+    STALLED = "stalled"
+    REFUSED = "refused"  # flat, and no answer
+    NOT_FINITE = "not finite"
+
+
+@dataclass
+class Outcome:
+    """Where a search ended, and how.
+
+    Attributes
+    ----------
+    at : Evaluation
+    end : End
+    reason : str
+        Why ``at`` is no answer, if it is none.
+    resets : list of (coordinate, rho it had)
+        False plateaus that went back to their default.
+    steps : int
+    """
+
+    at: Evaluation
+    end: End = End.NOT_FINITE
+    reason: str = ""
+    resets: list[tuple[int, float]] = field(default_factory=list)
+    steps: int = 0
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the certificate holds."""
+        return self.end is End.ANSWER
+
+
+def positive(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return absolute, floored eigenvalues and the eigenvectors of a symmetric matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.maximum(np.abs(values), _EIGENVALUE_FLOOR), vectors
+
+
+def predicted_mode(
+    at: Evaluation, rho: FloatArray, smoothing: int, penalized_nll: Callable[[FloatArray, FloatArray], float] | None
+) -> FloatArray:
+    """Return coefficients near the mode at ``rho``: where the tangent of theta(rho) at ``at`` points, or ``at``'s own.
+
+    ``penalized_nll`` decides between them where the move is far.
+    """
+    if at.tangent is None:
+        return np.asarray(at.theta)
+    delta = rho - at.rho
+    # Along a plateau theta decays like exp(-rho); elsewhere this is the tangent to first order.
+    reach = np.where(delta > 0.0, -np.expm1(-np.maximum(delta, 0.0)), np.maximum(delta, -2.0))
+    reach[smoothing:] = np.clip(delta[smoothing:], -2.0, 2.0)
+    theta: FloatArray = at.theta + at.tangent @ reach
+    far = np.abs(delta).max(initial=0.0) > 1.0
+    if far and penalized_nll is not None and not penalized_nll(rho, theta) < penalized_nll(rho, at.theta):
+        return np.asarray(at.theta)
+    return theta
+
+
+class Search:
+    """Evaluations of one fit's objective, counted, and searches over them.
+
+    Parameters
+    ----------
+    problem : FitProblem
+    objective : Objective
+    null : array of shape (p,)
+        Coefficients of the null model.
+    default_rho : array of shape (q,)
+        Where a false plateau goes back to.
+    cached_inner : InnerMode, optional
+        Of a restored record: budgets intermediate inner solves.
+    on_step : callable, optional
+        Called with the evaluation after each outer iteration.
+    should_stop : callable, optional
+        Asked after each outer iteration; where it returns True the search ends, unless it has its answer.
+    """
+
+    def __init__(
+        self,
+        problem: FitProblem,
+        objective: Objective,
+        null: FloatArray,
+        default_rho: FloatArray,
+        cached_inner: InnerMode | None = None,
+        on_step: Callable[[Evaluation], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self.objective, self.null, self.default_rho = objective, null, default_rho
+        self.options, self.q, self.p = problem.options, problem.n_outer, sum(problem.block_dims)
+        self.certificate = Certificate(problem, lambda rho, near: self.move(near, rho))
+        self.bound, self.smoothing = self.certificate.bound, self.certificate.smoothing
+        self.tol = self.options.outer_tol
+        self.cost = Cost()
+        self._cached_inner, self._cap_state = cached_inner, InnerCapState()
+        self._norm: float | None = None
+        self._on_step, self._should_stop = on_step, should_stop
+        self._penalized_nll = getattr(objective, "penalized_nll", None)
+
+    # -- evaluations -------------------------------------------------------------------------------------------
+
+    def evaluate(self, rho: FloatArray, theta: FloatArray) -> Evaluation:
+        """Evaluate the objective; an inner solve that ran into its cap is repeated with the full budget."""
+        full = max(1, self.options.inner_max_cycles)
+        cap = inner_cap(self.options, self._cached_inner, self._norm, self._cap_state)
+        at = self._evaluate(rho, theta, cap)
+        if at.converged is False and cap < full:
+            at = self._evaluate(rho, at.theta if np.isfinite(at.theta).all() else theta, full)
+        return at
+
+    def _evaluate(self, rho: FloatArray, theta: FloatArray, budget: int) -> Evaluation:
+        at = self.objective.evaluate(np.array(rho), np.array(theta), budget)
+        return self.counted(at)
+
+    def counted(self, at: object) -> Evaluation:
+        """Check an evaluation that the engine made, and count it."""
+        known = checked(at, self.p, self.smoothing, self.certificate.names)
+        cost = self.cost
+        self.cost = replace(
+            cost,
+            evaluations=cost.evaluations + 1,
+            inner_iterations=cost.inner_iterations + known.cycles,
+            hessian_formations=cost.hessian_formations + known.formations,
+        )
+        return known
+
+    def hessian(self, at: Evaluation) -> FloatArray | None:
+        """Return the exact outer Hessian if the engine has one, counting what it takes."""
+        before = at.formations
+        matrix = at.outer_hessian
+        taken = at.formations - before
+        self.cost = replace(self.cost, hessian_formations=self.cost.hessian_formations + taken)
+        return matrix
+
+    def penalized_nll(self, rho: FloatArray, theta: FloatArray) -> float:
+        """Return what the inner solve minimises, inf where it is not a number."""
+        assert self._penalized_nll is not None
+        with np.errstate(all="ignore"):
+            value = float(self._penalized_nll(np.array(rho), np.array(theta)))
+        return value if np.isfinite(value) else np.inf
+
+    @property
+    def has_nll(self) -> bool:
+        """Whether the engine tells the penalized negative log-likelihood."""
+        return self._penalized_nll is not None
+
+    def move(self, at: Evaluation, rho: FloatArray) -> Evaluation:
+        """Evaluate at ``rho``, starting the inner solve where the tangent of theta(rho) at ``at`` points."""
+        nll = self.penalized_nll if self.has_nll else None
+        return self.evaluate(rho, predicted_mode(at, rho, self.smoothing, nll))
+
+    def is_answer(self, at: Evaluation) -> bool:
+        """Whether the certificate holds."""
+        return self.certificate.verdict(at).holds
+
+    # -- the search --------------------------------------------------------------------------------------------
+
+    def run(self, first: Evaluation, metric: FloatArray | None = None) -> Outcome:
+        """Search from ``first``.
+
+        ``metric`` (q, q) starts a quasi-Newton phase: gradients only, until the gradient stops falling by half per
+        step; then, or without one, exact Hessians where the engine has them.
+        """
+        at, outcome = first, Outcome(first)
+        if not at.is_finite:
+            outcome.reason = at.failure or "the objective is not finite at the start"
+            return outcome
+        exact = metric is None and at.hessian is not None
+        chord, slow, nudges = not exact, 0, 0
+        if metric is None and not exact:
+            metric = self._first_metric(at)
+        reset: set[int] = set()
+        while True:
+            self._norm = float(np.abs(at.gradient).max(initial=0.0))
+            outcome.at = at
+            verdict = self.certificate.verdict(at)
+            if verdict.holds:
+                outcome.end = End.ANSWER
+                return outcome
+            outcome.reason = verdict.reason
+            if verdict.refusal in (Refusal.INNER, Refusal.INFINITE):  # flat: nothing to search for
+                outcome.end = End.REFUSED
+                return outcome
+            if outcome.steps and self._should_stop is not None and self._should_stop():
+                outcome.end = End.STOPPED
+                outcome.reason = f"stopped after {outcome.steps} outer iterations, as the end of the job is near"
+                return outcome
+            if outcome.steps >= self.options.outer_max_iter:
+                outcome.end = End.ITERATIONS
+                outcome.reason = (
+                    f"outer_max_iter = {self.options.outer_max_iter} iterations were not enough ({verdict.reason})"
+                )
+                return outcome
+            suspects = self._suspects(at)
+            push = suspects & self.certificate.is_flat(at)
+            nudges += bool(push.any())
+            doubted = self._doubted(at, suspects)
+            if nudges > _MAX_NUDGES and push.any():
+                # On a plateau V_jj = -g_j; a clearly convex coordinate is a minimum with little left to smooth.
+                hessian = self.hessian(at)
+                doubted |= push & (True if hessian is None else np.diagonal(hessian) <= 2.0 * np.abs(at.gradient))
+                chord, exact = hessian is None, hessian is not None
+            if verdict.where is not None:  # found by a probe, not by the sign of the gradient here
+                doubted |= verdict.where & ~suspects
+            fresh = [int(j) for j in np.flatnonzero(doubted) if int(j) not in reset]
+            if fresh:
+                at = self._reset(at, fresh, outcome)
+                reset.update(fresh)
+                exact = at.hessian is not None
+                chord, metric = not exact, None if exact else self._first_metric(at)
+                self._step_done(at, outcome)
+                continue
+            if exact:
+                metric = self.hessian(at)
+                if metric is None:
+                    exact, chord, metric = False, True, self._first_metric(at)
+            assert metric is not None
+            following = self._line_search(at, metric, exact, push)
+            if following is None and not exact:
+                again = self.hessian(at)
+                exact, metric = again is not None, self._first_metric(at) if again is None else again
+                chord = not exact
+                following = self._line_search(at, metric, exact, push)
+            if following is None:
+                outcome.end = End.STALLED
+                outcome.reason = (
+                    f"no step lowers the objective further, and {verdict.reason}: kept as a checkpoint; if the "
+                    "objective is noisy, raise outer_tol or lower inner_tol"
+                )
+                return outcome
+            self._step_done(following, outcome)
+            if chord:
+                slow += self._size(following) > _SLOW * self._size(at)
+                if slow > _PATIENCE and following.hessian is not None:
+                    exact, chord, slow = True, False, 0
+                else:
+                    metric = self._updated(metric, at, following)
+            at = following
+
+    def _size(self, at: Evaluation) -> float:
+        return float(np.abs(self.certificate.projected(at)).max(initial=0.0))
+
+    def _first_metric(self, at: Evaluation) -> FloatArray:
+        """Curvature of V in log lambda is about its gradient's size, and never far below a tenth."""
+        return np.diag(np.maximum(np.abs(at.gradient), 0.1))
+
+    def _suspects(self, at: Evaluation) -> BoolArray:
+        if at.edf is None:
+            return np.zeros(self.q, dtype=np.bool_)
+        return false_plateaus(at.rho, at.edf, at.gradient)
+
+    @staticmethod
+    def _doubted(at: Evaluation, suspects: BoolArray) -> BoolArray:
+        if at.edf is None:
+            return suspects
+        doubted: BoolArray = suspects & (at.edf < PLATEAU_EDF) & (at.gradient > _BALANCE * at.edf)
+        return doubted
+
+    def _step_done(self, at: Evaluation, outcome: Outcome) -> None:
+        outcome.steps += 1
+        self.cost = replace(self.cost, outer_iterations=self.cost.outer_iterations + 1)
+        if self._on_step is not None and at.is_finite:
+            self._on_step(at)
+
+    def _reset(self, at: Evaluation, coordinates: list[int], outcome: Outcome) -> Evaluation:
+        rho = np.array(at.rho)
+        for j in coordinates:
+            outcome.resets.append((j, float(rho[j])))
+            rho[j] = self.default_rho[j]
+        moved = self.move(at, rho)
+        if not moved.is_finite:
+            moved = self.evaluate(rho, self.null)
+        if not moved.is_finite:
+            raise FitFailed("the objective is not finite after a false plateau went back to its default rho")
+        return moved
+
+    def _line_search(self, at: Evaluation, metric: FloatArray, exact: bool, push: BoolArray) -> Evaluation | None:
+        step = self._step(at, metric, exact, push)
+        slope = float(at.gradient @ step)
+        noise = _VALUE_NOISE * (1.0 + abs(at.value))
+        length = 1.0
+        # A quasi-Newton step that fails with an exact Hessian at hand is not worth halving.
+        for _ in range(1 if not exact and at.hessian is not None else _MAX_HALVINGS):
+            rho = np.clip(at.rho + length * step, -self.bound, self.bound)
+            if np.array_equal(rho, at.rho):
+                return None
+            trial = self.move(at, rho)
+            if trial.is_finite:
+                if trial.value <= at.value + _ARMIJO * length * min(slope, 0.0) + noise:
+                    return trial
+                close = trial.value <= at.value + 1e4 * noise
+                if close and np.abs(trial.gradient).max() < 0.5 * np.abs(at.gradient).max():
+                    return trial
+            length *= 0.5 if length > 0.2 else 0.25
+        return None
+
+    def _step(self, at: Evaluation, metric: FloatArray, exact: bool, push: BoolArray) -> FloatArray:
+        # A flat point whose sign alone is wrong is stepped past, so that the sign test passes on the other side.
+        gradient = np.where(push, _PUSH, 1.0) * self.certificate.projected(at)
+        free = gradient != 0.0
+        step = np.zeros(gradient.size)
+        # V ~ V_inf + c exp(-rho) towards infinite smoothing: go at once to where the gradient is within tolerance.
+        jump = np.zeros(self.q, dtype=np.bool_)
+        if at.edf is not None:
+            jump = free & (at.edf < PLATEAU_EDF) & (gradient < 0.0) & (at.rho > 0.0)
+        if exact:
+            jump &= np.abs(np.diagonal(metric) + gradient) <= 0.5 * np.abs(gradient)
+        size = np.maximum(-gradient[jump], 1e-300)
+        step[jump] = np.where(size > self.tol, np.log(size / (_JUMP_MARGIN * self.tol)), 0.0)
+        rest = np.flatnonzero(free & ~jump)
+        if rest.size:
+            values, vectors = positive(metric[np.ix_(rest, rest)])
+            part = -vectors @ ((vectors.T @ gradient[rest]) / values)
+            step[rest] = part * min(1.0, _MAX_STEP / max(float(np.abs(part).max()), 1e-300))
+        return step
+
+    def _updated(self, metric: FloatArray, before: Evaluation, after: Evaluation) -> FloatArray:
+        """BFGS update of the metric on the coordinates that are off their plateaus."""
+        s, y = after.rho - before.rho, after.gradient - before.gradient
+        if after.edf is not None:
+            live = ~(after.edf < PLATEAU_EDF) | (after.rho < 0.0)  # NaN at nuisance coordinates: live
+            s, y = np.where(live, s, 0.0), np.where(live, y, 0.0)
+        values, vectors = positive(metric)
+        floored: FloatArray = (vectors * values) @ vectors.T
+        bs = floored @ s
+        sbs, sy = float(s @ bs), float(s @ y)
+        if sbs <= 0.0 or sy <= 1e-3 * sbs:
+            return metric
+        updated: FloatArray = floored - np.outer(bs, bs) / sbs + np.outer(y, y) / sy
+        return updated
+
+
+def usable_metric(curvature: Any, q: int) -> FloatArray | None:
+    """Return a stored outer Hessian if it can serve as a metric: finite, of shape (q, q), made symmetric."""
+    hessian = getattr(curvature, "hessian", None)
+    if hessian is None or np.shape(hessian) != (q, q) or not np.isfinite(hessian).all():
+        return None
+    metric: FloatArray = 0.5 * (np.asarray(hessian) + np.asarray(hessian).T)
+    return metric
