@@ -6,8 +6,9 @@
     python campaign.py --file own.h5 --from fits.h5 --share 3 --of 16   the same, into a file of the task's own
     mpirun -n 8 python -m mpi4py campaign.py --file fits.h5 --mpi       folds dealt over ranks
 
-Exit code 0: all is fitted; 75: time was up or a signal came, run it again. Data and terms are made up: put your own
-into `model`.
+Exit code 0: every fold of the share is fitted and in the file; 75: time was up or a signal came, run it again; 1: it
+failed, or a fold has no answer; 2: the command line is wrong. The last line says how many folds of how many are in the
+file. Data and terms are made up: put your own into `model`.
 """
 
 from __future__ import annotations
@@ -52,6 +53,13 @@ def say(*words: object) -> None:
     print(*words, flush=True)
 
 
+def in_the_file(store: gamwarm.WarmStartStore, bound: engine.Bound, every: list[folds.Fold]) -> str:
+    """Return how many of ``every`` fold have their answer in the file."""
+    records = (store.get_record(bound.case(fold.rows).problem().key) for fold in every)
+    there = sum(record is not None and record.kind == "final" for record in records)
+    return f"{there} of {len(every)} folds are in {store.path.name}"
+
+
 def share_of_folds(asked: argparse.Namespace) -> int:
     """Fit every ``asked.of``-th fold, in one process; other processes may use the file too."""
     bound, subject = model(asked.subjects)
@@ -59,20 +67,44 @@ def share_of_folds(asked: argparse.Namespace) -> int:
         if asked.source is not None:
             store.merge(asked.source)  # a file of one's own has the parent it starts from
         full = engine.fit(bound.case(), store=store)
-        say(f"all rows: {full.start.source}, {full.cost.hessian_formations} Hessian formations")
+        say(f"all rows: {full.start.source} ({full.start.reason}), {full.cost.hessian_formations} Hessian formations")
+        if full.kept.stopped:
+            say("stopped in the fit of all rows")
+            return RUN_AGAIN
+        if not full.result.converged:
+            say(f"all rows: no answer ({full.reason})")
+            return 1
         if asked.parent_only:
             return 0
         parent = full.kept.artifact.entry_id
+        every = folds.folds_of(subject)
         # Largest first, as everywhere: a share is every so-manieth, so shares take about equally long.
-        mine = folds.folds_of(subject)[asked.share :: asked.of]
+        mine = every[asked.share :: asked.of]
+        fitted = failed = 0
         with store.independent(flush_seconds=30) as own:
-            for done, fold in enumerate(mine):
+            for fold in mine:
                 if store.should_stop():
-                    say(f"stopped with {len(mine) - done} of {len(mine)} folds left")
-                    return RUN_AGAIN
+                    break
                 fit = engine.fit(bound.case(fold.rows), store=own, parent=parent)
-                say(f"fold {fold.group}: {fit.start.source}, {fit.cost.hessian_formations} Hessian formations")
-    say(f"done: {len(mine)} folds")
+                if fit.kept.stopped:
+                    say(f"fold {fold.group} is stopped, its checkpoint kept")
+                    break
+                fitted += fit.result.converged
+                failed += not fit.result.converged
+                cost = f"{fit.cost.hessian_formations} Hessian formations"
+                say(f"fold {fold.group}: {fit.start.source} ({fit.start.reason}), {cost}")
+                if not fit.result.converged:
+                    say(f"fold {fold.group} has no answer: {fit.reason}")
+        left = len(mine) - fitted - failed
+        share = f"share {asked.share} of {asked.of}"
+        there = in_the_file(store, bound, every)
+        if left:
+            say(f"stopped: {share} has {left} of its {len(mine)} folds left; {there}")
+            return RUN_AGAIN
+        if failed:
+            say(f"{share} has {failed} of its {len(mine)} folds without an answer; {there}")
+            return 1
+        say(f"done: {share}, {len(mine)} folds; {there}")
     return 0
 
 
@@ -91,13 +123,17 @@ def over_ranks(asked: argparse.Namespace) -> int:
         store.walltime(margin=asked.margin),
     ):
         report = folds.leave_one_out(store, subject, fit, progress=comm.rank == 0 and _line)
+    every = len(report) + len(report.remaining)
+    there = sum(fold.converged for fold in report.folds)
+    failed = len(report) - there
     if comm.rank == 0:
         say(report)
-        say(f"stopped with {len(report.remaining)} folds left" if report.stopped else f"done: {len(report)} folds")
-    if report.stopped:
+        state = "stopped" if report.stopped else f"{failed} folds without an answer" if failed else "done"
+        say(f"{state}: {there} of {every} folds are in {asked.file.name}")
+    if report.stopped or failed:
         # sys.exit would make `python -m mpi4py` abort the job: every rank has come to its end in good order.
         MPI.Finalize()
-        os._exit(RUN_AGAIN)
+        os._exit(RUN_AGAIN if report.stopped else 1)
     return 0
 
 
@@ -117,6 +153,8 @@ def main() -> int:
     parser.add_argument("--margin", type=float, default=90.0, help="seconds before the end of the job at which to stop")
     parser.add_argument("--subjects", type=int, default=24, help="size of the made-up data")
     asked = parser.parse_args()
+    if not 0 <= asked.share < asked.of:
+        parser.error(f"--share {asked.share} --of {asked.of}: shares are numbered from 0 to {asked.of - 1}")
     try:
         return over_ranks(asked) if asked.mpi else share_of_folds(asked)
     except gamwarm.StoreError as error:

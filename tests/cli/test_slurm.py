@@ -21,6 +21,7 @@ SCRIPTS = ROOT / "scripts" / "slurm"
 # What Slurm's own do, as far as the scripts go.
 STAND_INS = {
     "srun": '#!/usr/bin/env bash\nwhile [[ ${1:-} == --* ]]; do shift; done\nexec "$@"\n',
+    "squeue": "#!/usr/bin/env bash\nexit 1\n",
     "scontrol": '#!/usr/bin/env bash\necho "$@" >>"$SCONTROL_SAID"\nexit "${SCONTROL_CODE:-0}"\n',
 }
 
@@ -75,18 +76,19 @@ def cluster(tmp_path):
     return Cluster(tmp_path)
 
 
-def task(number: int, count: int, first: int = 0) -> dict[str, str]:
+def task(number: int, count: int, first: int = 0, last: int | None = None) -> dict[str, str]:
     return {
         "SLURM_JOB_ID": str(900 + number),
         "SLURM_ARRAY_JOB_ID": "77",
         "SLURM_ARRAY_TASK_ID": str(number),
         "SLURM_ARRAY_TASK_MIN": str(first),
+        "SLURM_ARRAY_TASK_MAX": str(first + count - 1 if last is None else last),
         "SLURM_ARRAY_TASK_COUNT": str(count),
     }
 
 
 def folds_in(log: str) -> dict[str, str]:
-    return dict(re.findall(r"^fold (\w+): (\w+),", log, re.MULTILINE))
+    return dict(re.findall(r"^fold (\w+): (\w+) ", log, re.MULTILINE))
 
 
 def finals(path: Path) -> int:
@@ -101,9 +103,10 @@ def test_the_tasks_of_an_array_fit_every_fold_once_from_one_parent(cluster):
     assert (code, folds_in(out)) == (0, {})
 
     logs = []
-    for number in (3, 4):  # an array need not begin at 0
-        code, out = cluster.run("array.sbatch", *few, **task(number, 2, first=3))
+    for number in (0, 1):
+        code, out = cluster.run("array.sbatch", *few, **task(number, 2))
         assert code == 0, out
+        assert out.splitlines()[-1] == f"done: share {number} of 2, 3 folds; {3 + 3 * number} of 6 folds are in fits.h5"
         assert "all rows: exact" in out
         logs.append(folds_in(out))
 
@@ -118,12 +121,13 @@ def test_a_task_whose_time_is_up_goes_back_into_the_queue_and_then_ends_what_it_
 
     code, out = cluster.run("array.sbatch", "--subjects", "4", **task(0, 1), SLURM_JOB_END_TIME=soon)
     assert code == 0
-    assert "stopped with 4 of 4 folds left" in out
+    assert "stopped in the fit of all rows" in out
+    assert "done" not in out
     assert cluster.requeued() == ["requeue 77_0"]
 
     code, out = cluster.run("array.sbatch", "--subjects", "4", **task(0, 1), SLURM_RESTART_COUNT="1")
     assert code == 0
-    assert "all rows: exact" in out
+    assert "all rows: exact (a checkpoint of this fit)" in out
     assert len(folds_in(out)) == 4
     assert cluster.requeued() == ["requeue 77_0"]
 
@@ -147,10 +151,12 @@ def test_usr1_lets_the_fit_under_way_end_and_requeues(cluster):
 
     done = folds_in(out)
     assert code == 0, out
-    assert re.search(r"stopped with \d+ of 150 folds left", out)
+    assert re.search(r"^stopped: share 0 of 1 has \d+ of its 150 folds left; \d+ of 150 folds are", out, re.MULTILINE)
+    assert "done" not in out
     assert cluster.requeued() == ["requeue 77_0"]
-    # What was reported is in the file: leaving independent mode writes what waits.
-    assert finals(cluster.folder / "fits.h5") == 1 + len(done)
+    # What was reported is in the file: leaving independent mode writes what waits, and a fit that was stopped is kept.
+    stopped = len(re.findall(r"^fold \w+ is stopped, its checkpoint kept", out, re.MULTILINE))
+    assert finals(cluster.folder / "fits.h5") == 1 + len(done) + stopped
 
 
 @pytest.mark.long
@@ -160,7 +166,72 @@ def test_a_cancelled_task_keeps_its_fits_and_is_not_requeued(cluster):
 
     assert code == 75, out
     assert cluster.requeued() == []
-    assert finals(cluster.folder / "fits.h5") == 1 + len(folds_in(out))
+    assert finals(cluster.folder / "fits.h5") >= 1 + len(folds_in(out))
+
+
+def test_a_signal_that_comes_before_the_program_listens_does_not_fail_the_job(cluster):
+    """Python takes a second to import what it needs; a signal then ended it, and the job with it."""
+    slow = cluster.folder / "slow.py"
+    program = str(SCRIPTS / "campaign.py")
+    slow.write_text(f"import runpy, time; time.sleep(2); runpy.run_path({program!r}, run_name='__main__')")
+    job = cluster.start("array.sbatch", "--subjects", "150", **task(0, 1), GAMWARM_PROGRAM=str(slow))
+    time.sleep(1.0)
+    job.send_signal(signal.SIGUSR1)
+    out, _ = job.communicate(timeout=110)
+
+    assert job.returncode == 0, out
+    assert "stopped" in out, "the signal is sent again until somebody listens"
+    assert cluster.requeued() == ["requeue 77_0"]
+
+
+@pytest.mark.parametrize(
+    ("number", "variables"),
+    [
+        (4, task(4, 3, first=1, last=6)),
+        (5, task(5, 1, first=5)),
+        (2, task(2, 4, first=0, last=6)),
+        (4, task(4, 1, first=4) | {"GAMWARM_SHARES": "4"}),
+    ],
+    ids=["1,4,6", "5", "0-7:2", "beyond the shares"],
+)
+def test_an_array_that_does_not_say_its_shares_is_refused(cluster, number, variables):
+    code, out = cluster.run("array.sbatch", "--subjects", "4", **variables)
+
+    assert code == 2
+    assert "GAMWARM_SHARES=16" in out or "numbered from 0 to 3" in out
+    assert not (cluster.folder / "fits.h5").exists()
+
+
+def test_some_tasks_run_again_fit_the_shares_that_they_had(cluster):
+    few = ("--subjects", "6")
+    logs = {}
+    for number in (0, 3, 1, 2):
+        alone = task(number, 1, first=number) | {"GAMWARM_SHARES": "4"}
+        code, out = cluster.run("array.sbatch", *few, **alone)
+        assert code == 0, out
+        logs[number] = folds_in(out)
+
+    assert sorted(fold for log in logs.values() for fold in log) == [str(fold) for fold in range(6)]
+    assert out.splitlines()[-1].endswith("6 of 6 folds are in fits.h5")
+
+
+def test_a_setup_file_is_sourced_before_the_program_starts(cluster):
+    (cluster.folder / "gamwarm.env").write_text(
+        'unset NOBODY; echo "loaded $NOBODY"; export GAMWARM_FILE=elsewhere.h5\n'
+    )
+
+    code, out = cluster.run("array.sbatch", "--subjects", "3", "--parent-only", **task(0, 1))
+
+    assert code == 0, out
+    assert "loaded" in out
+    assert finals(cluster.folder / "elsewhere.h5") == 1
+
+
+def test_a_setup_file_that_is_missing_fails_the_job(cluster):
+    code, out = cluster.run("array.sbatch", **task(0, 1), GAMWARM_SETUP="nowhere.env")
+
+    assert code == 1
+    assert "nowhere.env failed" in out
 
 
 def test_a_task_is_requeued_no_more_often_than_told(cluster):
@@ -218,13 +289,14 @@ def test_an_mpi_job_whose_time_is_up_stops_on_all_ranks_and_goes_on_when_requeue
     job = {"SLURM_JOB_ID": "88", "SLURM_NTASKS": "2", "GAMWARM_MPIEXEC": str(find_mpiexec())}
     code, out = cluster.run("mpirun.sbatch", "--subjects", "6", **job, SLURM_JOB_END_TIME="1")
     assert code == 0, out
-    assert "stopped with 6 folds left" in out
+    assert "stopped: 0 of 6 folds are in fits.h5" in out
+    assert "done" not in out
     assert cluster.requeued() == ["requeue 88"]
 
     code, out = cluster.run("mpirun.sbatch", "--subjects", "6", **job, SLURM_RESTART_COUNT="1")
 
     assert code == 0, out
-    assert "done: 6 folds" in out
+    assert "done: 6 of 6 folds are in fits.h5" in out
     assert finals(cluster.folder / "fits.h5") == 1 + 6
     assert cluster.requeued() == ["requeue 88"]
 
