@@ -28,7 +28,16 @@ from gamwarm.errors import (
     UnsupportedOption,
 )
 from gamwarm.fitting import Evaluation, Objective, OuterFit, fit
-from gamwarm.identity import Fingerprinter, FitDescriptor, FitProblem, exact_key, matrix_digest, term_identity
+from gamwarm.identity import (
+    Fingerprinter,
+    FitDescriptor,
+    FitProblem,
+    NamedFamily,
+    exact_key,
+    family,
+    matrix_digest,
+    term_identity,
+)
 from gamwarm.problem import (
     BasisMeta,
     BlockwiseFitOptions,
@@ -107,6 +116,8 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "FixedPenalty",
     "PenaltyLayout",
     "BlockwiseFitOptions",
+    "family",
+    "NamedFamily",
     "CustomFamily",
     "Gauge",
     "FitProblem",

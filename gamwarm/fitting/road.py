@@ -17,14 +17,12 @@ from gamwarm.fitting.report import GuardReport, OuterFit
 from gamwarm.fitting.search import End, Outcome, Search, usable_metric
 from gamwarm.identity import FitProblem
 from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, StartSource, plateau_flags
-from gamwarm.transfer import StartGuard, StartReport
+from gamwarm.transfer import StartGuard, StartReport, is_same_objective
 
 __all__ = ["fit"]
 
 log = logging.getLogger("gamwarm")
 
-# Two evaluations of one point agree within this, relative to 1 + |objective|; so do two answers.
-_SAME_OBJECTIVE = 1e-6
 # Where an engine has no cold starts of its own: this much smoother and rougher than the initial rho.
 _COLD_SHIFT = 4.0
 _COLD_MARGIN = 2.0
@@ -203,7 +201,7 @@ class _Fit:
 
     def _contradicts(self, first: Evaluation, stored: float | None) -> bool:
         """Whether a stored objective is not what is evaluated at its point: then the record is only an offer."""
-        if stored is None or abs(first.value - stored) <= _SAME_OBJECTIVE * (1.0 + abs(first.value)):
+        if is_same_objective(stored, first.value):
             return False
         note = f"the stored objective {stored:.12g} is evaluated here as {first.value:.12g}"
         self.notes.append(f"{note}: the record was guarded like any offer")
@@ -252,7 +250,7 @@ class _Fit:
         answers = [each for each in self.outcomes if each[1].is_answer]
         if len(answers) > 1:
             values = sorted(each.at.value for _, each in answers)
-            if values[-1] - values[0] > _SAME_OBJECTIVE * (1.0 + abs(values[0])):
+            if not is_same_objective(values[-1], values[0]):
                 told = " and ".join(f"{value:.10g}" for value in values)
                 self.notes.append(f"this objective has more than one answer ({told}); the lower counts")
         finite = [each for each in self.outcomes if np.isfinite(each[1].at.value)]

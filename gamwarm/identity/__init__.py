@@ -7,6 +7,7 @@ from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.identity.fit_problem import FitProblem
 from gamwarm.identity.leaves import positive_zeros
 from gamwarm.identity.matrices import matrix_digest
+from gamwarm.identity.values import NamedFamily, family, write_value
 
 __all__ = [
     "EXCLUDED",
@@ -15,11 +16,14 @@ __all__ = [
     "FitDescriptor",
     "FitProblem",
     "Label",
+    "NamedFamily",
     "check_descriptor_key",
     "check_exact_key",
     "component_labels",
     "exact_key",
+    "family",
     "matrix_digest",
     "positive_zeros",
     "term_identity",
+    "write_value",
 ]

@@ -11,6 +11,7 @@ from gamwarm.transfer.guard import (
     beta_gate,
     false_plateaus,
     find_false_plateaus,
+    is_same_objective,
     predicted_step,
 )
 from gamwarm.transfer.inner_cap import InnerCapState, inner_cap
@@ -42,6 +43,7 @@ __all__ = [
     "false_plateaus",
     "find_false_plateaus",
     "inner_cap",
+    "is_same_objective",
     "predicted_step",
     "producer_of",
     "restore",

@@ -27,6 +27,7 @@ __all__ = [
     "beta_gate",
     "false_plateaus",
     "find_false_plateaus",
+    "is_same_objective",
     "predicted_step",
 ]
 
@@ -43,6 +44,7 @@ _PROBE_RHO: Final = 12.0
 # Where effective degrees of freedom are unknown, a minimum and a false plateau differ one unit nearer 0.
 _PROBE_STEP: Final = 1.0
 _EIGENVALUE_FLOOR: Final = 1e-4
+_SAME_OBJECTIVE: Final = 1e-6
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -63,6 +65,14 @@ def beta_gate(offered: float, null: float) -> bool:
         Penalized negative log-likelihood, at the offered rho, of the offered coefficients and of the null start.
     """
     return bool(np.isfinite(offered) and not offered > null)
+
+
+def is_same_objective(stored: float | None, evaluated: float) -> bool:
+    """Whether an objective that was stored is the one evaluated at the same point, to 1e-6 of its size.
+
+    If not, the record is of another function: it is no exact hit, and guarded like any offer. None claims nothing.
+    """
+    return stored is None or bool(abs(evaluated - stored) <= _SAME_OBJECTIVE * (1.0 + abs(evaluated)))
 
 
 def false_plateaus(rho: Any, edf: Any, gradient: Any) -> BoolArray:
