@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support import shared_mounts
 from tests.support import torture_damage as damage
 from tests.support import torture_kills as kills
 from tests.support import torture_states as states
@@ -77,6 +78,34 @@ KINDS: dict[str, Callable[[Path, int], Counter[str]]] = {
 }
 
 
+STORM_SECONDS = 60
+
+
+def on_mounts(places: list[Path]) -> Callable[[Path, int], Counter[str]]:
+    """Rounds of clients behind several mounts of one folder: strict turns, then writers and readers with kills."""
+
+    def round_of(directory: Path, seed: int) -> Counter[str]:
+        shared_mounts.probe_mounts(places)
+        folders = [place / f"gamwarm-torture-{seed}" for place in places]
+        counts: Counter[str] = Counter()
+        acts: dict[str, Callable[[list[Path]], Counter[str]]] = {
+            "turns": lambda mounts: shared_mounts.alternate(mounts, 20),
+            "storm": lambda mounts: shared_mounts.storm(mounts, seconds=STORM_SECONDS, seed=seed),
+        }
+        for name, act in acts.items():
+            folders[0].mkdir()
+            shared_mounts.wait_for(folders)
+            found = act(folders)
+            wrong = found.keys() - {"acknowledged", "kills", "look-ups"}
+            if wrong:
+                raise AssertionError(f"{name}: {dict(found)}")
+            shutil.rmtree(folders[0])
+            counts.update({f"{name}: {what}": count for what, count in found.items()})
+        return counts
+
+    return round_of
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="scripts/torture",
@@ -87,6 +116,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, help="seed of the first round; the others follow (default: a random one)")
     made.add_argument("--rounds", type=int, help="stop after so many rounds of each kind")
     made.add_argument("--only", choices=sorted(KINDS), help="this kind of round only")
+    made.add_argument(
+        "--mounts",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="mounts of one shared folder, two or more: only rounds of clients that take turns, and of writers and "
+        "readers with kills, in a new folder there",
+    )
     return made
 
 
@@ -97,6 +134,8 @@ def main(arguments: list[str] | None = None, *, watch: bool = False) -> int:
     logging.getLogger("gamwarm").propagate = False
     first = secrets.randbelow(10**6) if given.seed is None else given.seed
     kinds = {given.only: KINDS[given.only]} if given.only else KINDS
+    if given.mounts:
+        kinds = {"mounts": on_mounts(given.mounts)}
     begun = time.monotonic()
     totals: Counter[str] = Counter()
     done = 0
@@ -115,7 +154,8 @@ def main(arguments: list[str] | None = None, *, watch: bool = False) -> int:
                 traceback.print_exc()
                 _report(totals, begun)
                 print(f"torture: FAILED: {name}, seed {seed}; what it worked on is in {directory}")
-                print(f"torture: again: scripts/torture --only {name} --seed {seed} --rounds 1", flush=True)
+                which = f"--mounts {' '.join(map(str, given.mounts))}" if given.mounts else f"--only {name}"
+                print(f"torture: again: scripts/torture {which} --seed {seed} --rounds 1", flush=True)
                 return 1
             finally:
                 if watch:
