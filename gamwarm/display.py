@@ -1,15 +1,89 @@
-"""How things show themselves at a prompt and in a notebook: one line, or a small table; everything escaped."""
+"""How things show themselves at a prompt and in a notebook: one line, or a small table; everything escaped.
+
+Names come from files of others. Wherever text leaves (terminal, log, error, page, JSON) it goes through `visible`, or a
+form of it here: no control character, no bidirectional mark and nothing that cannot be seen gets out as it is.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import Any, Final
 
-__all__ = ["NotebookTable", "few", "short"]
+__all__ = ["NotebookTable", "few", "html", "json_text", "short", "visible", "visible_lines"]
 
 Facts = list[tuple[str, str]]
 
 _SHORT = 12
+
+
+_BLANK: Final = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+"""Characters that count as printable and show nothing."""
+_SUSPECT: Final = re.compile(rf"[^ -~]|[{_BLANK}]")
+
+
+def visible(text: str) -> str:
+    r"""Return text on one line in which everything can be seen.
+
+    Controls (C0, C1, DEL), line and paragraph separators, bidirectional and other format characters, lone surrogates
+    and what has no meaning in Unicode become ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``. Applied twice it does no more.
+    """
+    return text if text.isascii() and text.isprintable() else _SUSPECT.sub(_shown, text)
+
+
+def visible_lines(text: str) -> str:
+    """`visible` for text of several lines of our own."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _is_seen(character: str) -> bool:
+    # Of what Python calls unprintable, blanks of other widths (no-break, thin, ideographic) are harmless.
+    return (character.isprintable() and character not in _BLANK) or (character.isspace() and _is_blank(character))
+
+
+def _is_blank(character: str) -> bool:
+    return character > "\x9f" and character not in "\u2028\u2029"
+
+
+def _shown(match: re.Match[str]) -> str:
+    character = match[0]
+    if _is_seen(character):
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def html(text: str) -> str:
+    """Return text for a page: `visible`, and escaped for HTML."""
+    return escape(visible(text))
+
+
+def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    r"""Return JSON that reads back as ``value``; what `visible` escapes stands in it as ``\uNNNN``."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, sort_keys=sort_keys)
+    return _SUSPECT.sub(_in_json, text)
+
+
+def _in_json(match: re.Match[str]) -> str:
+    character = match[0]
+    if character == "\n" or _is_seen(character):  # inside strings a line break is escaped already
+        return character
+    return json.dumps(character)[1:-1]
+
+
+class _VisibleRecords(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        shown = visible(text)
+        if shown != text:
+            record.msg, record.args = shown, ()
+        return True
+
+
+logging.getLogger("gamwarm").addFilter(_VisibleRecords())
 
 
 def short(key: str | None) -> str:
@@ -43,14 +117,14 @@ class NotebookTable:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f'<tr><th style="text-align:left">{escape(name)}</th><td style="text-align:left">{escape(value)}</td></tr>'
+            f'<tr><th style="text-align:left">{html(name)}</th><td style="text-align:left">{html(value)}</td></tr>'
             for name, value in self._facts()
             if value
         )
         heads, lines = self._detail()
         detail = ""
         if lines:
-            head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-            body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+            head = "".join(f"<th>{html(name)}</th>" for name in heads)
+            body = "".join("<tr>" + "".join(f"<td>{html(cell)}</td>" for cell in line) + "</tr>" for line in lines)
             detail = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return f"<div><b>{escape(self._title())}</b><table><tbody>{rows}</tbody></table>{detail}</div>"
+        return f"<div><b>{html(self._title())}</b><table><tbody>{rows}</tbody></table>{detail}</div>"

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from gamwarm.display import visible
+
 __all__ = [
     "CollectiveError",
     "DescriptorMismatch",
@@ -50,12 +52,13 @@ def _rebuild(cls: type[GamwarmError], message: str, details: dict[str, Any]) -> 
 class GamwarmError(Exception):
     """Root of every error that gamwarm raises on purpose.
 
-    Keyword arguments become `details`, a plain dictionary for programs (the message is for people).
+    Keyword arguments become `details`, a plain dictionary for programs (the message is for people, and `visible`).
     """
 
     code: ClassVar[str] = "gamwarm"
 
     def __init__(self, message: str, **details: Any) -> None:
+        message = visible(message)
         super().__init__(message)
         self.message = message
         self.details: dict[str, Any] = details

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import re
+import unicodedata
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import gamwarm
-from gamwarm.display import few, short
+from gamwarm.display import few, json_text, short, visible
 from tests.support.stores import artifact_of, carrier_fit, plain_fit, record_of, result_of
 from tests.support.thread_ranks import on_ranks
 
@@ -129,3 +134,43 @@ def test_what_a_file_says_is_escaped(tmp_path):
         page = Cells(thing._repr_html_())
         assert "img" not in page.tags
         assert HOSTILE in page.cells
+
+
+# Everything of Unicode, controls and lone surrogates more often than chance has them.
+any_text = st.text(st.characters() | st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp"]), max_size=20)
+HARMFUL = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+@given(any_text)
+def test_visible_text_has_nothing_that_is_obeyed_or_hidden_and_is_the_same_again(text):
+    shown = visible(text)
+
+    assert {unicodedata.category(c) for c in shown} & HARMFUL == set()
+    assert visible(shown) == shown
+    assert shown.encode("utf-8").decode("utf-8") == shown
+
+
+@given(
+    st.text(st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters="\u115f\u1160\u3164\uffa0\u2800"))
+)
+def test_ordinary_text_of_any_script_stays_as_it_is(text):
+    assert visible(text) == text
+
+
+@given(st.recursive(any_text, lambda inner: st.lists(inner) | st.dictionaries(any_text, inner), max_leaves=5))
+def test_json_reads_back_and_holds_nothing_that_is_obeyed(value):
+    text = json_text(value)
+
+    assert json.loads(text) == value
+    assert {unicodedata.category(c) for c in text} & HARMFUL == set()
+
+
+@pytest.mark.parametrize(
+    "character", ["\0", "\x1b", "\x7f", "\x85", "\x9b", "\u200b", "\u2028", "\u202e", "\u2066", "\ud800", "\n"]
+)
+def test_errors_and_the_log_escape_what_they_are_told(character, caplog):
+    error = gamwarm.StoreError(f"a{character}b", path=f"a{character}b")
+    logging.getLogger("gamwarm").warning("%s is %r", f"a{character}b", 5)
+
+    assert character not in str(error) + repr(error) + caplog.records[0].getMessage()
+    assert error.filename == f"a{character}b"

@@ -6,7 +6,6 @@ read it with the ``rocrate`` package.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gamwarm.checks import plain_string
+from gamwarm.display import json_text
 from gamwarm.errors import InvalidInput
 from gamwarm.storage import EntryHead
 
@@ -125,7 +125,7 @@ def crate_text(about: About, entries: Sequence[EntryHead], file: Entity | None =
     }
     graph = [descriptor, root, *([] if file is None else [file]), *people, licence, *software]
     crate = {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": graph}
-    return json.dumps(crate, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    return json_text(crate, indent=2, sort_keys=True) + "\n"
 
 
 def _id(entity: Entity) -> Entity:

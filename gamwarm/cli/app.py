@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Final
+from io import StringIO
+from typing import Annotated, Any, Final
 
 import typer
 
 from gamwarm._version import __version__
 from gamwarm.cli import archives, doctor, keeping, looking, relating  # noqa: F401 - they register their subcommands
+from gamwarm.cli.exits import Exit
 from gamwarm.cli.options import COMMANDS
+from gamwarm.display import visible_lines
 
 __all__ = ["ORDER", "app", "run"]
 
@@ -52,11 +55,22 @@ for _name in ORDER:
     app.command(_name, short_help=_what)(_function)
 
 
+_Refusal: Final[Any] = typer.BadParameter.__mro__[2]
+"""Click's own base of what it refuses, which typer may carry along under a name of its own."""
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command on ``arguments`` (default: the process's own); return its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(given, prog_name="gamwarm", standalone_mode=True)
+        code = app(given, prog_name="gamwarm", standalone_mode=False)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    return 0
+        code = end.code
+    except _Refusal as wrong:
+        said = StringIO()
+        wrong.show(file=said)
+        print(visible_lines(said.getvalue().rstrip("\n")), file=sys.stderr)
+        code = wrong.exit_code
+    except typer.Abort:
+        code = Exit.INTERRUPTED
+    return code if isinstance(code, int) else int(code is not None)

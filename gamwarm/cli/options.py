@@ -16,6 +16,7 @@ import typer
 
 from gamwarm.checks import file_path
 from gamwarm.cli.exits import Exit, exit_of
+from gamwarm.display import visible
 from gamwarm.errors import GamwarmError
 
 __all__ = ["COMMANDS", "Debug", "File", "Json", "Key", "Wait", "command"]
@@ -87,7 +88,7 @@ def report(error: BaseException, *, debug: bool) -> None:
         text = f"{error.filename or 'file'}: {error.strerror or error}"
     else:
         text = f"unexpected {type(error).__name__}: {error}; --debug shows where"
-    print(f"gamwarm: {' '.join(text.split())}", file=sys.stderr)
+    print(visible(f"gamwarm: {' '.join(text.split())}"), file=sys.stderr)
 
 
 class _Lines(logging.Handler):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -15,12 +14,14 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, Final, TypeVar
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from gamwarm.cli.exits import Interrupted
+from gamwarm.display import json_text, visible, visible_lines
 
 __all__ = [
     "Watch",
@@ -32,6 +33,7 @@ __all__ = [
     "moment",
     "page_width",
     "say",
+    "seen",
     "show",
     "table",
     "watched",
@@ -70,23 +72,42 @@ def show(*things: Any, width: int | None = None) -> None:
     to = console(width=width)
     with to.capture() as captured:
         for thing in things:
-            to.print(thing, soft_wrap=isinstance(thing, str | Text))
+            to.print(_Visible(thing), soft_wrap=isinstance(thing, str | Text))
     sys.stdout.write(_BLANKS.sub(r"\1", captured.get()))
+
+
+class _Visible:
+    """Prints a table, a tree or a line with everything in it that cannot be seen escaped; styles are not part of it."""
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def __rich_console__(self, to: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for text, style, control in to.render(self._thing, options):
+            yield Segment(text if control else visible_lines(text), style, control)
+
+
+def seen(value: str | Text) -> Text:
+    """Return a cell or a remark on one line, everything in it visible."""
+    if isinstance(value, str):
+        return Text(visible(value))
+    shown = visible(value.plain)
+    return value if shown == value.plain else Text(shown, style=value.style)
 
 
 def say(text: str, style: str = "dim") -> None:
     """Print a remark to standard error, where it is in no pipe's way."""
-    console(error=True).print(Text(text, style=style))
+    console(error=True).print(Text(visible(text), style=style))
 
 
 def write_json(value: Any) -> None:
     """Print one JSON value on one line."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=False) + "\n")
+    sys.stdout.write(json_text(value) + "\n")
 
 
 def facts(rows: Iterable[Sequence[str | Text]]) -> Text:
     """Return names and what they are, one below the other; long sentences are broken between words, words never."""
-    pairs = [(str(name), value if isinstance(value, Text) else Text(str(value))) for name, value in rows]
+    pairs = [(visible(str(name)), seen(value)) for name, value in rows]
     indent = max((len(name) for name, _ in pairs), default=0) + 2
     lines = []
     for name, value in pairs:
@@ -120,7 +141,7 @@ def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str | Text
     for heading, side in columns:
         made.add_column(heading, justify="right" if side == "right" else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        made.add_row(*map(seen, row))
     return made
 
 

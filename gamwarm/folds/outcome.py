@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from gamwarm.display import visible
 from gamwarm.errors import InvalidType
 from gamwarm.folds.dealing import Fold
 from gamwarm.records import Cost, FitResult, group_label
@@ -179,7 +180,7 @@ class FoldsReport:
         ]
         if self.remaining:
             text.append(f"stopped; {len(self.remaining)} folds remain: {', '.join(self.remaining)}")
-        return "\n".join(line.rstrip() for line in text)
+        return "\n".join(visible(line.rstrip()) for line in text)
 
     def __str__(self) -> str:
         return self.table()

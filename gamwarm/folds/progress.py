@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from gamwarm.display import visible
+
 __all__ = ["bar"]
 
 Shown = Callable[[int, int], None]
@@ -51,7 +53,7 @@ def bar(label: str = "folds", console: Any = None) -> Iterator[Shown]:
         nonlocal last
         quarters, last = 4 * last // total, done
         if 4 * done // total > quarters:
-            text = f"{label:<24} {done:>4}/{total} fits {time.perf_counter() - began:6.1f} s"
+            text = visible(f"{label:<24} {done:>4}/{total} fits {time.perf_counter() - began:6.1f} s")
             if console is None:
                 print(text, file=sys.stderr, flush=True)
             else:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
-from gamwarm.display import NotebookTable, few, short
+from gamwarm.display import NotebookTable, few, short, visible
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key
 from gamwarm.problem import BasisMeta, Role
@@ -182,7 +182,7 @@ class FitArtifact(ContentEquality, NotebookTable):
 
     def __repr__(self) -> str:
         names = few(term.name or short(term.identity) for term in self.terms)
-        return (
+        return visible(
             f"<FitArtifact of {self.descriptor.family_kind}: {len(self.terms)} terms ({names}), "
             f"objective {self.summary.outer_objective:.6g}, {self.summary.n_rows} rows>"
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from html import escape
 from typing import Final
 
+from gamwarm.display import html
 from gamwarm.report.summary import FitGroup, Tree
 
 __all__ = ["bars_of_cost", "growth", "lineage", "number", "stacked"]
@@ -27,13 +27,13 @@ def number(value: float) -> str:
 
 def _svg(width: float, height: float, title: str, body: Sequence[str], css: str = "") -> str:
     return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}" class="{css}" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html(title)}" class="{css}" '
         f'preserveAspectRatio="xMinYMin meet" style="--width:{width:g}px">{"".join(body)}</svg>'
     )
 
 
 def _text(x: float, y: float, text: str, css: str = "", anchor: str = "start") -> str:
-    return f'<text x="{x:g}" y="{y:g}" class="{css}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text x="{x:g}" y="{y:g}" class="{css}" text-anchor="{anchor}">{html(text)}</text>'
 
 
 def _rect(x: float, y: float, width: float, css: str) -> str:
@@ -50,7 +50,7 @@ def bars_of_cost(group: FitGroup) -> str:
         length = 250 * row.hessian_formations / widest
         body += [
             _text(0, y + 12, row.source),
-            _rect(66, y, length, f"fill-{escape(row.source)}"),
+            _rect(66, y, length, f"fill-{html(row.source)}"),
             _text(72 + length, y + 12, number(row.hessian_formations) + (f"  ({gain} fewer)" if gain else "")),
         ]
     return _svg(360, len(group.rows) * _ROW, "mean Hessian formations by source of the start", body)
@@ -63,7 +63,7 @@ def stacked(counts: dict[str, int]) -> str:
     for name, count in counts.items():
         width = 240 * count / total
         if count:
-            body.append(_rect(x, 2, width, f"fill-{escape(name)}"))
+            body.append(_rect(x, 2, width, f"fill-{html(name)}"))
         x += width
     return _svg(240, _BAR + 4, ", ".join(f"{count} {name}" for name, count in counts.items()), body, "inline")
 
@@ -113,7 +113,7 @@ def lineage(trees: Sequence[Tree], most: int) -> tuple[str, int]:
                 body.append(f'<path d="M{px} {py + 5:g} V{y} H{x - 6}" class="edge"/>')
             above.append(y)
             ring = " hollow" if fit.kind == "checkpoint" else ""
-            source = escape(fit.source or "unknown")
+            source = html(fit.source or "unknown")
             body.append(f'<circle cx="{x}" cy="{y}" r="5" class="fill-{source}{ring}"/>')
             label = f"{fit.label}  {fit.source or 'start not told'}"
             body.append(_text(x + 12, y + 4, label))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from gamwarm._version import __version__
 from gamwarm.checks import file_path
+from gamwarm.display import html
 from gamwarm.errors import StoreError
 from gamwarm.report.figures import bars_of_cost, growth, lineage, number, stacked
 from gamwarm.report.summary import PROVENANCES, FitGroup, Summary, summarize
@@ -86,20 +86,20 @@ def _page(nbytes: int, title: str, summary: Summary, unreadable: Sequence[str], 
             "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
-            f"<title>{escape(title)}: gamwarm</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>",
-            f'<header><h1>{escape(title)}</h1><p class="quiet">Fits kept by gamwarm. Times are UTC.</p></header>',
+            f"<title>{html(title)}: gamwarm</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>",
+            f'<header><h1>{html(title)}</h1><p class="quiet">Fits kept by gamwarm. Times are UTC.</p></header>',
             *sections,
-            f'<footer class="quiet">Written by gamwarm {escape(__version__)}.</footer>\n</main>\n</body>\n</html>\n',
+            f'<footer class="quiet">Written by gamwarm {html(__version__)}.</footer>\n</main>\n</body>\n</html>\n',
         ]
     )
 
 
 def _section(heading: str, *parts: str) -> str:
-    return f"<section>\n<h2>{escape(heading)}</h2>\n{''.join(parts)}\n</section>"
+    return f"<section>\n<h2>{html(heading)}</h2>\n{''.join(parts)}\n</section>"
 
 
 def _note(text: str) -> str:
-    return f'<p class="quiet">{escape(text)}</p>'
+    return f'<p class="quiet">{html(text)}</p>'
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numeric: int = 0) -> str:
@@ -112,7 +112,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numeric: int = 0
         )
 
     body = "".join(f"<tr>{cells('td', row)}</tr>\n" for row in rows)
-    head = cells("th", [escape(name) for name in heads])
+    head = cells("th", [html(name) for name in heads])
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
 
 
@@ -120,18 +120,18 @@ def _overview(summary: Summary, size: int, generation: int, unreadable: Sequence
     names = {"final": "final records", "checkpoint": "checkpoints", "artifact": "artifacts"}
     cards = [(number(count), names[kind]) for kind, count in summary.counts.items()]
     cards += [(_bytes(size), "file"), (number(generation), "transactions")]
-    html = "".join(f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>" for value, name in cards)
+    facts = "".join(f"<div><b>{html(value)}</b><span>{html(name)}</span></div>" for value, name in cards)
     lists = [("families", summary.families), ("engines", summary.engines)]
     lines = "".join(
-        f"<p><b>{name}</b> {escape(', '.join(f'{word} ({count:,})' for word, count in counts.items()))}</p>"
+        f"<p><b>{name}</b> {html(', '.join(f'{word} ({count:,})' for word, count in counts.items()))}</p>"
         for name, counts in lists
         if counts
     )
     warning = ""
     if unreadable:
         some = ", ".join(unreadable[:3])
-        warning = f'<p class="warning">{len(unreadable)} entries cannot be read ({escape(some)}); run verify.</p>'
-    return _section("What is in the file", f'<div class="cards">{html}</div>', lines, warning)
+        warning = f'<p class="warning">{len(unreadable)} entries cannot be read ({html(some)}); run verify.</p>'
+    return _section("What is in the file", f'<div class="cards">{facts}</div>', lines, warning)
 
 
 def _bytes(count: int) -> str:
@@ -161,16 +161,16 @@ def _group(group: FitGroup) -> str:
     rows = []
     for row in group.rows:
         costs = (row.evaluations, row.outer_iterations, row.inner_iterations, row.hessian_formations, row.seconds)
-        rows.append([escape(row.source), f"{row.fits:,}", *map(number, costs), group.gain(row)])
+        rows.append([html(row.source), f"{row.fits:,}", *map(number, costs), group.gain(row)])
     heads = ["start", "fits", "evaluations", "outer", "inner", "Hessians", "seconds", "fewer Hessians"]
     words = f"{', '.join(group.blocks)}"
-    engine = f' <span class="quiet">{escape(group.engine)}</span>' if group.engine else ""
+    engine = f' <span class="quiet">{html(group.engine)}</span>' if group.engine else ""
     figure = (
         ""
         if len(group.rows) == 1
         else f"<figure>{bars_of_cost(group)}<figcaption>Hessian formations</figcaption></figure>"
     )
-    return f"<h3>{escape(words)}{engine}</h3>{figure}{_table(heads, rows, 1)}"
+    return f"<h3>{html(words)}{engine}</h3>{figure}{_table(heads, rows, 1)}"
 
 
 def _terms(summary: Summary) -> str:
@@ -178,7 +178,7 @@ def _terms(summary: Summary) -> str:
     if not summary.terms:
         return _section(heading, _note("No final record started from another fit."))
     rows = [
-        [escape(name), stacked(counts), *(f"{counts[p]:,}" for p in PROVENANCES)]
+        [html(name), stacked(counts), *(f"{counts[p]:,}" for p in PROVENANCES)]
         for name, counts in list(summary.terms.items())[:MOST_TERMS]
     ]
     key = "".join(f'<span class="key fill-{p}"></span>{p} ' for p in PROVENANCES)
@@ -213,8 +213,8 @@ def _few(names: Sequence[str]) -> str:
     """Return the first names as HTML; all of them show where a pointer rests."""
     rest = f" and {len(names) - 3} more" if len(names) > 4 else ""
     shown = names[:3] if rest else names
-    everything = escape(", ".join(names))
-    return f'<span title="{everything}">{escape(", ".join(shown))}{rest}</span>'
+    everything = html(", ".join(names))
+    return f'<span title="{everything}">{html(", ".join(shown))}{rest}</span>'
 
 
 def _newest(newest: Sequence[EntryHead]) -> str:
@@ -224,14 +224,14 @@ def _newest(newest: Sequence[EntryHead]) -> str:
     heads = ["entry", "kind", "blocks", "rows", "objective", "start", "from", "made"]
     rows = [
         [
-            f"<code>{escape(head.entry_id[:12])}</code>",
-            escape(head.kind),
+            f"<code>{html(head.entry_id[:12])}</code>",
+            html(head.kind),
             _few(head.blocks),
             f"{head.n_rows:,}",
-            "" if head.objective is None else escape(f"{head.objective:.6g}"),
-            escape(head.source or ""),
-            f"<code>{escape((head.parent or '')[:12])}</code>",
-            escape(datetime.fromtimestamp(head.created / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")),
+            "" if head.objective is None else html(f"{head.objective:.6g}"),
+            html(head.source or ""),
+            f"<code>{html((head.parent or '')[:12])}</code>",
+            html(datetime.fromtimestamp(head.created / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")),
         ]
         for head in newest
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gamwarm.display import short
+from gamwarm.display import short, visible
 from gamwarm.interrupts import cause
 
 __all__ = ["PutOutcome", "rolled_back"]
@@ -34,7 +34,7 @@ class PutOutcome:
     def __str__(self) -> str:
         state = "written" if self.written else "pending" if self.pending else "not written"
         entry = "" if self.entry_id is None else f" as {short(self.entry_id)}"
-        return f"{state}{entry}: {self.reason}" if self.reason else f"{state}{entry}"
+        return f"{state}{entry}: {visible(self.reason)}" if self.reason else f"{state}{entry}"
 
     def settle(self, *, written: bool, reason: str = "") -> None:
         """End a pending state."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 import h5py
 from h5py import h5o
 
+from gamwarm.display import visible
 from gamwarm.interrupts import deliver
 from gamwarm.storage import _index_lists, _values
 from gamwarm.storage._values import UNREADABLE
@@ -47,7 +48,7 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.reason}"
+        return visible(f"{self.place}: {self.reason}")
 
 
 class Verdict(StrEnum):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gamwarm.display import visible
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, FitProblem, Label, component_labels
 from gamwarm.interrupts import deliver
@@ -89,7 +90,7 @@ class Explanation:
 
     def __str__(self) -> str:
         head = "exact" if self.hit else "miss"
-        return "\n".join([f"{head}: {self.reason}", *(f"  {d}" for d in self.differences)])
+        return "\n".join([visible(f"{head}: {self.reason}"), *(visible(f"  {d}") for d in self.differences)])
 
 
 @dataclass(frozen=True)

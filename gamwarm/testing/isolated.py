@@ -38,7 +38,9 @@ def cold_fits(driver: Any, cases: Sequence[Any], directory: Path, timeout: float
         text=True,
     )
     if done.returncode != 0 or not answered.exists():
-        raise FitFailed(f"the process of the cold fits ended with {done.returncode}:\n{done.stderr.strip()}")
+        raise FitFailed(
+            f"the process of the cold fits ended with {done.returncode}: {' / '.join(done.stderr.strip().splitlines())}"
+        )
     found = pickle.loads(answered.read_bytes())
     if isinstance(found, str):
         raise FitFailed(f"a cold fit failed: {found}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from gamwarm.display import NotebookTable, short
+from gamwarm.display import NotebookTable, short, visible
 from gamwarm.records import ConstrainedWarmStart, Cost, Provenance, StartSource
 
 __all__ = ["BetaOutcome", "RhoOutcome", "SlotReport", "StartReport", "TermReport", "TransferredStart"]
@@ -134,7 +134,7 @@ class StartReport(NotebookTable):
         what = f"{self.source} start"
         if self.entry is not None:
             what += f" from {self.entry[:12]}"
-        return f"{what}: {self.reason}" if self.reason else what
+        return visible(f"{what}: {self.reason}" if self.reason else what)
 
     def __repr__(self) -> str:
         return f"<StartReport: {self}>"
