@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
 from mpi4py import MPI
 
+from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.parallel.communicator import Communicator, cores_each, usable_cores
 
 __all__ = ["MpiCommunicator"]
 
 T = TypeVar("T")
 
-_CORES = MPI.Comm.Create_keyval()  # what `cores` found stays on the communicator: asking again sends nothing
+
+@lru_cache(maxsize=1)
+def _cores_key() -> int:
+    """What `cores` found stays on the communicator: asking again sends nothing."""
+    return MPI.Comm.Create_keyval()
 
 
 class MpiCommunicator:
@@ -26,15 +32,27 @@ class MpiCommunicator:
     is_serial = False
 
     def __init__(self, comm: MPI.Comm) -> None:
-        self._comm = comm
+        self._given = comm
+        if isinstance(self._comm, MPI.Intercomm):
+            raise InvalidType(
+                "comm is an intercommunicator, whose ranks are of two groups; give a communicator of one group, "
+                "for example comm.Merge()"
+            )
+        # They outlive MPI itself, and never change.
+        self.rank, self.size = int(comm.Get_rank()), int(comm.Get_size())
 
     @property
-    def rank(self) -> int:
-        return int(self._comm.Get_rank())
-
-    @property
-    def size(self) -> int:
-        return int(self._comm.Get_size())
+    def _comm(self) -> MPI.Comm:
+        # MPI ends the process on a call after MPI_Finalize, and calls a null communicator an error without a type.
+        if MPI.Is_finalized() or not MPI.Is_initialized():
+            state = "has ended" if MPI.Is_finalized() else "was not started"
+            raise InvalidInput(f"MPI {state}: use communicators, and close their stores, before MPI.Finalize()")
+        if self._given == MPI.COMM_NULL:
+            raise InvalidInput(
+                "comm is COMM_NULL: it was freed, or this rank is not in its group; leave gamwarm's collective calls "
+                "to the ranks that are"
+            )
+        return self._given
 
     def allgather(self, value: T) -> list[T]:
         gathered: list[T] = self._comm.allgather(value)
@@ -69,7 +87,7 @@ class MpiCommunicator:
         return {rank: whole[int(ends[rank]) - length : int(ends[rank])] for rank, length in incoming.items()}
 
     def cores(self) -> int:
-        known: Any = self._comm.Get_attr(_CORES)
+        known: Any = self._comm.Get_attr(_cores_key())
         if known is None:
             node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
             try:
@@ -77,7 +95,7 @@ class MpiCommunicator:
                 known = cores_each(mine, node.allgather(mine))
             finally:
                 node.Free()
-            self._comm.Set_attr(_CORES, known)
+            self._comm.Set_attr(_cores_key(), known)
         return int(known)
 
     def is_congruent(self, other: Communicator) -> bool:
@@ -90,8 +108,8 @@ class MpiCommunicator:
         return MpiCommunicator(self._comm.Dup())
 
     def free(self) -> None:
-        if not MPI.Is_finalized():
-            self._comm.Free()
+        if not MPI.Is_finalized() and self._given != MPI.COMM_NULL:
+            self._given.Free()
 
 
 def world() -> MpiCommunicator:

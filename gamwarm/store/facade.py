@@ -130,7 +130,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
             )
 
         try:
-            self._ranks.agree_equal(OPEN, self._options, error)
+            self._ranks.agree_equal(OPEN, {"path": str(self.path), **self._options}, error)
             self._ranks.at_root(OPEN, open_file, None)
         except BaseException:
             comm.free()

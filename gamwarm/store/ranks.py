@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from gamwarm.errors import (
     CollectiveError,
+    InvalidInput,
     NewerFormat,
     NotAStore,
     StoreClosed,
@@ -77,8 +78,7 @@ class Ranks:
         for rank, other in enumerate(values):
             if other != values[0]:
                 different = CollectiveError(
-                    f"{operation}: rank {rank} passes something else than rank 0; pass the same on every rank, "
-                    "or each=True for one fit per rank",
+                    f"{operation}: rank {rank} passes {_difference(other, values[0])}",
                     rank=rank,
                     cause="ranks pass different arguments",
                 )
@@ -92,7 +92,7 @@ class Ranks:
         mark_agreed(error)
         try:
             agree(self.comm, operation, None, error)
-        except CollectiveError:
+        except (CollectiveError, InvalidInput):  # MPI may have ended meanwhile
             return
 
     # -- acting ------------------------------------------------------------------------------------------------
@@ -167,6 +167,15 @@ class Ranks:
     def _loss(self) -> str:
         """What is lost by it, as the end of a sentence."""
         return ""
+
+
+def _difference(value: object, first: object) -> str:
+    """Say what a rank passes that rank 0 does not, and what to do."""
+    if isinstance(value, dict) and isinstance(first, dict):
+        names = [name for name in first if value[name] != first[name]]
+        theirs, ours = (", ".join(f"{name}={of[name]!r}" for name in names) for of in (value, first))
+        return f"{theirs} where rank 0 passes {ours}; pass the same on every rank"
+    return "something else than rank 0; pass the same on every rank, or each=True for one fit per rank"
 
 
 def _portable(operation: str, error: BaseException | None) -> BaseException | None:

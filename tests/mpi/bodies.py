@@ -450,6 +450,65 @@ def bad_arguments_to_open_on_one_rank(comm: Any, folder: Path) -> Any:
     return {"type": None}
 
 
+def different_openings(comm: Any, folder: Path) -> Any:
+    last = comm.rank == culprit_of(comm)
+
+    def refused(name: str, **options: Any) -> Any:
+        try:
+            opened(folder / name, comm, **options)
+        except BaseException as error:  # what is raised is the answer
+            return caught(error)
+        return {"type": None}
+
+    return {
+        "path": refused("one.h5" if last else "other.h5"),
+        "mode": refused("one.h5", mode="r" if last else "a"),
+        "engine": refused("one.h5", engine="one" if last else "other"),
+        "made": sorted(path.name for path in folder.glob("o*.h5") if path.name != "open.h5"),
+    }
+
+
+def communicators_that_cannot_be_used(comm: Any, folder: Path) -> Any:
+    from mpi4py import MPI
+
+    freed = comm.Dup()
+    freed.Free()
+    half = comm.Split(comm.rank % 2, comm.rank)
+    between = half.Create_intercomm(0, comm, 1 - comm.rank % 2)
+    answers = {}
+    for name, wrong in (("null", MPI.COMM_NULL), ("freed", freed), ("between groups", between)):
+        for use in (lambda: gamwarm.open(folder / "null.h5", comm=wrong), lambda: gamwarm.Walltime(comm=wrong)):  # noqa: B023
+            try:
+                use()
+            except BaseException as error:  # what is raised is the answer
+                answers[name] = caught(error)
+    for used in (between, half):
+        used.Free()
+    return answers
+
+
+def after_the_end_of_mpi(comm: Any, folder: str) -> Any:
+    """Use, leave and forget stores that were open when MPI ended; nothing may end the process."""
+    from mpi4py import MPI
+
+    stores = [opened(Path(folder) / "open.h5", comm) for _ in range(3)]
+    problem = carrier_fit(range(4))
+    stores[0].keep(problem, result_of(problem))
+    MPI.Finalize()
+    answers: list[Any] = []
+
+    def leave() -> None:
+        with stores[1]:
+            raise ValueError("a bad day")
+
+    for use in (stores[0].keys, stores[0].close, leave, lambda: gamwarm.open(Path(folder) / "new.h5", comm=comm)):
+        try:
+            use()
+        except BaseException as error:  # what is raised is the answer
+            answers.append(caught(error))
+    return answers
+
+
 def a_file_that_is_not_ours(comm: Any, folder: Path) -> Any:
     path = folder / "notes.txt"
     if comm.rank == 0:
@@ -540,6 +599,8 @@ FAULTS = (
     different_calls,
     a_bad_result_on_one_rank,
     bad_arguments_to_open_on_one_rank,
+    different_openings,
+    communicators_that_cannot_be_used,
     a_file_that_is_not_ours,
     a_bad_array_on_one_rank,
     a_full_disk_under_warn,

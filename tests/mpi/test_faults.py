@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import pytest
 
+import gamwarm
 from tests.mpi import bodies
 from tests.support.stores import exact_key_of
 
@@ -103,6 +105,42 @@ def test_a_bad_argument_of_one_rank_is_a_collective_error_on_all(job, n, body):
     assert {a["type"] for a in answers} == {"CollectiveError"}
     assert {a["rank"] for a in answers} == {n - 1}
     assert all("Invalid" in a["cause"] for a in answers)
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_ranks_that_open_differently_are_told_which_one_and_how(job, n):
+    for answer in job(n, bodies.different_openings):
+        for name, theirs, ours in (
+            ("path", "one.h5'", "other.h5'"),
+            ("mode", "'r'", "'a'"),
+            ("engine", "'one'", "'other'"),
+        ):
+            refused = answer[name]
+            assert (refused["type"], refused["rank"]) == ("CollectiveError", n - 1)
+            assert re.search(
+                f"rank {n - 1} passes {name}='?.*{theirs} where rank 0 passes {name}='?.*{ours}", refused["text"]
+            )
+        assert answer["made"] == []
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_a_communicator_that_cannot_be_used_is_a_typed_error(job, n):
+    for answer in job(n, bodies.communicators_that_cannot_be_used):
+        assert {name: said["type"] for name, said in answer.items()} == {
+            "null": "InvalidInput",
+            "freed": "InvalidInput",
+            "between groups": "InvalidType",
+        }
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_stores_that_are_open_when_mpi_ends_say_so_and_end_no_process(mpiexec, tmp_path, n):
+    for answers in mpiexec(n, bodies.after_the_end_of_mpi, tmp_path, timeout=60):
+        assert [a["type"] for a in answers] == ["InvalidInput", "InvalidInput", "ValueError", "InvalidInput"]
+        assert all("MPI has ended" in a["text"] for a in answers if a["type"] == "InvalidInput")
+    with gamwarm.open(tmp_path / "open.h5", "r") as store:
+        assert store.verify().ok
+        assert len(store) == 2
 
 
 @pytest.mark.parametrize("n", RANKS)

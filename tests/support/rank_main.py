@@ -19,6 +19,7 @@ def main(folder: Path) -> None:
     from tests.support.ranks import plain
 
     comm = MPI.COMM_WORLD
+    rank = comm.rank  # asked now: the target may end MPI
     call = json.loads((folder / "call.json").read_text())
     # A deadlock is killed by the test; just before, say where this rank stands.
     faulthandler.dump_traceback_later(call["dump_after"])
@@ -27,10 +28,10 @@ def main(folder: Path) -> None:
         answer = getattr(importlib.import_module(module), name)(comm, *call["args"])
         text = json.dumps(answer, default=plain)
     except BaseException:
-        error = f"--- rank {comm.rank} raised ---\n{traceback.format_exc()}"
-        (folder / f"rank-{comm.rank}.error").write_text(error)
+        error = f"--- rank {rank} raised ---\n{traceback.format_exc()}"
+        (folder / f"rank-{rank}.error").write_text(error)
         raise
-    (folder / f"rank-{comm.rank}.json").write_text(text)
+    (folder / f"rank-{rank}.json").write_text(text)
     faulthandler.cancel_dump_traceback_later()
 
 
