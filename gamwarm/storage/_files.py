@@ -258,7 +258,7 @@ class FilePair:
         return size
 
     def _recover(self, header: Header | None, uuid: bytes) -> None:
-        replay = _journal.scan(self.journal, uuid) if self.journal >= 0 else None
+        replay = _journal.scan(self.journal, uuid, self.main, self.path) if self.journal >= 0 else None
         if replay is None or (header is not None and not replay.follows(header.sequence)):
             if header is not None and not header.applying:
                 # A whole state, and a journal that does not lead on from it (of another file, or of a later history
@@ -290,7 +290,7 @@ class FilePair:
 
     def _restore(self, header: Header, length: int) -> None:
         """Bring back what a plain HDF5 handle has undone by closing after our last commit, if all of it is there."""
-        journal = _journal.scan(self.journal, header.uuid) if self.journal >= 0 else None
+        journal = _journal.scan(self.journal, header.uuid, self.main, self.path) if self.journal >= 0 else None
         found = restoration(self.main, header, length, journal)
         if found is None:
             raise cut_off(self.path, length)

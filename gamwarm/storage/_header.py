@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from gamwarm.errors import NewerFormat, NotAStore
+from gamwarm.errors import NewerFormat, NotAStore, StoreDamaged
 
 __all__ = ["FORMAT_VERSION", "HDF5_SIGNATURE", "HEADER_BYTES", "PAGE", "USER_BLOCK", "Header", "TornHeader", "parse"]
 
@@ -28,6 +28,7 @@ CRC_OFFSET: Final = _BODY.size
 HEADER_BYTES: Final = CRC_OFFSET + _CRC.size
 UUID_OFFSET: Final = struct.calcsize("<8sHHQ")
 UUID_BYTES: Final = 16
+MOST_SEQUENCE: Final = 1 << 62
 SIZE_MODULUS: Final = 1 << 32
 
 USER_BLOCK: Final = 512
@@ -124,6 +125,8 @@ def parse(block: bytes, name: str) -> Header:
         The bytes are not ours to read.
     TornHeader
         Our magic with a wrong CRC.
+    StoreDamaged
+        A right CRC over what no writer writes.
     """
     if len(block) < _MAGIC_AND_VERSION.size or not block.startswith(MAGIC):
         raise NotAStore(
@@ -140,7 +143,13 @@ def parse(block: bytes, name: str) -> Header:
         )
     if len(block) < HEADER_BYTES or _CRC.unpack_from(block, CRC_OFFSET)[0] != checksum(block[:CRC_OFFSET]):
         raise TornHeader(block[UUID_OFFSET : UUID_OFFSET + UUID_BYTES])
-    _, _, _, sequence, uuid, boot, journal_length, _, size = _BODY.unpack_from(block)
+    _, _, header_bytes, sequence, uuid, boot, journal_length, page, size = _BODY.unpack_from(block)
+    if header_bytes != HEADER_BYTES or page != PAGE or sequence >= MOST_SEQUENCE:
+        raise StoreDamaged(
+            f"{name}: its header says what gamwarm cannot have written (sequence {sequence}, pages of {page} bytes). "
+            "It was not changed; gamwarm.salvage(path, into) brings what is whole to a new file.",
+            path=name,
+        )
     return Header(sequence, uuid, boot, journal_length, size)
 
 

@@ -7,15 +7,19 @@ follows the frame before, so what an interrupted truncation or a shorter rewrite
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 from blake3 import blake3
 
+from gamwarm.errors import StoreDamaged
 from gamwarm.storage import _disk
-from gamwarm.storage._header import PAGE, UUID_BYTES
+from gamwarm.storage._header import PAGE, USER_BLOCK, UUID_BYTES
 
 __all__ = ["Replay", "build_frame", "frames_end_at", "made_for", "scan", "window"]
 
@@ -28,6 +32,14 @@ _FIELDS: Final = struct.Struct(f"<8sQQ{UUID_BYTES}sII")
 HEAD_BYTES: Final = _FIELDS.size + DIGEST_BYTES
 _UUID_OFFSET: Final = struct.calcsize("<8sQQ")
 _NUMBER_BYTES: Final = struct.calcsize("<Q")
+# Of HDF5's superblock, versions 2 and 3: the version, and the end of the file, after addresses of base and extension.
+_SUPERBLOCK_VERSION: Final = USER_BLOCK + 8
+_END_OF_FILE: Final = struct.Struct("<Q")
+_END_OF_FILE_OFFSET: Final = USER_BLOCK + 28
+_SUPERBLOCK_END: Final = USER_BLOCK + 48
+_SLACK: Final = 1 << 20
+"""Bytes that HDF5 may reserve at the end and leave unwritten, amply."""
+_MOST_PAGES: Final = 1 << 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,8 @@ class Replay:
     pages: dict[int, memoryview]
     length: int
     """Bytes of the journal that the frames take."""
+    in_order: bool = True
+    """Whether the pages of each frame ascend."""
 
     def follows(self, sequence: int) -> bool:
         """Whether a file at `sequence` is where these frames lead on from.
@@ -71,9 +85,55 @@ def made_for(fd: int) -> bytes | None:
     return b"" if MAGIC.startswith(start) or not any(start) else None
 
 
-def scan(fd: int, uuid: bytes) -> Replay | None:
-    """Read the journal from its start and fold the frames of `uuid` up to the first that is not whole; None if none."""
+def scan(fd: int, uuid: bytes, main: int, path: Path) -> Replay | None:
+    """Read the journal from its start and fold the frames of `uuid` up to the first that is not whole; None if none.
+
+    Parameters
+    ----------
+    fd : int
+        Of the journal.
+    uuid : bytes
+    main : int
+        Descriptor of the file that the journal is of. It is only read.
+    path : path
+        Of that file, for messages.
+
+    Raises
+    ------
+    StoreDamaged
+        Whole frames say what no commit writes: somebody made them.
+    OSError
+        ENOMEM: they are larger than the memory.
+    """
+    try:
+        replay = _fold(fd, uuid)
+    except (MemoryError, OverflowError) as error:
+        raise OSError(errno.ENOMEM, f"no memory for the frames of {path.name}-journal") from error
+    if replay is not None and not _could_be_committed(replay, main):
+        raise StoreDamaged(
+            f"{path}: {path.name}-journal holds a transaction that gamwarm cannot have written (it would make the file "
+            f"{replay.size} bytes long). Nothing was changed; if you do not expect a journal there, move it away.",
+            path=str(path),
+        )
+    if replay is not None:
+        for number in [number for number in replay.pages if number * PAGE >= replay.size]:
+            del replay.pages[number]
+    return replay
+
+
+def _could_be_committed(replay: Replay, main: int) -> bool:
+    """Whether the size is that in HDF5's superblock, and no more than the pages and the file reach."""
+    first = replay.pages.get(0) or _disk.DISK.pread(main, PAGE, 0)
+    if len(first) < _SUPERBLOCK_END or first[_SUPERBLOCK_VERSION] not in (2, 3):
+        return False
+    (end,) = _END_OF_FILE.unpack_from(first, _END_OF_FILE_OFFSET)
+    reach = max(_disk.DISK.fstat(main).st_size, (max(replay.pages, default=0) + 1) * PAGE)
+    return replay.in_order and _SUPERBLOCK_END <= replay.size == end <= reach + _SLACK
+
+
+def _fold(fd: int, uuid: bytes) -> Replay | None:
     first = last = offset = size = 0
+    in_order = True
     pages: dict[int, memoryview] = {}
     end = _disk.DISK.fstat(fd).st_size
     while True:
@@ -85,16 +145,15 @@ def scan(fd: int, uuid: bytes) -> Replay | None:
             break
         view = memoryview(body)
         start = head.count * _NUMBER_BYTES
-        for index, number in enumerate(struct.unpack_from(f"<{head.count}Q", body)):
+        numbers = struct.unpack_from(f"<{head.count}Q", body)
+        in_order &= all(a < b for a, b in pairwise(numbers)) and all(number < _MOST_PAGES for number in numbers[-1:])
+        for index, number in enumerate(numbers):
             pages[number] = view[start + index * PAGE : start + (index + 1) * PAGE]
         first, last, size = first or head.sequence, head.sequence, head.size
         offset += _padded(HEAD_BYTES + head.body_bytes)
     if not last:
         return None
-    beyond = [number for number in pages if number * PAGE >= size]
-    for number in beyond:
-        del pages[number]
-    return Replay(first, last, size, pages, offset)
+    return Replay(first, last, size, pages, offset, in_order)
 
 
 def frames_end_at(fd: int, uuid: bytes, sequence: int, length: int, known: tuple[int, int] = (0, 0)) -> bool:

@@ -212,7 +212,7 @@ class Reader:
         except FileNotFoundError:
             return None
         try:
-            return _journal.scan(fd, uuid)
+            return _journal.scan(fd, uuid, self._fd, self.path)
         finally:
             _disk.DISK.close(fd)
 

@@ -6,6 +6,7 @@ followed by as many bytes as it says.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO, Final
 
 import h5py
 
+from gamwarm.errors import StoreDamaged, StoreError
 from gamwarm.identity import FitDescriptor
 from gamwarm.storage import _journal
 from gamwarm.storage._disk import open_beside
@@ -69,7 +71,8 @@ def over(path: Path) -> tuple[Overlay, int]:
     except OSError:
         pass  # none, or something that gamwarm did not make
     else:
-        replay = _journal.scan(journal, block[UUID_OFFSET : UUID_OFFSET + UUID_BYTES])
+        with contextlib.suppress(StoreDamaged):
+            replay = _journal.scan(journal, block[UUID_OFFSET : UUID_OFFSET + UUID_BYTES], fd, path)
     if replay is not None and leads_on(replay, block, path):
         pages.update(replay.pages)
         logical, base = replay.size, min(size, replay.size)
@@ -90,6 +93,8 @@ def leads_on(replay: _journal.Replay, block: bytes, path: Path) -> bool:
         return replay.follows(parse(block, str(path)).sequence)
     except TornHeader:
         return True
+    except StoreError:
+        return False
 
 
 def names(view: FileView, section: str, path: Path) -> tuple[list[str], bool]:

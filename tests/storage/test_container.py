@@ -165,7 +165,7 @@ class TestTransactions:
                 put += 1
                 add(container, f"a{put}")
                 pair = container._writer.pair
-                replay = _journal.scan(pair.journal, container.uuid)
+                replay = _journal.scan(pair.journal, container.uuid, pair.main, container.path)
                 assert replay.length == pair.journal_end == pair.header.journal_length == os.fstat(pair.journal).st_size
                 assert replay.last == pair.header.sequence
                 put += 1
