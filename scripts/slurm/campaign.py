@@ -53,11 +53,12 @@ def say(*words: object) -> None:
     print(*words, flush=True)
 
 
-def in_the_file(store: gamwarm.WarmStartStore, bound: engine.Bound, every: list[folds.Fold]) -> str:
-    """Return how many of ``every`` fold have their answer in the file."""
-    records = (store.get_record(bound.case(fold.rows).problem().key) for fold in every)
+def in_the_file(path: Path, bound: engine.Bound, every: list[folds.Fold]) -> str:
+    """Return how many of all folds have their answer in the file, whoever fitted them."""
+    with gamwarm.open(path, "r") as store:
+        records = [store.get_record(bound.case(fold.rows).problem().key) for fold in every]
     there = sum(record is not None and record.kind == "final" for record in records)
-    return f"{there} of {len(every)} folds are in {store.path.name}"
+    return f"{there} of {len(every)} folds are in {path.name}"
 
 
 def share_of_folds(asked: argparse.Namespace) -> int:
@@ -97,7 +98,7 @@ def share_of_folds(asked: argparse.Namespace) -> int:
                     say(f"fold {fold.group} has no answer: {fit.reason}")
         left = len(mine) - fitted - failed
         share = f"share {asked.share} of {asked.of}"
-        there = in_the_file(store, bound, every)
+        there = in_the_file(asked.file, bound, every)
         if left:
             say(f"stopped: {share} has {left} of its {len(mine)} folds left; {there}")
             return RUN_AGAIN
@@ -123,13 +124,11 @@ def over_ranks(asked: argparse.Namespace) -> int:
         store.walltime(margin=asked.margin),
     ):
         report = folds.leave_one_out(store, subject, fit, progress=comm.rank == 0 and _line)
-    every = len(report) + len(report.remaining)
-    there = sum(fold.converged for fold in report.folds)
-    failed = len(report) - there
+    failed = sum(not fold.converged for fold in report.folds)
     if comm.rank == 0:
         say(report)
         state = "stopped" if report.stopped else f"{failed} folds without an answer" if failed else "done"
-        say(f"{state}: {there} of {every} folds are in {asked.file.name}")
+        say(f"{state}: {in_the_file(asked.file, bound, folds.folds_of(subject))}")
     if report.stopped or failed:
         # sys.exit would make `python -m mpi4py` abort the job: every rank has come to its end in good order.
         MPI.Finalize()
