@@ -26,7 +26,7 @@ from gamwarm.storage._late_close import restoration, undone
 from gamwarm.storage._objects import Peek
 from gamwarm.storage._overlay import Overlay
 
-__all__ = ["Reader", "Snapshot", "Unsettled", "close_quietly"]
+__all__ = ["LookAgain", "Reader", "Snapshot", "Unsettled", "close_quietly"]
 
 READ_CACHE_BYTES: Final = 32 * 1024 * 1024
 READ_CACHE_LIMIT: Final = 2 * READ_CACHE_BYTES
@@ -42,6 +42,10 @@ class Unsettled(Exception):
     def __init__(self, *, moved: bool = False) -> None:
         super().__init__("moved" if moved else "half-applied")
         self.moved = moved
+
+
+class LookAgain(Exception):
+    """What was read may have come from a cache of another state; only where `Container.may_look_again`."""
 
 
 class Snapshot(NamedTuple):

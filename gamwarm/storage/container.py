@@ -4,7 +4,7 @@ Where the guarantees come from is argued in docs/file-format.md; which module ke
 
 * `_files` orders the calls of commit, checkpoint, recovery and creation;
 * `_overlay` keeps HDF5's writes in memory until then, `_writer` the handle over it;
-* `_reader` tells states of the file apart;
+* `_reader` tells states of the file apart, `_attempts` reads one of them;
 * `locks` keeps writers apart;
 * this module joins them, under one reentrant lock per container for everything that enters HDF5.
 """
@@ -33,20 +33,19 @@ from gamwarm.errors import (
     LockTimeout,
     NotAStore,
     StoreClosed,
-    StoreDamaged,
     StoreError,
-    StoreNotFound,
     StoreReadOnly,
     StoreUnavailable,
 )
 from gamwarm.interrupts import Lock, critical, quiet, wait
 from gamwarm.storage import _disk, _files
+from gamwarm.storage._attempts import FIRST_PAUSE, Attempts, Check
 from gamwarm.storage._disk import explain
 from gamwarm.storage._foreign import OpenElsewhere
 from gamwarm.storage._header import UUID_BYTES, TornHeader, parse
-from gamwarm.storage._reader import Reader, Snapshot, Unsettled
+from gamwarm.storage._reader import Reader, Snapshot
 from gamwarm.storage._rewrite import rewrite
-from gamwarm.storage._writer import Writer, new_image, unreadable
+from gamwarm.storage._writer import Writer, new_image
 from gamwarm.storage.directory_probe import may_be_shared
 from gamwarm.storage.locks import LockKind, WriterLock, choose_lock
 
@@ -56,10 +55,6 @@ T = TypeVar("T")
 
 _log = logging.getLogger("gamwarm")
 
-READ_ATTEMPTS: Final = 12
-HALFWAY_ATTEMPTS: Final = 4
-"""After so many looks at a half-applied file (about 4 ms) its writer is slow or dead; the journal then answers."""
-FIRST_PAUSE: Final = 0.0005
 LONGEST_PAUSE: Final = 0.25
 QUIET_SECONDS: Final = 1.0
 """Whoever waits longer for another program's handle is told what for."""
@@ -73,7 +68,7 @@ TIDY_PATIENCE: Final = 1.0
 _alive: weakref.WeakSet[Container] = weakref.WeakSet()
 
 
-class Container:
+class Container(Attempts):
     """One gamwarm file: every transaction is whole and durable, every read sees one committed state.
 
     Use `open`. Methods may be called from several threads; they take turns. A container belongs to the process that
@@ -81,23 +76,16 @@ class Container:
     """
 
     def __init__(self, path: Path, mode: Literal["r", "a"], lock_timeout: float, check: Check | None) -> None:
-        self.path: Path = path
-        self.mode: str = mode
-        self.uuid: bytes = bytes(UUID_BYTES)
+        super().__init__(path, mode, lock_timeout, check)
         self._rlock = Lock()
         self._pid = os.getpid()
-        self._lock_timeout = lock_timeout
-        self._check = check
         self._closed = False
         self._writing = False
         self._reading = 0
         self._created_syncs = 0
         self._generation = 0
         self._generation_block = b""
-        self._vetted = b""
         self._lock: WriterLock | None = None
-        self._writer = Writer(path)
-        self._reader = Reader(path)
         self._finalizer: weakref.finalize | None = None  # type: ignore[type-arg]
 
     # ------------------------------------------------------------------ opening
@@ -206,20 +194,6 @@ class Container:
             uuid = secrets.token_bytes(UUID_BYTES)
             self._created_syncs = _files.create(self.path, pages, size, uuid, shared=self._reader.shared)
 
-    def _vet(self, block: bytes, h5: h5py.File) -> None:
-        """Pass a file that is met under this name for the first time through the check of the layer above."""
-        if block == self._vetted:
-            return
-        try:
-            uuid = parse(block, str(self.path)).uuid
-        except TornHeader as torn:
-            uuid = torn.uuid
-        if uuid != self.uuid or not self._vetted:
-            if self._check is not None:
-                self._check(h5)
-            self.uuid = uuid
-        self._vetted = block
-
     # ------------------------------------------------------------------ reading
 
     @property
@@ -302,74 +276,9 @@ class Container:
                 return fn(self._writer.h5), None
             self._reading += 1
             try:
-                return self._read_optimistically(fn)
+                return self._read_optimistically(fn) if not self._reader.shared else self._read_patiently(fn)
             finally:
                 self._reading -= 1
-
-    def _read_optimistically(self, fn: Callable[[h5py.File], T]) -> tuple[T, Snapshot]:
-        halfway = 0
-        for attempt in range(READ_ATTEMPTS):
-            try:
-                return self._attempt(fn, self._reader.handle)
-            except Unsettled as unsettled:
-                halfway += not unsettled.moved
-                if halfway == HALFWAY_ATTEMPTS:
-                    break
-                wait(FIRST_PAUSE * 2 ** min(attempt, 4))
-        if self.mode == "a":
-            try:
-                with self._turn(self._writer.load, patience=0.0):
-                    return self._attempt(fn, self._reader.handle)
-            except Unsettled:
-                pass  # somebody writes without the lock; what is left is the road without it
-            except StoreError as exc:
-                if isinstance(exc, StoreDamaged):
-                    raise
-        deadline = time.monotonic() + self._lock_timeout
-        while True:
-            try:
-                return self._attempt(fn, self._reader.handle_over_journal)
-            except Unsettled:
-                if time.monotonic() > deadline:
-                    raise StoreUnavailable(
-                        f"{self.path}: it changed during every read for {self._lock_timeout:g} s. Read less at a "
-                        "time, or stop the writers.",
-                        path=str(self.path),
-                    ) from None
-                wait(FIRST_PAUSE)
-
-    def _attempt(self, fn: Callable[[h5py.File], T], handle: Callable[..., h5py.File]) -> tuple[T, Snapshot]:
-        """One read between two looks at the file; `Unsettled` if they differ."""
-        reader = self._reader
-        before = self._guard(reader.look)
-        opened = False
-        try:
-            h5 = handle(before)
-            opened = True
-            self._vet(before.block, h5)
-            result = fn(h5)
-        except Unsettled:
-            raise
-        except Exception as exc:
-            if self._guard(reader.look) != before:
-                reader.drop()
-                raise Unsettled(moved=True) from exc
-            latched = reader.latched
-            if isinstance(latched, OSError):
-                reader.drop()
-                raise explain(latched, self.path, "read it") from exc
-            if opened or isinstance(exc, GamwarmError):
-                raise
-            if isinstance(exc, OSError) and exc.errno is not None:
-                raise explain(exc, self.path, "read it") from exc
-            raise unreadable(self.path, exc) from exc
-        try:
-            if reader.stands(before):
-                return result, before
-        except OSError as exc:
-            raise explain(exc, self.path, "read it") from exc
-        reader.drop()
-        raise Unsettled(moved=True)
 
     # ------------------------------------------------------------------ writing
 
@@ -571,22 +480,6 @@ class Container:
             f"{self.path}: opened by process {self._pid}, which forked this one. Open it again here to write.",
             path=str(self.path),
         )
-
-    def _guard(self, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except GamwarmError:
-            raise
-        except FileNotFoundError as exc:
-            raise StoreNotFound(
-                f"{self.path}: the file was removed while it was open. Put it back, or open it again to start anew.",
-                path=str(self.path),
-            ) from exc
-        except OSError as exc:
-            raise explain(exc, self.path, "read it") from exc
-
-
-Check = Callable[[h5py.File], None]
 
 
 def _nothing(_: h5py.File) -> None:

@@ -27,7 +27,7 @@ from gamwarm.records import (
 )
 from gamwarm.storage import clock, selection
 from gamwarm.storage._disk import explain
-from gamwarm.storage._reader import Snapshot
+from gamwarm.storage._reader import LookAgain, Snapshot
 from gamwarm.storage._values import UNREADABLE
 from gamwarm.storage.cache import StateCache
 from gamwarm.storage.codec import (
@@ -310,7 +310,12 @@ class EntryStore(EntryUpkeep):
         """Look at the file, and return the state that was seen too (None inside a transaction)."""
 
         def with_view(h5: h5py.File) -> T:
-            return look(self._view_of(h5))
+            view = self._view_of(h5)
+            before = view.damage_met
+            found = look(view)
+            if view.damage_met > before and self.container.may_look_again:
+                raise LookAgain
+            return found
 
         with self._turn, self._translated:
             if self._view is not None:

@@ -132,11 +132,17 @@ class FileView:
         Totals change in memory, and `settle` writes them: nobody else looks at this handle meanwhile.
     size : int, optional
         Bytes of the file, where HDF5 does not know.
+
+    Attributes
+    ----------
+    damage_met : int
+        Damaged entries read so far.
     """
 
     def __init__(
         self, h5: h5py.File, *, keeps_groups: bool = False, keeps_totals: bool = False, size: int | None = None
     ) -> None:
+        self.damage_met = 0
         self._kept_totals: dict[str, int] | None = {} if keeps_totals else None
         self._unwritten: set[str] = set()
         self._keeps_groups = keeps_groups
@@ -330,6 +336,13 @@ class FileView:
         DamagedEntry
             Its bytes are not what was sealed.
         """
+        try:
+            return self._read(section, path)
+        except DamagedEntry:
+            self.damage_met += 1
+            raise
+
+    def _read(self, section: str, path: str) -> Encoded:
         key, _, name = path.partition("/")
         try:
             gid = self._group(section, path)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from gamwarm.storage import _disk, _header
+from gamwarm.storage import _attempts, _disk, _header
 from gamwarm.storage import container as container_module
 from gamwarm.storage.container import Container
 
@@ -128,23 +128,24 @@ class Recorder(Fast):
 @contextlib.contextmanager
 def disk(new: _disk.Disk) -> Iterator[None]:
     old, _disk.DISK = _disk.DISK, new
-    patience, container_module.HALFWAY_ATTEMPTS = container_module.HALFWAY_ATTEMPTS, 1  # type: ignore[misc]
+    patience, _attempts.HALFWAY_ATTEMPTS = _attempts.HALFWAY_ATTEMPTS, 1  # type: ignore[misc]
     try:
         yield
     finally:
-        _disk.DISK, container_module.HALFWAY_ATTEMPTS = old, patience  # type: ignore[misc]
+        _disk.DISK, _attempts.HALFWAY_ATTEMPTS = old, patience  # type: ignore[misc]
 
 
 @contextlib.contextmanager
 def shared(on: bool = True) -> Iterator[None]:
     """Open containers as on a file system that other hosts may see."""
-    old = container_module.may_be_shared
+    old, patience = container_module.may_be_shared, _disk.CACHE_PATIENCE
     if on:
         container_module.may_be_shared = lambda directory: True  # type: ignore[assignment]
+        _disk.CACHE_PATIENCE = 0.02  # type: ignore[misc]
     try:
         yield
     finally:
-        container_module.may_be_shared = old  # type: ignore[assignment]
+        container_module.may_be_shared, _disk.CACHE_PATIENCE = old, patience  # type: ignore[assignment,misc]
 
 
 @contextlib.contextmanager

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import random
+import threading
+import time
+from contextlib import closing
 
 import pytest
 
-from gamwarm.errors import StoreNotFound, StoreUnavailable
-from gamwarm.storage import _disk, _files, _header
+from gamwarm.errors import StoreDamaged, StoreNotFound, StoreUnavailable
+from gamwarm.storage import EntryStore, _disk, _files, _header, layout
 from gamwarm.storage.container import Container
 from tests.storage import crashkit as kit
 from tests.storage.test_commit_crash_states import crash_points
 from tests.storage.test_power_loss import lose_power
 from tests.support.containers import add, names
+from tests.support.stores import record_of
 
 pytestmark = pytest.mark.timeout(300)
 EVERY = [4, pytest.param(1, marks=pytest.mark.long)]
@@ -37,6 +41,7 @@ class Watching(kit.Fast):
     def __init__(self):
         self.open_now: dict[int, str] = {}
         self.opened: list[str] = []
+        self.asked: set[int] = set()
 
     def open(self, path, flags, mode=0o666):
         fd = super().open(path, flags, mode)
@@ -47,7 +52,16 @@ class Watching(kit.Fast):
 
     def close(self, fd):
         self.open_now.pop(fd, None)
+        self.asked.discard(fd)
         super().close(fd)
+
+    def forget(self, fd, count=0):
+        self.asked.add(fd)
+        super().forget(fd, count)
+
+    def pread(self, fd, count, offset):
+        assert fd in self.asked or fd not in self.open_now, "read before the server was asked"
+        return super().pread(fd, count, offset)
 
 
 def test_every_turn_opens_file_and_journal_anew_and_closes_them_before_the_lock_is_free(container, path):
@@ -102,6 +116,7 @@ def test_a_cached_name_of_a_removed_file_is_tried_again(container, path, monkeyp
     add(container, "a")
     waits = []
     monkeypatch.setattr(_disk, "wait", lambda seconds: (waits.append(seconds), os.rename(f"{path}.away", path)))
+    monkeypatch.setattr(_disk, "CACHE_PATIENCE", 2.0)
     os.rename(path, f"{path}.away")
     add(container, "b")
     assert len(waits) == 1
@@ -129,6 +144,67 @@ def test_a_checkpoint_that_fails_leaves_the_journal_for_whoever_comes_next(conta
         add(other, "b")
         assert other.recovered
     assert names(container) == ["a", "b"]
+
+
+class TestAReaderLooksAgain:
+    """What a client has cached may be of another state; pages that it asks for anew are not."""
+
+    @staticmethod
+    def stale(monkeypatch, fails: int) -> list[int]:
+        """Let the first reads of an entry's seal fail, as if its page were of another state."""
+        looks: list[int] = []
+        genuine = layout.seal_of
+
+        def seal_of(*args):
+            looks.append(len(looks))
+            return "0" * 32 if len(looks) <= fails else genuine(*args)
+
+        monkeypatch.setattr(layout, "seal_of", seal_of)
+        monkeypatch.setattr(_disk, "CACHE_PATIENCE", 0.3)
+        return looks
+
+    @pytest.fixture
+    def store(self, path):
+        with closing(EntryStore(path)) as store:
+            store.put_record(record_of(1))
+            store.put_record(record_of(2))
+        with closing(EntryStore(path, mode="r")) as store:
+            yield store
+
+    def test_before_an_entry_counts_as_damaged(self, store, monkeypatch, caplog):
+        looks = self.stale(monkeypatch, 3)
+        assert store.find_record(record_of(1).key, None) is not None
+        assert len(looks) == 4
+        assert not caplog.records
+
+    def test_but_not_for_ever_and_not_twice_in_one_state(self, store, monkeypatch, caplog):
+        looks = self.stale(monkeypatch, 10**6)
+        started = time.monotonic()
+        assert store.find_record(record_of(1).key, None) is None
+        assert 0.3 <= time.monotonic() - started < 3
+        assert "is damaged" in caplog.text
+        done = len(looks)
+        assert store.find_record(record_of(2).key, None) is None
+        assert len(looks) <= done + 2
+
+    def test_before_a_file_is_called_damaged(self, store, path, monkeypatch):
+        """The superblock is seen as it is a moment later."""
+        monkeypatch.setattr(_disk, "CACHE_PATIENCE", 1.0)
+        image = path.read_bytes()
+        with open(path, "rb+") as file:
+            file.seek(_header.USER_BLOCK + 20)
+            file.write(bytes(20))
+        threading.Timer(0.3, path.write_bytes, [image]).start()
+        with closing(EntryStore(path, mode="r")) as again:
+            assert again.find_record(record_of(1).key, None) is not None
+
+    def test_and_a_damaged_file_stays_one(self, store, path, monkeypatch):
+        monkeypatch.setattr(_disk, "CACHE_PATIENCE", 0.2)
+        with open(path, "rb+") as file:
+            file.seek(_header.USER_BLOCK + 20)
+            file.write(bytes(20))
+        with pytest.raises(StoreDamaged):
+            EntryStore(path, mode="r")
 
 
 @pytest.mark.parametrize("every", EVERY)

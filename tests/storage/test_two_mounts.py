@@ -12,8 +12,8 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(bool(clients.why_not()), reason=f"needs two bindfs mounts: {clients.why_not()}"),
 ]
-KEEPING = ("-o", "kernel_cache", "-o", "attr_timeout=3600")
-"""A client that trusts what it has cached even when a file is opened, and sizes for an hour."""
+KEEPING = ("-o", "kernel_cache")
+"""A client that keeps the pages of a file when it is opened."""
 
 
 @pytest.fixture
