@@ -1,8 +1,8 @@
-"""A vector of parameters as blocks, and everything its optimum depends on as one fingerprint."""
+"""A vector of parameters as the blocks of a fit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,10 @@ import scipy.sparse
 
 from gamwarm.checks import plain_string, whole_number
 from gamwarm.errors import InvalidInput, InvalidType
-from gamwarm.identity import Fingerprinter, FitProblem
+from gamwarm.identity import FitProblem, NamedFamily
 from gamwarm.problem import BlockwiseFitOptions, DensePenalty, ParameterBlockSpec
 
-__all__ = ["Description", "NamedFunction", "Split", "split_of"]
+__all__ = ["Description", "Split", "inverse", "positive_definite", "split_of"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -23,81 +23,6 @@ IntArray = npt.NDArray[np.intp]
 METRIC = "inverse Hessian"
 MOST_FOR_METRIC = 200
 """Parameters beyond which the inverse Hessian of coefficients is not kept: 200 of them are 160 kB."""
-
-
-class NamedFunction:
-    """What `gamwarm` asks for the exact key of a function that the user has named."""
-
-    def __init__(self, name: str, version: str, parts: Mapping[str, Any]) -> None:
-        self.family_kind = f"scipy.optimize.minimize:{plain_string(name, 'name')}"
-        fp = Fingerprinter()
-        fp.write_str("gamwarm-scipy-minimize-1")
-        fp.write_str(plain_string(version, "version", empty=True))
-        for part in sorted(parts):
-            write_value(fp, parts[part], part)
-        self._fingerprint = fp.hexdigest()
-
-    def persistent_warm_start_fingerprint(
-        self, specs: Sequence[ParameterBlockSpec], options: BlockwiseFitOptions
-    ) -> str | None:
-        """Hash of data, args, method, bounds, options and version."""
-        return self._fingerprint
-
-
-def write_value(fp: Fingerprinter, value: Any, what: str) -> None:
-    """Hash numbers, strings, arrays, and lists and mappings of these, each after a word for its kind."""
-    if value is None:
-        fp.write_str("none")
-    elif isinstance(value, (bool, np.bool_)):
-        fp.write_str("bool")
-        fp.write_bool(bool(value))
-    elif isinstance(value, str):
-        fp.write_str("str")
-        fp.write_str(value)
-    elif isinstance(value, (int, np.integer)):
-        fp.write_str("int")
-        fp.write_str(str(int(value)))
-    elif isinstance(value, (float, np.floating)):
-        fp.write_str("number")
-        fp.write_f64(float(value))
-    elif isinstance(value, Mapping):
-        fp.write_str("mapping")
-        fp.write_u64(len(value))
-        for key in sorted(value):
-            fp.write_str(plain_string(key, f"a key of {what}"))
-            write_value(fp, value[key], f"{what}[{key!r}]")
-    elif scipy.sparse.issparse(value):
-        fp.write_str("sparse")
-        fp.write_matrix(value)
-    elif isinstance(value, (list, tuple)):
-        fp.write_str("sequence")
-        fp.write_u64(len(value))
-        for i, each in enumerate(value):
-            write_value(fp, each, f"{what}[{i}]")
-    elif hasattr(value, "__array__"):
-        _write_array(fp, value, what)
-    else:
-        raise InvalidType(
-            f"{what} is {type(value).__name__}, which has no numbers to hash; pass arrays, numbers or strings, "
-            "and tell other changes by version="
-        )
-
-
-def _write_array(fp: Fingerprinter, value: Any, what: str) -> None:
-    array = np.asarray(value)
-    fp.write_str("array")
-    fp.write_u64(array.ndim)
-    for size in array.shape:
-        fp.write_u64(size)
-    if array.dtype.kind == "U" or (array.dtype.kind == "O" and all(isinstance(each, str) for each in array.flat)):
-        for each in array.flat:
-            fp.write_str(str(each))
-    elif array.dtype.kind not in "biuf":
-        raise InvalidType(f"{what} is an array of {array.dtype}; encode it as numbers or strings")
-    elif array.ndim == 2:
-        fp.write_matrix(array)
-    else:
-        fp.write_f64_array(array.reshape(-1))
 
 
 @dataclass(frozen=True)
@@ -192,9 +117,14 @@ class Description:
     """Translates between x and what gamwarm keeps."""
 
     split: Split
-    keeps_metric: bool
+    has_metric: bool
 
-    def problem(self, family: NamedFunction, x0: FloatArray, options: BlockwiseFitOptions, n_rows: int) -> FitProblem:
+    @property
+    def keeps_metric(self) -> bool:
+        """Whether an inverse Hessian of coefficients is kept, as the coefficients of a block of its own."""
+        return self.has_metric and self.split.coefficients.size > 0 and self.split.size <= MOST_FOR_METRIC
+
+    def problem(self, family: NamedFamily, x0: FloatArray, options: BlockwiseFitOptions, n_rows: int) -> FitProblem:
         """Describe the fit. The function's own data are in the family's fingerprint; the designs are empty."""
         n = whole_number(n_rows, "n_rows")
         specs = []

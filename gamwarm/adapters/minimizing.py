@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 
-from gamwarm.adapters.description import (
-    MOST_FOR_METRIC,
-    Description,
-    FloatArray,
-    NamedFunction,
-    inverse,
-    positive_definite,
-    split_of,
-)
-from gamwarm.checks import float_vector
+from gamwarm.adapters.description import Description, split_of
+from gamwarm.adapters.function import Function
+from gamwarm.adapters.methods import SILENT, bounds_of, method_of
+from gamwarm.adapters.running import Edf, Run, Search
+from gamwarm.checks import float_vector, plain_string
 from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.identity import Fingerprinter, FitProblem, NamedFamily, write_value
 from gamwarm.problem import BlockwiseFitOptions
-from gamwarm.records import Cost, Curvature, FitResult, StartSource, plateau_flags
-from gamwarm.transfer import PREDICTED_STEP_LIMIT, StartReport, beta_gate, false_plateaus, predicted_step
 
-__all__ = ["minimize"]
-
-log = logging.getLogger("gamwarm")
-Edf = Callable[[FloatArray], tuple[Any, Any]]
-
-METHODS = ("BFGS", "L-BFGS-B", "CG")
-_GTOL = 1e-5
-_SAME_OBJECTIVE = 1e-6
-_MOST_RESETS = 2
+__all__ = ["minimize", "minimize_problem"]
 
 
 def minimize(
     fun: Callable[..., Any],
     x0: Any,
-    args: tuple[Any, ...] = (),
+    args: Any = (),
     *,
     store: Any,
     name: str,
@@ -47,367 +30,218 @@ def minimize(
     rho: Any = None,
     blocks: Mapping[str, Any] | None = None,
     jac: Any = None,
-    method: str = "BFGS",
+    hess: Any = None,
+    hessp: Any = None,
+    method: str | None = None,
     bounds: Any = None,
+    constraints: Any = (),
+    tol: float | None = None,
+    callback: Callable[..., Any] | None = None,
     options: Mapping[str, Any] | None = None,
     edf: Edf | None = None,
     rho_bound: float = 15.0,
     version: str = "",
     n_rows: int | None = None,
-    parent: str | None = None,
-) -> scipy.optimize.OptimizeResult:
+    parent: Any = None,
+    attributes: Mapping[str, str | int | float] | None = None,
+) -> Any:
     """Minimize ``fun`` as SciPy does, from what ``store`` knows of this function and these data.
 
-    The same function, data and options again begin at their own answer, which is evaluated again: with a gradient that
-    still passes, one evaluation and no iteration. Another data set (a fold) begins near the answer of the one with most
-    rows; with BFGS also with its inverse Hessian (``hess_inv0``). Where it begins never decides where it ends: the
-    stopping rule is SciPy's, on this function alone.
+    The same function, data and options again begin at their own answer, which is evaluated again: where SciPy's method
+    tests the gradient first, that is one evaluation and no iteration. Another data set (a fold) begins near the answer
+    of the one with most rows; with BFGS also with its inverse Hessian (``hess_inv0``). Where it begins never decides
+    where it ends: the stopping rule is SciPy's, on this function alone, and only SciPy's search reports success.
 
     Parameters
     ----------
     fun : callable
-        ``fun(x, *args) -> float``, or ``(float, gradient)`` with ``jac=True``.
-    x0 : array of shape (k,)
+        ``fun(x, *args) -> float``, or ``(float, gradient)`` with ``jac=True``. Never called outside the bounds.
+    x0 : array of shape (k,), or a number
         Where to begin cold. Its log smoothing parameters are part of the exact key, its other entries are not.
-    args : tuple
-        Numbers, strings, arrays; part of the exact key.
+    args : tuple or object
+        As SciPy takes them; numbers, strings, arrays; part of the exact key.
     store : WarmStartStore or None
         None: nothing is looked up or kept.
     name : str
-        Names the *function*, which cannot be hashed: other functions need other names.
-    data : mapping of str to arrays
-        Everything that ``fun`` reads beside ``x`` and ``args``; part of the exact key. What is not here cannot be seen.
+        Names the *function*, which cannot be hashed: other functions (and gradients, constraints) need other names.
+    data : mapping of str to values, or a data frame
+        Everything that ``fun`` reads beside ``x`` and ``args``; part of the exact key, with masks, names and indexes
+        (see `gamwarm.family`). What is not here cannot be seen.
     rho : slice, mask or indices, optional
         Which entries of ``x`` are log smoothing parameters (log lambda). They meet the rules of outer coordinates:
         ``rho_bound``, clamping, plateaus, the guard. The others are coefficients. Default: none.
     blocks : mapping of str to (slice, mask or indices), optional
         Terms of the model; every entry of ``x`` in one. Terms are matched by name. Default: one block.
-    jac : callable or True, optional
-        ``jac(x, *args) -> gradient``. Default: forward differences.
-    method : {"BFGS", "L-BFGS-B", "CG"}
-    bounds : optional
-        As SciPy takes them (L-BFGS-B).
+    jac : callable, True, None, or {"2-point", "3-point", "cs"}, optional
+        As SciPy takes it. Default: forward differences where the method needs a gradient.
+    hess, hessp, bounds, constraints, tol : optional
+        As SciPy takes them; what the method does not use is refused.
+    method : str, optional
+        Any of SciPy's; default as SciPy chooses: SLSQP with constraints, L-BFGS-B with bounds, else BFGS.
+    callback : callable, optional
+        As SciPy takes it, ``callback(xk)`` or ``callback(intermediate_result=...)``; it may raise ``StopIteration``.
     options : mapping, optional
-        SciPy's, such as ``gtol`` and ``maxiter``; part of the exact key, but for ``disp``. For L-BFGS-B ``ftol`` is 0
-        unless you state it: a search that stopped because it was slow has not ended at its own answer, and goes on
-        when it is resumed.
+        SciPy's, such as ``gtol`` and ``maxiter``; part of the exact key, but for what is printed. An option that the
+        method does not have is refused. All searches of one call together take no more iterations or evaluations than
+        ``maxiter``, ``maxfev`` or ``maxfun`` allow. For L-BFGS-B ``ftol`` is 0 unless you state it or ``tol``: a search
+        that stopped because it was slow has not ended at its own answer, and goes on when it is resumed.
     edf : callable, optional
         ``edf(x) -> (edf, max_edf)``, arrays with one number per ``rho``, in the order of the blocks. With it,
-        smoothing parameters that ran to infinity for good reason are kept; without it no fit with
-        an absolute rho of ``rho_bound`` - 1 or more is.
+        smoothing parameters that ran to infinity are known to be on a plateau, and copied as such to other fits.
     rho_bound : float
         Bound that the rules of outer coordinates go by (``fun`` itself is not bounded by it).
     version : str
         Change it when the function changes and its name does not.
     n_rows : int, optional
         Default: the longest first axis in ``data``. The fit with most rows is preferred as a parent.
-    parent : str, optional
-        Entry id to start from.
+    parent : str or KeepOutcome, optional
+        The fit to start from; see `WarmStartStore.fit`.
+    attributes : mapping of str to strings and numbers, optional
+        Labels, kept with record and artifact.
 
     Returns
     -------
     scipy.optimize.OptimizeResult
         SciPy's, and ``start`` (`StartReport` or None), ``kept`` (`KeepOutcome` or None), ``start_used``, ``cost``,
-        ``notes`` (what the guard did), and ``result``, the `FitResult` that was handed to the store. ``nfev`` counts
-        the calls of ``fun``, ``nit`` the iterations, of all searches together.
+        ``notes`` (what the guard did), ``problem`` (`FitProblem`), and ``result``, the `FitResult` that was handed to
+        the store. ``nfev`` counts the calls of ``fun``, ``nit`` the iterations, of all searches together.
 
     Raises
     ------
     InvalidInput, InvalidType
         Naming the argument, and the next step.
     """
-    if method not in METHODS:
-        raise InvalidInput(f"method is {method!r}; use one of {', '.join(METHODS)}: a gradient and no Hessian")
-    if not callable(fun):
-        raise InvalidType(f"fun is {type(fun).__name__}; give a callable")
-    if not (jac is None or jac is True or callable(jac)):
-        raise InvalidInput(f"jac is {jac!r}; give a callable, True (fun returns value and gradient) or None")
-    begin = np.array(float_vector(x0, "x0"))
-    split = split_of(begin.size, rho, blocks)
-    chosen = dict(options or {})
-    if method == "L-BFGS-B":
-        chosen.setdefault("ftol", 0.0)
-    if "hess_inv0" in chosen:
-        raise InvalidInput("options hold hess_inv0; the store gives it")
-    gtol = float(chosen.get("gtol", _GTOL))
-    arrays = {} if data is None else data
-    if not isinstance(arrays, Mapping):
-        raise InvalidType(f"data is {type(data).__name__}; give a mapping of names to arrays")
-    family = NamedFunction(
-        name,
-        version,
-        {
-            "args": list(args),
-            "data": arrays,
-            "method": method,
-            "bounds": _plain_bounds(bounds),
-            "options": {key: value for key, value in chosen.items() if key != "disp"},
-        },
-    )
-    keeps_metric = method == "BFGS" and split.coefficients.size > 0 and begin.size <= MOST_FOR_METRIC
-    described = Description(split, keeps_metric)
-    rows = max((np.shape(a)[0] for a in arrays.values() if np.ndim(a)), default=0) if n_rows is None else n_rows
-    fit_options = BlockwiseFitOptions(outer_tol=gtol, rho_bound=rho_bound)
-    problem = described.problem(family, begin, fit_options, rows)
-    objective = _Objective(fun, jac, args, bounds)
-    run = _Run(described, objective, begin, method, bounds, chosen, edf, fit_options)
+    problem, described, search = _prepared(
+        fun, x0, args, name=name, data=data, rho=rho, blocks=blocks, jac=jac, hess=hess, hessp=hessp, method=method,
+        bounds=bounds, constraints=constraints, tol=tol, options=options, edf=edf, rho_bound=rho_bound,
+        version=version, n_rows=n_rows,
+    )  # fmt: skip
+    if callback is not None and not callable(callback):
+        raise InvalidType(f"callback is {type(callback).__name__}; give a callable")
+    run = Run(problem, described, search, callback)
     if store is None:
-        return run.finish(run.cold(), None, None)
-    with store.fit(problem, parent) as handle:
-        run.checkpoints = handle
+        return run.finish(run.search(None), None, None)
+    with store.fit(problem, parent, **({} if attributes is None else {"attributes": attributes})) as handle:
+        run.handle = handle
         return run.finish(run.search(handle.start), handle.start, handle)
 
 
-def _plain_bounds(bounds: Any) -> Any:
-    if bounds is None:
-        return None
-    if isinstance(bounds, scipy.optimize.Bounds):
-        return [np.atleast_1d(bounds.lb), np.atleast_1d(bounds.ub)]
-    return [[-np.inf if low is None else float(low), np.inf if high is None else float(high)] for low, high in bounds]
+def minimize_problem(fun: Callable[..., Any], x0: Any, args: Any = (), **arguments: Any) -> FitProblem:
+    """Return the fit that `minimize` looks up and keeps for these arguments; nothing is evaluated.
+
+    Parameters
+    ----------
+    fun, x0, args, **arguments
+        As `minimize` takes them.
+    """
+    aside = ("store", "callback", "parent", "attributes")
+    return _prepared(fun, x0, args, **{key: value for key, value in arguments.items() if key not in aside})[0]
 
 
-class _Objective:
-    """Values and gradients, each point evaluated once; counts points and calls."""
+def _prepared(
+    fun: Callable[..., Any],
+    x0: Any,
+    args: Any,
+    *,
+    name: str,
+    data: Any = None,
+    rho: Any = None,
+    blocks: Mapping[str, Any] | None = None,
+    jac: Any = None,
+    hess: Any = None,
+    hessp: Any = None,
+    method: str | None = None,
+    bounds: Any = None,
+    constraints: Any = (),
+    tol: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    edf: Edf | None = None,
+    rho_bound: float = 15.0,
+    version: str = "",
+    n_rows: int | None = None,
+) -> tuple[FitProblem, Description, Search]:
+    if not callable(fun):
+        raise InvalidType(f"fun is {type(fun).__name__}; give a callable")
+    for what, value in (("hess", hess), ("hessp", hessp), ("edf", edf)):
+        if value is not None and not (callable(value) or (what == "hess" and not isinstance(value, np.ndarray))):
+            raise InvalidType(f"{what} is {type(value).__name__}; give a callable")
+    if options is not None and not isinstance(options, Mapping):
+        raise InvalidType(f"options is {type(options).__name__}; give a mapping (a dict)")
+    if not (data is None or isinstance(data, Mapping) or hasattr(data, "columns") or hasattr(data, "column_names")):
+        raise InvalidType(f"data is {type(data).__name__}; give a mapping of names to values, or a data frame")
+    begin = np.array(float_vector(np.atleast_1d(x0), "x0"))
+    chosen = dict(options or {})
+    how = method_of(method, jac=jac, hess=hess, hessp=hessp, bounds=bounds, constraints=constraints, options=chosen)
+    limits = bounds_of(bounds, begin.size)
+    if tol is not None:
+        tol = _tolerance(tol)
+    elif how.name == "L-BFGS-B":
+        chosen.setdefault("ftol", 0.0)
+    arguments = args if isinstance(args, tuple) else (args,)
+    split = split_of(begin.size, rho, blocks)
+    fp = Fingerprinter()
+    fp.write_str("gamwarm-scipy-minimize-2")
+    parts = {
+        "version": plain_string(version, "version", empty=True),
+        "args": arguments,
+        "data": {} if data is None else data,
+        "method": how.name,
+        "bounds": limits,
+        "constraints": _described(constraints),
+        "options": {key: value for key, value in chosen.items() if key not in SILENT},
+        "tol": tol,
+        "rho": split.rho,
+        "blocks": [[block.coefficients, block.rho] for block in split.blocks],
+    }
+    for part, value in parts.items():
+        fp.write_str(part)
+        write_value(fp, value, part)
+    family = NamedFamily(f"scipy.optimize.minimize:{plain_string(name, 'name')}", fp.hexdigest())
+    function = Function(fun, jac, arguments, limits, how, chosen, begin.size)
+    described = Description(split, how.name == "BFGS")
+    gtol = chosen.get("gtol", how.gtol if tol is None else tol)
+    fit_options = BlockwiseFitOptions(outer_tol=gtol if gtol > 0.0 else how.gtol, rho_bound=rho_bound)
+    problem = described.problem(family, begin, fit_options, _rows(parts["data"]) if n_rows is None else n_rows)
+    search = Search(function, function.inside(begin), how, hess, hessp, constraints, tol, chosen, edf)
+    return problem, described, search
 
-    def __init__(self, fun: Any, jac: Any, args: tuple[Any, ...], bounds: Any) -> None:
-        self._fun, self._jac, self._args = fun, jac, args
-        self._values: dict[bytes, float] = {}
-        self._gradients: dict[bytes, FloatArray] = {}
-        self.points = self.calls = self.gradient_calls = 0
 
-    def _call(self, x: FloatArray) -> Any:
-        self.calls += 1
-        return self._fun(np.array(x), *self._args)
-
-    def value(self, x: FloatArray) -> float:
-        at = x.tobytes()
-        if at not in self._values:
-            self.points += 1
-            found = self._call(x)
-            if self._jac is True:
-                found, gradient = found
-                self._remember(self._gradients, at, np.array(gradient, dtype=np.float64).ravel())
-            self._remember(self._values, at, float(np.asarray(found).item()))
-        return self._values[at]
-
-    def gradient(self, x: FloatArray) -> FloatArray:
-        at = x.tobytes()
-        if at not in self._gradients:
-            value = self.value(x)
-            if at not in self._gradients:
-                self._remember(self._gradients, at, self._derivative(x, value))
-        return self._gradients[at]
-
-    def _derivative(self, x: FloatArray, value: float) -> FloatArray:
-        self.gradient_calls += 1
-        if callable(self._jac):
-            return np.array(self._jac(np.array(x), *self._args), dtype=np.float64).ravel()
-        steps = np.sqrt(np.finfo(np.float64).eps) * np.maximum(1.0, np.abs(x))
-        slopes = np.zeros(x.size)
-        for j, step in enumerate(steps):
-            moved = np.array(x)
-            moved[j] += step
-            slopes[j] = (float(np.asarray(self._call(moved)).item()) - value) / (moved[j] - x[j])
-        return slopes
-
-    @staticmethod
-    def _remember(known: dict[bytes, Any], at: bytes, found: Any) -> None:
-        if len(known) >= 8:  # a line search goes back a point or two, never further
-            del known[next(iter(known))]
-        known[at] = found
+def _tolerance(tol: Any) -> float:
+    try:
+        value = float(tol)
+    except (TypeError, ValueError):
+        value = np.nan
+    if not value >= 0.0:
+        raise InvalidInput(f"tol is {tol!r}; give a number of at least 0")
+    return value
 
 
-class _Run:
-    """One fit: its searches, its guard, its answer."""
+def _rows(data: Any) -> int:
+    """Return the longest first axis of what stands in ``data``, or of ``data`` itself if it is a table."""
+    values = data.values() if isinstance(data, Mapping) else [data]
+    return max((_length(value) for value in values), default=0)
 
-    def __init__(
-        self,
-        described: Description,
-        objective: _Objective,
-        x0: FloatArray,
-        method: str,
-        bounds: Any,
-        chosen: dict[str, Any],
-        edf: Edf | None,
-        options: BlockwiseFitOptions,
-    ) -> None:
-        self.began = time.perf_counter()
-        self.described, self.objective, self.x0 = described, objective, x0
-        self.method, self.bounds, self.chosen, self.edf, self.options = method, bounds, chosen, edf, options
-        self.rho = described.split.rho
-        self.checkpoints: Any = None
-        self.iterations = 0
-        self.notes: list[str] = []
-        self.used: bool | None = None
 
-    # -- searching ---------------------------------------------------------------------------------------------
+def _length(value: Any) -> int:
+    if isinstance(value, (str, bytes, Mapping)):
+        return 0
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return int(shape[0]) if shape else 0
+    return len(value) if hasattr(value, "__len__") else 0
 
-    def run(self, x: FloatArray, metric: FloatArray | None = None) -> Any:
-        """Search from ``x``; what stopped on a false plateau goes on from the cold value of that coordinate."""
-        for resets in range(_MOST_RESETS + 1):
-            found = self._minimize(x, metric)
-            false = self.false_plateaus(found.x) if found.success else np.zeros(0, dtype=np.intp)
-            if false.size == 0:
-                return found
-            if resets < _MOST_RESETS:
-                self.notes.append(f"entries {false.tolist()} of x had stopped on a false plateau; they began again")
-                x, metric = np.array(found.x), None
-                x[false] = self.x0[false]
-        found.success, found.message = False, f"entries {false.tolist()} of x stop on a false plateau"
-        return found
 
-    def _minimize(self, x: FloatArray, metric: FloatArray | None) -> Any:
-        options = dict(self.chosen)
-        if metric is not None and self.method == "BFGS":
-            options["hess_inv0"] = metric
-        search: Any = scipy.optimize.minimize
-        found = search(
-            self.objective.value,
-            x,
-            jac=self.objective.gradient,
-            method=self.method,
-            bounds=self.bounds,
-            options=options,
-            callback=self._stepped,
-        )
-        self.iterations += int(found.nit)
-        if found.nit == 0 and metric is None:
-            found.pop("hess_inv", None)  # the identity that it began with
-        return found
-
-    def _stepped(self, x: FloatArray) -> None:
-        if self.checkpoints is not None:
-            rho, beta = self.described.packed(np.array(x), None)
-            cost = self.cost()
-            self.checkpoints.checkpoint(
-                FitResult(rho, beta, self.objective.value(x), False, iteration=cost.outer_iterations, cost=cost)
-            )
-
-    def cold(self) -> Any:
-        return self.run(self.x0)
-
-    def search(self, report: StartReport) -> Any:
-        if report.start is None:
-            return self.cold()
-        x, metric = self.described.unpacked(report.start)
-        if report.source == StartSource.EXACT:
-            found = self._from_exact(x, metric, report.start.objective)
-        else:
-            found = self._from_offer(x, metric)
-        if self.used and not found.success:
-            self.notes.append(f"from the start: {found.message}; a cold start was tried")
-            again = self.cold()
-            if again.success or again.fun < found.fun:
-                found, self.used = again, False
-        return found
-
-    def _from_exact(self, x: FloatArray, metric: FloatArray | None, stored: float | None) -> Any:
-        self.used = bool(np.isfinite(x).all() and np.isfinite(self.objective.value(x)))
-        if not self.used:
-            self.notes.append("the function is not finite at the stored answer")
-            return self.cold()
-        value = self.objective.value(x)
-        if stored is not None and not abs(value - stored) <= _SAME_OBJECTIVE * (1.0 + abs(value)):
-            note = f"the stored objective {stored:.12g} is evaluated here as {value:.12g}"
-            self.notes.append(note)
-            log.warning("%s; the evaluation counts", note)
-        return self.run(x, metric)
-
-    # -- the guard ---------------------------------------------------------------------------------------------
-
-    def _from_offer(self, x: FloatArray, metric: FloatArray | None) -> Any:
-        x, metric = self._guarded(x, metric)
-        self.used = not np.array_equal(x, self.x0)
-        return self.run(x, metric)
-
-    def _guarded(self, x: FloatArray, metric: FloatArray | None) -> tuple[FloatArray, FloatArray | None]:
-        """Return where to begin: the start, or as much of it as passes."""
-        if not np.isfinite(x).all():
-            self.notes.append("the start is not finite")
-            return self.x0, None
-        value, split = self.objective.value, self.described.split
-        if split.coefficients.size:
-            plain = np.array(x)
-            plain[split.coefficients] = self.x0[split.coefficients]
-            if not beta_gate(value(x), value(plain)):
-                self.notes.append("the offered coefficients are worse than those of x0: they start cold")
-                x, metric = plain, None
-        if not np.isfinite(value(x)) or not np.isfinite(self.objective.gradient(x)).all():
-            self.notes.append("the function is not finite at the start")
-            return self.x0, None
-        false = self.false_plateaus(x)
-        if false.size:
-            self.notes.append(f"entries {false.tolist()} of x were on a false plateau: they start cold")
-            x, metric = np.array(x), None
-            x[false] = self.x0[false]
-        if self._is_doubtful(x, metric) and value(self.x0) < value(x):
-            self.notes.append("the cold start has the lower objective: the search goes on from it")
-            return self.x0, None
-        return x, metric
-
-    def _is_doubtful(self, x: FloatArray, metric: FloatArray | None) -> bool:
-        """Whether the cold start should be evaluated too: cheap beside a search, and coefficients have no scale."""
-        if self.described.split.coefficients.size or metric is None:
-            return True
-        gradient = self.objective.gradient(x)
-        step = predicted_step(gradient, np.linalg.inv(metric))
-        return not step <= PREDICTED_STEP_LIMIT
-
-    def false_plateaus(self, x: FloatArray) -> Any:
-        """Return the entries of x that are log smoothing parameters on a plateau that leads uphill.
-
-        Without ``edf`` a suspect is settled by one more evaluation, a unit towards less smoothing: at a minimum the
-        objective rises that way.
-        """
-        if self.rho.size == 0:
-            return self.rho
-        rho, gradient = x[self.rho], self.objective.gradient(x)[self.rho]
-        if self.edf is not None:
-            return self.rho[false_plateaus(rho, np.asarray(self.edf(np.array(x))[0], dtype=np.float64), gradient)]
-        found = []
-        for j in self.rho[false_plateaus(rho, np.zeros(rho.size), gradient)]:
-            less = np.array(x)
-            less[j] -= 1.0
-            if self.objective.value(less) < self.objective.value(x):
-                found.append(j)
-        return np.array(found, dtype=np.intp)
-
-    # -- the answer --------------------------------------------------------------------------------------------
-
-    def cost(self) -> Cost:
-        seconds = time.perf_counter() - self.began
-        return Cost(self.objective.points, self.iterations, seconds=seconds)
-
-    def finish(self, found: Any, report: StartReport | None, handle: Any) -> scipy.optimize.OptimizeResult:
-        x = np.array(found.x)
-        hess_inv = found.get("hess_inv") if self.method == "BFGS" else None
-        metric = None if hess_inv is None else positive_definite(np.asarray(hess_inv))
-        found.cost = self.cost()
-        rho, beta = self.described.packed(x, metric)
-        result = FitResult(
-            rho,
-            beta,
-            float(found.fun),
-            bool(found.success),
-            curvature=self._curvature(x, metric),
-            iteration=self.iterations,
-            cost=found.cost,
-            start_used=self.used,
-        )
-        found.start, found.notes, found.start_used, found.result = report, self.notes, self.used, result
-        found.kept = None if handle is None else handle.keep(result)
-        found.nfev, found.nit = self.objective.calls, self.iterations
-        answer: scipy.optimize.OptimizeResult = found
-        return answer
-
-    def _curvature(self, x: FloatArray, metric: FloatArray | None) -> Curvature | None:
-        if self.rho.size == 0:
-            return None
-        gradient = self.objective.gradient(x)[self.rho]
-        # Of all entries of x, the inverse of the inverse Hessian's part is the curvature with the others optimised.
-        hessian = None if metric is None else inverse(metric[np.ix_(self.rho, self.rho)])
-        if self.edf is None:
-            return Curvature(gradient, hessian)
-        edf, most = (np.asarray(part, dtype=np.float64) for part in self.edf(np.array(x)))
-        flags = plateau_flags(x[self.rho], gradient, edf, most, self.options.outer_tol, self.options.rho_bound)
-        return Curvature(gradient, hessian, edf, flags)
+def _described(constraints: Any) -> Any:
+    """Return what can be hashed of constraints: their kinds, numbers and arguments. Functions have the fit's name."""
+    if isinstance(constraints, Mapping):
+        return {str(key): value for key, value in constraints.items() if not callable(value)}
+    if hasattr(constraints, "lb"):
+        numbers = {"kind": type(constraints).__name__}
+        parts = {part: getattr(constraints, part) for part in ("A", "lb", "ub") if hasattr(constraints, part)}
+        return {**numbers, **parts}
+    if constraints is None:
+        return []
+    try:
+        return [_described(each) for each in constraints]
+    except TypeError:
+        raise InvalidType(f"constraints is {type(constraints).__name__}; give SciPy's constraints") from None

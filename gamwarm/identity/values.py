@@ -69,7 +69,9 @@ def family(kind: str, /, **values: Any) -> NamedFamily:
     """
     fp = Fingerprinter()
     fp.write_str("gamwarm-named-values-1")
-    write_value(fp, values, "values")
+    for name in sorted(values):
+        fp.write_str(name)
+        write_value(fp, values[name], name)
     return NamedFamily(kind, fp.hexdigest())
 
 
@@ -96,7 +98,7 @@ def write_value(fp: Fingerprinter, value: Any, what: str, depth: int = 0) -> Non
         fp.write_u64(len(value))
         for key in sorted(plain_string(key, f"a key of {what}", empty=True) for key in value):
             fp.write_str(key)
-            write_value(fp, value[key], f"{what}[{key!r}]" if depth else key, depth + 1)
+            write_value(fp, value[key], f"{what}[{key!r}]", depth + 1)
     elif is_sparse(value):
         fp.write_str("sparse")
         fp.write_matrix(value)

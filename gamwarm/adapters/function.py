@@ -1,0 +1,119 @@
+"""The user's function, evaluated once a point and never outside its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from scipy.optimize._numdiff import approx_derivative
+
+from gamwarm.adapters.methods import DIFFERENCES, Method
+from gamwarm.checks import FloatArray
+
+__all__ = ["Function"]
+
+_approx: Any = approx_derivative
+_MOST_REMEMBERED: Final = 4_000_000  # bytes of points
+
+
+class Function:
+    """Values and gradients of a function of x, by its own gradient or by SciPy's differences.
+
+    Attributes
+    ----------
+    points, calls, gradient_calls : int
+        Points evaluated (those of differences apart), calls of ``fun``, calls of ``jac``.
+    """
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        jac: Any,
+        args: tuple[Any, ...],
+        bounds: tuple[FloatArray, FloatArray] | None,
+        method: Method,
+        options: dict[str, Any],
+        size: int,
+    ) -> None:
+        self._fun, self._jac, self._args = fun, jac, args
+        self.bounds = bounds
+        lower, upper = (np.full(size, -np.inf), np.full(size, np.inf)) if bounds is None else bounds
+        self._lower, self._upper = lower, upper
+        self._free = np.flatnonzero(lower < upper)
+        self._scheme = jac if isinstance(jac, str) and jac in DIFFERENCES else "2-point"
+        self._rel_step = options.get("finite_diff_rel_step")
+        # As SciPy does: an absolute step where no scheme was asked for.
+        self._abs_step = None if isinstance(jac, str) or not method.jac else options.get("eps", method.eps)
+        self._most = max(8, min(4 * size + 8, _MOST_REMEMBERED // (8 * max(size, 1))))
+        self._values: dict[bytes, float] = {}
+        self._gradients: dict[bytes, FloatArray] = {}
+        self.points = self.calls = self.gradient_calls = 0
+
+    def inside(self, x: Any) -> FloatArray:
+        """Return a copy of x with its entries moved into the bounds."""
+        return np.clip(np.array(x, dtype=np.float64), self._lower, self._upper)
+
+    def _call(self, x: Any) -> Any:
+        self.calls += 1
+        return self._fun(x, *self._args)
+
+    def value(self, x: Any) -> float:
+        """Return the function at x, or at the nearest point inside the bounds."""
+        inside = self.inside(x)
+        at = inside.tobytes()
+        if at not in self._values:
+            found = self._call(inside)
+            self.points += 1
+            if self._jac is True:
+                found, gradient = found
+                self._remember(self._gradients, at, np.array(gradient, dtype=np.float64).ravel())
+            self._remember(self._values, at, float(np.asarray(found).item()))
+        return self._values[at]
+
+    def gradient(self, x: Any) -> Any:
+        """Return a copy of the gradient there, of shape (size,); 0 for what its bounds fix."""
+        if np.iscomplexobj(x):  # a second derivative by complex steps
+            return np.asarray(self._jac(x, *self._args))
+        inside = self.inside(x)
+        at = inside.tobytes()
+        if at not in self._gradients:
+            if callable(self._jac):
+                self.gradient_calls += 1
+                slope = np.array(self._jac(inside, *self._args), dtype=np.float64).ravel()
+                self._remember(self._gradients, at, slope)
+            else:
+                value = self.value(inside)
+                if at not in self._gradients:
+                    self._remember(self._gradients, at, self._differences(inside, value))
+        return np.array(self._gradients[at])
+
+    def _differences(self, x: FloatArray, value: float) -> FloatArray:
+        self.gradient_calls += 1
+        free, slopes = self._free, np.zeros(x.size)
+
+        def moved(part: Any) -> Any:
+            whole = np.array(x, dtype=np.result_type(part, np.float64))
+            whole[free] = part
+            return np.asarray(self._call(whole)).reshape(-1)[:1]
+
+        def step(given: Any) -> Any:
+            return given if given is None or np.ndim(given) == 0 else np.asarray(given)[free]
+
+        if free.size:
+            slopes[free] = np.ravel(
+                _approx(
+                    moved, x[free], method=self._scheme, rel_step=step(self._rel_step), abs_step=step(self._abs_step),
+                    f0=np.array([value]), bounds=(self._lower[free], self._upper[free]),
+                )
+            )  # fmt: skip
+        return slopes
+
+    def hessian(self, hess: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``hess`` (or ``hessp``) with the arguments, inside the bounds."""
+        return lambda x, *direction: hess(self.inside(x), *direction, *self._args)
+
+    def _remember(self, known: dict[bytes, Any], at: bytes, found: Any) -> None:
+        if len(known) >= self._most:
+            del known[next(iter(known))]
+        known[at] = found
