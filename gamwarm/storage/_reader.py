@@ -110,7 +110,9 @@ class Reader:
                 and status.st_size == snapshot.size
                 and os.pread(self._fd, HEADER_BYTES, 0) == snapshot.block
             )
-        except OSError:
+        except OSError as error:
+            if error.errno is None:  # of a signal handler: this may run outside of critical sections
+                raise
             return False
 
     def _look_afresh(self) -> Snapshot:

@@ -8,7 +8,6 @@ immutable bytes. Not locked: who puts takes turns.
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
 __all__ = ["CACHE_BYTES", "StateCache"]
@@ -41,8 +40,10 @@ class StateCache(Generic[S, K, V]):
         found = self._values.get(key)
         if found is None:
             return None
-        with suppress(KeyError):  # another thread has emptied the cache since
+        try:  # noqa: SIM105 - suppress costs as much as the look-up
             self._values.move_to_end(key)
+        except KeyError:
+            pass  # another thread has emptied the cache since
         return found[0], found[1]
 
     def put(self, state: S | None, key: K, value: V, nbytes: int) -> None:
