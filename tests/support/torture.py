@@ -1,4 +1,4 @@
-"""What `scripts/torture` runs: rounds of crash images, power loss, kills and damage, each with a seed of its own.
+"""What `scripts/torture` runs: rounds of crash images, power loss, kills, damage and interrupts, each with a seed.
 
 A round is a function of its seed alone, so a failure can be repeated:
 ``scripts/torture --only KIND --seed SEED --rounds 1``.
@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support import shared_mounts
+from tests.support import interrupt_kit, interrupt_storm, shared_mounts
 from tests.support import torture_damage as damage
 from tests.support import torture_kills as kills
 from tests.support import torture_states as states
@@ -70,11 +70,28 @@ def damages(directory: Path, seed: int) -> Counter[str]:
     return Counter({f"damage: {name}": count for name, count in outcomes.counts.items()})
 
 
+def interrupted(directory: Path, seed: int) -> Counter[str]:
+    """A signal at a few lines of every public call, then a storm of them on a writer beside another process."""
+    rng = random.Random(seed)
+    base = interrupt_kit.base_file(directory)
+    counts: Counter[str] = Counter()
+    for name in interrupt_kit.CALLS:
+        n_lines = interrupt_kit.count_lines(name, base)
+        for n in rng.choices(range(1, n_lines + 1), k=10):
+            number = rng.choice(list(interrupt_kit.SIGNALS))
+            wrong = interrupt_kit.strike_at(name, base, (n,), number)
+            assert not wrong, f"{name}, {number.name} at line {n}: {wrong}"
+            counts["signals at a line of a call"] += 1
+    storm = interrupt_storm.storm(directory / "storm.h5", seed, strikes=500, seconds=120.0)
+    return counts + Counter({name: n for name, n in storm.items() if not name.startswith("longest")})
+
+
 KINDS: dict[str, Callable[[Path, int], Counter[str]]] = {
     "crash": crash,
     "power": power,
     "kill": kill,
     "damage": damages,
+    "interrupt": interrupted,
 }
 
 
@@ -109,8 +126,8 @@ def on_mounts(places: list[Path]) -> Callable[[Path, int], Counter[str]]:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="scripts/torture",
-        description="Loops over crash images, power loss, killed processes and damaged files, with fresh seeds, until "
-        "the time is over or something is wrong. The exit code is 0 only if every round passed.",
+        description="Loops over crash images, power loss, killed processes, damaged files and interrupts, with fresh "
+        "seeds, until the time is over or something is wrong. The exit code is 0 only if every round passed.",
     )
     made.add_argument("--minutes", type=float, default=5.0, help="how long to go on (default 5); a round is finished")
     made.add_argument("--seed", type=int, help="seed of the first round; the others follow (default: a random one)")
