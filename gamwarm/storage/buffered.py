@@ -324,14 +324,15 @@ _finalizer: Any = None
 
 
 def _watch_the_end() -> None:
-    """Have what waits filed at the end of this process also where `multiprocessing` ends it, which skips atexit.
-
-    Asked again before each first put that waits: a new worker clears what was registered before it began.
-    """
+    """Have what waits filed at the end of this process also where `multiprocessing` ends it, which skips atexit."""
     global _finalizer
     util = sys.modules.get("multiprocessing.util")
-    if util is not None and (_finalizer is None or not _finalizer.still_active()):
-        _finalizer = util.Finalize(None, _end_of_worker, exitpriority=END_PRIORITY)
+    if util is None or (_finalizer is not None and _finalizer.still_active()):
+        return
+    if _finalizer is None:
+        # A worker begins by forgetting the finalizers that it was forked with, or that importing has registered in it.
+        util.register_after_fork(_end_of_worker, lambda _: _watch_the_end())
+    _finalizer = util.Finalize(None, _end_of_worker, exitpriority=END_PRIORITY)
 
 
 @quiet

@@ -141,6 +141,46 @@ def test_what_waits_is_filed_at(tmp_path, how):
     assert leftovers(path) == set()
 
 
+AT_IMPORT = """
+import os
+import gamwarm
+from tests.support.stores import record_of
+own = gamwarm.open(os.environ["FITS"]).independent()
+if os.getpid() != int(os.environ.setdefault("MAIN", str(os.getpid()))):
+    own.put_record(record_of(1))
+def work(key):
+    own.put_record(record_of(key))
+"""
+MAIN = """
+import multiprocessing, sys
+import at_import
+if __name__ == "__main__":
+    worker = multiprocessing.get_context(sys.argv[1]).Process(target=at_import.work, args=(2,))
+    worker.start()
+    worker.join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "kept"), [("fork", 1), ("forkserver", 2), pytest.param("spawn", 2, marks=pytest.mark.long)]
+)
+def test_a_store_opened_by_importing_a_module_is_filed_in_workers(tmp_path, method, kept):
+    """A worker that imports registers its goodbye before it begins, and then forgets what was registered."""
+    (tmp_path / "at_import.py").write_text(AT_IMPORT)
+    (tmp_path / "main.py").write_text(MAIN)
+    path = tmp_path / "fits.h5"
+    where = os.pathsep.join([str(ROOT), str(tmp_path)])
+    subprocess.run(
+        [sys.executable, "main.py", method],
+        check=True,
+        timeout=60,
+        cwd=tmp_path,
+        env=os.environ | {"FITS": str(path), "PYTHONPATH": where},
+    )
+
+    assert pools.fits_in(path) == kept
+
+
 def test_a_store_that_is_dropped_is_filed_at_once(path):
     own = gamwarm.open(path).independent()
     outcome = own.put_record(record_of(1))

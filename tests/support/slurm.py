@@ -220,6 +220,12 @@ class SlurmCluster:
     def _said(self, *command: str) -> str:
         return self.run(*command, check=False)
 
+    def script(self, name: str, *lines: str) -> str:
+        """Write a batch script into the folder; return its path."""
+        path = self.folder / f"{name}.sbatch"
+        path.write_text("\n".join(["#!/usr/bin/env bash", f"#SBATCH --output={name}-%j.log", *lines, ""]))
+        return str(path)
+
     def submit(self, script: str, *arguments: str, options: tuple[str, ...] = (), **variables: str) -> str:
         """Submit a script (of scripts/slurm, or a path) and return the number of the job."""
         path = script if "/" in script else str(ROOT / "scripts" / "slurm" / script)
