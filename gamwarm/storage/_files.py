@@ -130,6 +130,7 @@ class FilePair:
         self.recoveries = 0
         self._mark: Mark | None = None
         self._named = False
+        self._behind = False
         self._warned_of_plain_reader = False
 
     def boot(self) -> bytes:
@@ -189,6 +190,7 @@ class FilePair:
         previous, self._mark = self._mark, None
         known = (0, 0) if self.shared else self._reopen()
         self.begin_turn()
+        self._behind = False  # its header tells, as whoever was here last has left it
         try:
             header = parse(leading_bytes(self.main), str(self.path))
         except TornHeader as torn:
@@ -350,17 +352,18 @@ class FilePair:
             raise
         self.journal_end += len(frame)
         self.header = Header(sequence, before.uuid, self.boot(), self.journal_end, size)
+        self._behind = True
         try:
             self._keep_readers_out()
             self._apply(pages, size)
             self.remember()
         except OpenElsewhere:
-            self.header, self.journal_end = before, end_before
+            self.header, self.journal_end, self._behind = before, end_before, False
             self._take_back(None)
             raise
         except OSError as exc:
             if not self._marked(before):
-                self.header, self.journal_end = before, end_before
+                self.header, self.journal_end, self._behind = before, end_before, False
                 self._take_back(old_size)
                 raise NotApplied from exc
             _log.warning(
@@ -432,6 +435,7 @@ class FilePair:
         if self.shared:
             self._sync(main)
         self._put_header(self.header)
+        self._behind = False
 
     def _put_header(self, header: Header, *, applying: bool = False) -> None:
         if applying:
@@ -465,8 +469,8 @@ class FilePair:
     # ------------------------------------------------------------------ checkpoint and closing
 
     def checkpoint(self) -> None:
-        """Make the main file durable on its own and cut the journal."""
-        if self.journal < 0 or self.journal_end == 0:
+        """Make the main file durable on its own and cut the journal; not while the file lacks what the journal has."""
+        if self.journal < 0 or self.journal_end == 0 or self._behind:
             return
         mark, self._mark = self._mark, None
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import random
 import socket
@@ -52,6 +53,8 @@ FIRST_COURTESY: Final = 0.01
 RECLAIM_SECONDS: Final = 0.25
 """How long a soft lock is waited for before its claims are searched for dead owners."""
 RECLAIM_EVERY: Final = 10.0
+log = logging.getLogger("gamwarm")
+
 HOLDER_BYTES: Final = 160
 HOLDER_PREFIX: Final = b"pid "
 UNSET_MODE: Final = -1
@@ -408,7 +411,8 @@ class SoftLock(WriterLock):
         lock = self._made()
         self._share_claims()
         try:
-            lock.acquire(blocking=False)
+            with _first_error():
+                lock.acquire(blocking=False)
         except Timeout:
             return False
         except FileNotFoundError:
@@ -418,6 +422,8 @@ class SoftLock(WriterLock):
         except SoftFileLockProtocolError as exc:
             if isinstance(exc.__cause__, FileNotFoundError) or self._break_dead_claims():
                 return False
+            if isinstance(exc.__cause__, OSError):
+                raise exc.__cause__ from exc
             raise _OtherLock(str(exc)) from exc
         self._share_claims(claimed=True)
         return True
@@ -433,7 +439,7 @@ class SoftLock(WriterLock):
         broken = False
         if owner_is_stale is not None:
             lock = self._made()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), _first_error():
                 for claim in lock.claims:
                     if owner_is_stale(claim.pid, claim.hostname, claim.start):
                         with contextlib.suppress(FileNotFoundError):
@@ -448,8 +454,18 @@ class SoftLock(WriterLock):
         return os.stat(self.path).st_mtime_ns
 
     def _free(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
+        if self._lock is None:
+            return
+        try:
+            with _first_error():
+                self._lock.release(force=True)  # once more, where the last release failed
+        except OSError as exc:
+            # What was done under the lock stands whatever becomes of the claim.
+            log.warning(
+                "%s: the writer lock could not be given back (%s); others wait until that works or this process ends",
+                self._file,
+                exc,
+            )
 
     @property
     def _by_hand(self) -> str:
@@ -521,6 +537,18 @@ def _has_soft_mark(path: Path) -> bool:
 
 def _is_soft_mark(start: bytes) -> bool:
     return bool(start) and not start.startswith(HOLDER_PREFIX)
+
+
+@contextlib.contextmanager
+def _first_error() -> Iterator[None]:
+    """Filelock groups the error of a step with those of cleaning up behind it; the first says what happened."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = next((each for each in error.exceptions if not isinstance(each, Exception)), error.exceptions[0])
+        raise error from group
 
 
 def _share_if_ours(path: Path, like: os.stat_result, mode: int) -> None:

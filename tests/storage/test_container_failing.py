@@ -56,6 +56,27 @@ class TestFailing:
         with pytest.raises(StoreReadOnly, match="journal"):
             Container.open(path)
 
+    @pytest.mark.parametrize(("lock", "size"), [("soft", 50), ("flock", 700_000)])
+    def test_a_checkpoint_leaves_the_journal_of_a_file_that_could_not_be_updated(self, path, lock, size):
+        """Under the soft lock a checkpoint ends every turn, otherwise it follows a journal that has grown long."""
+
+        class FailsOnce(kit.Fast):
+            def pwrite(self, fd, data, offset):
+                if offset == _header.BODY_OFFSET and not failed:
+                    failed.append(True)
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                super().pwrite(fd, data, offset)
+
+        failed = []
+        container = Container.open(path, create=kit.lay_out, lock=lock)
+        with kit.disk(FailsOnce()):
+            with container.write() as h5:
+                kit.put(h5, "a", np.arange(50.0), big=size)
+            assert failed
+            container._abandon()  # as a kill does
+        with Container.open(path) as again:
+            assert names(again) == ["a"]
+
     @pytest.mark.parametrize("mode", ["r", "a"])
     def test_a_half_applied_file_is_read_through_its_journal_without_permission(self, tmp_path, mode):
         story = kit.record_story(kit.fresh(tmp_path / "work"))
