@@ -1,4 +1,4 @@
-"""What `scripts/torture` runs: rounds of crash images, power loss, kills, damage and interrupts, each with a seed.
+"""What `scripts/torture` runs: crash images, power loss, kills, damage, interrupts and faults, in rounds with a seed.
 
 A round is a function of its seed alone, so a failure can be repeated:
 ``scripts/torture --only KIND --seed SEED --rounds 1``.
@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support import faults as below
 from tests.support import interrupt_kit, interrupt_storm, shared_mounts
 from tests.support import torture_damage as damage
 from tests.support import torture_kills as kills
@@ -86,12 +87,22 @@ def interrupted(directory: Path, seed: int) -> Counter[str]:
     return counts + Counter({name: n for name, n in storm.items() if not name.startswith("longest")})
 
 
+def faults(_: Path, seed: int) -> Counter[str]:
+    """Calls killed, failed and cut short below libc; nothing without a C compiler."""
+    if below.compiler() is None:
+        print("torture: faults: skipped, there is no C compiler", flush=True)
+        return Counter()
+    with below.Faults() as made:
+        return made.try_out(below.some_runs(made, seed, 500))
+
+
 KINDS: dict[str, Callable[[Path, int], Counter[str]]] = {
     "crash": crash,
     "power": power,
     "kill": kill,
     "damage": damages,
     "interrupt": interrupted,
+    "faults": faults,
 }
 
 
@@ -141,6 +152,7 @@ def parser() -> argparse.ArgumentParser:
         help="mounts of one shared folder, two or more: only rounds of clients that take turns, and of writers and "
         "readers with kills, in a new folder there",
     )
+    made.add_argument("--faults", action="store_const", dest="only", const="faults", help="the same as --only faults")
     return made
 
 
