@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from gamwarm.checks import whole_number
 from gamwarm.records import StartSource
 from gamwarm.store import open_store
 from gamwarm.testing.corruptions import Corruption, corruptions_of, tamperings_of
-from gamwarm.testing.driver import Driver, Fitted, Tolerances, check_driver
+from gamwarm.testing.driver import Driver, Fitted, Tolerances, check_driver, problem_of
 from gamwarm.testing.isolated import cold_fits
 from gamwarm.testing.judge import Judge
 from gamwarm.testing.offering import Offering
@@ -24,6 +27,7 @@ from gamwarm.testing.report import Finding, NeutralityReport, Run, Verdict
 __all__ = ["assert_neutral", "check_neutrality"]
 
 _REPEATS = 2
+_EVERY_SECONDS = 5.0
 _WRONG_RECORDS = ("rho[0] +6", "rho[0] -6", "rho permuted", "rho at the upper bound", "beta negated", "beta times 5")
 
 
@@ -36,6 +40,7 @@ def check_neutrality(
     seed: int = 0,
     directory: str | os.PathLike[str] | None = None,
     timeout: float = 600.0,
+    progress: Callable[[str], object] | None = None,
 ) -> NeutralityReport:
     """Try whether an engine's answers depend on where it starts.
 
@@ -62,6 +67,8 @@ def check_neutrality(
         Where the stores go; default a temporary directory.
     timeout : float
         Seconds that the process of the cold fits may take.
+    progress : callable, optional
+        Is told of every fit in a line. Default: a line to standard error when a phase begins, and every 5 s.
 
     Returns
     -------
@@ -79,7 +86,7 @@ def check_neutrality(
     whole_number(corrupted_cases, "corrupted_cases")
     limits = Tolerances() if tolerances is None else tolerances
     with tempfile.TemporaryDirectory(prefix="gamwarm-neutrality-", dir=directory) as made:
-        check = _Check(driver, cases, limits, Path(made), seed, accept_modes)
+        check = _Check(driver, cases, limits, Path(made), seed, accept_modes, progress or _Printing())
         check.cold(timeout)
         check.prime_and_warm()
         check.exact()
@@ -96,16 +103,37 @@ def assert_neutral(driver: Driver, **options: Any) -> NeutralityReport:
     return report
 
 
+class _Printing:
+    """Progress on standard error: a line when a phase begins, and then one every few seconds."""
+
+    def __init__(self) -> None:
+        self._phase, self._said = "", 0.0
+
+    def __call__(self, line: str) -> None:
+        phase, now = line.partition(",")[0], time.monotonic()
+        if phase != self._phase or now - self._said >= _EVERY_SECONDS:
+            self._phase, self._said = phase, now
+            print(line, file=sys.stderr, flush=True)
+
+
 class _Check:
     """State of one check."""
 
     def __init__(
-        self, driver: Any, cases: list[Any], limits: Tolerances, directory: Path, seed: int, accept_modes: bool
+        self,
+        driver: Any,
+        cases: list[Any],
+        limits: Tolerances,
+        directory: Path,
+        seed: int,
+        accept_modes: bool,
+        progress: Callable[[str], object],
     ) -> None:
+        self.progress = progress
         self.driver, self.cases, self.limits, self.directory = driver, cases, limits, directory
         self.rng = np.random.default_rng(seed)
         self.accept_modes = accept_modes
-        problem = driver.problem(cases[0])
+        problem = problem_of(driver, cases[0])
         self.report = NeutralityReport(f"{problem.engine} {problem.engine_version}".strip())
         self.judges: list[Judge] = []
         self.warm: dict[int, Fitted] = {}
@@ -119,6 +147,7 @@ class _Check:
 
     def fit(self, phase: str, i: int, store: Any, change: Corruption | None = None) -> tuple[Fitted | None, Offering]:
         """Run one fit; an exception is a finding."""
+        self.progress(f"{self.report.engine}: {_where(phase, i, change)}, {len(self.report.findings)} findings so far")
         offering = Offering(store, None if change is None else change.apply)
         try:
             return self.driver.fit(self.cases[i], offering), offering
@@ -160,6 +189,7 @@ class _Check:
     # -- phases ------------------------------------------------------------------------------------------------
 
     def cold(self, timeout: float) -> None:
+        self.progress(f"{self.report.engine}: cold, {len(self.cases)} fits in a process of its own")
         fits = cold_fits(self.driver, self.cases, self.directory, timeout)
         for i, (case, cold) in enumerate(zip(self.cases, fits, strict=True)):
             judge = Judge(self.driver, case, cold, self.limits)
@@ -210,7 +240,7 @@ class _Check:
 
     def exact_case(self, i: int, store: Any) -> None:
         first: Fitted | None = None
-        kept = store.start_for(self.driver.problem(self.cases[i]))
+        kept = store.start_for(problem_of(self.driver, self.cases[i]))
         if kept.source != StartSource.EXACT or kept.is_checkpoint:
             self.find("vacuous", f"exact, case {i}", f"its own answer is not in the store: {kept}")
             return

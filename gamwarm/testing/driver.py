@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity import FitProblem
 from gamwarm.records import FitResult
 
-__all__ = ["Driver", "Fitted", "Tolerances", "check_driver"]
+__all__ = ["Driver", "Fitted", "Tolerances", "check_driver", "objective_at", "problem_of"]
 
 
 class Driver(Protocol):
@@ -31,15 +32,16 @@ class Driver(Protocol):
     Notes
     -----
     It may also have ``objective(case, rho) -> float``: the outer objective at ``rho`` (shape (q,)), evaluated from
-    scratch. With it the kit checks what an answer claims, and can tell another local optimum from a wrong answer.
+    scratch; or ``objective(case, result)`` (the second parameter has this name), at the `FitResult` of an answer, for
+    engines whose objective depends on coefficients too. With it the kit checks what an answer claims, and can tell
+    another local optimum from a wrong answer.
+
+    And ``problem(case) -> FitProblem``, the description of a case. Without it the kit takes the problem that ``fit``
+    asks its store for.
     """
 
     @property
     def cases(self) -> Sequence[Any]: ...
-
-    def problem(self, case: Any) -> FitProblem:
-        """Describe the fit of a case."""
-        ...
 
     def fit(self, case: Any, store: Any) -> Fitted:
         """Fit a case, with all that the engine does around a fit: look up, guard, search, certify, keep.
@@ -100,7 +102,7 @@ class Tolerances:
 
 def check_driver(driver: Any) -> list[Any]:
     """Return the driver's cases, or refuse it."""
-    for name in ("cases", "problem", "fit"):
+    for name in ("cases", "fit"):
         if not hasattr(driver, name):
             raise InvalidType(f"driver {type(driver).__name__} has no {name!r}; see gamwarm.testing.Driver")
     if type(driver).__module__ == "__main__":
@@ -112,3 +114,44 @@ def check_driver(driver: Any) -> list[Any]:
     if len(cases) < 2:
         raise InvalidInput(f"driver has {len(cases)} cases; give a parent and at least one relative")
     return cases
+
+
+class _Asked(Exception):
+    """Carries a problem out of a fit that has only been asked for it."""
+
+    def __init__(self, problem: FitProblem) -> None:
+        super().__init__("the kit has the problem it wanted to know")
+        self.problem = problem
+
+
+class _Asking:
+    """A store that only wants to know which fit it is asked for."""
+
+    disabled_reason = None
+
+    def fit(self, problem: FitProblem, *args: Any, **kwargs: Any) -> Any:
+        raise _Asked(problem)
+
+    start_for = fit
+
+
+def problem_of(driver: Any, case: Any) -> FitProblem:
+    """Return the description of a case, from the driver or from what its fit asks a store for."""
+    if hasattr(driver, "problem"):
+        problem: FitProblem = driver.problem(case)
+        return problem
+    try:
+        driver.fit(case, _Asking())
+    except _Asked as asked:
+        return asked.problem
+    raise InvalidInput(
+        f"driver {type(driver).__name__} has no problem(case), and its fit asked its store for no start: "
+        "give it a problem(case) -> FitProblem"
+    )
+
+
+def objective_at(driver: Any, case: Any, result: FitResult, rho: Any = None) -> float:
+    """Return the driver's objective at an answer, or at another rho with its coefficients."""
+    point = result if rho is None else replace(result, rho=rho)
+    second = list(inspect.signature(driver.objective).parameters)[1:2]
+    return float(driver.objective(case, point if second == ["result"] else np.array(point.rho)))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gamwarm.identity import FitProblem
 from gamwarm.records import Curvature, FitResult, plateau_flags
-from gamwarm.testing.driver import Fitted, Tolerances
+from gamwarm.testing.driver import Fitted, Tolerances, objective_at, problem_of
 from gamwarm.testing.report import Verdict
 
 __all__ = ["Judge", "Judgement"]
@@ -41,7 +41,7 @@ class Judge:
 
     def __init__(self, driver: Any, case: Any, cold: Fitted, tolerances: Tolerances) -> None:
         self.driver, self.case, self.cold, self.tolerances = driver, case, cold, tolerances
-        self.problem: FitProblem = driver.problem(case)
+        self.problem: FitProblem = problem_of(driver, case)
 
     @cached_property
     def max_edf(self) -> FloatArray:
@@ -114,9 +114,13 @@ class Judge:
         if curvature is None or curvature.gradient is None or curvature.edf is None:
             return np.zeros(len(result.rho), dtype=np.bool_)
         options = self.problem.options
-        return plateau_flags(
+        flags = plateau_flags(
             result.rho, curvature.gradient, curvature.edf, self.max_edf, options.outer_tol, options.rho_bound
         )
+        # A problem without the coefficients that a penalty is of does not say how many edf there may be.
+        untold = (self.max_edf == 0.0) & (np.asarray(result.rho) < 0.0)
+        flags[untold] = False if curvature.plateau is None else curvature.plateau[untold]
+        return flags
 
     def wrong_flags(self, result: FitResult) -> str | None:
         """Return which plateau flag is claimed that the rule does not give, else None."""
@@ -142,7 +146,7 @@ class Judge:
         """Return how the claimed objective differs from the model's, if the driver can evaluate it."""
         if not self.can_evaluate or result.objective is None:
             return None
-        value = float(self.driver.objective(self.case, np.array(result.rho)))
+        value = objective_at(self.driver, self.case, result)
         if abs(value - result.objective) <= self.tolerances.objective:
             return None
         return f"it claims the objective {result.objective:.9g}; evaluated from scratch at its rho it is {value:.9g}"
@@ -159,7 +163,7 @@ class Judge:
         for j in range(rho.size):
             step = np.zeros(rho.size)
             step[j] = _STEP
-            above, below = (float(self.driver.objective(self.case, rho + sign * step)) for sign in (1.0, -1.0))
+            above, below = (objective_at(self.driver, self.case, result, rho + sign * step) for sign in (1.0, -1.0))
             gradient[j] = (above - below) / (2.0 * _STEP)
         outward = ((rho >= bound - _STEP) & (gradient < 0.0)) | ((rho <= -bound + _STEP) & (gradient > 0.0))
         noise = _NOISE * (1.0 + abs(result.objective or 0.0)) / _STEP
@@ -169,20 +173,21 @@ class Judge:
             j = int(steep[0])
             return f"the objective falls there: its derivative along rho[{j}] is {gradient[j]:.3g}"
         for far in np.flatnonzero(np.abs(rho) > _FAR_OUT):
-            if self._falls_inwards(rho, int(far), float(result.objective or 0.0)):
+            if self._falls_inwards(result, int(far)):
                 return f"rho[{far}] = {rho[far]:.4g} is a false plateau: the objective falls towards 0"
         return None
 
-    def _falls_inwards(self, rho: FloatArray, j: int, value: float) -> bool:
+    def _falls_inwards(self, result: FitResult, j: int) -> bool:
         """Whether the first change of the objective on the way from far out to 0 is a fall.
 
         A gradient there is lost in rounding, whatever the fit should be.
         """
+        rho, value = np.array(result.rho), float(result.objective or 0.0)
         noise = _SLACK * _NOISE * (1.0 + abs(value))
         for share in _WAY_IN:
             inner = np.array(rho)
             inner[j] *= 1.0 - share
-            change = float(self.driver.objective(self.case, inner)) - value
+            change = objective_at(self.driver, self.case, result, inner) - value
             if abs(change) > noise:
                 return change < 0.0
         return False

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gamwarm import FitProblem
+from gamwarm import FitResult
 from gamwarm.adapters import minimize
 from gamwarm.testing import Fitted
 from tests.support.engines import Ridge
@@ -17,31 +17,7 @@ __all__ = ["Logit", "RidgeByScipy"]
 FloatArray = npt.NDArray[np.float64]
 
 
-class _Asked(Exception):
-    def __init__(self, problem: FitProblem) -> None:
-        self.problem = problem
-
-
-class _Asking:
-    """A store that only tells which fit it is asked for."""
-
-    def fit(self, problem: FitProblem, parent: Any = None) -> Any:
-        raise _Asked(problem)
-
-
-class _ByScipy:
-    def call(self, case: int, store: Any) -> Any:
-        raise NotImplementedError
-
-    def problem(self, case: int) -> FitProblem:
-        try:
-            self.call(case, _Asking())
-        except _Asked as asked:
-            return asked.problem
-        raise AssertionError("no fit was asked for")
-
-
-class RidgeByScipy(_ByScipy):
+class RidgeByScipy:
     """The marginal likelihood of `Ridge` in its log smoothing parameters, by BFGS."""
 
     def __init__(self, method: str = "BFGS") -> None:
@@ -71,7 +47,7 @@ class RidgeByScipy(_ByScipy):
         return self.value(rho, case)[0]
 
 
-class Logit(_ByScipy):
+class Logit:
     """A logistic regression with a fixed ridge: coefficients only. Cases as in `Ridge`."""
 
     @property
@@ -82,12 +58,19 @@ class Logit(_ByScipy):
         X, y = Ridge().data(case)
         return X, (y > 0.0).astype(np.float64)
 
+    @staticmethod
+    def value(X: FloatArray, y: FloatArray, beta: FloatArray) -> float:
+        eta = X @ beta
+        return float(np.logaddexp(0.0, eta).sum() - y @ eta + 0.5 * beta @ beta)
+
+    def objective(self, case: int, result: FitResult) -> float:
+        return self.value(*self.data(case), result.block_beta[0])
+
     def call(self, case: int, store: Any) -> Any:
         X, y = self.data(case)
 
         def value(beta: FloatArray) -> float:
-            eta = X @ beta
-            return float(np.logaddexp(0.0, eta).sum() - y @ eta + 0.5 * beta @ beta)
+            return self.value(X, y, beta)
 
         def gradient(beta: FloatArray) -> FloatArray:
             slope: FloatArray = X.T @ (1.0 / (1.0 + np.exp(-X @ beta)) - y) + beta

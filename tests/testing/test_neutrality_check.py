@@ -9,6 +9,7 @@ import pytest
 
 from gamwarm import FitFailed, InvalidInput, InvalidType
 from gamwarm.testing import NotNeutral, Tolerances, Verdict, assert_neutral, check_neutrality
+from gamwarm.testing.driver import problem_of
 from tests.support import engines
 
 
@@ -68,6 +69,46 @@ class _Hidden:
 
     def fit(self, case, store):
         return self.inner.fit(case, store)
+
+
+class _Undescribed:
+    """A driver that lets its fit describe itself, and evaluates its objective at a whole answer."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.cases = inner.cases
+
+    def fit(self, case, store):
+        return self.inner.fit(case, store)
+
+    def objective(self, case, result):
+        assert [len(beta) for beta in result.block_beta] == list(self.inner.widths)
+        return self.inner.objective(case, result.rho)
+
+
+def test_the_kit_takes_the_problem_from_the_fit_and_an_objective_of_a_result_and_tells_of_its_progress():
+    told = []
+
+    report = check_neutrality(_Undescribed(engines.Claiming()), progress=told.append, corrupted_cases=0)
+
+    assert problem_of(_Undescribed(engines.Ridge()), 1).key == engines.Ridge().problem(1).key
+    assert {finding.check for finding in report.findings} == {"objective"}
+    assert len(told) > len(report.runs) / 2
+    assert told[0].startswith("tests.ridge 1: cold, ")
+    assert all("findings so far" in line for line in told[1:])
+
+
+def test_a_fit_that_asks_its_store_for_nothing_must_be_described():
+    with pytest.raises(InvalidInput, match=r"has no problem\(case\), and its fit asked its store for no start"):
+        check_neutrality(_Undescribed(engines.IgnoringStore()))
+
+
+def test_progress_is_a_line_a_phase_on_standard_error(capsys):
+    check_neutrality(engines.Ridge(), corrupted_cases=0)
+
+    lines = capsys.readouterr().err.splitlines()
+    phases = [line.partition(",")[0].partition(": ")[2] for line in lines]
+    assert list(dict.fromkeys(phases)) == ["cold", "prime", "warm", "exact", "wrong record", "frozen", "shuffled"]
 
 
 def test_a_cold_fit_that_opens_a_store_fails_the_check(tmp_path, monkeypatch):
