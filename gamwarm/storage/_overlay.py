@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from gamwarm.storage import _disk
+from gamwarm.storage._free_space import HEADER_SIGNATURE, belongs_together
 from gamwarm.storage._header import PAGE, USER_BLOCK
 
 __all__ = ["Overlay"]
@@ -50,6 +51,8 @@ class Overlay:
         Asked after each read of the base: False gives zeros instead of what was read. HDF5 sizes buffers by one part
         of the file and fills them from another without looking again: bytes of two states corrupt the process's
         memory, so a reader beside a writer must never be shown any.
+    vets : bool
+        What HDF5 would crash on when it writes is withheld (see `_free_space`).
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Overlay:
         self.dead = False
         self.quiet = False
         self.stands: Callable[[], bool] | None = None
+        self.vets = False
         self._base = size
         self._position = 0
         self._settled: dict[int, bytearray] = {}
@@ -133,12 +137,23 @@ class Overlay:
             if self.stands is not None and not self.stands():
                 # Not by raising: h5py does not survive that while HDF5 opens a file. HDF5 refuses metadata of zeros.
                 buffer[:] = bytes(count)
+            if (
+                self.vets
+                and bytes(buffer[: len(HEADER_SIGNATURE)]) == HEADER_SIGNATURE
+                and not self._vet(buffer, offset)
+            ):
+                buffer[:] = bytes(count)
         except BaseException as exc:
             buffer[:] = bytes(count)
             self._latch(exc)
             if not self.quiet:
                 raise
         return count
+
+    def _vet(self, header: memoryview, offset: int) -> bool:
+        if offset // PAGE in self.dirty:  # HDF5 writes header and list one after the other
+            return True
+        return belongs_together(bytes(header), offset - USER_BLOCK, self.peek)
 
     def _fill(self, view: memoryview, offset: int) -> None:
         count = len(view)

@@ -148,6 +148,7 @@ def _access() -> Any:
 
 def _open_for_writing(overlay: Overlay) -> h5py.File:
     """`h5py.File(overlay, "r+", driver="fileobj", libver=LIBVER)` at a third of its cost."""
+    overlay.vets = True
     access = _access().copy()
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, overlay)
     return h5py.File(h5py.h5f.open(repr(overlay).encode(), h5py.h5f.ACC_RDWR, fapl=access))

@@ -23,7 +23,7 @@ def mounts(tmp_path, request):
 
 
 @pytest.mark.parametrize("mounts", [(), KEEPING], indirect=True, ids=["default caches", "caches kept at open"])
-@pytest.mark.parametrize("lock", ["flock"])
+@pytest.mark.parametrize("lock", ["flock", "soft"])
 def test_two_clients_that_take_turns_lose_nothing(mounts, lock):
     assert clients.alternate(mounts, 12, lock=lock) == {"acknowledged": 24}
 
@@ -33,7 +33,7 @@ def test_a_client_that_trusts_what_it_has_kept_would_be_noticed(mounts):
     assert counts != {"acknowledged": 24}
 
 
-@pytest.mark.parametrize("lock", ["flock"])
+@pytest.mark.parametrize("lock", ["flock", "soft"])
 def test_writers_and_readers_on_both_mounts_survive_kills(mounts, lock):
     counts = clients.storm(mounts, seconds=5, seed=3, lock=lock)
     assert counts["kills"] >= 4
@@ -42,7 +42,7 @@ def test_writers_and_readers_on_both_mounts_survive_kills(mounts, lock):
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("lock", ["flock"])
+@pytest.mark.parametrize("lock", ["flock", "soft"])
 def test_a_hundred_alternations_and_a_storm_of_minutes(mounts, tmp_path, lock):
     assert clients.alternate(mounts, 100, lock=lock) == {"acknowledged": 200}
     with clients.bindfs_mounts(clients.fresh(tmp_path / "storm")) as others:
