@@ -118,7 +118,11 @@ class Certificate:
             far = ", ".join(repr(self.names[j]) for j in np.flatnonzero(false))
             words = f"{far}: a false plateau, the objective falls towards less smoothing"
             return Verdict(Refusal.PLATEAU, words, false)
-        change = at.newton_change
+        return self.runs_away(at) or Verdict(None)
+
+    def runs_away(self, at: Evaluation) -> Verdict | None:
+        """Return the refusal of a mode at infinity, (e): an inner solve that has ended and still moves; else None."""
+        change = at.newton_change if at.is_finite else None
         if change is not None and not change <= LAST_STEP_LIMIT:
             return Verdict(
                 Refusal.INFINITE,
@@ -126,7 +130,7 @@ class Certificate:
                 f"{LAST_STEP_LIMIT:g} at an optimum){self._runaway(at)}; look for separated data, an empty cell or a "
                 "level without events there, and merge levels, drop the term or give it a penalty",
             )
-        return Verdict(None)
+        return None
 
     def _runaway(self, at: Evaluation) -> str:
         name = at.last_block() if callable(at.last_block) else at.last_block

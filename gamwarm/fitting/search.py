@@ -37,6 +37,8 @@ _BALANCE = 0.003
 _PUSH = 1.5
 _MAX_NUDGES = 2
 _VALUE_NOISE = 1e-10
+# A mode at infinity in so many points on end is one everywhere: what no penalty holds runs away at any rho.
+_MAX_RUNAWAYS = 4
 
 
 class End(StrEnum):
@@ -212,7 +214,7 @@ class Search:
             outcome.reason = at.failure or "the objective is not finite at the start"
             return outcome
         exact = metric is None and at.hessian is not None
-        chord, slow, nudges = not exact, 0, 0
+        chord, slow, nudges, runaways = not exact, 0, 0, 0
         if metric is None and not exact:
             metric = self._first_metric(at)
         reset: set[int] = set()
@@ -226,6 +228,11 @@ class Search:
             outcome.reason = verdict.reason
             if verdict.refusal in (Refusal.INNER, Refusal.INFINITE):  # flat: nothing to search for
                 outcome.end = End.REFUSED
+                return outcome
+            infinite = self.certificate.runs_away(at)
+            runaways = 0 if infinite is None else runaways + 1
+            if infinite is not None and runaways > _MAX_RUNAWAYS:
+                outcome.end, outcome.reason = End.REFUSED, infinite.reason
                 return outcome
             if outcome.steps and self._should_stop is not None and self._should_stop():
                 outcome.end = End.STOPPED
@@ -269,6 +276,9 @@ class Search:
                 following = self._line_search(at, metric, exact, push)
             if following is None:
                 outcome.end = End.STALLED
+                if infinite is not None:
+                    outcome.end, outcome.reason = End.REFUSED, infinite.reason
+                    return outcome
                 outcome.reason = (
                     f"no step lowers the objective further, and {verdict.reason}: kept as a checkpoint; if the "
                     "objective is noisy, raise outer_tol or lower inner_tol"

