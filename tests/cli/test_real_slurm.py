@@ -6,6 +6,7 @@ as documented.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 import time
@@ -39,7 +40,7 @@ def cluster():
 def slurm(cluster, request):
     """The cluster, with a folder of this test's own to submit from."""
     top = cluster.folder
-    cluster.folder = top / re.sub(r"\W+", "-", request.node.name)[:60]
+    cluster.folder = top / hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
     cluster.folder.mkdir()
     cluster.hand_over(cluster.folder)
     yield cluster
