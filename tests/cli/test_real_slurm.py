@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -134,12 +136,20 @@ def test_a_task_that_is_signalled_inside_a_fit_is_requeued_and_goes_on_from_its_
     assert finals(slurm) == 1 + 4
 
 
+def vendor() -> str:
+    asked = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.get_vendor()[0])"
+    return subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True).stdout.strip()
+
+
 @pytest.mark.parametrize("launcher", ["srun --mpi=pmi2", pytest.param("srun --mpi=pmix", marks=pytest.mark.long)])
 def test_ranks_started_by_srun_hear_the_signal_and_go_on_when_requeued(slurm, mpiexec, launcher):
-    # The plugin may be there and the library that it loads missing.
-    tried = slurm.wait(slurm.submit(slurm.script("a-try", f"{launcher} --ntasks=1 true")))
-    if tried[0].exit_code:
-        pytest.skip(f"{launcher} does not work here: {slurm.logs().splitlines()[-1]}")
+    size = "from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2"
+    (tried,) = slurm.wait(
+        slurm.submit(slurm.script("a-try", "#SBATCH --ntasks=2", f"{launcher} {sys.executable} -c '{size}'"))
+    )
+    if tried.exit_code:
+        assert (launcher, vendor()) != ("srun --mpi=pmi2", "MPICH"), slurm.logs()
+        pytest.skip(f"{vendor()} and {launcher} do not work together here")
     mpi = {"GAMWARM_MPIEXEC": launcher, "GAMWARM_PROGRAM": slowed(slurm, 0.08)}
     job = slurm.submit("mpirun.sbatch", "--subjects", "6", options=("--ntasks=2",), **mpi)
     printed(slurm, r"^3 of 7 fits", "a round")
