@@ -24,13 +24,31 @@ from gamwarm._version import __version__
 from gamwarm.cli.exits import Exit
 from gamwarm.cli.options import Json, command
 from gamwarm.cli.output import facts, human_bytes, show, write_json
-from gamwarm.errors import StoreError, StoreNotFound
-from gamwarm.storage import DirectoryProbe, EntryStore, choose_lock, probe, status_of
+from gamwarm.errors import InvalidInput, StoreError, StoreNotFound
+from gamwarm.storage import (
+    PROBE_PREFIX,
+    Coherence,
+    DirectoryProbe,
+    EntryStore,
+    Safety,
+    choose_lock,
+    meet_peer,
+    probe,
+    remember,
+    status_of,
+    try_two,
+)
 
 __all__ = ["doctor"]
 
 MPI_PATIENCE: Final = 60.0
 LITTLE_SPACE: Final = 1_000_000_000
+_LAUNCHERS: Final = (
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", ("SLURM_JOB_ID", "SLURM_STEP_ID")),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", ()),
+    ("PMI_RANK", "PMI_SIZE", ()),
+)
+"""How launchers tell a task its number, how many there are, and which job it is."""
 _ASK_MPI: Final = "from mpi4py import MPI; print(MPI.Get_library_version().strip(chr(0) + chr(10)).splitlines()[0])"
 
 
@@ -39,10 +57,30 @@ def doctor(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="where the file lies, or will lie", show_default=False)
     ],
+    other: Annotated[
+        Path | None,
+        typer.Option("--with", metavar="PATH", help="another mount of DIR: take turns", show_default=False),
+    ] = None,
+    peer: Annotated[
+        int | None,
+        typer.Option(
+            "--peer",
+            metavar="0|1",
+            min=0,
+            max=1,
+            help="take turns with another host: 0 on one, 1 on the other, at the same time; under srun -N2 or mpiexec "
+            "ranks 0 and 1 do it by themselves",
+            show_default=False,
+        ),
+    ] = None,
     mpi: Annotated[bool, typer.Option("--mpi/--no-mpi", help="start MPI once, to see which it is")] = True,
     as_json: Json = False,
 ) -> Exit:
     """Try a directory: which lock works there, whether a store can be written, and what is not safe.
+
+    With two clients of the directory (--with, --peer, or as a job of two tasks) it also says whether several hosts may
+    write one file there. If they may not, or only with the soft lock, a note stays in the directory, which stores keep
+    to: .gamwarm-doctor.json.
 
     Also tells the Python, h5py, HDF5 and MPI found. Files made for the trial are removed. Exit code 0: all is well; 1:
     something is not safe, or will not work.
@@ -51,8 +89,17 @@ def doctor(
     if not _is_directory(place):
         raise StoreNotFound(f"{directory}: no such directory; create it first")
     worries: list[str] = []
-    found: dict[str, Any] = {"directory": str(place), **_of_the_place(place, worries)}
-    environment = _of_the_environment(worries, mpi=mpi)
+    job = _task_of_job() if peer is None and other is None else None
+    if other is not None and peer is not None:
+        raise InvalidInput("--with and --peer exclude each other: a second mount, or a second host")
+    if job is not None and job[0] > 1:
+        show(Text(f"task {job[0]}: tasks 0 and 1 try the directory"))
+        return Exit.OK
+    side, word = job if job is not None else (peer, "peer")
+    coherence = _take_turns(place, other, side, word)
+    found: dict[str, Any] = {"directory": str(place), **_of_the_place(place, coherence, worries)}
+    # An MPI that is started by a task of an MPI job disturbs the job.
+    environment = _of_the_environment(worries, mpi=mpi and job is None)
     if as_json:
         write_json({**found, "environment": environment, "worries": worries, "ok": not worries})
         return Exit.NO if worries else Exit.OK
@@ -70,7 +117,38 @@ def _is_directory(path: Path) -> bool:
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
-def _of_the_place(place: Path, worries: list[str]) -> dict[str, Any]:
+def _take_turns(place: Path, other: Path | None, side: int | None, word: str) -> Coherence | None:
+    if other is not None:
+        if not _is_directory(other):
+            raise StoreNotFound(f"{other}: no such directory; give another mount of {place}")
+        if _is_same_mount(place, other):
+            raise InvalidInput(
+                f"{other}: the same mount as {place}, or a bind mount of it: both share one cache, and a trial would "
+                "say nothing of a second client"
+            )
+        coherence = try_two(place, other)
+    elif side is not None:
+        coherence = meet_peer(place, side, word)
+    else:
+        return None
+    remember(place, coherence)
+    return coherence
+
+
+def _is_same_mount(one: Path, other: Path) -> bool:
+    return os.stat(one).st_dev == os.stat(other).st_dev
+
+
+def _task_of_job() -> tuple[int, str] | None:
+    """Return this task's number and a word for its job, if a launcher has started several."""
+    for rank, size, job in _LAUNCHERS:
+        numbers = os.environ.get(rank, ""), os.environ.get(size, "")
+        if all(number.isdecimal() for number in numbers) and int(numbers[1]) > 1:
+            return int(numbers[0]), "-".join(["job", *(os.environ.get(name, "") for name in job)])
+    return None
+
+
+def _of_the_place(place: Path, coherence: Coherence | None, worries: list[str]) -> dict[str, Any]:
     free = shutil.disk_usage(place).free
     found: dict[str, Any] = {"free_bytes": free, "writable": os.access(place, os.W_OK | os.X_OK)}
     if free < LITTLE_SPACE:
@@ -92,9 +170,10 @@ def _of_the_place(place: Path, worries: list[str]) -> dict[str, Any]:
         "hard_links": tried.hard_links,
         "rename": tried.rename,
         "fsync": tried.fsync,
+        "several_writers": None if coherence is None else str(coherence.safety),
         "lock": _lock(place, worries),
     }
-    worries += _worries_about(tried)
+    worries += _worries_about(tried, coherence)
     found["trial_seconds"] = _trial(place, worries)
     return found
 
@@ -107,14 +186,22 @@ def _lock(place: Path, worries: list[str]) -> str | None:
         return None
 
 
-def _worries_about(tried: DirectoryProbe) -> Iterator[str]:
-    if tried.shared:
+def _worries_about(tried: DirectoryProbe, coherence: Coherence | None) -> Iterator[str]:
+    if coherence is None:
+        coherence = tried.coherence
+        if tried.shared:
+            yield (
+                "other hosts may see this directory, and it was tried from this one alone: whether flock excludes "
+                "them, and whether they see what is written here, is not known. Try it with two: `srun -N2 gamwarm "
+                "doctor DIR`, `gamwarm doctor DIR --peer 0` here and `--peer 1` there, or `--with` another mount"
+            )
+    if coherence is not None and coherence.safety is Safety.ONE_WRITER:
         yield (
-            "other nodes may see this directory: look-ups are as fresh as its caches allow, and the lock was tried "
-            "from this node alone; for many nodes one file each and `gamwarm merge` at the end is safest"
+            f"{coherence.safety}: {_broken(coherence)}. Give each host a file of its own and `gamwarm merge` them, or "
+            "let one rank write (comm=); a store here refuses to be written from two hosts"
         )
-    if tried.shared and tried.flock:
-        yield "flock works here; whether it excludes other nodes too depends on the mount, ask for its lock service"
+    elif coherence is not None and not coherence.flock:
+        yield "flock does not keep the other side out; stores here take the soft lock"
     if not tried.rename:
         yield "renaming does not replace a file here: `gamwarm compact` will fail"
     if tried.fsync is False:
@@ -123,9 +210,17 @@ def _worries_about(tried: DirectoryProbe) -> Iterator[str]:
         yield f"{tried.file_system} lives in memory: what is kept here is gone when the machine restarts"
 
 
+def _broken(coherence: Coherence) -> str:
+    if not (coherence.flock or coherence.links):
+        return "neither flock nor a hard link of one side keeps the other out"
+    if coherence.lost:
+        return f"{coherence.lost} records that one side had synced were overwritten by the other"
+    return "a file opened under the lock does not show what the other side has synced"
+
+
 def _trial(place: Path, worries: list[str]) -> float | None:
     """Make a store, open it again, remove it; return the seconds that took."""
-    path = place / f".gamwarm-doctor-{secrets.token_hex(6)}.h5"
+    path = place / f"{PROBE_PREFIX}{secrets.token_hex(8)}.h5"
     started = time.monotonic()
     try:
         for _ in range(2):
@@ -155,6 +250,7 @@ def _place_rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "hard links", _yes(found["hard_links"])
     yield "rename replaces", _yes(found["rename"])
     yield "sync works", _yes(found["fsync"])
+    yield "several writers", found["several_writers"] or "not tried with two hosts"
     if found["trial_seconds"] is not None:
         yield "trial", f"a store was written, opened again and removed in {found['trial_seconds'] * 1000:.0f} ms"
 

@@ -4,7 +4,8 @@ from gamwarm.storage._disk import replace_text, status_of
 from gamwarm.storage.browse import ARTIFACTS, RECORDS, Browser, Seen, Totals
 from gamwarm.storage.buffered import BufferedEntries, leave
 from gamwarm.storage.bundle import BundleCheck, BundleContents, BundleWritten, absorb_bundle, check_bundle, write_bundle
-from gamwarm.storage.directory_probe import DirectoryProbe, probe
+from gamwarm.storage.coherence import PROBE_PREFIX, Coherence, Safety, meet_peer, try_two
+from gamwarm.storage.directory_probe import DirectoryProbe, probe, remember
 from gamwarm.storage.entries import (
     ArtifactHeader,
     EntryStore,
@@ -33,6 +34,7 @@ from gamwarm.storage.upkeep import (
 __all__ = [
     "ARTIFACTS",
     "LOCK_NAMES",
+    "PROBE_PREFIX",
     "RECORDS",
     "ArtifactHeader",
     "Browser",
@@ -40,6 +42,7 @@ __all__ = [
     "BundleCheck",
     "BundleContents",
     "BundleWritten",
+    "Coherence",
     "CompactReport",
     "DirectoryProbe",
     "EntryHead",
@@ -53,6 +56,7 @@ __all__ = [
     "MergeReport",
     "Problem",
     "PutOutcome",
+    "Safety",
     "SalvageReport",
     "Seen",
     "StoredArtifact",
@@ -67,11 +71,14 @@ __all__ = [
     "content_id",
     "find_fit_of_record",
     "leave",
+    "meet_peer",
     "probe",
     "read_heads",
+    "remember",
     "replace_text",
     "rolled_back",
     "salvage_file",
     "status_of",
+    "try_two",
     "write_bundle",
 ]

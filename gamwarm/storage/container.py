@@ -175,6 +175,7 @@ class Container(Attempts):
             self._writer.pair.shared = self._reader.shared = self._lock.shared or self._reader.shared
             if status is None:
                 self._create(create)
+            self._lock.claim()
         self.read(_nothing)
 
     def _refuse_foreign(self) -> None:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
 if sys.platform != "win32":
     import fcntl
 
-from gamwarm.storage._disk import explain
+from gamwarm.storage._disk import explain, open_beside, replace_text
+from gamwarm.storage.coherence import PROBE_PREFIX, Coherence, Safety, try_two
 
-__all__ = ["PROBE_PREFIX", "DirectoryProbe", "may_be_shared", "probe", "remove_debris"]
+__all__ = ["DirectoryProbe", "may_be_shared", "probe", "recall", "remember", "remove_debris"]
 
-PROBE_PREFIX: Final = ".gamwarm-probe-"
-"""Of all files made for a trial."""
+NOTE: Final = ".gamwarm-doctor.json"
+"""What `gamwarm doctor` has found of a directory with two clients, where that binds the stores in it."""
+NOTE_BYTES: Final = 4096
+_NOTE_SAYS: Final = (
+    "gamwarm doctor tried this directory with two clients (hosts, or mounts). Stores here keep to what it found. "
+    "Run it again after a change of the mounts, or remove this file."
+)
 DEBRIS_SECONDS: Final = 3600.0
 """A file made for a trial that is older than this was left by a probe that was killed."""
 
@@ -35,6 +43,8 @@ _LOCAL_FILE_SYSTEMS: Final = frozenset(
 )
 # Options under which flock succeeds but stays on this node.
 _NODE_ONLY_OPTIONS: Final = frozenset({"nolock", "local_lock=all", "local_lock=flock", "localflock", "nobrl"})
+
+_MOUNT_TABLE = Path("/proc/self/mountinfo")
 
 _CHILD: Final = """
 import fcntl, os, sys
@@ -64,6 +74,8 @@ class DirectoryProbe:
         Links refuse an existing name, renames replace one.
     fsync : bool or None
         Files and the directory can be synced; None where that was not tried (local, and no child was asked for).
+    coherence : Coherence or None
+        What two descriptors on this host see of each other; None as for `fsync`. Two hosts may see less.
     """
 
     directory: str
@@ -74,6 +86,7 @@ class DirectoryProbe:
     hard_links: bool
     rename: bool
     fsync: bool | None
+    coherence: Coherence | None
 
 
 def probe(directory: str | os.PathLike[str], *, child: bool | None = None) -> DirectoryProbe:
@@ -113,7 +126,44 @@ def probe(directory: str | os.PathLike[str], *, child: bool | None = None) -> Di
         for path in (first, second, third):
             with contextlib.suppress(OSError):
                 path.unlink()
-    return DirectoryProbe(str(place), file_system, shared, flock, by_child, links, rename, sync)
+    coherence = _take_turns(place) if by_child else None
+    return DirectoryProbe(str(place), file_system, shared, flock, by_child, links, rename, sync, coherence)
+
+
+def _take_turns(place: Path) -> Coherence | None:
+    try:
+        return try_two(place, place)
+    except OSError:
+        return None  # A folder cannot be made, or a file not synced: told by what else was tried.
+
+
+def remember(directory: Path, coherence: Coherence) -> bool:
+    """Leave a note for the stores of a directory if two clients found less there than one host alone can see.
+
+    A note that is out of date is removed. Returns whether there is one now.
+    """
+    path = directory / NOTE
+    if coherence.safety is not Safety.ONE_WRITER and coherence.flock and coherence.links:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        return False
+    replace_text(path, json.dumps({"what": _NOTE_SAYS, **asdict(coherence)}, indent=1) + "\n")
+    return True
+
+
+def recall(directory: Path) -> Coherence | None:
+    """Return what `remember` noted, or None."""
+    try:
+        fd = open_beside(directory / NOTE, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        noted = json.loads(os.pread(fd, NOTE_BYTES, 0))
+        return Coherence(**{field.name: noted[field.name] for field in fields(Coherence)})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    finally:
+        os.close(fd)
 
 
 def may_be_shared(directory: Path) -> bool:
@@ -146,7 +196,11 @@ def remove_debris(place: Path, now: float) -> None:
         for entry in entries:
             if entry.name.startswith(PROBE_PREFIX):
                 with contextlib.suppress(OSError):
-                    if now - entry.stat(follow_symlinks=False).st_mtime > DEBRIS_SECONDS:
+                    if now - entry.stat(follow_symlinks=False).st_mtime <= DEBRIS_SECONDS:
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry, ignore_errors=True)
+                    else:
                         os.unlink(entry)
 
 
@@ -227,7 +281,7 @@ def _mount_of(place: Path) -> tuple[str, frozenset[str]]:
     """
     try:
         path = os.path.realpath(place)
-        table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+        table = _MOUNT_TABLE.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return "", frozenset()
     longest, found = -1, ("", frozenset[str]())

@@ -11,12 +11,14 @@ import errno
 import logging
 import os
 import random
+import re
 import socket
 import sys
 import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Final, Literal, get_args
@@ -29,7 +31,8 @@ from filelock import SoftFileLockProtocolError, StrictSoftFileLock, Timeout
 from gamwarm.errors import InvalidInput, LockTimeout, StoreError, StoreReadOnly, StoreUnavailable
 from gamwarm.interrupts import wait
 from gamwarm.storage._disk import explain, make_beside, open_beside, share_if_ours
-from gamwarm.storage.directory_probe import DirectoryProbe, probe
+from gamwarm.storage.coherence import Safety
+from gamwarm.storage.directory_probe import DirectoryProbe, probe, recall
 
 try:  # Not public, hence guarded: without it a claim of a dead process waits for a person.
     from filelock._identity import owner_is_stale
@@ -57,6 +60,7 @@ log = logging.getLogger("gamwarm")
 
 HOLDER_BYTES: Final = 160
 HOLDER_PREFIX: Final = b"pid "
+_HOST_OF_HOLDER: Final = re.compile(rb"pid \d+ on (.+) since ")
 UNSET_MODE: Final = -1
 """filelock's value for "by the umask"."""
 _BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
@@ -64,6 +68,10 @@ _BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
 
 class _OtherLock(Exception):
     """The lock file bears the mark of the other kind of lock."""
+
+
+class _OtherHost(Exception):
+    """Another host claims a file that only one host may write."""
 
 
 class WriterLock(ABC):
@@ -85,6 +93,8 @@ class WriterLock(ABC):
         Seconds to wait, unless `acquire` says otherwise.
     shared : bool
         Other hosts may see the file: what was read before the lock was taken is not to be believed under it.
+    single_host : bool
+        Not even that is enough: the file belongs to the host that has it open for writing.
     """
 
     kind: ClassVar[LockKind]
@@ -92,10 +102,11 @@ class WriterLock(ABC):
     broken: ClassVar[str]
     """What a directory lacks where this lock does not work."""
 
-    def __init__(self, path: Path, timeout: float, *, shared: bool) -> None:
+    def __init__(self, path: Path, timeout: float, *, shared: bool, single_host: bool = False) -> None:
         self.path = lock_path(path)
         self.timeout = timeout
         self.shared = shared
+        self.single_host = single_host
         self._file = path
         self._like: os.stat_result | None = None
         self._pace, self._longest_pause = SHARED_PACE if shared else PACE
@@ -166,6 +177,14 @@ class WriterLock(ABC):
                     f"the file, remove {self.path.name} and {self.path.name}.filelock.",
                     path=str(self._file),
                 ) from exc
+            if isinstance(exc, _OtherHost):
+                raise StoreUnavailable(
+                    f"{self._file}: {exc} has it open for writing (or was stopped while it had), and gamwarm doctor "
+                    f"found that several hosts cannot write safely here. Write on {exc} alone; or give each host a "
+                    "file of its own and `gamwarm merge` them; or start one MPI job (comm=), whose rank 0 writes. If "
+                    f"nothing on {exc} uses the file any more, remove {self.path.name}.",
+                    path=str(self._file),
+                ) from None
             if isinstance(exc, OSError) and not isinstance(exc, StoreError):
                 raise explain(exc, self.path, "take the writer lock") from exc
             raise
@@ -196,6 +215,12 @@ class WriterLock(ABC):
             yield
         finally:
             self.release()
+
+    def claim(self) -> None:
+        """Where one host alone may write, make it this one for as long as the file is open (until `tidy`)."""
+        if self.single_host:
+            with self.held():
+                pass
 
     @abstractmethod
     def tidy(self) -> None:
@@ -230,8 +255,8 @@ class FlockLock(WriterLock):
     other = "soft"
     broken = "flock does not exclude"
 
-    def __init__(self, path: Path, timeout: float, *, shared: bool) -> None:
-        super().__init__(path, timeout, shared=shared)
+    def __init__(self, path: Path, timeout: float, *, shared: bool, single_host: bool = False) -> None:
+        super().__init__(path, timeout, shared=shared, single_host=single_host)
         self._fd = -1
         self._is_held = False
         self._shared_out = False
@@ -295,6 +320,9 @@ class FlockLock(WriterLock):
         found = os.pread(self._fd, HOLDER_BYTES, 0)
         if _is_soft_mark(found):
             raise _OtherLock("it bears the mark of the soft lock")
+        claimed = _HOST_OF_HOLDER.match(found)
+        if self.single_host and claimed is not None and claimed[1].decode(errors="replace") != _host():
+            raise _OtherHost(claimed[1].decode(errors="replace"))
         if not alone:
             return  # its other name may be somebody's
         if not self._shared_out:
@@ -309,7 +337,10 @@ class FlockLock(WriterLock):
                 os.pwrite(self._fd, line, 0)
 
     def tidy(self) -> None:
-        pass  # The lock file stays.
+        """Take back this host's claim; the lock file stays."""
+        if self.single_host:
+            with contextlib.suppress(OSError), self.held(0.0):
+                os.ftruncate(self._fd, 0)
 
     def _touch(self) -> None:
         os.utime(self._fd)
@@ -499,6 +530,19 @@ def choose_lock(path: Path, kind: LockKind, timeout: float) -> WriterLock:
     found = _PROBES.get(device)
     if found is None:
         found = _PROBES[device] = probe(directory)
+    noted = recall(directory)
+    single_host = any(c is not None and c.safety is Safety.ONE_WRITER for c in (noted, found.coherence))
+    if single_host:
+        if kind == "soft" or not found.flock:
+            raise StoreUnavailable(
+                f"{directory}: gamwarm doctor found that several hosts cannot write safely here, and "
+                + ("only lock='auto' and 'flock' can" if found.flock else "no lock can")
+                + " keep the file to one host. Put the file on another file system, or open it with mode='r'.",
+                path=str(directory),
+            )
+        return FlockLock(path, timeout, shared=True, single_host=True)
+    if noted is not None:
+        found = replace(found, shared=True, flock=found.flock and noted.flock, hard_links=noted.links)
     wanted = [kind] if kind != "auto" else ["soft"] if _has_soft_mark(lock_path(path)) else list(_KINDS)
     for name in wanted:
         lock = _KINDS[name]

@@ -9,7 +9,10 @@ import pytest
 
 from gamwarm.cli import doctor
 from gamwarm.cli.exits import Exit
-from gamwarm.storage import DirectoryProbe
+from gamwarm.storage import Coherence, DirectoryProbe
+from tests.support.shared_mounts import bindfs_mounts, why_not
+
+INCOHERENT = Coherence(flock=True, links=True, kept=False, fresh=False, lost=0)
 
 
 def found_by(gamwarm_command, place, *options):
@@ -47,6 +50,7 @@ def probed(**changes):
         "hard_links": True,
         "rename": True,
         "fsync": True,
+        "coherence": None,
     }
     return DirectoryProbe(**whole | changes)
 
@@ -54,7 +58,8 @@ def probed(**changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"shared": True, "file_system": "nfs4"}, ["other nodes may see", "merge", "lock service"]),
+        ({"shared": True, "file_system": "nfs4"}, ["other hosts may see", "srun -N2", "--peer 1", "--with"]),
+        ({"shared": True, "coherence": INCOHERENT}, ["not safe for several writers", "does not show", "merge"]),
         ({"rename": False}, ["compact"]),
         ({"fsync": False}, ["lost with the power"]),
         ({"file_system": "tmpfs"}, ["lives in memory"]),
@@ -87,3 +92,71 @@ def test_an_mpi_that_does_not_start_is_a_worry(monkeypatch):
 
     assert doctor._mpi_library(worries) is None
     assert "no MPI library" in worries[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words", "noted"),
+    [
+        ({}, Exit.OK, ["safe", "all is well"], False),
+        ({"kept": False}, Exit.OK, ["safe with reopening", "all is well"], False),
+        ({"fresh": False}, Exit.NO, ["not safe for several writers", "gamwarm merge"], True),
+        ({"lost": 3}, Exit.NO, ["3 records", "overwritten"], True),
+        ({"flock": False, "links": False}, Exit.NO, ["neither flock nor a hard link"], True),
+        ({"flock": False}, Exit.NO, ["take the soft lock"], True),
+    ],
+)
+def test_two_clients_say_whether_several_hosts_may_write(
+    gamwarm_command, tmp_path, monkeypatch, changes, code, words, noted
+):
+    found = Coherence(**{"flock": True, "links": True, "kept": True, "fresh": True, "lost": 0} | changes)
+    monkeypatch.setattr(doctor, "probe", lambda place, child: probed(shared=True))
+    monkeypatch.setattr(doctor, "_is_same_mount", lambda one, other: False)
+    monkeypatch.setattr(doctor, "try_two", lambda one, other: found)
+
+    ended = gamwarm_command("doctor", tmp_path, "--with", tmp_path, "--no-mpi")
+
+    assert ended.code == code
+    for word in words:
+        assert word in " ".join(ended.out.split())
+    assert (tmp_path / ".gamwarm-doctor.json").exists() is noted
+
+
+def test_one_mount_is_not_two_clients(gamwarm_command, tmp_path):
+    ended = found_by(gamwarm_command, tmp_path, "--with", tmp_path)
+    assert ended.code == Exit.USAGE
+    assert "same mount" in ended.err
+    assert found_by(gamwarm_command, tmp_path, "--with", tmp_path / "nowhere").code == Exit.NO_FILE
+    assert found_by(gamwarm_command, tmp_path, "--with", tmp_path, "--peer", "0").code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({}, None),
+        ({"SLURM_PROCID": "0"}, None),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2"}, (1, "job")),
+        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4"}, (3, "job")),
+        (
+            {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": "77", "SLURM_STEP_ID": "3"},
+            (1, "job-77-3"),
+        ),
+    ],
+)
+def test_tasks_of_a_job_know_their_number(monkeypatch, environment, told):
+    for rank, size, job in doctor._LAUNCHERS:
+        for name in (rank, size, *job):
+            monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert doctor._task_of_job() == told
+
+
+@pytest.mark.fuse
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_two_mounts_take_turns(gamwarm_command, tmp_path):
+    with bindfs_mounts(tmp_path) as mounts:
+        ended = found_by(gamwarm_command, mounts[0], "--with", mounts[1])
+        assert ended.json["several_writers"] == "safe with reopening"
+        assert ended.code == Exit.OK
+        assert list(mounts[0].iterdir()) == []
