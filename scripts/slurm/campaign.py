@@ -87,13 +87,13 @@ def share_of_folds(asked: argparse.Namespace) -> int:
                 if store.should_stop():
                     break
                 fit = engine.fit(bound.case(fold.rows), store=own, parent=parent)
+                cost = f"{fit.cost.hessian_formations} Hessian formations"
+                say(f"fold {fold.group}: {fit.start.source} ({fit.start.reason}), {cost}")
                 if fit.kept.stopped:
                     say(f"fold {fold.group} is stopped, its checkpoint kept")
                     break
                 fitted += fit.result.converged
                 failed += not fit.result.converged
-                cost = f"{fit.cost.hessian_formations} Hessian formations"
-                say(f"fold {fold.group}: {fit.start.source} ({fit.start.reason}), {cost}")
                 if not fit.result.converged:
                     say(f"fold {fold.group} has no answer: {fit.reason}")
         left = len(mine) - fitted - failed

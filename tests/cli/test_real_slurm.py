@@ -178,17 +178,17 @@ def test_a_cancelled_task_has_kept_its_fits_and_stays_cancelled(slurm):
 
 @pytest.mark.long
 def test_a_task_that_reaches_its_time_limit_inside_a_fit_is_requeued_until_it_is_done(slurm):
-    few = ("--subjects", "2", "--margin", "10")
+    few = ("--subjects", "6", "--margin", "20")
     parent(slurm, *few)
     # Slurm looks at time limits every half minute; signals may come as much too early.
-    options = ("--array=0", "--time=1", "--signal=B:USR1@30")
-    array = slurm.submit("array.sbatch", *few, options=options, GAMWARM_PROGRAM=slowed(slurm, 7.0))
+    options = ("--array=0", "--time=2", "--signal=B:USR1@40")
+    array = slurm.submit("array.sbatch", *few, options=options, GAMWARM_PROGRAM=slowed(slurm, 3.0))
     (job,) = slurm.wait(array, seconds=600.0)
 
     assert (job.state, job.exit_code) == ("COMPLETED", 0), slurm.logs()
     assert job.restarts >= 1
     assert check_that_stopped_fits_went_on(slurm.logs()) >= 1
-    assert finals(slurm) == 1 + 2
+    assert finals(slurm) == 1 + 6
 
 
 def disturb(slurm: SlurmCluster, jobs: list[Job], dice: random.Random) -> str:
