@@ -23,6 +23,8 @@ __all__ = ["FitFold", "leave_one_out", "of_engine"]
 log = logging.getLogger("gamwarm")
 
 PARENT_FLUSH_SECONDS = 2.0
+FOLD_LABEL = "group"
+"""Attribute of record and artifact of a fold: the group that it leaves out."""
 
 
 class FitFold(Protocol):
@@ -52,7 +54,8 @@ def leave_one_out(
 ) -> FoldsReport:
     """Fit all rows, then all rows but each group's, every fold from the fit on all rows. Collective.
 
-    The fit on all rows is made by rank 0 and kept first, with checkpoints; then its artifact is named as the parent of
+    Record and artifact of a fold have the attribute ``group``, its label (``gamwarm ls --attribute group=AA``). The fit
+    on all rows is made by rank 0 and kept first, with checkpoints; then its artifact is named as the parent of
     every fold. Folds are dealt to ranks largest first, in rounds of one fold per rank; a round is one transaction.
 
     Interrupted (killed, or stopped by ``store.should_stop()``, which is asked between rounds, and inside a fit where
@@ -120,7 +123,8 @@ def leave_one_out(
 
         def one(fold: Fold | None) -> FoldOutcome | None:
             left_out = None if fold is None else fold.group
-            made = fit(fold, store=view, parent=parent, leave_out=left_out, each=True)
+            labelled = view if left_out is None else view.labelled({FOLD_LABEL: left_out})
+            made = fit(fold, store=labelled, parent=parent, leave_out=left_out, each=True)
             if fold is None:
                 return None
             return outcome_of(fold, comm.rank, made, None if value is None else value(made))

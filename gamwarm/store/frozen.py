@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
+from gamwarm.records import FitResult, check_attributes
 from gamwarm.storage import Held
 from gamwarm.store.filing import KeepOutcome
 from gamwarm.store.fits import FitInProgress
@@ -35,6 +37,7 @@ class FrozenView:
     def __init__(self, store: WarmStartStore, parents: Held | None) -> None:
         self.store = store
         self._parents = parents  # on rank 0, which decides; None elsewhere
+        self._labels: dict[str, str | int | float] = {}
 
     def fit(
         self,
@@ -46,7 +49,8 @@ class FrozenView:
         each: bool = False,
     ) -> FitInProgress:
         """Begin a fit; see `WarmStartStore.fit`."""
-        return FitInProgress(self, problem, parent, leave_out, attributes, each=each)
+        labels = {**self._labels, **check_attributes({} if attributes is None else attributes)}
+        return FitInProgress(self, problem, parent, leave_out, labels, each=each)
 
     @critical
     def start_for(
@@ -69,6 +73,25 @@ class FrozenView:
     def frozen(self) -> Self:
         """Return this view: its moment stays."""
         return self
+
+    def labelled(self, attributes: Mapping[str, str | int | float]) -> FrozenView:
+        """Return a view of the same moment that labels every fit with these attributes too. Local."""
+        view = FrozenView(self.store, self._parents)
+        view._labels = {**self._labels, **check_attributes(attributes)}
+        return view
+
+    def keep(
+        self,
+        problem: FitProblem | None,
+        result: FitResult | None,
+        start: StartReport | None = None,
+        *,
+        each: bool = False,
+    ) -> KeepOutcome:
+        """File a result, with this view's labels; see `WarmStartStore.keep`."""
+        if self._labels and result is not None:
+            result = replace(result, attributes={**self._labels, **result.attributes})
+        return self.store.keep(problem, result, start, each=each)
 
     def __getattr__(self, name: str) -> Any:
         if name == "store":  # not yet set: a copy or a pickle is being made

@@ -344,3 +344,30 @@ def test_group_seeds_of_the_parent_move_the_starts_of_its_folds(path):
         report = folds.leave_one_out(store, data["group"], fit, progress=False)
     assert report.sources == {"transfer": 4}
     assert used == ["", "used", "used", "used", "used"]
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_every_fold_is_labelled_with_its_group_on_any_number_of_ranks(path, ranks):
+    report = on_ranks(ranks, lambda comm: run(path, comm=comm))[0]
+
+    with gamwarm.open(path) as store:
+        records = [store.get_record(key) for key in store.keys()]  # noqa: SIM118 - a store is no dict
+    assert sorted(record.attributes.get("group", "") for record in records) == ["", *sorted(LARGEST_FIRST)]
+    sizes = {record.attributes["group"]: record.n_rows for record in records if record.attributes}
+    assert sizes == {fold.group: fold.n_rows for fold in report.folds}
+    assert len(report) == 7
+
+
+def test_a_fold_of_an_engine_with_labels_of_its_own_keeps_both(path):
+    def fit(fold, *, store, parent, leave_out, each):
+        problem = None if fold is None else Solver().describe(fold)
+        start = store.start_for(problem, parent, leave_out, each=each)
+        result = None if fold is None else result_of(problem, attributes={"job": 7})
+        return folds.FoldFit(result, start, store.keep(problem, result, start, each=each))
+
+    run(path, fit)
+
+    with gamwarm.open(path) as store:
+        found = [store.get_record(key).attributes for key in store.keys()]  # noqa: SIM118 - a store is no dict
+    assert {"job": 7} in found
+    assert {"job": 7, "group": "site 3"} in found
