@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from weakref import WeakSet
 
-from gamwarm.errors import LockTimeout, StoreUnavailable
+from gamwarm.errors import LockTimeout
 from gamwarm.identity import check_exact_key
 from gamwarm.interrupts import critical, quiet
 from gamwarm.records import (
@@ -372,17 +372,18 @@ def _file_all() -> None:
         n = entries.n_waiting
         if n == 0:
             continue
+        if not entries._turn.lock.acquire(timeout=container.EXIT_PATIENCE):
+            lost += n
+            reasons.append(f"{entries.container.path}: another thread was still inside a call")
+            continue
         try:
-            if not entries._turn.lock.acquire(timeout=container.EXIT_PATIENCE):
-                raise StoreUnavailable(f"{entries.container.path}: another thread was still inside a call.")
-            try:
-                entries.flush()
-            finally:
-                entries._turn.lock.release()
+            entries.flush()
         except Exception as error:  # the other stores have their turn
             lost += n
             reasons.append(str(error))
             entries.give_up(str(error))
+        finally:
+            entries._turn.lock.release()
     _left.clear()
     if lost:
         log.warning("%d entries that waited could not be written at the end: %s", lost, "; ".join(reasons))

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from importlib.util import find_spec
 
@@ -237,6 +238,32 @@ def test_what_cannot_be_filed_at_the_end_is_one_warning_with_a_count(path, tmp_p
     assert not any(outcome.pending or outcome.written for outcome in outcomes)
     for own in stores:
         own.close()
+
+
+def test_a_thread_that_never_ends_its_call_does_not_hang_the_end_of_the_process(path, monkeypatch, caplog):
+    monkeypatch.setattr(container, "EXIT_PATIENCE", 0.05)
+    own = gamwarm.open(path).independent()
+    own.put_record(record_of(1))
+    held, over = threading.Event(), threading.Event()
+
+    def hold():
+        with own._file._turn:
+            held.set()
+            over.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(10)
+    try:
+        with caplog.at_level(logging.WARNING, "gamwarm"):
+            buffered._file_all()
+    finally:
+        over.set()
+        thread.join()
+    (line,) = caplog.records
+    assert "1 entries that waited" in line.getMessage()
+    own.close()
+    assert pools.fits_in(path) == 1
 
 
 def test_an_end_beside_a_writer_says_nothing_alarming(path, caplog):
