@@ -136,6 +136,7 @@ class _Fit:
         self.default_rho = np.concatenate([problem.layout.initial_rho, np.zeros(len(problem.nuisance))])
         self.null = self._null()
         self.guard = GuardReport()
+        self.nothing_left = False
         self.notes: list[str] = []
         self.outcomes: list[tuple[str, Outcome]] = []
         self._colds = self._cold_starts()
@@ -194,6 +195,8 @@ class _Fit:
             is_answer=self.search.is_answer,
         ).admit(rho, theta, metric_at)
         self.guard.take(admitted)
+        # Every coordinate went back: the search begins where a cold one does.
+        self.nothing_left = bool(admitted.resets) and np.array_equal(admitted.point.rho, self.default_rho)
         # The metric is the start's own: of a cold start, or of a coordinate that went back, it says nothing.
         own = metric if admitted.continued_from == "start" and not admitted.resets else None
         self.outcomes.append((admitted.continued_from, self.search.run(admitted.point, own)))
@@ -336,7 +339,7 @@ class _Fit:
             curvature=curvature,
             iteration=cost.outer_iterations,
             cost=replace(cost, for_children=cost.hessian_formations - before),
-            start_used=None if start is None else self.guard.continued_from == "start",
+            start_used=None if start is None else self.guard.continued_from == "start" and not self.nothing_left,
             seeds=seeds,
             attributes={} if handle is not None else self.attributes,
         )

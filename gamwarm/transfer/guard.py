@@ -234,7 +234,8 @@ class GuardOutcome(Generic[P]):
         if self.cold_evaluated:
             asked = "" if self.predicted_step is None else f" (predicted step {self.predicted_step:.2g})"
             done.append(f"the start was doubtful{asked}, a cold one was evaluated too")
-        return f"continued from the {self.continued_from} start" + "".join(f"; {each}" for each in done)
+        origin = "offered" if self.continued_from == "start" else "cold"
+        return f"continued from the {origin} start" + "".join(f"; {each}" for each in done)
 
 
 class StartGuard(Generic[P]):

@@ -57,7 +57,7 @@ def test_a_fit_says_in_lines_what_it_began_with_and_what_that_saved(tmp_path):
     assert full[1].startswith("  this fit: ")
     assert fold[0].startswith("transfer start from ")
     assert [line for line in fold if line.startswith("  mean:s(x): rho copied; beta projected")]
-    assert [line for line in fold if line.startswith("  guard: continued from the start")]
+    assert [line for line in fold if line.startswith("  guard: continued from the offered start")]
     assert fold[-1].startswith("  saved against the fit it started from: ")
     assert fit(driver.cut(""), options=cases.TIGHT).summary().splitlines()[0] == "no store"
 
