@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
+from gamwarm.display import told
 from gamwarm.errors import InvalidInput, InvalidType
 
 FloatArray = npt.NDArray[np.float64]
@@ -123,16 +124,22 @@ def symmetric_matrix(value: Any, what: str) -> FloatArray:
     return array
 
 
-def whole_number(value: Any, what: str, *, minimum: int = 0) -> int:
-    """Return ``value`` as an int not below ``minimum``; booleans and fractions are refused."""
+MOST: Final = 2**63 - 1
+"""The largest whole number that a file holds."""
+
+
+def whole_number(value: Any, what: str, *, minimum: int = 0, maximum: int = MOST) -> int:
+    """Return ``value`` as an int from ``minimum`` to ``maximum``; booleans and fractions are refused."""
     if isinstance(value, (bool, np.bool_)):
         raise InvalidType(f"{what} must be a whole number; it is a boolean")
     try:
         number = operator.index(value)
     except TypeError:
-        raise InvalidType(f"{what} must be a whole number; it is {value!r} ({type(value).__name__})") from None
+        raise InvalidType(f"{what} must be a whole number; it is {told(value)} ({type(value).__name__})") from None
     if number < minimum:
-        raise InvalidInput(f"{what} is {number}; it cannot be below {minimum}")
+        raise InvalidInput(f"{what} is {told(number)}; it cannot be below {minimum}")
+    if number > maximum:
+        raise InvalidInput(f"{what} is {told(number)}; it cannot be above {maximum}")
     return number
 
 
@@ -149,28 +156,28 @@ def real_number(value: Any, what: str, *, minimum: float | None = None, infinite
 def loose_number(value: Any, what: str) -> float:
     """Return ``value`` as a float; non-finite numbers may pass, a gate sees them later."""
     if isinstance(value, (bool, np.bool_, str, bytes)):
-        raise InvalidType(f"{what} must be a number; it is {value!r}")
+        raise InvalidType(f"{what} must be a number; it is {told(value)}")
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise InvalidType(f"{what} must be a number; it is {value!r} ({type(value).__name__})") from None
+        raise InvalidType(f"{what} must be a number; it is {told(value)} ({type(value).__name__})") from None
 
 
 def truth(value: Any, what: str) -> bool:
     """Return ``value`` as a bool; only real booleans are taken."""
     if not isinstance(value, (bool, np.bool_)):
-        raise InvalidType(f"{what} must be True or False; it is {value!r}")
+        raise InvalidType(f"{what} must be True or False; it is {told(value)}")
     return bool(value)
 
 
 def plain_string(value: Any, what: str, *, empty: bool = False) -> str:
     """Return ``value`` if it is a non-empty string that UTF-8 can encode."""
     if not isinstance(value, str):
-        raise InvalidType(f"{what} must be a string; it is {value!r} ({type(value).__name__})")
+        raise InvalidType(f"{what} must be a string; it is {told(value)} ({type(value).__name__})")
     if not value and not empty:
         raise InvalidInput(f"{what} is empty; give it a name")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise InvalidInput(f"{what} ({value!r}) cannot be written as UTF-8") from None
+        raise InvalidInput(f"{what} ({told(value)}) cannot be written as UTF-8") from None
     return str(value)

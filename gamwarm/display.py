@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Final
 
-__all__ = ["NotebookTable", "few", "html", "json_text", "short", "visible", "visible_lines"]
+__all__ = ["NotebookTable", "few", "html", "json_text", "short", "told", "visible", "visible_lines"]
 
 Facts = list[tuple[str, str]]
 
@@ -25,6 +25,9 @@ _BLANK: Final = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 _SUSPECT: Final = re.compile(rf"[^ -~]|[{_BLANK}]")
 
 
+_TOLD: Final = 100
+
+
 def visible(text: str) -> str:
     r"""Return text on one line in which everything can be seen.
 
@@ -32,6 +35,15 @@ def visible(text: str) -> str:
     and what has no meaning in Unicode become ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``. Applied twice it does no more.
     """
     return text if text.isascii() and text.isprintable() else _SUSPECT.sub(_shown, text)
+
+
+def told(value: object) -> str:
+    """Return what a message says of a value that was refused: its ``repr``, cut where it is long."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of more digits than Python prints; an object whose repr fails
+        return f"a value of type {type(value).__name__} that cannot be printed"
+    return text if len(text) <= _TOLD else f"{text[: _TOLD - 1]}…"
 
 
 def visible_lines(text: str) -> str:

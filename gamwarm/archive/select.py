@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 from gamwarm.checks import items, plain_string, truth
+from gamwarm.display import told
 from gamwarm.errors import InvalidInput, InvalidKey
 from gamwarm.storage import EntryHead
 
@@ -44,13 +45,13 @@ class Selection:
         for each in fields(self)[:-1]:
             value = getattr(self, each.name)
             if isinstance(value, str):
-                raise InvalidInput(f"selection {each.name} is the string {value!r}; give a list of strings")
+                raise InvalidInput(f"selection {each.name} is the string {told(value)}; give a list of strings")
             words = tuple(plain_string(v, f"selection {each.name}") for v in items(value, f"selection {each.name}"))
             object.__setattr__(self, each.name, words)
         object.__setattr__(self, "lineage", truth(self.lineage, "selection lineage"))
         for kind in self.kinds:
             if kind not in KINDS:
-                raise InvalidInput(f"selection kind {kind!r}; use one of {', '.join(KINDS)}")
+                raise InvalidInput(f"selection kind {told(kind)}; use one of {', '.join(KINDS)}")
 
 
 def choose(heads: Sequence[EntryHead], selection: Selection) -> tuple[list[EntryHead], tuple[str, ...]]:
@@ -105,6 +106,6 @@ def _resolve(heads: Sequence[EntryHead], short: str) -> set[str]:
     if len(found) == 1:
         return found
     if not found:
-        raise InvalidKey(f"{short!r} is no key or entry id of the file, nor the beginning of one; list its keys first")
+        raise InvalidKey(f"{told(short)} is no key or entry id of the file, nor the beginning of one; list its keys")
     some = ", ".join(sorted(found)[:4])
-    raise InvalidKey(f"{short!r} is the beginning of {len(found)} keys and entry ids ({some} …); give more digits")
+    raise InvalidKey(f"{told(short)} is the beginning of {len(found)} keys and entry ids ({some} …); give more digits")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 import os
 import sys
 import traceback
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from gamwarm.checks import file_path
-from gamwarm.cli.exits import Exit, exit_of
+from gamwarm.cli.exits import BadUsage, Exit, exit_of
 from gamwarm.display import visible
 from gamwarm.errors import GamwarmError
 
@@ -72,6 +73,8 @@ def _expanded(name: str, value: Any) -> Any:
     """Paths as every other door takes them: a shell does not expand the ``~`` of ``--output=~/new.h5``."""
     if isinstance(value, Path):
         return file_path(value, name)
+    if isinstance(value, float) and math.isnan(value):
+        raise BadUsage(f"{name} is not a number")
     return [_expanded(name, each) for each in value] if isinstance(value, list) else value
 
 

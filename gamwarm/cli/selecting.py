@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Final
@@ -29,12 +29,18 @@ _UNITS: Final = {
 }  # fmt: skip
 
 
+_LONGEST: Final = 1e12
+"""Seconds; no entry is older."""
+_LARGEST: Final = 1e18
+"""Bytes; no file is larger."""
+
+
 def parse_age(text: str) -> float:
     """Return the seconds of ``90s``, ``15min``, ``12h``, ``30d`` or ``8w``."""
     match = _AGE.fullmatch(text.strip())
     if match is None:
         raise BadUsage(f"{text!r} is no age; write 90s, 15min, 12h, 30d or 8w")
-    return float(match[1]) * _SECONDS[match[2]]
+    return min(float(match[1]) * _SECONDS[match[2]], _LONGEST)
 
 
 def parse_bytes(text: str) -> int:
@@ -42,18 +48,17 @@ def parse_bytes(text: str) -> int:
     match = _BYTES.fullmatch(text.strip())
     if match is None:
         raise BadUsage(f"{text!r} is no size; write bytes, or 200MB, 2GB, 1.5GiB")
-    return round(float(match[1]) * _UNITS[(match[2] or "B").lower()])
+    return round(min(float(match[1]) * _UNITS[(match[2] or "B").lower()], _LARGEST))
 
 
 def parse_moment(text: str) -> int:
     """Return UTC microseconds of a date, a date and time (UTC unless it says otherwise), or an age ago."""
     if _AGE.fullmatch(text.strip()):
-        then = datetime.now(UTC) - timedelta(seconds=parse_age(text))
-    else:
-        try:
-            then = datetime.fromisoformat(text.strip())
-        except ValueError:
-            raise BadUsage(f"{text!r} is no date; write 2026-11-25, 2026-11-25T14:30, or an age: 12h, 30d") from None
+        return max(0, round((datetime.now(UTC).timestamp() - parse_age(text)) * 1e6))
+    try:
+        then = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise BadUsage(f"{text!r} is no date; write 2026-11-25, 2026-11-25T14:30, or an age: 12h, 30d") from None
     then = then if then.tzinfo is not None else then.replace(tzinfo=UTC)
     return round(then.timestamp() * 1e6)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gamwarm.checks import items, plain_string, whole_number
+from gamwarm.display import told
 from gamwarm.errors import InvalidInput, InvalidKey
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.problem import ParameterBlockSpec, Role
@@ -73,7 +74,7 @@ def check_descriptor_key(key: object) -> str:
     """Return ``key`` if it is a well-formed descriptor key or term identity, else raise `InvalidKey`."""
     if not isinstance(key, str) or not _HEX64.fullmatch(key):
         raise InvalidKey(
-            f"{key!r} is not a descriptor key; expected 64 lower-case hex digits (see FitProblem.descriptor)"
+            f"{told(key)} is not a descriptor key; expected 64 lower-case hex digits (see FitProblem.descriptor)"
         )
     return key
 

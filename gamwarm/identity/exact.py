@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from gamwarm.checks import items, plain_string, require
+from gamwarm.display import told
 from gamwarm.errors import CollectiveError, InvalidInput, InvalidKey, InvalidType, UnkeyableFit
 from gamwarm.identity.components import Components, Label, Walk
 from gamwarm.identity.fingerprint import Fingerprinter
@@ -389,5 +390,5 @@ def _check_equal(what: str, reports: Sequence[object]) -> None:
 def check_exact_key(key: object) -> str:
     """Return ``key`` if it is a well-formed exact key, else raise `InvalidKey`."""
     if not isinstance(key, str) or not _EXACT_KEY.fullmatch(key):
-        raise InvalidKey(f"{key!r} is not an exact key; expected 'cf-' and 64 lower-case hex digits (see exact_key)")
+        raise InvalidKey(f"{told(key)} is not an exact key; expected 'cf-' and 64 lower-case hex digits")
     return key

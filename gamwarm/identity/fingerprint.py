@@ -45,9 +45,7 @@ class Fingerprinter:
 
     def write_u64(self, value: int) -> None:
         """Write a whole number from 0 to 2**64 - 1."""
-        number = whole_number(value, "fingerprint integer")
-        if number >= _U64_LIMIT:
-            raise InvalidInput(f"fingerprint integer {number} does not fit 64 bits")
+        number = whole_number(value, "fingerprint integer", maximum=2**64 - 1)
         self._hasher.update(_U64.pack(number))
 
     def write_f64(self, value: float) -> None:

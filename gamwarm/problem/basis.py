@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gamwarm.checks import plain_string, real_number, whole_number
+from gamwarm.display import told
 from gamwarm.errors import InvalidType
 
 __all__ = ["BasisMeta"]
@@ -41,4 +42,4 @@ class BasisMeta:
         if self.matern_nu is not None:
             object.__setattr__(self, "matern_nu", real_number(self.matern_nu, "basis matern_nu", minimum=0.0))
         if self.periodic is not None and not isinstance(self.periodic, bool):
-            raise InvalidType(f"basis periodic must be True, False or None; it is {self.periodic!r}")
+            raise InvalidType(f"basis periodic must be True, False or None; it is {told(self.periodic)}")

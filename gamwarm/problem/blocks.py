@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gamwarm.checks import FloatArray, float_vector, items, plain_string, require, whole_number
+from gamwarm.display import told
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem.basis import BasisMeta
 from gamwarm.problem.designs import design_shape
@@ -124,7 +125,8 @@ class ParameterBlockSpec:
         try:
             role = infer_role(name) if self.role is None else Role(self.role)
         except ValueError:
-            raise InvalidInput(f"{where}: role {self.role!r}; use one of {[str(r) for r in Role]} or None") from None
+            roles = [str(role) for role in Role]
+            raise InvalidInput(f"{where}: role {told(self.role)}; use one of {roles} or None") from None
         raw = self.raw_width
         if raw is not None:
             raw = whole_number(raw, f"{where}: raw_width")

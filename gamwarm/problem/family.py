@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+from gamwarm.display import told
 from gamwarm.errors import InvalidType, UnkeyableFit
 from gamwarm.problem.blocks import ParameterBlockSpec
 from gamwarm.problem.options import BlockwiseFitOptions
@@ -34,7 +35,7 @@ def check_family(family: object) -> CustomFamily:
     """Return ``family`` if it offers the protocol's method."""
     if isinstance(family, type) or not isinstance(family, CustomFamily):
         raise InvalidType(
-            f"family is {family!r}; give an object with "
+            f"family is {told(family)}; give an object with "
             "`persistent_warm_start_fingerprint(specs, options) -> str | None`"
         )
     return family
@@ -61,10 +62,10 @@ def family_kind_of(family: object) -> str:
             )
         kind = f"{cls.__module__}.{cls.__qualname__}"
     if not isinstance(kind, str) or not kind:
-        raise UnkeyableFit(f"family_kind is {kind!r}; set it to a non-empty string", why="family-kind")
+        raise UnkeyableFit(f"family_kind is {told(kind)}; set it to a non-empty string", why="family-kind")
     if kind == "__main__" or kind.startswith("__main__."):
         raise UnkeyableFit(
-            f"family_kind {kind!r} names __main__, so another script could not find its fits; "
+            f"family_kind {told(kind)} names __main__, so another script could not find its fits; "
             "choose a name of its own, such as 'my-project.my-family'",
             why="family-kind",
         )

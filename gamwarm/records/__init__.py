@@ -11,12 +11,13 @@ from gamwarm.records.curvature import (
     settled_flags,
 )
 from gamwarm.records.gates import artifact_refusal, gate_record, record_refusal
-from gamwarm.records.provenance import Cost, Lineage, Producer, Provenance, StartSource, check_entry_id
+from gamwarm.records.provenance import LATEST, Cost, Lineage, Producer, Provenance, StartSource, check_entry_id
 from gamwarm.records.result import ConstrainedWarmStart, FitResult
 from gamwarm.records.seeds import GroupSeeds, group_label
 
 __all__ = [
     "ARTIFACT_SCHEMA",
+    "LATEST",
     "PLATEAU_EDF",
     "ActiveSet",
     "BlockRecord",

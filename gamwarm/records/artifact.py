@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
-from gamwarm.display import NotebookTable, few, short, visible
+from gamwarm.display import NotebookTable, few, short, told, visible
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key
 from gamwarm.problem import BasisMeta, Role
 from gamwarm.records._content import ContentEquality
 from gamwarm.records.block import check_attributes
 from gamwarm.records.curvature import Curvature, loose_vector
-from gamwarm.records.provenance import Cost, Lineage, Producer, facts_of_making
+from gamwarm.records.provenance import LATEST, Cost, Lineage, Producer, facts_of_making
 from gamwarm.records.seeds import GroupSeeds
 
 __all__ = ["ARTIFACT_SCHEMA", "FitArtifact", "GlobalFitSummary", "TermArtifact"]
@@ -68,7 +68,7 @@ class TermArtifact(ContentEquality):
         try:
             role = Role(self.role)
         except ValueError:
-            raise InvalidInput(f"term role {self.role!r}; use one of {[str(r) for r in Role]}") from None
+            raise InvalidInput(f"term role {told(self.role)}; use one of {[str(r) for r in Role]}") from None
         require("term basis_meta", self.basis_meta, (BasisMeta, type(None)))
         object.__setattr__(self, "role", role)
         object.__setattr__(self, "raw_beta", loose_vector(self.raw_beta, "term raw_beta"))
@@ -170,7 +170,7 @@ class FitArtifact(ContentEquality, NotebookTable):
         ):
             require(f"artifact {name}", getattr(self, name), (optional, type(None)))
         if self.created is not None:
-            object.__setattr__(self, "created", whole_number(self.created, "artifact created"))
+            object.__setattr__(self, "created", whole_number(self.created, "artifact created", maximum=LATEST))
         terms = items(self.terms, "artifact terms")
         for term in terms:
             require("item of artifact terms", term, TermArtifact)

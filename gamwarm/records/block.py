@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
-from gamwarm.display import NotebookTable, few, short
+from gamwarm.display import NotebookTable, few, short, told
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, check_exact_key
 from gamwarm.problem import BlockwiseFitOptions
 from gamwarm.records._content import ContentEquality
 from gamwarm.records.curvature import Curvature, cut_coordinates, loose_vector
-from gamwarm.records.provenance import Cost, Lineage, Producer, facts_of_making
+from gamwarm.records.provenance import LATEST, Cost, Lineage, Producer, facts_of_making
 
 __all__ = ["BlockRecord", "InnerMode", "RecordKind", "check_attributes", "normalize_active_sets"]
 
@@ -97,6 +98,8 @@ def check_attributes(attributes: Mapping[str, str | int | float]) -> dict[str, s
         if isinstance(value, str):
             checked[name] = plain_string(value, what, empty=True)
         elif isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)):
+            if abs(int(value)) > sys.float_info.max:
+                raise InvalidInput(f"{what} is an integer of more than 308 digits; keep it as a string")
             checked[name] = int(value)
         else:
             checked[name] = real_number(value, what)
@@ -168,7 +171,7 @@ class BlockRecord(ContentEquality, NotebookTable):
         try:
             kind = RecordKind(self.kind)
         except ValueError:
-            raise InvalidInput(f"record kind {self.kind!r}; use 'final' or 'checkpoint'") from None
+            raise InvalidInput(f"record kind {told(self.kind)}; use 'final' or 'checkpoint'") from None
         for name, expected in (
             ("inner", InnerMode),
             ("curvature", Curvature),
@@ -196,7 +199,7 @@ class BlockRecord(ContentEquality, NotebookTable):
             "kind": kind,
             "converged": converged,
             "iteration": None if self.iteration is None else whole_number(self.iteration, "record iteration"),
-            "created": None if self.created is None else whole_number(self.created, "record created"),
+            "created": None if self.created is None else whole_number(self.created, "record created", maximum=LATEST),
             "rho_bound": real_number(self.rho_bound, "record rho_bound", infinite=True),
             "attributes": check_attributes(self.attributes),
         }

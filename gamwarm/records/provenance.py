@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Final
 
 from gamwarm._version import __version__
 from gamwarm.checks import plain_string, real_number, whole_number
-from gamwarm.display import short
+from gamwarm.display import short, told
 from gamwarm.errors import InvalidInput, InvalidKey
 
 __all__ = ["Cost", "Lineage", "Producer", "Provenance", "StartSource", "check_entry_id", "facts_of_making"]
@@ -30,10 +31,14 @@ class Provenance(StrEnum):
     COLD = "cold"
 
 
+LATEST: Final = 253_370_764_800_000_000
+"""UTC microseconds of the beginning of the year 9999: no entry is made later."""
+
+
 def check_entry_id(value: object) -> str:
     """Return ``value`` if it is an entry id (32 lower-case hex digits), else raise `InvalidKey`."""
     if not isinstance(value, str) or len(value) != 32 or any(c not in "0123456789abcdef" for c in value):
-        raise InvalidKey(f"{value!r} is not an entry id; expected 32 lower-case hex digits")
+        raise InvalidKey(f"{told(value)} is not an entry id; expected 32 lower-case hex digits")
     return value
 
 

@@ -79,9 +79,16 @@ class _Hdf5Errors(AbstractContextManager[None]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.complaint = ""
+        """What HDF5 said of its own structure: nothing more is written through handles that it may have spoilt."""
 
     def __enter__(self) -> None:
         pass
+
+    def check_writable(self) -> None:
+        """Refuse to write after a complaint."""
+        if self.complaint:
+            raise StoreDamaged(f"{self.complaint}. Nothing more is written; open the file again once it is mended")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -92,10 +99,11 @@ class _Hdf5Errors(AbstractContextManager[None]):
             return
         if isinstance(error, OSError) and error.errno is not None:
             raise explain(error, self._path, "read it") from error
-        raise StoreDamaged(
+        self.complaint = (
             f"{self._path}: HDF5 cannot read the file's own structure ({error}); "
             "gamwarm.salvage(path, into) brings what is whole to a new file; or restore a copy"
-        ) from error
+        )
+        raise StoreDamaged(self.complaint) from error
 
 
 class EntryStore(EntryUpkeep):
@@ -178,6 +186,7 @@ class EntryStore(EntryUpkeep):
             if self._view is not None:
                 yield
                 return
+            self._translated.check_writable()
             committing, written, reason = False, False, ""
             try:
                 with self.container.write(patience) as h5:
@@ -185,6 +194,7 @@ class EntryStore(EntryUpkeep):
                     try:
                         yield
                         self._stay_within_budget(self._view)
+                        self._translated.check_writable()
                         with self._translated:
                             self._view.settle()
                     finally:
@@ -228,6 +238,7 @@ class EntryStore(EntryUpkeep):
 
     def _write_now(self, change: Callable[[UpkeepView], PutOutcome]) -> PutOutcome:
         assert self._view is not None
+        self._translated.check_writable()
         with self._translated:
             try:
                 outcome = change(self._view)

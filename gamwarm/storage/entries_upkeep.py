@@ -44,6 +44,8 @@ __all__ = ["EntryUpkeep"]
 log = logging.getLogger("gamwarm")
 T = TypeVar("T")
 MANY_ENTRIES: Final = 1000
+_LONGEST_AGE: Final = 1e12
+"""Seconds; older than any time stamp."""
 SLACK: Final = 16
 
 
@@ -129,7 +131,7 @@ class EntryUpkeep:
         dry_run : bool
             Only say what would go.
         """
-        before = None if max_age is None else clock.now() - round(max_age * 1e6)
+        before = None if max_age is None else clock.now() - round(min(max_age, _LONGEST_AGE) * 1e6)
         if dry_run:
             return self._read(lambda view: self._evict(view, size_budget, before, dry_run=True))
         with self.transaction(), self._hdf5_errors():

@@ -11,12 +11,11 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from gamwarm.records import LATEST
 from gamwarm.storage.codec import CURVATURE_PARTS, RECORDS, DamagedEntry
 
 __all__ = ["LATEST", "is_descriptor_key", "is_key", "is_time", "parse_text"]
 
-LATEST: Final = 253_402_300_799_999_999
-"""UTC microseconds of the end of the year 9999: no entry is made later."""
 _MOST: Final = 2**63
 _DEPTH: Final = 8
 """Levels below a field that this version does not know."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gamwarm.checks import require, wrong_type
+from gamwarm.display import told
 from gamwarm.errors import GamwarmError, InvalidInput
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import Communicator
@@ -15,8 +16,8 @@ __all__ = ["check_choice", "check_held_together", "malformed", "require", "this_
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Refuse a word that is not one of the allowed ones."""
-    if value not in allowed:
-        raise InvalidInput(f"{name} is {value!r}; use one of {', '.join(map(repr, allowed))}")
+    if not isinstance(value, str) or value not in allowed:
+        raise InvalidInput(f"{name} is {told(value)}; use one of {', '.join(map(repr, allowed))}")
 
 
 def this_problem(problem: object) -> FitProblem:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from threading import TIMEOUT_MAX
+from typing import Any, TypeVar
 
-from gamwarm.checks import file_path
-from gamwarm.errors import GamwarmError, InvalidInput, InvalidType, StoreError, StoreReadOnly
+from gamwarm.checks import file_path, real_number, whole_number
+from gamwarm.errors import GamwarmError, StoreError, StoreReadOnly
 from gamwarm.interrupts import critical
 from gamwarm.parallel import mark_agreed
 from gamwarm.records import check_entry_id
@@ -118,7 +118,7 @@ class Upkeep:
         self._ranks.agree_equal("evict", (size_budget, seconds, dry_run), error)
 
         def act() -> EvictReport:
-            return self._file.evict(size_budget, seconds, dry_run=dry_run)
+            return self._file.evict(size_budget, None if seconds is None else float(seconds), dry_run=dry_run)
 
         report = self._ranks.at_root("evict", act, None) if dry_run else self._writes.run("evict", act, None)
         return EvictReport(dry_run=dry_run, reason=self._writes.reason_not_written()) if report is None else report
@@ -184,11 +184,12 @@ class Upkeep:
             is read in a child process.
         """
         target, error = _checked(into, "into")
+        error = error or _refusal(real_number, time_limit, "time_limit", minimum=0.0, infinite=True)
         self._ranks.agree_equal("salvage", (str(target), time_limit), error)
 
         def act() -> SalvageReport | StoreError:
             try:
-                return salvage_file(self.path, target, time_limit)
+                return salvage_file(self.path, target, _patience(time_limit))
             except StoreError as error:
                 return error
 
@@ -217,32 +218,32 @@ def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str], time_lim
     StoreNotFound, StoreError
         There is no such file, or ``into`` exists already.
     """
-    return salvage_file(file_path(path), file_path(into, "into"), time_limit)
+    return salvage_file(file_path(path), file_path(into, "into"), _patience(time_limit))
+
+
+def _patience(time_limit: object) -> float:
+    return min(real_number(time_limit, "time_limit", minimum=0.0, infinite=True), TIMEOUT_MAX)
 
 
 def budget_error(size_budget: object) -> GamwarmError | None:
-    """Return what is wrong with a size budget."""
-    if size_budget is None:
-        return None
-    if isinstance(size_budget, bool) or not isinstance(size_budget, int):
-        return InvalidType(f"size_budget is {type(size_budget).__name__}; give bytes as an int, or None")
-    return InvalidInput(f"size_budget is {size_budget}; bytes are 0 or more") if size_budget < 0 else None
+    """Return what is wrong with a size budget: bytes, or None."""
+    return None if size_budget is None else _refusal(whole_number, size_budget, "size_budget (bytes)")
 
 
 def keep_last_error(keep_last: object) -> GamwarmError | None:
     """Return what is wrong with a number of finals to keep."""
-    if isinstance(keep_last, bool) or not isinstance(keep_last, int):
-        return InvalidType(f"keep_last is {type(keep_last).__name__}; give a count of 1 or more")
-    return InvalidInput(f"keep_last is {keep_last}; a key keeps 1 final or more") if keep_last < 1 else None
+    return _refusal(whole_number, keep_last, "keep_last", minimum=1)
 
 
 def _age_error(seconds: object) -> GamwarmError | None:
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        return InvalidType(f"max_age is {type(seconds).__name__}; give seconds or a timedelta, or None")
-    if not math.isfinite(seconds) or seconds < 0:
-        return InvalidInput(f"max_age is {seconds}; give finite seconds, 0 or more")
+    return None if seconds is None else _refusal(real_number, seconds, "max_age (seconds)", minimum=0.0)
+
+
+def _refusal(check: Callable[..., object], value: object, what: str, **limits: Any) -> GamwarmError | None:
+    try:
+        check(value, what, **limits)
+    except GamwarmError as error:
+        return error
     return None
 
 
