@@ -257,7 +257,10 @@ class _Finalizer:
     """A section out of which nothing can be raised."""
 
     def __enter__(self) -> None:
-        self._before = _shield.enter()
+        try:
+            self._before = _shield.enter()
+        except BaseException:  # struck on the way in: there is nobody to tell, but much to do
+            self._before = _shield.enter()
         _shield.finalizers += self._before >= 0
 
     def __exit__(

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Final
 if sys.platform != "win32":
     import fcntl
 
+from gamwarm.interrupts import wait
 from gamwarm.storage._disk import explain, open_beside, replace_text
 from gamwarm.storage.coherence import PROBE_PREFIX, Coherence, Safety, try_two
 
@@ -56,6 +58,8 @@ except OSError:
 sys.exit(12)
 """
 _CHILD_EXCLUDED: Final = 11
+CHILD_SECONDS: Final = 30.0
+CHILD_PAUSE: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,16 +220,26 @@ def _flock_excludes(fd: int, path: Path, by_child: bool) -> bool:
             return False
         finally:
             os.close(other)
-        if by_child:
-            child = subprocess.run(
-                [sys.executable, "-I", "-S", "-c", _CHILD, str(path)], timeout=30, check=False, capture_output=True
-            )
-            if child.returncode != _CHILD_EXCLUDED:
-                return False
+        if by_child and _run([sys.executable, "-I", "-S", "-c", _CHILD, str(path)]) != _CHILD_EXCLUDED:
+            return False
         fcntl.flock(fd, fcntl.LOCK_UN)
     except (OSError, subprocess.SubprocessError):
         return False
     return True
+
+
+def _run(command: list[str]) -> int | None:
+    """Return a child's exit code; None if it does not end in time."""
+    quiet = subprocess.DEVNULL
+    child = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+    try:
+        deadline = time.monotonic() + CHILD_SECONDS
+        while child.poll() is None and time.monotonic() < deadline:
+            wait(CHILD_PAUSE)
+        return child.returncode
+    finally:
+        child.kill()
+        child.wait()
 
 
 def _links_refuse(source: Path, target: Path) -> bool:

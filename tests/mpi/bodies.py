@@ -9,6 +9,7 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -391,6 +392,49 @@ def interrupting_rank_0_inside_its_write(comm: Any, folder: Path) -> Any:
     return attempt(comm, folder / "interrupt.h5", body)
 
 
+class Struck(Rows):
+    """A design whose reader gets a Ctrl-C, once."""
+
+    def __init__(self, here: bool) -> None:
+        super().__init__(wave(4 * 4096, 4, 1))
+        self.here = here
+
+    def row_chunk(self, start: int, stop: int, /) -> Any:
+        if self.here:
+            self.here = False
+            signal.raise_signal(signal.SIGINT)
+        return super().row_chunk(start, stop)
+
+
+def interrupting_one_rank_inside_its_design(comm: Any, folder: Path) -> Any:
+    problem = plain_fit(design=Struck(here=comm.rank == culprit_of(comm)))
+
+    def body(store: Any) -> None:
+        store.put_record(record_of(1))
+        store.start_for(problem)
+
+    return attempt(comm, folder / "struck.h5", body)
+
+
+def interrupting_one_rank_inside_a_collective_call(comm: Any, folder: Path) -> Any:
+    """The call is over on all ranks before the signal strikes, and the next one tells the others."""
+
+    def body(store: Any) -> None:
+        if comm.rank == culprit_of(comm):
+            agree = store._ranks.comm.allgather
+
+            def struck(value: Any) -> Any:
+                signal.raise_signal(signal.SIGINT)
+                store._ranks.comm.allgather = agree
+                return agree(value)
+
+            store._ranks.comm.allgather = struck
+        store.put_record(record_of(1))
+        store.put_record(record_of(2))
+
+    return attempt(comm, folder / "struck_inside.h5", body)
+
+
 def an_unreadable_design_on_one_rank(comm: Any, folder: Path) -> Any:
     problem = plain_fit(design=Torn(here=comm.rank == culprit_of(comm)))
 
@@ -594,6 +638,8 @@ RAISING = (
 FAULTS = (
     *RAISING,
     interrupting_rank_0_inside_its_write,
+    interrupting_one_rank_inside_its_design,
+    interrupting_one_rank_inside_a_collective_call,
     an_unreadable_design_on_one_rank,
     different_problems,
     different_calls,

@@ -66,6 +66,21 @@ def test_an_interrupt_of_rank_0_in_its_write_frees_the_ranks_that_wait(job, n):
 
 
 @pytest.mark.parametrize("n", RANKS)
+@pytest.mark.parametrize(
+    "body",
+    [bodies.interrupting_one_rank_inside_its_design, bodies.interrupting_one_rank_inside_a_collective_call],
+    ids=lambda body: body.__name__,
+)
+def test_an_interrupt_of_one_rank_is_a_collective_error_on_the_others(job, n, body):
+    *others, culprit = job(n, body)
+
+    assert culprit["type"] == "KeyboardInterrupt"
+    assert [(o["type"], o["rank"]) for o in others] == [("CollectiveError", n - 1)] * (n - 1)
+    assert all("KeyboardInterrupt" in o["cause"] for o in others)
+    whole([*others, culprit])
+
+
+@pytest.mark.parametrize("n", RANKS)
 def test_a_design_that_one_rank_alone_cannot_read_is_a_collective_error_on_all(job, n):
     answers = job(n, bodies.an_unreadable_design_on_one_rank)
 

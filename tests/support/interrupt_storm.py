@@ -260,8 +260,8 @@ def storm(path: Path, seed: int, strikes: int, seconds: float) -> Counter[str]:
     assert not lost, f"{len(lost)} acknowledged entries are not there"
     assert said["wrong"] == [], f"{len(said['wrong'])} errors: {said['wrong'][:5]}"
     assert said["heard"] == [], said["heard"][:5]
-    assert said["silent"] == 0
-    assert beside["slowest"] < SLOW
+    assert said["silent"] == 0, said["silent"]
+    assert beside["slowest"] < SLOW, beside["slowest"]
     assert report.ok, report
     return Counter(
         {
