@@ -36,7 +36,7 @@ from gamwarm.storage._header import (
     parse,
 )
 from gamwarm.storage._overlay import Overlay
-from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry
+from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, seal_of
 from gamwarm.storage.layout import FileView
 
 _END_OF_FILE: Final = USER_BLOCK + 28  # of HDF5's superblock, version 2
@@ -214,12 +214,14 @@ def tell(view: FileView, section: str, path: str, carved: str = "") -> bool:
             reason = str(error) if isinstance(error, DamagedEntry) else f"{type(error).__name__}: {error}"
             say(bad=place, reason=reason)
         return False
+    key = path.split("/", 1)[0]
     parts = [("", "", text), *arrays]
     say(
         b"".join(data for _, _, data in parts),
         entry=place,
         section=section,
-        key=path.split("/", 1)[0],
+        key=key,
+        seal=seal_of(section, key, text, entry.arrays),
         parts=[(name, dtype, len(data)) for name, dtype, data in parts],
     )
     return True

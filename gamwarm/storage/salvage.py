@@ -22,7 +22,7 @@ from gamwarm.interrupts import PATIENCE, deliver
 from gamwarm.storage import texts
 from gamwarm.storage._disk import status_of, typed
 from gamwarm.storage._files import missing
-from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode
+from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode, seal_of
 from gamwarm.storage.entries import EntryStore
 from gamwarm.storage.upkeep import KEEP_ALL, Portion, Problem, SalvageReport
 
@@ -103,6 +103,8 @@ class _Walk:
             arrays: dict[str, Any] = {
                 name: np.frombuffer(data, dtype=dtype).copy() for name, (dtype, data) in pieces.items()
             }
+            if seal_of(section, key, text, arrays) != frame["seal"]:
+                raise DamagedEntry("what the reading process sent is not what it read")
             entry = Encoded(section, key, texts.parse_text(section, text), arrays)
             check_content(entry)
             decode(entry)

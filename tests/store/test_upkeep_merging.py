@@ -194,3 +194,17 @@ def test_any_order_of_merges_gives_the_same_entries(shards, keep_last):
             assert merged.verify().verdict == "sound"
             merged.close()
         assert all(content == contents[0] for content in contents)
+
+
+@pytest.mark.parametrize("kind", ["final", "checkpoint"])
+def test_of_entries_of_one_time_the_larger_entry_id_stays_whatever_the_order(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(clock, "now", lambda: 1_700_000_000_000_000)
+    for value in range(6):  # equal objectives, other coefficients, so other ids
+        shard(tmp_path / f"{value}.h5", record_of(1, 1.0, block_beta=[[float(value), 2.0, 3.0], [4.0, 5.0]], kind=kind))
+    ids = [shard(tmp_path / f"{value}.h5") for value in range(6)]
+    for order in (range(6), reversed(range(6))):
+        into = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
+        with gamwarm.open(into, on_error="raise") as store:
+            for value in order:
+                store.merge(tmp_path / f"{value}.h5")
+            assert store.entry_ids() == max(ids, key=max)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import h5py
+import numpy as np
 import pytest
 
 import gamwarm
 from gamwarm import StoreDamaged, StoreError, StoreNotFound
+from gamwarm.storage import salvage
+from gamwarm.storage.codec import seal_of
 from tests.support.stores import artifact_of, exact_key_of, record_of
 
 KEYS = 6
@@ -177,3 +180,34 @@ def test_salvage_makes_only_new_files_and_says_what_is_missing(path, tmp_path):
         with pytest.raises(StoreError, match="exists already"):
             store.salvage(tmp_path / "there.h5")
         assert store.disabled_reason is None
+
+
+@pytest.mark.parametrize("what", ["a number", "a time", "a place"])
+def test_what_the_reading_process_sends_is_checked_again(path, tmp_path, monkeypatch, what):
+    """It runs HDF5 on damage, so its memory is not to be trusted."""
+    real, spoiled = salvage._Walk._entry, []
+
+    def entry(frame, payload):
+        if frame["section"] == "block_records" and not spoiled:
+            spoiled.append(frame["entry"])
+            texts = frame["parts"][0][2]
+            if what == "a number":  # with a seal to match: the content digest alone tells
+                payload = payload[:-1] + bytes([payload[-1] ^ 1])
+                start, vectors = texts, {}
+                for name, dtype, count in frame["parts"][1:]:
+                    vectors[name] = np.frombuffer(payload[start : start + count], dtype=dtype)
+                    start += count
+                frame = {**frame, "seal": seal_of(frame["section"], frame["key"], payload[:texts], vectors)}
+            elif what == "a time":  # no part of the content: the seal alone tells
+                start = payload.index(b'"created":') + len(b'"created":') + 5
+                payload = payload[:start] + bytes([payload[start] ^ 1]) + payload[start + 1 :]
+            else:
+                frame = {**frame, "key": exact_key_of(77)}
+        return real(frame, payload)
+
+    monkeypatch.setattr(salvage._Walk, "_entry", staticmethod(entry))
+    ids = ids_of(path)
+    report = gamwarm.salvage(path, tmp_path / "new.h5")
+    assert [problem.place for problem in report.problems] == spoiled
+    assert set(report.copied) == ids_of(tmp_path / "new.h5") < ids
+    assert len(report.copied) == len(ids) - 1
