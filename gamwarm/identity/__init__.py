@@ -2,7 +2,7 @@
 
 from gamwarm.identity.components import Components, Label
 from gamwarm.identity.descriptor import FitDescriptor, check_descriptor_key, term_identity
-from gamwarm.identity.exact import EXCLUDED, check_exact_key, component_labels, exact_key
+from gamwarm.identity.exact import EXCLUDED, check_exact_key, check_nuisance, component_labels, exact_key
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.identity.fit_problem import FitProblem
 from gamwarm.identity.leaves import positive_zeros
@@ -19,6 +19,7 @@ __all__ = [
     "NamedFamily",
     "check_descriptor_key",
     "check_exact_key",
+    "check_nuisance",
     "component_labels",
     "exact_key",
     "family",

@@ -11,7 +11,7 @@ import numpy as np
 from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
 from gamwarm.display import NotebookTable, few, short, told, visible
 from gamwarm.errors import InvalidInput
-from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key
+from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key, check_nuisance
 from gamwarm.problem import BasisMeta, Role
 from gamwarm.records._content import ContentEquality
 from gamwarm.records.block import check_attributes
@@ -142,6 +142,8 @@ class FitArtifact(ContentEquality, NotebookTable):
     schema : str
     seeds : GroupSeeds, optional
         What leaving a group out changes: per group all outer coordinates, and the raw coefficients of all terms.
+    nuisance : mapping of str to float
+        Values of the nuisance coordinates, which follow the terms' among the outer ones, in this order.
     """
 
     descriptor: FitDescriptor
@@ -157,6 +159,7 @@ class FitArtifact(ContentEquality, NotebookTable):
     fit_key: str | None = None
     schema: str = ARTIFACT_SCHEMA
     seeds: GroupSeeds | None = None
+    nuisance: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, kind in (("descriptor", FitDescriptor), ("summary", GlobalFitSummary)):
@@ -177,6 +180,9 @@ class FitArtifact(ContentEquality, NotebookTable):
         object.__setattr__(self, "terms", terms)
         object.__setattr__(self, "rho_bound", real_number(self.rho_bound, "artifact rho_bound", infinite=True))
         object.__setattr__(self, "attributes", check_attributes(self.attributes))
+        require("artifact nuisance", self.nuisance, Mapping)
+        values = {name: loose_number(self.nuisance[name], f"nuisance {name!r}") for name in self.nuisance}
+        object.__setattr__(self, "nuisance", dict(zip(check_nuisance(tuple(values)), values.values(), strict=True)))
         if self.fit_key is not None:
             check_exact_key(self.fit_key)
 
@@ -233,6 +239,9 @@ class FitArtifact(ContentEquality, NotebookTable):
             reason = term.misfit()
             if reason is not None:
                 return reason
+        for name, value in self.nuisance.items():
+            if not np.isfinite(value):
+                return f"nuisance coordinate {name!r} is {value}"
         n_outer = None if self.curvature is None else self._n_outer(self.curvature)
         if self.curvature is not None and n_outer is not None:
             reason = self.curvature.misfit(n_outer)
@@ -243,7 +252,7 @@ class FitArtifact(ContentEquality, NotebookTable):
     def _n_outer(self, curvature: Curvature) -> int:
         """Outer coordinates of the fit: what the terms' slots say, else what the curvature's own parts agree on."""
         known = [t.rho_slots for t in self.terms if t.rho_slots is not None]
-        stated = max((slot + 1 for slots in known for slot in slots), default=0)
+        stated = max((slot + 1 for slots in known for slot in slots), default=0) + len(self.nuisance)
         if len(known) == len(self.terms):
             return stated
         parts = (curvature.gradient, curvature.hessian, curvature.edf, curvature.plateau, curvature.settled)

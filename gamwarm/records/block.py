@@ -13,7 +13,7 @@ import numpy as np
 from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
 from gamwarm.display import NotebookTable, few, short, told
 from gamwarm.errors import InvalidInput
-from gamwarm.identity import Components, check_exact_key
+from gamwarm.identity import Components, check_exact_key, check_nuisance
 from gamwarm.problem import BlockwiseFitOptions
 from gamwarm.records._content import ContentEquality
 from gamwarm.records.curvature import Curvature, cut_coordinates, loose_vector
@@ -55,8 +55,8 @@ class InnerMode(ContentEquality):
     cycles : int
         Inner cycles it took.
     converged : bool
-    block_logdet_h, block_logdet_s : arrays of shape (blocks,)
-        Log determinants of penalized Hessian and penalty, per block.
+    block_logdet_h, block_logdet_s : float, or arrays of shape (blocks,)
+        Log determinants of penalized Hessian and penalty: one number for the joint ones, or one per block.
     inner_tol : float, optional
     log_lambdas : array, optional
         Physical log lambdas, one per penalty.
@@ -78,8 +78,11 @@ class InnerMode(ContentEquality):
         object.__setattr__(self, "cycles", whole_number(self.cycles, "inner cycles"))
         object.__setattr__(self, "converged", truth(self.converged, "inner converged"))
         for name in ("block_logdet_h", "block_logdet_s", "log_lambdas"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, loose_vector(getattr(self, name), f"inner {name}"))
+            value = getattr(self, name)
+            if value is not None and name != "log_lambdas" and np.ndim(value) == 0:
+                object.__setattr__(self, name, loose_number(value, f"inner {name}"))
+            elif value is not None:
+                object.__setattr__(self, name, loose_vector(value, f"inner {name}"))
 
     @property
     def is_finite(self) -> bool:
@@ -142,6 +145,8 @@ class BlockRecord(ContentEquality, NotebookTable):
     attributes : mapping of str to strings and numbers
     components : Components, optional
         Digests of what the key was made of, for `explain`; not part of the content, which the key names already.
+    nuisance : sequence of str
+        Names of the last outer coordinates that are no log smoothing parameters: without bound or saturation rule.
     """
 
     key: str
@@ -164,6 +169,7 @@ class BlockRecord(ContentEquality, NotebookTable):
     cost: Cost | None = None
     attributes: Mapping[str, str | int | float] = field(default_factory=dict)
     components: Components | None = field(default=None, compare=False)
+    nuisance: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_exact_key(self.key)
@@ -202,6 +208,7 @@ class BlockRecord(ContentEquality, NotebookTable):
             "created": None if self.created is None else whole_number(self.created, "record created", maximum=LATEST),
             "rho_bound": real_number(self.rho_bound, "record rho_bound", infinite=True),
             "attributes": check_attributes(self.attributes),
+            "nuisance": check_nuisance(self.nuisance),
         }
         for name, value in settled.items():
             object.__setattr__(self, name, value)
@@ -237,9 +244,10 @@ class BlockRecord(ContentEquality, NotebookTable):
         gradient = None if self.curvature is None else self.curvature.gradient
         if gradient is None or not self.converged or len(gradient) != len(self.rho):
             return ()
+        smoothing = len(self.rho) - len(self.nuisance)
         return tuple(
             f"rho[{j}] = {self.rho[j]:.4g} lies at its bound ±{self.rho_bound:g} with slope {gradient[j]:.3g}"
-            for j in cut_coordinates(self.rho, gradient, _CUT_SLOPE, self.rho_bound)
+            for j in cut_coordinates(self.rho[:smoothing], gradient[:smoothing], _CUT_SLOPE, self.rho_bound)
         )
 
     def misfit(self) -> str | None:
@@ -260,6 +268,8 @@ class BlockRecord(ContentEquality, NotebookTable):
                 return f"block {name!r}: block_beta has {len(beta)} numbers, its width is {dim}"
             if not np.isfinite(beta).all():
                 return f"block {name!r}: block_beta holds a non-finite number"
+        if len(self.nuisance) > len(self.rho):
+            return f"nuisance names {len(self.nuisance)} coordinates; rho has {len(self.rho)}"
         if not np.isfinite(self.rho).all():
             return f"rho holds a non-finite number at coordinate {int(np.flatnonzero(~np.isfinite(self.rho))[0])}"
         if self.objective is not None and not np.isfinite(self.objective):

@@ -23,7 +23,7 @@ def record_refusal(record: BlockRecord) -> str | None:
     known = {} if curvature is None else {"plateau": curvature.plateau, "settled": curvature.settled}
     known = {name: flags for name, flags in known.items() if flags is not None}
     limit = record.rho_bound - _SATURATION_MARGIN
-    for i, value in enumerate(record.rho.tolist()):
+    for i, value in enumerate(record.rho[: len(record.rho) - len(record.nuisance)].tolist()):
         if abs(value) >= limit and not any(flags[i] for flags in known.values()):
             said = " and ".join(f"its {name} flag is False" for name in known)
             evidence = said or "it has no plateau or settled flag"

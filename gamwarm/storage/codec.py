@@ -22,7 +22,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from gamwarm.checks import loose_number, truth
-from gamwarm.identity import Components, FitDescriptor, check_exact_key, positive_zeros
+from gamwarm.identity import Components, FitDescriptor, check_exact_key, check_nuisance, positive_zeros
 from gamwarm.problem import BasisMeta
 from gamwarm.records import (
     ARTIFACT_SCHEMA,
@@ -327,6 +327,7 @@ def encode_record(record: BlockRecord) -> Encoded:
     inner: Meta | None = None
     if record.inner is not None:
         mode = record.inner
+        joint = isinstance(mode.block_logdet_h, float), isinstance(mode.block_logdet_s, float)
         vectors = (mode.block_logdet_h, mode.block_logdet_s, () if mode.log_lambdas is None else mode.log_lambdas)
         arrays["inner"] = _concatenate(vectors)
         inner = {
@@ -335,8 +336,8 @@ def encode_record(record: BlockRecord) -> Encoded:
             "cycles": mode.cycles,
             "converged": mode.converged,
             "inner_tol": mode.inner_tol,
-            "logdet_h": len(mode.block_logdet_h),
-            "logdet_s": len(mode.block_logdet_s),
+            "logdet_h": None if joint[0] else len(mode.block_logdet_h),
+            "logdet_s": None if joint[1] else len(mode.block_logdet_s),
             "log_lambdas": None if mode.log_lambdas is None else len(mode.log_lambdas),
         }
     meta = {
@@ -354,6 +355,8 @@ def encode_record(record: BlockRecord) -> Encoded:
         "iteration": record.iteration,
         "curvature": _encode_curvature(record.curvature, arrays),
     }
+    if record.nuisance:
+        meta["nuisance"] = list(record.nuisance)
     if record.components is not None:
         meta["penalties"] = list(record.components.penalties)
         arrays[_DERIVED] = np.array(record.components.digests, dtype=np.int64)
@@ -371,10 +374,14 @@ def _decode_record(entry: Encoded) -> BlockRecord:
     if meta["inner"] is not None:
         stored = dict(meta["inner"])
         h, s, lam = stored.pop("logdet_h"), stored.pop("logdet_s"), stored.pop("log_lambdas")
-        logdet_h, logdet_s, lambdas = _split(arrays.get("inner"), [h, s, lam or 0])
+        sizes = [1 if h is None else h, 1 if s is None else s, lam or 0]
+        logdet_h, logdet_s, lambdas = _split(arrays.get("inner"), sizes)
         inner = _over_bytes(
             InnerMode(
-                **stored, block_logdet_h=logdet_h, block_logdet_s=logdet_s, log_lambdas=None if lam is None else lambdas
+                **stored,
+                block_logdet_h=float(logdet_h[0]) if h is None else logdet_h,
+                block_logdet_s=float(logdet_s[0]) if s is None else logdet_s,
+                log_lambdas=None if lam is None else lambdas,
             )
         )
     components = None
@@ -400,6 +407,7 @@ def _decode_record(entry: Encoded) -> BlockRecord:
         iteration=None if iteration is None else _count(iteration),
         curvature=_decode_curvature(meta, arrays),
         components=components,
+        nuisance=check_nuisance(meta.get("nuisance", ())),
         **_common_fields(meta),
     )
     return record
@@ -423,7 +431,7 @@ def _string(value: Any) -> str:
 def encode_artifact(artifact: FitArtifact) -> Encoded:
     """Encode a gated artifact whose ``created`` is stamped."""
     arrays: dict[str, Array] = {
-        "rho": _concatenate([t.rho_for_term for t in artifact.terms]),
+        "rho": _concatenate([*(t.rho_for_term for t in artifact.terms), list(artifact.nuisance.values())]),
         "beta": _concatenate([t.raw_beta for t in artifact.terms]),
     }
     present = _encode_curvature(artifact.curvature, arrays)
@@ -462,6 +470,8 @@ def encode_artifact(artifact: FitArtifact) -> Encoded:
         "curvature": present,
         "fit_key": artifact.fit_key,
     }
+    if artifact.nuisance:
+        meta["nuisance"] = list(artifact.nuisance)
     seeds = artifact.seeds
     if seeds is not None:
         meta["seeds"] = {"column": seeds.column, "labels": list(seeds.labels), "n_outer": seeds.rho.shape[1]}
@@ -476,7 +486,8 @@ def _n_outer(curvature: Curvature | None) -> int:
 
 def _decode_artifact(entry: Encoded) -> FitArtifact:
     meta, arrays = entry.meta, entry.arrays
-    rhos = _split(arrays.get("rho"), [t["n_rho"] for t in meta["terms"]])
+    names = meta.get("nuisance", ())
+    *rhos, nuisance = _split(arrays.get("rho"), [*(t["n_rho"] for t in meta["terms"]), len(names)])
     betas = _split(arrays.get("beta"), [t["raw_width"] for t in meta["terms"]])
     terms = [
         TermArtifact(
@@ -503,6 +514,7 @@ def _decode_artifact(entry: Encoded) -> FitArtifact:
         fit_key=meta["fit_key"],
         schema=meta["schema"],
         seeds=_decode_seeds(meta, arrays),
+        nuisance=dict(zip(names, nuisance.tolist(), strict=True)),
         **_common_fields(meta),
     )
     if artifact.descriptor.key != entry.key:

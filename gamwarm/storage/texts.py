@@ -200,8 +200,9 @@ _COMMON: Final[dict[str, Check]] = {
     "n_rows": _count,
     "n_outer": _count,
     "curvature": _or_none(_curvature),
+    "nuisance": _list(_string),
 }
-_OPTIONAL: Final = frozenset({"penalties", "seeds"})
+_OPTIONAL: Final = frozenset({"nuisance", "penalties", "seeds"})
 _RECORD: Final[dict[str, Check]] = _COMMON | {
     "entry": _one_of("record"),
     "kind": _one_of("final", "checkpoint"),
@@ -217,8 +218,8 @@ _RECORD: Final[dict[str, Check]] = _COMMON | {
             cycles=_count,
             converged=_truth,
             inner_tol=_or_none(_number),
-            logdet_h=_count,
-            logdet_s=_count,
+            logdet_h=_or_none(_count),
+            logdet_s=_or_none(_count),
             log_lambdas=_or_none(_count),
         )
     ),

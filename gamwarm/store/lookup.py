@@ -245,12 +245,13 @@ def start_from(
         start = build_warm_start(
             problem.descriptor,
             term_contexts(problem),
-            problem.layout.initial_rho,
+            np.concatenate([problem.layout.initial_rho, np.zeros(len(problem.nuisance))]),
             parent.artifact,
             TransferPolicy(rho_bound=problem.options.rho_bound),
             problem.gauge,
             leave_out,
             comm=comm,
+            nuisance=problem.nuisance,
         )
     except (ParentUnusable, DescriptorMismatch) as error:
         return StartReport(StartSource.COLD, None, key, reason=f"{found.reason}, and {error}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from gamwarm.checks import FloatArray, float_vector, items, require
 from gamwarm.errors import DescriptorMismatch, InvalidInput, ParentUnusable
-from gamwarm.identity import Fingerprinter, FitDescriptor
+from gamwarm.identity import Fingerprinter, FitDescriptor, check_nuisance
 from gamwarm.parallel import Communicator, as_communicator, work_dealt
 from gamwarm.problem import Gauge
 from gamwarm.records import Curvature, FitArtifact, Provenance, TermArtifact
@@ -42,6 +42,7 @@ def build_warm_start(
     gauge: Gauge | None = None,
     leave_out: Any = None,
     comm: Any = None,
+    nuisance: Sequence[str] = (),
 ) -> TransferredStart:
     """Return the start that ``parent`` gives a related fit.
 
@@ -60,6 +61,8 @@ def build_warm_start(
     leave_out : optional
         The group that the child leaves out: if the parent has seeds for it, their changes are added to the parent's
         rho and coefficients. Without them the transfer is plain, and ``seeds`` of the result says why.
+    nuisance : sequence of str
+        Names of the last outer coordinates of the child; they are matched by name, and copied as they are.
     comm : mpi4py communicator, optional
         Collective: every rank passes the same, projections are dealt to ranks by their cost, and every rank gets all.
 
@@ -96,6 +99,7 @@ def build_warm_start(
     rho = np.array(float_vector(rho_default, "rho_default", finite=False))
     sources: dict[int, int | None] = {}
     slot_reports = [_carry_rho(c, m, rho, sources, policy) for c, m in zip(contexts, matches, strict=True)]
+    _carry_nuisance(check_nuisance(nuisance), parent, rho, sources)
     if seed_rho is not None:
         _add_seed_rho(rho, sources, seed_rho, contexts, slot_reports, policy.rho_bound)
     betas = _carry_betas(contexts, matches, policy, gauge, as_communicator(comm))
@@ -225,6 +229,16 @@ def _carry_rho(
                 sources[slot] = None if parent.rho_slots is None else parent.rho_slots[position]
             reports.append(SlotReport(slot, outcome, float(rho[slot]), why))
     return reports
+
+
+def _carry_nuisance(names: Sequence[str], parent: FitArtifact, rho: FloatArray, sources: dict[int, int | None]) -> None:
+    slots = [term.rho_slots for term in parent.terms]
+    known = None if None in slots else max((s + 1 for each in slots if each is not None for s in each), default=0)
+    places = {name: place for place, name in enumerate(parent.nuisance)}
+    for slot, name in enumerate(names, len(rho) - len(names)):
+        if name in places:
+            rho[slot] = parent.nuisance[name]
+            sources[slot] = None if known is None else known + places[name]
 
 
 def _carried_value(value: float, flat: bool, settled: bool, bound: float) -> tuple[float, RhoOutcome, str]:

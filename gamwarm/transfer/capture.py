@@ -71,7 +71,9 @@ def _settled(problem: FitProblem, result: FitResult) -> Curvature | None:
         return None
     flags = None
     if result.converged and known.gradient is not None and len(known.gradient) == len(result.rho):
-        flags = settled_flags(result.rho, known.gradient, problem.options.outer_tol, problem.options.rho_bound)
+        tol, smoothing = problem.options.outer_tol, problem.layout.n_outer
+        parts = ((slice(smoothing), problem.options.rho_bound), (slice(smoothing, None), np.inf))
+        flags = np.concatenate([settled_flags(result.rho[s], known.gradient[s], tol, bound) for s, bound in parts])
     return replace(known, settled=flags)
 
 
@@ -96,6 +98,7 @@ def capture_record(problem: FitProblem, key: str, result: FitResult, lineage: Li
         cost=result.cost,
         attributes=result.attributes,
         components=problem.components,
+        nuisance=problem.nuisance,
     )
 
 
@@ -140,6 +143,7 @@ def capture_artifact(
         cost=result.cost,
         attributes=result.attributes,
         fit_key=key,
+        nuisance=dict(zip(problem.nuisance, result.rho[problem.layout.n_outer :].tolist(), strict=True)),
         seeds=_raw_seeds(problem, result),
     )
     refusal = artifact_refusal(artifact)
