@@ -76,7 +76,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 @dataclass(frozen=True)
 class Job:
-    """One job, or one task of an array, as Slurm tells of it."""
+    """One job, or one task of an array, as Slurm tells of it; ``number`` is what its commands take."""
 
     number: str
     task: str
@@ -245,10 +245,11 @@ class SlurmCluster:
             for line in self.run("scontrol", "show", "job", "-o", number).splitlines():
                 fields: Mapping[str, str] = dict(re.findall(r"(\w+)=(\S*)", line))
                 code, _, by_signal = fields["ExitCode"].partition(":")
+                task = fields.get("ArrayTaskId", "")
                 found.append(
                     Job(
-                        fields["JobId"],
-                        fields.get("ArrayTaskId", ""),
+                        f"{fields['ArrayJobId']}_{task}" if task else fields["JobId"],
+                        task,
                         fields["JobState"],
                         int(code) or 128 * bool(int(by_signal)) + int(by_signal),
                         int(fields["Restarts"]),
