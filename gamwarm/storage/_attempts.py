@@ -56,9 +56,11 @@ class Attempts:
     def _read_patiently(self, fn: Callable[[h5py.File], T]) -> tuple[T, Snapshot]:
         """Where another host may have written, open the file again for a while before it is called damaged.
 
-        Once in each state of the file: what was damaged after all stays so.
+        Once in each state of the file: what was damaged after all stays so. Where the state changes meanwhile, a writer
+        is at work, and file and journal were seen at different moments.
         """
-        deadline = time.monotonic() + _disk.CACHE_PATIENCE
+        limit = time.monotonic() + self._lock_timeout
+        deadline, doubtful = 0.0, None
         self._last_look = False
         while True:
             try:
@@ -66,7 +68,10 @@ class Attempts:
             except (LookAgain, StoreDamaged):
                 if not self.may_look_again:
                     raise
-            if time.monotonic() >= deadline:
+            now = time.monotonic()
+            if self._seen != doubtful:
+                deadline, doubtful = now + _disk.CACHE_PATIENCE, self._seen
+            if now >= min(deadline, limit):
                 self._last_look, self._doubted = True, self._seen
             self._reader.close()
             wait(_disk.CACHE_PAUSE)

@@ -198,6 +198,23 @@ class TestAReaderLooksAgain:
         with closing(EntryStore(path, mode="r")) as again:
             assert again.find_record(record_of(1).key, None) is not None
 
+    def test_as_long_as_writers_are_at_work(self, store, monkeypatch):
+        """A header of one moment and a journal of another: no state lasts, so none is damaged."""
+        monkeypatch.setattr(_disk, "CACHE_PATIENCE", 0.1)
+        container = store.container
+        genuine, looks = container._read_optimistically, []
+
+        def read(fn):
+            looks.append(time.monotonic())
+            container._seen = len(looks)
+            if looks[-1] - looks[0] < 0.4:
+                raise StoreDamaged("cut short")
+            return genuine(fn)
+
+        monkeypatch.setattr(container, "_read_optimistically", read)
+        assert store.find_record(record_of(1).key, None) is not None
+        assert len(looks) > 3
+
     def test_and_a_damaged_file_stays_one(self, store, path, monkeypatch):
         monkeypatch.setattr(_disk, "CACHE_PATIENCE", 0.2)
         with open(path, "rb+") as file:

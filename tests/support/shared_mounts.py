@@ -304,16 +304,12 @@ def storm(
             crew.kill()
         stop.touch()
         words = [child.communicate(timeout=PATIENCE) for child in reading]
-    for child, (_, trouble) in zip(reading, words, strict=True):
-        assert child.returncode == 0, trouble
     for crew in crews:
         assert "Error" not in crew.words, crew.words
-    looks = [json.loads(said.splitlines()[-1]) for said, _ in words]
     values = Counter(value for crew in crews for _, value in crew.said)
     counts = _judge(paths[0], [(crew.who, index) for crew in crews for index, _ in crew.said])
     counts["stale decisions"] = sum(count - 1 for count in values.values())
     counts["kills"] = kills + writers
-    counts["look-ups"] = sum(reads for reads, _ in looks)
     with gamwarm.open(paths[0], "r", on_error="raise") as store:
         counter = store.get_record(exact_key_of(key_number(COUNTER, 0)))
         assert counter is not None
@@ -322,6 +318,9 @@ def storm(
         assert max(values) <= note <= counts["acknowledged"] + counts["kills"]
     for wrong in ("lost", "damaged", "stale decisions"):
         assert not counts[wrong], dict(counts)
+    for child, (said, trouble) in zip(reading, words, strict=True):
+        assert child.returncode == 0, f"{dict(counts)}, but a reader: {trouble}"
+        counts["look-ups"] += json.loads(said.splitlines()[-1])[0]
     return +counts
 
 
