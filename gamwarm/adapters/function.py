@@ -10,6 +10,7 @@ from scipy.optimize._numdiff import approx_derivative
 
 from gamwarm.adapters.methods import DIFFERENCES, Method
 from gamwarm.checks import FloatArray
+from gamwarm.errors import InvalidInput, InvalidType
 
 __all__ = ["Function"]
 
@@ -66,9 +67,12 @@ class Function:
             found = self._call(inside)
             self.points += 1
             if self._jac is True:
-                found, gradient = found
-                self._remember(self._gradients, at, np.array(gradient, dtype=np.float64).ravel())
-            self._remember(self._values, at, float(np.asarray(found).item()))
+                try:
+                    found, gradient = found
+                except (TypeError, ValueError):
+                    raise InvalidType("fun did not return (value, gradient), as jac=True says; return both") from None
+                self._remember(self._gradients, at, self._checked(gradient))
+            self._remember(self._values, at, _number(found))
         return self._values[at]
 
     def gradient(self, x: Any) -> Any:
@@ -80,13 +84,18 @@ class Function:
         if at not in self._gradients:
             if callable(self._jac):
                 self.gradient_calls += 1
-                slope = np.array(self._jac(inside, *self._args), dtype=np.float64).ravel()
-                self._remember(self._gradients, at, slope)
+                self._remember(self._gradients, at, self._checked(self._jac(inside, *self._args)))
             else:
                 value = self.value(inside)
                 if at not in self._gradients:
                     self._remember(self._gradients, at, self._differences(inside, value))
         return np.array(self._gradients[at])
+
+    def _checked(self, gradient: Any) -> FloatArray:
+        slopes = np.array(gradient, dtype=np.float64).ravel()
+        if slopes.size != self._lower.size:
+            raise InvalidInput(f"the gradient has {slopes.size} numbers, x has {self._lower.size}; look at jac")
+        return slopes
 
     def _differences(self, x: FloatArray, value: float) -> FloatArray:
         self.gradient_calls += 1
@@ -117,3 +126,13 @@ class Function:
         if len(known) >= self._most:
             del known[next(iter(known))]
         known[at] = found
+
+
+def _number(found: Any) -> float:
+    try:
+        return float(np.asarray(found).item())
+    except (TypeError, ValueError):
+        raise InvalidType(
+            f"fun returned {type(found).__name__}, which is no single real number; return a float "
+            "(or value and gradient, with jac=True)"
+        ) from None

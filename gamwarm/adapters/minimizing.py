@@ -118,6 +118,8 @@ def minimize(
     )  # fmt: skip
     if callback is not None and not callable(callback):
         raise InvalidType(f"callback is {type(callback).__name__}; give a callable")
+    if store is not None and not callable(getattr(store, "fit", None)):
+        raise InvalidType(f"store is {type(store).__name__}; give what gamwarm.open(path) returned, or None")
     run = Run(problem, described, search, callback)
     if store is None:
         return run.finish(run.search(None), None, None)
@@ -170,6 +172,8 @@ def _prepared(
     if not (data is None or isinstance(data, Mapping) or hasattr(data, "columns") or hasattr(data, "column_names")):
         raise InvalidType(f"data is {type(data).__name__}; give a mapping of names to values, or a data frame")
     begin = np.array(float_vector(np.atleast_1d(x0), "x0"))
+    if begin.size == 0:
+        raise InvalidInput("x0 is empty; there is nothing to minimize over")
     chosen = dict(options or {})
     how = method_of(method, jac=jac, hess=hess, hessp=hessp, bounds=bounds, constraints=constraints, options=chosen)
     limits = bounds_of(bounds, begin.size)
@@ -199,20 +203,20 @@ def _prepared(
     family = NamedFamily(f"scipy.optimize.minimize:{plain_string(name, 'name')}", fp.hexdigest())
     function = Function(fun, jac, arguments, limits, how, chosen, begin.size)
     described = Description(split, how.name == "BFGS")
-    gtol = chosen.get("gtol", how.gtol if tol is None else tol)
+    gtol = _tolerance(chosen.get("gtol", how.gtol if tol is None else tol), "options['gtol']")
     fit_options = BlockwiseFitOptions(outer_tol=gtol if gtol > 0.0 else how.gtol, rho_bound=rho_bound)
     problem = described.problem(family, begin, fit_options, _rows(parts["data"]) if n_rows is None else n_rows)
     search = Search(function, function.inside(begin), how, hess, hessp, constraints, tol, chosen, edf)
     return problem, described, search
 
 
-def _tolerance(tol: Any) -> float:
+def _tolerance(tol: Any, what: str = "tol") -> float:
     try:
         value = float(tol)
     except (TypeError, ValueError):
         value = np.nan
     if not value >= 0.0:
-        raise InvalidInput(f"tol is {tol!r}; give a number of at least 0")
+        raise InvalidInput(f"{what} is {tol!r}; give a number of at least 0")
     return value
 
 
