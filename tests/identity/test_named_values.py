@@ -47,6 +47,7 @@ DIFFERENT = {
         np.ma.array(Y, mask=Y > 2),
         np.ma.array(Y + 1.0, mask=Y > 999),
     ],
+    "masks over equal numbers": [np.ma.array([0.0, 0.0, 1.0], mask=mask) for mask in ([1, 0, 0], [0, 1, 0], [0, 0, 0])],
     "column names": [frame(), frame().rename(columns={"x": "z"}), frame()[["g", "x"]]],
     "indexes": [
         frame(),
