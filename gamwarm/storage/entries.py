@@ -166,7 +166,8 @@ class EntryStore(EntryUpkeep):
         self._grew = False
 
     def _check(self, h5: h5py.File) -> None:
-        with self._hdf5_errors():
+        # Not by the store's own, which remembers: a writer may be changing the file, and the read then begins again.
+        with _Hdf5Errors(self._path):
             check_file(h5, self._path, writing=self._mode == "a")
 
     # -- transactions ------------------------------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import h5py
 import numpy as np
 import pytest
 
 from gamwarm import BlockRecord, InnerMode, InvalidKey, Producer
 from gamwarm.storage import EntryStore
+from gamwarm.storage import entries as entries_module
 from tests.support.stores import artifact_of, exact_key_of, record_of
 
 
@@ -191,3 +194,22 @@ def entries_bytes(path):
     nbytes = store.verify().nbytes
     store.close()
     return nbytes
+
+
+def test_a_file_that_moves_while_it_is_opened_is_not_remembered_as_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "fits.h5"
+    check = entries_module.check_file
+    calls = []
+    with contextlib.closing(EntryStore(path)) as other:
+
+        def torn_once(h5, *arguments, **options):
+            calls.append(h5)
+            if len(calls) == 1:
+                other.put_record(record_of(1))
+                raise RuntimeError("bad object header version number")
+            check(h5, *arguments, **options)
+
+        monkeypatch.setattr(entries_module, "check_file", torn_once)
+        with contextlib.closing(EntryStore(path)) as store:
+            assert len(calls) > 1
+            assert store.put_record(record_of(2)).written

@@ -151,7 +151,7 @@ CALLS: dict[str, tuple[Callable[[Scene], object], set[str]]] = {
 }
 """What to do, and which public calls that tries."""
 
-HARMLESS = {"comm", "disabled_reason", "mode", "path", "problem", "start", "store", "time_left", "walltime"}
+HARMLESS = {"comm", "disabled_reason", "labelled", "mode", "path", "problem", "start", "store", "time_left", "walltime"}
 """They look at what this process has in memory, or at the clock."""
 
 

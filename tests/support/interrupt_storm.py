@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -148,7 +149,7 @@ def _writer(path: Path, seed: int, strikes: int, seconds: float) -> None:
             if isinstance(kept, gamwarm.StoreClosed) and stores[0]._ranks.closed:
                 stores[0] = gamwarm.open(path, on_error="raise")  # `again` was struck between its two calls
             else:
-                wrong.append(f"{name}: {type(kept).__name__}: {kept}")
+                wrong.append(f"{name}: {''.join(traceback.format_exception(kept))}" if not wrong else str(kept))
         if took > SLOW and name == "put":
             wrong.append(f"{name} took {took:.1f} s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
