@@ -1,0 +1,42 @@
+"""What mgcv 1.8-41 finds by REML on the same bases, knots and penalties; scripts/reference says how it was asked."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gamwarm
+from gamwarm.engine import fit
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "reference" / "models.py"
+# Per model: score, lambda and effective degrees of freedom per penalty.
+MGCV = {
+    "sleepstudy": (890.77592123, [np.inf, 0.25527578], [0.0, 15.892451]),
+    "ChickWeight": (2777.83282544, [12.322396, 0.63160418], [1.939499, 40.595566]),
+    "MathAchieve": (23195.02151782, [np.inf, 2.0886225], [0.0, 128.745685]),
+    "Oxboys": (465.61777413, [95.710298, 0.010871194], [1.493647, 24.930737]),
+    "Machines": (143.43910099, [0.11367267], [4.798775]),
+}
+
+
+def models():
+    spec = importlib.util.spec_from_file_location("reference_models", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", MGCV)
+def test_the_engine_finds_what_mgcv_finds(name):
+    score, smoothing, edf = MGCV[name]
+
+    found = fit(models().bound(name).case(), options=gamwarm.BlockwiseFitOptions(rho_bound=25.0))
+
+    assert found.converged, found.reason
+    assert found.result.objective == pytest.approx(score, abs=1e-5)
+    for rho, expected in zip(found.result.rho, smoothing, strict=True):
+        assert rho > 12.0 if np.isinf(expected) else np.exp(rho) == pytest.approx(expected, rel=0.01)
+    np.testing.assert_allclose(found.result.curvature.edf, edf, atol=0.01)
