@@ -35,7 +35,7 @@ def real_array(value: Any, what: str, expected: str) -> FloatArray:
 
 def is_sparse(value: object) -> TypeGuard[Any]:
     """Whether ``value`` is a SciPy sparse matrix or array."""
-    # Where nobody has imported scipy.sparse there is none; importing it here would cost every process a third of a
+    # Where nobody has imported scipy.sparse there is none; importing it here would cost every process a tenth of a
     # second for the few fits that have one.
     module = sys.modules.get("scipy.sparse")
     return module is not None and bool(module.issparse(value))
