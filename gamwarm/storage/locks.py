@@ -1,4 +1,4 @@
-"""One writer at a time: the kinds of lock, and which of them a file gets.
+"""The kinds of lock by which one process at a time writes a file, and which of them a file gets.
 
 ``flock`` is used where it excludes; elsewhere filelock's strict soft lock (hard-linked claims). The choice is never
 downgraded silently: a directory where neither works is refused.
@@ -10,49 +10,35 @@ import contextlib
 import errno
 import logging
 import os
-import random
 import re
 import socket
 import sys
 import time
 import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Final, Literal, get_args
+from typing import Final
 
 if sys.platform != "win32":
     import fcntl
 
 from filelock import SoftFileLockProtocolError, StrictSoftFileLock, Timeout
 
-from gamwarm.errors import InvalidInput, LockTimeout, StoreError, StoreReadOnly, StoreUnavailable
-from gamwarm.interrupts import wait
+from gamwarm.errors import InvalidInput, StoreError, StoreReadOnly, StoreUnavailable
 from gamwarm.storage._disk import explain, make_beside, open_beside, share_if_ours
 from gamwarm.storage.coherence import Safety
 from gamwarm.storage.directory_probe import DirectoryProbe, probe, recall
+from gamwarm.storage.writer_lock import LOCK_NAMES, LockKind, OtherHost, OtherLock, WriterLock, lock_path, read_start
 
 try:  # Not public, hence guarded: without it a claim of a dead process waits for a person.
     from filelock._identity import owner_is_stale
 except ImportError:  # pragma: no cover
     owner_is_stale = None  # type: ignore[assignment]
 
-__all__ = ["LOCK_NAMES", "FlockLock", "LockKind", "SoftLock", "WriterLock", "choose_lock"]
+__all__ = ["LOCK_NAMES", "FlockLock", "LockKind", "SoftLock", "WriterLock", "choose_lock", "lock_path"]
 
-LockKind = Literal["auto", "flock", "soft"]
-LOCK_NAMES: Final[tuple[str, ...]] = get_args(LockKind)
-
-FIRST_PAUSE: Final = 0.0005
-PACE: Final = 1 / 6, 0.25
-"""The next pause is this fraction of the time waited so far, up to so many seconds: short waits end on time, long ones
-cost others little."""
-SHARED_PACE: Final = 1 / 2, 0.75
-"""Where every attempt is a request to a server, or half a dozen of them."""
-LONG_WAIT: Final = 1.0
-"""From here on a waiter touches the lock file, and whoever has the lock gives way after the release."""
-FIRST_COURTESY: Final = 0.01
 RECLAIM_SECONDS: Final = 0.25
 """How long a soft lock is waited for before its claims are searched for dead owners."""
 RECLAIM_EVERY: Final = 10.0
@@ -66,189 +52,10 @@ UNSET_MODE: Final = -1
 _BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
 
 
-class _OtherLock(Exception):
-    """The lock file bears the mark of the other kind of lock."""
-
-
-class _OtherHost(Exception):
-    """Another host claims a file that only one host may write."""
-
-
-class WriterLock(ABC):
-    """The lock ``<name>.lock`` of one file. Not reentrant; its owner serialises threads.
-
-    The lock file is left in place: removing a flocked file splits waiters over two inodes and lets two of them in.
-
-    Waiting is polling, with pauses that grow with the time waited and have jitter. A poll finds the lock free only if
-    it falls between two turns of the others, so a waiter would starve beside a process that takes the lock again at
-    once. Therefore who has waited for `LONG_WAIT` touches the lock file at each poll, and a holder that sees a new
-    modification time when it releases the lock gives way before it takes its next turn: for a moment first, and for
-    twice as long each time that somebody is still waiting, up to the longest pause.
-
-    Parameters
-    ----------
-    path : Path
-        The file that is written under the lock.
-    timeout : float
-        Seconds to wait, unless `acquire` says otherwise.
-    shared : bool
-        Other hosts may see the file: what was read before the lock was taken is not to be believed under it.
-    single_host : bool
-        Not even that is enough: the file belongs to the host that has it open for writing.
-    """
-
-    kind: ClassVar[LockKind]
-    other: ClassVar[LockKind]
-    broken: ClassVar[str]
-    """What a directory lacks where this lock does not work."""
-
-    def __init__(self, path: Path, timeout: float, *, shared: bool, single_host: bool = False) -> None:
-        self.path = lock_path(path)
-        self.timeout = timeout
-        self.shared = shared
-        self.single_host = single_host
-        self._file = path
-        self._like: os.stat_result | None = None
-        self._pace, self._longest_pause = SHARED_PACE if shared else PACE
-        self._touched_at = 0
-        self._courtesy = self._waiter_seen_at = 0.0
-        self._gives_way_until = 0.0
-
-    @staticmethod
-    @abstractmethod
-    def works(found: DirectoryProbe) -> bool:
-        """Whether a directory supports this kind."""
-
-    @abstractmethod
-    def _try(self, waited: float) -> bool:
-        """Take the lock if it is free now; `_OtherLock` if the file is kept by the other kind."""
-
-    @abstractmethod
-    def _free(self) -> None: ...
-
-    @abstractmethod
-    def _touch(self) -> None:
-        """Change the lock file's modification time."""
-
-    @abstractmethod
-    def _last_touched(self) -> int: ...
-
-    @abstractmethod
-    def holder(self) -> str:
-        """Who holds (or held last) the lock, as far as is known."""
-
-    @property
-    @abstractmethod
-    def is_held(self) -> bool: ...
-
-    def acquire(self, timeout: float | None = None) -> None:
-        """Take the lock.
-
-        Raises
-        ------
-        LockTimeout
-            Naming the holder where it is known.
-        StoreError
-            The lock file cannot be written, or is of another kind of lock.
-        """
-        limit = self.timeout if timeout is None else timeout
-        started, waited = time.monotonic(), 0.0
-        try:
-            if self._gives_way_until:
-                wait(max(0.0, min(limit, self._gives_way_until - started)))
-                self._gives_way_until = 0.0
-            while not self._try(waited):
-                waited = time.monotonic() - started
-                if waited >= limit:
-                    raise self._timed_out(limit)
-                if waited >= LONG_WAIT:
-                    with contextlib.suppress(OSError):
-                        self._touch()
-                longest = min(max(FIRST_PAUSE, waited * self._pace), self._longest_pause)
-                wait(min(longest * random.uniform(0.5, 1.0), limit - waited))
-            self._touched_at = self._last_touched()
-        except BaseException as exc:
-            self._free()
-            if isinstance(exc, _OtherLock):
-                self.tidy()
-                raise StoreUnavailable(
-                    f"{self._file}: {self.path.name} is not of the lock {self.kind!r} ({exc}), and two kinds of lock "
-                    f"do not keep each other out. Open it with lock={self.other!r}; or, when no process anywhere uses "
-                    f"the file, remove {self.path.name} and {self.path.name}.filelock.",
-                    path=str(self._file),
-                ) from exc
-            if isinstance(exc, _OtherHost):
-                raise StoreUnavailable(
-                    f"{self._file}: {exc} has it open for writing (or was stopped while it had), and gamwarm doctor "
-                    f"found that several hosts cannot write safely here. Write on {exc} alone; or give each host a "
-                    "file of its own and `gamwarm merge` them; or start one MPI job (comm=), whose rank 0 writes. If "
-                    f"nothing on {exc} uses the file any more, remove {self.path.name}.",
-                    path=str(self._file),
-                ) from None
-            if isinstance(exc, OSError) and not isinstance(exc, StoreError):
-                raise explain(exc, self.path, "take the writer lock") from exc
-            raise
-
-    def release(self) -> None:
-        """Let the next one have the lock. Idempotent."""
-        try:
-            if self.is_held:
-                self._be_courteous(time.monotonic(), touched=self._last_touched() != self._touched_at)
-        except OSError:
-            pass
-        finally:
-            self._free()
-
-    def _be_courteous(self, now: float, *, touched: bool) -> None:
-        if touched:
-            self._waiter_seen_at = now
-            self._courtesy = min(max(FIRST_COURTESY, 2 * self._courtesy), self._longest_pause)
-        elif now - self._waiter_seen_at > 2 * self._longest_pause:  # a waiter would have touched the file again
-            self._courtesy = 0.0
-        if self._courtesy:
-            self._gives_way_until = now + self._courtesy
-
-    @contextlib.contextmanager
-    def held(self, timeout: float | None = None) -> Iterator[None]:
-        self.acquire(timeout)
-        try:
-            yield
-        finally:
-            self.release()
-
-    def claim(self) -> None:
-        """Where one host alone may write, make it this one for as long as the file is open (until `tidy`)."""
-        if self.single_host:
-            with self.held():
-                pass
-
-    @abstractmethod
-    def tidy(self) -> None:
-        """Remove what the lock needs while stores are open, but not afterwards."""
-
-    def _look_at_file(self) -> None:
-        """Whoever may write the file must be able to lock it, whatever the umask of the first writer."""
-        with contextlib.suppress(OSError):
-            self._like = os.stat(self._file)
-
-    def _timed_out(self, limit: float) -> LockTimeout:
-        holder = self.holder()
-        return LockTimeout(
-            f"{self._file}: waited {limit:g} s for the writer lock, held by {holder or 'another process'}. Wait for it "
-            f"to end, or stop it{self._by_hand}; then open the file again.",
-            path=str(self._file),
-            holder=holder,
-        )
-
-    @property
-    def _by_hand(self) -> str:
-        return ""
-
-
 class FlockLock(WriterLock):
     """An exclusive ``flock`` on the lock file, which also names its last holder.
 
-    Not filelock's: a contended attempt of that costs eight requests on the directory, of this one a single ``flock``.
+    Not filelock's: a contended attempt of that costs eleven requests on the directory, of this one a single ``flock``.
     """
 
     kind = "flock"
@@ -271,7 +78,7 @@ class FlockLock(WriterLock):
 
     def holder(self) -> str:
         try:
-            return _start_of(self.path, HOLDER_BYTES).decode("utf-8", "replace").strip()
+            return read_start(self.path, HOLDER_BYTES).decode("utf-8", "replace").strip()
         except OSError:
             return ""
 
@@ -319,10 +126,10 @@ class FlockLock(WriterLock):
     def _sign(self, *, alone: bool) -> None:
         found = os.pread(self._fd, HOLDER_BYTES, 0)
         if _is_soft_mark(found):
-            raise _OtherLock("it bears the mark of the soft lock")
+            raise OtherLock("it bears the mark of the soft lock")
         claimed = _HOST_OF_HOLDER.match(found)
         if self.single_host and claimed is not None and claimed[1].decode(errors="replace") != _host():
-            raise _OtherHost(claimed[1].decode(errors="replace"))
+            raise OtherHost(claimed[1].decode(errors="replace"))
         if not alone:
             return  # its other name may be somebody's
         if not self._shared_out:
@@ -437,8 +244,8 @@ class SoftLock(WriterLock):
             if not self._break_dead_claims():
                 return False
         with contextlib.suppress(FileNotFoundError):
-            if _start_of(self.path, len(HOLDER_PREFIX)) == HOLDER_PREFIX:
-                raise _OtherLock("it bears the name of a flock's holder")
+            if read_start(self.path, len(HOLDER_PREFIX)) == HOLDER_PREFIX:
+                raise OtherLock("it bears the name of a flock's holder")
         lock = self._made()
         self._share_claims()
         try:
@@ -455,7 +262,7 @@ class SoftLock(WriterLock):
                 return False
             if isinstance(exc.__cause__, OSError):
                 raise exc.__cause__ from exc
-            raise _OtherLock(str(exc)) from exc
+            raise OtherLock(str(exc)) from exc
         self._share_claims(claimed=True)
         return True
 
@@ -560,21 +367,9 @@ def choose_lock(path: Path, kind: LockKind, timeout: float) -> WriterLock:
 _PROBES: Final[dict[int, DirectoryProbe]] = {}
 
 
-def lock_path(path: Path) -> Path:
-    return path.with_name(path.name + ".lock")
-
-
-def _start_of(path: Path, count: int) -> bytes:
-    fd = open_beside(path, os.O_RDONLY)
-    try:
-        return os.pread(fd, count, 0)
-    finally:
-        os.close(fd)
-
-
 def _has_soft_mark(path: Path) -> bool:
     try:
-        return _is_soft_mark(_start_of(path, len(HOLDER_PREFIX)))
+        return _is_soft_mark(read_start(path, len(HOLDER_PREFIX)))
     except OSError:
         return False
 

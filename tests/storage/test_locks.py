@@ -21,6 +21,7 @@ from gamwarm.storage import locks
 from gamwarm.storage.container import Container
 from gamwarm.storage.directory_probe import probe
 from gamwarm.storage.locks import FlockLock, SoftLock, choose_lock
+from gamwarm.storage.writer_lock import FIRST_COURTESY
 from tests.storage import crashkit as kit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -353,7 +354,7 @@ class TestWaiting:
         began = time.monotonic()
         lock.release()
         lock.acquire()
-        assert time.monotonic() - began >= locks.FIRST_COURTESY
+        assert time.monotonic() - began >= FIRST_COURTESY
         monkeypatch.setattr(lock, "_waiter_seen_at", -60.0)
         lock.release()
         assert lock._gives_way_until == 0.0

@@ -1,0 +1,234 @@
+"""What every kind of writer lock shares: who may wait how long, and what a refusal says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Final, Literal, get_args
+
+from gamwarm.errors import LockTimeout, StoreError, StoreUnavailable
+from gamwarm.interrupts import wait
+from gamwarm.storage._disk import explain, open_beside
+from gamwarm.storage.directory_probe import DirectoryProbe
+
+__all__ = [
+    "FIRST_COURTESY",
+    "LOCK_NAMES",
+    "LockKind",
+    "OtherHost",
+    "OtherLock",
+    "WriterLock",
+    "lock_path",
+    "read_start",
+]
+
+LockKind = Literal["auto", "flock", "soft"]
+LOCK_NAMES: Final[tuple[str, ...]] = get_args(LockKind)
+
+FIRST_PAUSE: Final = 0.0005
+PACE: Final = 1 / 6, 0.25
+"""The next pause is this fraction of the time waited so far, up to so many seconds: short waits end on time, long ones
+cost others little."""
+SHARED_PACE: Final = 1 / 2, 0.75
+"""Where every attempt is a request to a server, or half a dozen of them."""
+LONG_WAIT: Final = 1.0
+"""From here on a waiter touches the lock file, and whoever has the lock gives way after the release."""
+FIRST_COURTESY: Final = 0.01
+
+
+class OtherLock(Exception):
+    """The lock file bears the mark of the other kind of lock."""
+
+
+class OtherHost(Exception):
+    """Another host claims a file that only one host may write."""
+
+
+class WriterLock(ABC):
+    """The lock ``<name>.lock`` of one file. Not reentrant; its owner serialises threads.
+
+    The lock file is left in place: removing a flocked file splits waiters over two inodes and lets two of them in.
+
+    Waiting is polling, with pauses that grow with the time waited and have jitter. A poll finds the lock free only if
+    it falls between two turns of the others, so a waiter would starve beside a process that takes the lock again at
+    once. Therefore who has waited for `LONG_WAIT` touches the lock file at each poll, and a holder that sees a new
+    modification time when it releases the lock gives way before it takes its next turn: for a moment first, and for
+    twice as long each time that somebody is still waiting, up to the longest pause.
+
+    Parameters
+    ----------
+    path : Path
+        The file that is written under the lock.
+    timeout : float
+        Seconds to wait, unless `acquire` says otherwise.
+    shared : bool
+        Other hosts may see the file: what was read before the lock was taken is not to be believed under it.
+    single_host : bool
+        Not even that is enough: the file belongs to the host that has it open for writing.
+    """
+
+    kind: ClassVar[LockKind]
+    other: ClassVar[LockKind]
+    broken: ClassVar[str]
+    """What a directory lacks where this lock does not work."""
+
+    def __init__(self, path: Path, timeout: float, *, shared: bool, single_host: bool = False) -> None:
+        self.path = lock_path(path)
+        self.timeout = timeout
+        self.shared = shared
+        self.single_host = single_host
+        self._file = path
+        self._like: os.stat_result | None = None
+        self._pace, self._longest_pause = SHARED_PACE if shared else PACE
+        self._touched_at = 0
+        self._courtesy = self._waiter_seen_at = 0.0
+        self._gives_way_until = 0.0
+
+    @staticmethod
+    @abstractmethod
+    def works(found: DirectoryProbe) -> bool:
+        """Whether a directory supports this kind."""
+
+    @abstractmethod
+    def _try(self, waited: float) -> bool:
+        """Take the lock if it is free now; `OtherLock` if the file is kept by the other kind."""
+
+    @abstractmethod
+    def _free(self) -> None: ...
+
+    @abstractmethod
+    def _touch(self) -> None:
+        """Change the lock file's modification time."""
+
+    @abstractmethod
+    def _last_touched(self) -> int: ...
+
+    @abstractmethod
+    def holder(self) -> str:
+        """Who holds (or held last) the lock, as far as is known."""
+
+    @property
+    @abstractmethod
+    def is_held(self) -> bool: ...
+
+    def acquire(self, timeout: float | None = None) -> None:
+        """Take the lock.
+
+        Raises
+        ------
+        LockTimeout
+            Naming the holder where it is known.
+        StoreError
+            The lock file cannot be written, or is of another kind of lock.
+        """
+        limit = self.timeout if timeout is None else timeout
+        started, waited = time.monotonic(), 0.0
+        try:
+            if self._gives_way_until:
+                wait(max(0.0, min(limit, self._gives_way_until - started)))
+                self._gives_way_until = 0.0
+            while not self._try(waited):
+                waited = time.monotonic() - started
+                if waited >= limit:
+                    raise self._timed_out(limit)
+                if waited >= LONG_WAIT:
+                    with contextlib.suppress(OSError):
+                        self._touch()
+                longest = min(max(FIRST_PAUSE, waited * self._pace), self._longest_pause)
+                wait(min(longest * random.uniform(0.5, 1.0), limit - waited))
+            self._touched_at = self._last_touched()
+        except BaseException as exc:
+            self._free()
+            if isinstance(exc, OtherLock):
+                self.tidy()
+                raise StoreUnavailable(
+                    f"{self._file}: {self.path.name} is not of the lock {self.kind!r} ({exc}), and two kinds of lock "
+                    f"do not keep each other out. Open it with lock={self.other!r}; or, when no process anywhere uses "
+                    f"the file, remove {self.path.name} and {self.path.name}.filelock.",
+                    path=str(self._file),
+                ) from exc
+            if isinstance(exc, OtherHost):
+                raise StoreUnavailable(
+                    f"{self._file}: {exc} has it open for writing (or was stopped while it had), and gamwarm doctor "
+                    f"found that several hosts cannot write safely here. Write on {exc} alone; or give each host a "
+                    "file of its own and `gamwarm merge` them; or start one MPI job (comm=), whose rank 0 writes. If "
+                    f"nothing on {exc} uses the file any more, remove {self.path.name}.",
+                    path=str(self._file),
+                ) from None
+            if isinstance(exc, OSError) and not isinstance(exc, StoreError):
+                raise explain(exc, self.path, "take the writer lock") from exc
+            raise
+
+    def release(self) -> None:
+        """Let the next one have the lock. Idempotent."""
+        try:
+            if self.is_held:
+                self._be_courteous(time.monotonic(), touched=self._last_touched() != self._touched_at)
+        except OSError:
+            pass
+        finally:
+            self._free()
+
+    def _be_courteous(self, now: float, *, touched: bool) -> None:
+        if touched:
+            self._waiter_seen_at = now
+            self._courtesy = min(max(FIRST_COURTESY, 2 * self._courtesy), self._longest_pause)
+        elif now - self._waiter_seen_at > 2 * self._longest_pause:  # a waiter would have touched the file again
+            self._courtesy = 0.0
+        if self._courtesy:
+            self._gives_way_until = now + self._courtesy
+
+    @contextlib.contextmanager
+    def held(self, timeout: float | None = None) -> Iterator[None]:
+        self.acquire(timeout)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def claim(self) -> None:
+        """Where one host alone may write, make it this one for as long as the file is open (until `tidy`)."""
+        if self.single_host:
+            with self.held():
+                pass
+
+    @abstractmethod
+    def tidy(self) -> None:
+        """Remove what the lock needs while stores are open, but not afterwards."""
+
+    def _look_at_file(self) -> None:
+        """Whoever may write the file must be able to lock it, whatever the umask of the first writer."""
+        with contextlib.suppress(OSError):
+            self._like = os.stat(self._file)
+
+    def _timed_out(self, limit: float) -> LockTimeout:
+        holder = self.holder()
+        return LockTimeout(
+            f"{self._file}: waited {limit:g} s for the writer lock, held by {holder or 'another process'}. Wait for it "
+            f"to end, or stop it{self._by_hand}; then open the file again.",
+            path=str(self._file),
+            holder=holder,
+        )
+
+    @property
+    def _by_hand(self) -> str:
+        return ""
+
+
+def lock_path(path: Path) -> Path:
+    """Return the lock file of a file."""
+    return path.with_name(path.name + ".lock")
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """Return the first bytes of a lock file, through a descriptor of its own."""
+    fd = open_beside(path, os.O_RDONLY)
+    try:
+        return os.pread(fd, count, 0)
+    finally:
+        os.close(fd)
