@@ -22,6 +22,7 @@ from gamwarm.report import write_report
 from gamwarm.storage import _disk
 from gamwarm.storage._files import journal_path, scratch_path
 from gamwarm.storage.locks import lock_path
+from tests.storage.crashkit import boot
 from tests.support.stores import record_of
 
 BESIDE = {"journal": journal_path, "new": scratch_path, "lock": lock_path}
@@ -131,6 +132,22 @@ def test_the_journal_of_another_store_is_moved_aside_as_it_is(tmp_path, made, ca
     assert aside.read_bytes() == frames
     assert "moved to" in caplog.text
     assert not journal_path(path).exists()
+
+
+def test_a_reader_lays_no_journal_of_another_store_over_a_file_of_before_a_reboot(tmp_path):
+    """Both are at the same transaction, so that only the uuid tells."""
+    path, other = tmp_path / "fits.h5", tmp_path / "other.h5"
+    for each, number in ((path, 1), (other, 2)):
+        with gamwarm.open(each) as store:
+            store.put_record(record_of(number))
+    with gamwarm.open(other) as store:
+        store.put_record(record_of(3))
+        frames = journal_path(other).read_bytes()
+    journal_path(path).write_bytes(frames)
+    with boot(b"another!"), gamwarm.open(path, mode="r", on_error="raise") as store:
+        assert store.get_record(record_of(1).key) is not None
+        assert store.get_record(record_of(3).key) is None
+    assert journal_path(path).read_bytes() == frames
 
 
 def test_a_soft_lock_follows_no_link_either(tmp_path):

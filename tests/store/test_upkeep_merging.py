@@ -208,3 +208,17 @@ def test_of_entries_of_one_time_the_larger_entry_id_stays_whatever_the_order(tmp
             for value in order:
                 store.merge(tmp_path / f"{value}.h5")
             assert store.entry_ids() == max(ids, key=max)
+
+
+@pytest.mark.parametrize("thing", [record_of(1), artifact_of()], ids=["record", "artifact"])
+def test_of_one_content_in_two_files_the_later_time_stays_whatever_the_order(tmp_path, monkeypatch, thing):
+    times = 1_700_000_000_000_000, 1_800_000_000_000_000
+    for time in times:
+        monkeypatch.setattr(clock, "now", lambda time=time: time)
+        shard(tmp_path / f"{time}.h5", thing)
+    for number, order in enumerate((times, times[::-1])):
+        with gamwarm.open(tmp_path / f"into{number}.h5", on_error="raise") as store:
+            for time in order:
+                store.merge(tmp_path / f"{time}.h5")
+            there = store.get_record(thing.key) if hasattr(thing, "key") else store.get_artifact(thing.descriptor.key)
+            assert there.created == max(times)
