@@ -16,7 +16,7 @@ from gamwarm.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from gamwarm.storage import _files, _header
+from gamwarm.storage import _files, _header, _journal
 from gamwarm.storage import container as container_module
 from gamwarm.storage.container import Container
 from tests.storage import crashkit as kit
@@ -405,3 +405,18 @@ class TestProcesses:
         assert done.returncode == 0, done.stderr
         with Container.open(path) as container:
             assert names(container) == ["a"]
+
+
+@pytest.mark.parametrize("sequence", range(5, 19))
+def test_frames_lead_on_from_any_state_between_just_before_the_first_and_the_last(sequence):
+    replay = _journal.Replay(first=10, last=14, size=0, pages={}, length=0)
+    assert replay.follows(sequence) == (sequence in {8, 10, 12, 14} | {9, 11, 13})
+
+
+def test_a_frame_whose_sequence_does_not_follow_ends_the_journal(tmp_path):
+    uuid, journal = b"u" * 16, tmp_path / "journal"
+    journal.write_bytes(b"".join(_journal.build_frame(number, 4096, uuid, {0: bytes(4096)}) for number in (10, 12, 16)))
+    with journal.open("rb") as file:
+        replay = _journal.scan(file.fileno(), uuid, file.fileno(), journal)
+    assert replay is not None
+    assert (replay.first, replay.last) == (10, 12)
