@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 
 import h5py
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gamwarm
-from gamwarm.storage import texts
+from gamwarm.storage import _values, texts
 from gamwarm.storage.codec import (
     ARTIFACTS,
     RECORDS,
@@ -75,6 +76,25 @@ def test_a_value_replaced_by_anything_ends_no_process_and_serves_no_wrong_number
     print(f"seed {seed}, {len(every)} cases: {dict(outcomes.counts)}")
     assert outcomes.counts["looked at"] > len(chosen) / 2
     assert not outcomes.wrong, outcomes.wrong[:20]
+
+
+def test_every_other_form_of_a_vector_is_refused_before_it_is_read(path):
+    """In this process: what ends it is a finding too."""
+    right = ["<f8 (2,)", "<f8 (875,)"]
+    passed = []
+    for what, put in crafted.replacements():
+        copy = path.with_name("crafted.h5")
+        shutil.copy(path, copy)
+        with h5py.File(copy, "r+") as h5:
+            try:
+                crafted.replace(h5, (PLACE, "rho"), put)
+            except (OSError, ValueError, TypeError):
+                continue
+        with h5py.File(copy) as h5:
+            with contextlib.suppress(_values.Misshapen):
+                if _values.read(h5[PLACE].id, b"rho", copy.stat().st_size) is not None:
+                    passed.append(what)
+    assert passed == [*right, "dataset of two numbers"]
 
 
 # -- texts under a right seal ----------------------------------------------------------------------------------
