@@ -90,10 +90,9 @@ def test_every_other_form_of_a_vector_is_refused_before_it_is_read(path):
                 crafted.replace(h5, (PLACE, "rho"), put)
             except (OSError, ValueError, TypeError):
                 continue
-        with h5py.File(copy) as h5:
-            with contextlib.suppress(_values.Misshapen):
-                if _values.read(h5[PLACE].id, b"rho", copy.stat().st_size) is not None:
-                    passed.append(what)
+        with h5py.File(copy) as h5, contextlib.suppress(_values.Misshapen):
+            if _values.read(h5[PLACE].id, b"rho", copy.stat().st_size) is not None:
+                passed.append(what)
     assert passed == [*right, "dataset of two numbers"]
 
 
