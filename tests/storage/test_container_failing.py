@@ -417,6 +417,6 @@ def test_a_frame_whose_sequence_does_not_follow_ends_the_journal(tmp_path):
     uuid, journal = b"u" * 16, tmp_path / "journal"
     journal.write_bytes(b"".join(_journal.build_frame(number, 4096, uuid, {0: bytes(4096)}) for number in (10, 12, 16)))
     with journal.open("rb") as file:
-        replay = _journal.scan(file.fileno(), uuid, file.fileno(), journal)
+        replay = _journal._fold(file.fileno(), uuid)
     assert replay is not None
     assert (replay.first, replay.last) == (10, 12)
