@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from gamwarm import storage
 from gamwarm.archive import ArchiveReport, verify_archive
 from gamwarm.cli.exits import BadUsage, Exit, Interrupted, NoSuchKey
 from gamwarm.cli.opening import SHORT, changing, looking_into, refuse_no_file, resolve
@@ -59,10 +60,10 @@ def verify(
                 archive = verify_archive(file, watch.step)
                 report = VerifyReport(archive.problems, archive.entries, archive.nbytes, complete=archive.complete)
             elif not repair:
-                report = entries.verify(_step(watch, browser))
+                report = storage.verify(entries, _step(watch, browser))
         if archive is None and repair:
             with changing(file, wait) as entries:
-                report = entries.verify(_step(watch, Browser(entries)))
+                report = storage.verify(entries, _step(watch, Browser(entries)))
         seconds = watch.seconds()
     if not report.complete:
         raise Interrupted(f"ended by Ctrl-C after {report.entries:,} entries; {_verdict_so_far(report)}")
@@ -160,7 +161,7 @@ def salvage(
 def compact(file: File, wait: Wait = 10.0, as_json: Json = False) -> Exit:
     """Write the file anew without the space that removed entries left. Needs room for both, for a while."""
     with changing(file, wait) as entries, waiting(f"compacting {file}; Ctrl-C leaves it as it was"):
-        report = entries.compact()
+        report = storage.compact(entries)
     if as_json:
         write_json(
             {
@@ -202,10 +203,10 @@ def evict(
     budget, seconds = None if size is None else parse_bytes(size), None if age is None else parse_age(age)
     if dry_run:
         with looking_into(file) as (entries, _):
-            report = entries.evict(budget, seconds, dry_run=True)
+            report = storage.evict(entries, budget, seconds, dry_run=True)
     else:
         with changing(file, wait) as entries:
-            report = entries.evict(budget, seconds)
+            report = storage.evict(entries, budget, seconds)
     if as_json:
         write_json(
             {
@@ -278,7 +279,7 @@ def merge(
     if create and status_of(file) is None:
         EntryStore(file, mode="a", lock_timeout=wait).close()
     with changing(file, wait) as entries, waiting(f"merging into {file}; Ctrl-C leaves the file under way out"):
-        reports = [(other, entries.merge(other)) for other in others]
+        reports = [(other, storage.merge(entries, other)) for other in others]
     if as_json:
         write_json(
             [

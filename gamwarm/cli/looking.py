@@ -31,7 +31,7 @@ from gamwarm.cli.output import (
 )
 from gamwarm.cli.selecting import Families, Selection, blocks_of, is_valid, parse_moment
 from gamwarm.records import BlockRecord, FitArtifact
-from gamwarm.storage import ARTIFACTS, RECORDS, Browser, Seen
+from gamwarm.storage import ARTIFACTS, RECORDS, Browser, Seen, read_ledger
 from gamwarm.store import Savings, SourceSavings, add_up
 
 __all__ = ["ls", "show_entry", "stats"]
@@ -411,7 +411,7 @@ def stats(
         costs = _Costs()
         for each in followed(seen, "reading records", SAMPLE if sample else totals.exact_keys):
             costs.add(each)
-        ledger = followed(entries.ledger(), "adding up", totals.entries)
+        ledger = followed(read_ledger(entries), "adding up", totals.entries)
         savings = None if sample else add_up(ledger, SourceSavings())
     if as_json:
         told = None if savings is None else _savings_json(savings)

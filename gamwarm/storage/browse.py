@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from gamwarm.records import BlockRecord, FitArtifact
 from gamwarm.storage._disk import status_of
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, check_content, decode
-from gamwarm.storage.upkeep import UpkeepView
+from gamwarm.storage.editor import EntryEditor
 from gamwarm.storage.walking import each_entry, key_of, names, places
 
 if TYPE_CHECKING:
-    from gamwarm.storage.entries_upkeep import EntryUpkeep
+    from gamwarm.storage.entries import EntryStore
 
 __all__ = ["ARTIFACTS", "RECORDS", "Browser", "Seen", "Totals"]
 
@@ -111,18 +111,18 @@ class Browser:
     entries : EntryStore
     """
 
-    def __init__(self, entries: EntryUpkeep) -> None:
+    def __init__(self, entries: EntryStore) -> None:
         self._entries = entries
 
     def totals(self) -> Totals:
         """Return the running totals; reads no entry."""
 
-        def look(view: UpkeepView) -> tuple[int, ...]:
+        def look(view: EntryEditor) -> tuple[int, ...]:
             totals = tuple(view.total(name) for name in ("n_entries", "live_bytes", "last_created"))
             counts = tuple(view.count(section) for section in SECTIONS)
             return (*totals, *counts, len(view.pins(RECORDS) | view.pins(ARTIFACTS)))
 
-        entries, live, last, exact, descriptors, pinned = self._entries._read(look)
+        entries, live, last, exact, descriptors, pinned = self._entries.read(look)
         status = status_of(self._entries.container.path)
         return Totals(
             entries=entries,
@@ -137,11 +137,11 @@ class Browser:
 
     def is_archive(self) -> bool:
         """Whether the file is an export, which stays as it is."""
-        return self._entries._read(lambda view: view.is_archive())
+        return self._entries.read(lambda view: view.is_archive())
 
     def pins(self) -> set[str]:
         """Return the entry ids that are pinned."""
-        return self._entries._read(lambda view: view.pins(RECORDS) | view.pins(ARTIFACTS))
+        return self._entries.read(lambda view: view.pins(RECORDS) | view.pins(ARTIFACTS))
 
     def keys(self, section: str) -> Iterator[str]:
         """Yield the keys of a section, the first of them before all are listed (`walking.names`)."""
@@ -149,7 +149,7 @@ class Browser:
 
     def some_keys(self, section: str, count: int) -> list[str]:
         """Return the first ``count`` keys in that order: a sample, as keys are digests. Lists no more than these."""
-        return self._entries._read(lambda view: view.some_names(section, None, count)) or []
+        return self._entries.read(lambda view: view.some_names(section, None, count)) or []
 
     def walk(
         self, section: str, keys: Iterable[str] | None = None, *, decoded: bool = True, content: bool = False
@@ -175,7 +175,7 @@ class Browser:
 
     def has(self, section: str, key: str) -> bool:
         """Whether a key is there."""
-        return self._entries._read(lambda view: view.has(section, key))
+        return self._entries.read(lambda view: view.has(section, key))
 
     def starting_with(self, section: str, prefix: str) -> list[str]:
         """Return the keys of a section that start so, sorted. Lists the section unless the key is whole."""
@@ -187,7 +187,7 @@ class Browser:
 KEY_LENGTH: Final = {RECORDS: 67, ARTIFACTS: 64}
 
 
-def _look(view: UpkeepView, section: str, path: str, *, decoded: bool, content: bool) -> Seen:
+def _look(view: EntryEditor, section: str, path: str, *, decoded: bool, content: bool) -> Seen:
     encoded: Encoded | None = None
     try:
         encoded = view.read(section, path)
@@ -199,7 +199,7 @@ def _look(view: UpkeepView, section: str, path: str, *, decoded: bool, content: 
         return Seen(section, path, encoded, None, str(error), stated)
 
 
-def _stated(view: UpkeepView, section: str, path: str) -> dict[str, Any]:
+def _stated(view: EntryEditor, section: str, path: str) -> dict[str, Any]:
     """Return what the text of a damaged entry says, if that at least is one."""
     with suppress(DamagedEntry):
         meta = view.read_meta(section, path)

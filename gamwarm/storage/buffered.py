@@ -28,11 +28,8 @@ from gamwarm.records import (
 from gamwarm.storage import clock, container, selection
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, Encoded, decode, encode_artifact, encode_record, stamped
 from gamwarm.storage.entries import UNCHANGED, EntryStore
-from gamwarm.storage.ledger import LedgerLine
 from gamwarm.storage.outcome import PutOutcome
 from gamwarm.storage.stored import ArtifactHeader, StoredArtifact, StoredRecord
-from gamwarm.storage.upkeep import CompactReport, VerifyReport
-from gamwarm.storage.walking import Progress
 
 __all__ = ["BufferedEntries"]
 
@@ -204,7 +201,7 @@ class BufferedEntries(EntryStore):
             assert isinstance(record, BlockRecord)
             latest = max(latest + 1, encoded.created)  # as if filed now
             new = StoredRecord(stamped(record, latest, self._producer), encoded.entry_id)
-            kept = selection.retained([*kept, new], self._keep_last)
+            kept = selection.retained([*kept, new], self.keep_last)
         return in_file, kept
 
     def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
@@ -287,23 +284,6 @@ class BufferedEntries(EntryStore):
                 in_file, kept = self._records(key)
                 new += len(kept) - len(in_file)
             return super().__len__() + new
-
-    # -- upkeep ------------------------------------------------------------------------------------------------
-
-    def verify(self, progress: Progress | None = None) -> VerifyReport:
-        """File what waits, then read and check every entry."""
-        self.flush()
-        return super().verify(progress)
-
-    def ledger(self) -> Iterator[LedgerLine | None]:
-        """File what waits, then yield what every entry says of its fit."""
-        self.flush()
-        return super().ledger()
-
-    def compact(self) -> CompactReport:
-        """File what waits, then write the file anew."""
-        self.flush()
-        return super().compact()
 
     def close(self) -> None:
         """Close; what still waits is given up. Idempotent."""

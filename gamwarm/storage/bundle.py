@@ -28,11 +28,14 @@ from gamwarm.storage._files import make_scratch, missing, scratch_path
 from gamwarm.storage._header import HEADER_BYTES, USER_BLOCK, UUID_BYTES, Header, TornHeader, parse
 from gamwarm.storage._rewrite import fill_through
 from gamwarm.storage._values import ARCHIVE_TEXT, UNREADABLE, timeless
+from gamwarm.storage.batch import Problem
 from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode, sealed_parts
+from gamwarm.storage.editor import EntryEditor
 from gamwarm.storage.entries import EntryStore
 from gamwarm.storage.heads import EntryHead, read_heads
 from gamwarm.storage.layout import ARCHIVE, check_file, create_file
-from gamwarm.storage.upkeep import KEEP_ALL, MergeReport, Problem, UpkeepView
+from gamwarm.storage.merging import KEEP_ALL, import_batches, read_batches
+from gamwarm.storage.reports import MergeReport
 from gamwarm.storage.walking import Progress, in_portions, tell
 
 __all__ = [
@@ -190,7 +193,7 @@ def _fill(
     return digest, kept
 
 
-def _sound_or_why(view: UpkeepView, heads: Sequence[EntryHead]) -> list[Encoded | str]:
+def _sound_or_why(view: EntryEditor, heads: Sequence[EntryHead]) -> list[Encoded | str]:
     """Read chosen entries of one key, wherever in it they lie by now; of each that is not sound say why."""
     found: list[Encoded | str] = []
     for head in heads:
@@ -210,7 +213,7 @@ def _sound_or_why(view: UpkeepView, heads: Sequence[EntryHead]) -> list[Encoded 
     return found
 
 
-def _sound(view: UpkeepView, section: str, path: str) -> Encoded:
+def _sound(view: EntryEditor, section: str, path: str) -> Encoded:
     """Read an entry that seal, content digest and decoding confirm."""
     entry = view.read(section, path)
     check_content(entry)
@@ -258,7 +261,7 @@ def _digest(entry: Encoded) -> str:
     return _hex(sealed_parts(entry.section, entry.key, entry.text(), entry.arrays))
 
 
-class _BundleView(UpkeepView):
+class _BundleView(EntryEditor):
     """Writes the structural index once, at the end, in order."""
 
     def __init__(self, h5: h5py.File) -> None:
@@ -301,7 +304,7 @@ def check_bundle(path: str | os.PathLike[str], progress: Progress | None = None)
             texts = _texts(group, size, problems)
             stated = [_values.read(group, name, size) or b"" for name in (b"title", b"digest")]
             title, digest = (text.decode("utf-8", "replace") for text in stated)
-            view = UpkeepView(h5, keeps_groups=True)
+            view = EntryEditor(h5, keeps_groups=True)
             return _check_contents(view, texts, title, digest, problems, progress)
         except (DamagedEntry, *UNREADABLE) as error:
             if isinstance(error, StoreError):
@@ -384,7 +387,7 @@ def _texts(group: Any, size: int, problems: list[Problem]) -> dict[str, str]:
 
 
 def _check_contents(
-    view: UpkeepView,
+    view: EntryEditor,
     texts: dict[str, str],
     title: str,
     stated: str,
@@ -440,6 +443,6 @@ def absorb_bundle(path: str | os.PathLike[str], target: EntryStore) -> MergeRepo
     """File every entry of an archive as it is; one transaction."""
     source = EntryStore(path, mode="r")
     try:
-        return target.absorb(source.portions(), KEEP_ALL)
+        return import_batches(target, read_batches(source), KEEP_ALL)
     finally:
         source.close()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 from weakref import WeakSet
 
 import h5py
@@ -33,6 +33,7 @@ from gamwarm.storage.cache import StateCache
 from gamwarm.storage.codec import (
     ARTIFACTS,
     RECORDS,
+    SECTIONS,
     DamagedEntry,
     Encoded,
     decode,
@@ -43,26 +44,20 @@ from gamwarm.storage.codec import (
     stamped_at,
 )
 from gamwarm.storage.container import Container
-from gamwarm.storage.entries_upkeep import EntryUpkeep
+from gamwarm.storage.editor import EntryEditor
+from gamwarm.storage.eviction import evict_entries
 from gamwarm.storage.layout import Irreplaceable, check_file, create_file
 from gamwarm.storage.locks import LockKind
 from gamwarm.storage.outcome import PutOutcome, rolled_back
 from gamwarm.storage.stored import ArtifactHeader, Held, StoredArtifact, StoredRecord
 from gamwarm.storage.texts import is_key
 from gamwarm.storage.turns import Turn
-from gamwarm.storage.upkeep import (
-    Problem,
-    UpkeepView,
-    VerifyReport,
-)
 
 __all__ = [
     "ArtifactHeader",
     "EntryStore",
-    "Problem",
     "StoredArtifact",
     "StoredRecord",
-    "VerifyReport",
     "content_id",
 ]
 
@@ -71,6 +66,9 @@ T = TypeVar("T")
 _Whole = tuple[Encoded, BlockRecord | FitArtifact]
 _Damaged = tuple[str, DamagedEntry]
 _DECODED_OVERHEAD = 4096  # bytes of Python objects in a decoded record, about
+MANY_ENTRIES: Final = 1000
+SLACK: Final = 16
+"""In a large file an automatic eviction goes this share below the budget."""
 UNCHANGED = "unchanged: the file holds this entry already"
 
 
@@ -106,7 +104,7 @@ class _Hdf5Errors(AbstractContextManager[None]):
         raise StoreDamaged(self.complaint) from error
 
 
-class EntryStore(EntryUpkeep):
+class EntryStore:
     """Records and artifacts in one file. Every method is local to the calling process; threads take turns.
 
     Parameters
@@ -134,14 +132,13 @@ class EntryStore(EntryUpkeep):
     ) -> None:
         self._producer = producer or Producer()
         self._mode = mode
-        self._keep_last = keep_last
+        self.keep_last = keep_last
         self._size_budget = size_budget
-        self._grew = False
         self._pending: list[PutOutcome] = []
         self.held: WeakSet[Held] = WeakSet()
-        self._view: UpkeepView | None = None
-        self._seen: tuple[h5py.File, UpkeepView] | None = None
-        self._written: tuple[h5py.File, UpkeepView] | None = None
+        self._view: EntryEditor | None = None
+        self._seen: tuple[h5py.File, EntryEditor] | None = None
+        self._written: tuple[h5py.File, EntryEditor] | None = None
         self._cached: StateCache[Snapshot, tuple[str, Producer | None], StoredRecord] = StateCache()
         self._warned: set[str] = set()
         # Held for the whole of a transaction: another thread must neither join it nor see what is pending in it.
@@ -163,7 +160,6 @@ class EntryStore(EntryUpkeep):
     def _forget_transaction(self) -> None:
         self._view = None
         self._pending = []
-        self._grew = False
 
     def _check(self, h5: h5py.File) -> None:
         # Not by the store's own, which remembers: a writer may be changing the file, and the read then begins again.
@@ -192,9 +188,10 @@ class EntryStore(EntryUpkeep):
             try:
                 with self.container.write(patience) as h5:
                     self._view = self._writing_view(h5)
+                    live_bytes = self._live_bytes(self._view)
                     try:
                         yield
-                        self._stay_within_budget(self._view)
+                        self._stay_within_budget(self._view, live_bytes)
                         self._translated.check_writable()
                         with self._translated:
                             self._view.settle()
@@ -208,18 +205,67 @@ class EntryStore(EntryUpkeep):
             finally:
                 self._settle(written=written, reason=reason)
 
-    def _writing_view(self, h5: h5py.File) -> UpkeepView:
+    def _writing_view(self, h5: h5py.File) -> EntryEditor:
         """One view per handle, as for reading: a handle stays as long as nobody else commits."""
         written = self._written
         if written is None or written[0] is not h5:
-            written = self._written = (h5, UpkeepView(h5, keeps_totals=True))
+            written = self._written = (h5, EntryEditor(h5, keeps_totals=True))
         return written[1]
 
     def _settle(self, *, written: bool, reason: str) -> None:
         for outcome in self._pending:
             outcome.settle(written=written, reason=reason)
         self._pending.clear()
-        self._grew = False
+
+    @contextmanager
+    def editing(self) -> Iterator[EntryEditor]:
+        """Begin a transaction, or join the open one, and yield the editor of the file."""
+        with self.transaction(), self._translated:
+            assert self._view is not None
+            yield self._view
+
+    @critical
+    def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> tuple[T, int, int]:
+        """Replace the file by what ``fill(old, new)`` copies to a new one; see `Container.rewrite`."""
+        with self._turn, self._translated:
+            return self.container.rewrite(fill)
+
+    def flush(self) -> int:
+        """Return 0: puts go to the file at once here; see `BufferedEntries.flush`."""
+        return 0
+
+    def protected_ids(self) -> set[str]:
+        """Return what this process must not evict: parents of its campaigns, and what the open transaction files."""
+        held = {entry_id for parents in self.held for entry_id in parents.created}
+        return held | {outcome.entry_id for outcome in self._pending if outcome.entry_id is not None}
+
+    @critical
+    def pin(self, entry_id: str, *, pinned: bool = True) -> bool:
+        """Keep an entry from eviction (or no longer); return whether it is there."""
+        check_entry_id(entry_id)
+        with self.editing() as editor:
+            section = editor.section_of(entry_id)
+            for each in SECTIONS:
+                ids = editor.pins(each)
+                editor.set_pins(each, ids | {entry_id} if pinned and each == section else ids - {entry_id})
+        return section is not None
+
+    def _live_bytes(self, view: EntryEditor) -> int:
+        return 0 if self._size_budget is None else view.total("live_bytes")
+
+    def _stay_within_budget(self, view: EntryEditor, live_bytes_before: int) -> None:
+        budget = self._size_budget
+        if budget is None:
+            return
+        with self._translated:
+            if not budget < view.total("live_bytes") > live_bytes_before:
+                return
+            if view.total("n_entries") > MANY_ENTRIES:
+                budget -= budget // SLACK  # so that not every commit has to look at every entry
+            report = evict_entries(view, size_budget=budget, before=None, protected=self.protected_ids())
+        log.info(
+            "%s: %d oldest entries evicted, %d live bytes left", self._path, len(report.evicted), report.bytes_after
+        )
 
     def unchanged(self, entry_id: str) -> PutOutcome:
         """Return the outcome of putting what the file holds already: as pending as the put that it repeats."""
@@ -230,14 +276,14 @@ class EntryStore(EntryUpkeep):
         return PutOutcome(written=not pending, pending=pending, reason=UNCHANGED, entry_id=entry_id)
 
     @critical
-    def _write(self, change: Callable[[UpkeepView], PutOutcome]) -> PutOutcome:
+    def _write(self, change: Callable[[EntryEditor], PutOutcome]) -> PutOutcome:
         with self._turn:
             if self.in_transaction:
                 return self._write_now(change)
             with self.transaction():
                 return self._write_now(change)
 
-    def _write_now(self, change: Callable[[UpkeepView], PutOutcome]) -> PutOutcome:
+    def _write_now(self, change: Callable[[EntryEditor], PutOutcome]) -> PutOutcome:
         assert self._view is not None
         self._translated.check_writable()
         with self._translated:
@@ -260,7 +306,7 @@ class EntryStore(EntryUpkeep):
             return PutOutcome(reason=reason)
         return self._write(lambda view: self._file_record(view, gated))
 
-    def _file_record(self, view: UpkeepView, record: BlockRecord) -> PutOutcome:
+    def _file_record(self, view: EntryEditor, record: BlockRecord) -> PutOutcome:
         there: list[tuple[StoredRecord, Encoded]] = []
         paths = view.entry_paths(RECORDS, record.key)
         for path in paths:
@@ -280,7 +326,7 @@ class EntryStore(EntryUpkeep):
         record = stamped(record, created, self._producer)
         entries = {stored.entry_id: encoded for stored, encoded in there} | {new.entry_id: new}
         candidates = [stored for stored, _ in there] + [StoredRecord(record, new.entry_id)]
-        kept = [stored.entry_id for stored in selection.retained(candidates, self._keep_last)]
+        kept = [stored.entry_id for stored in selection.retained(candidates, self.keep_last)]
         if new.entry_id not in kept:
             return PutOutcome(reason="a better checkpoint of this fit is kept", entry_id=new.entry_id)
         view.write_records(record.key, [entries[entry_id] for entry_id in kept])
@@ -294,7 +340,7 @@ class EntryStore(EntryUpkeep):
             return PutOutcome(reason=reason)
         return self._write(lambda view: self._file_artifact(view, artifact))
 
-    def _file_artifact(self, view: UpkeepView, artifact: FitArtifact) -> PutOutcome:
+    def _file_artifact(self, view: EntryEditor, artifact: FitArtifact) -> PutOutcome:
         key = artifact.descriptor.key
         new = encode_artifact(stamped(artifact, 0, self._producer))
         entry_id = new.entry_id
@@ -314,11 +360,11 @@ class EntryStore(EntryUpkeep):
     def _hdf5_errors(self) -> AbstractContextManager[None]:
         return self._translated
 
-    def _read(self, look: Callable[[UpkeepView], T]) -> T:
+    def read(self, look: Callable[[EntryEditor], T]) -> T:
         return self._read_state(look)[0]
 
     @critical
-    def _read_state(self, look: Callable[[UpkeepView], T]) -> tuple[T, Snapshot | None]:
+    def _read_state(self, look: Callable[[EntryEditor], T]) -> tuple[T, Snapshot | None]:
         """Look at the file, and return the state that was seen too (None inside a transaction)."""
 
         def with_view(h5: h5py.File) -> T:
@@ -334,15 +380,15 @@ class EntryStore(EntryUpkeep):
                 return look(self._view), None
             return self.container.read_state(with_view)
 
-    def _view_of(self, h5: h5py.File) -> UpkeepView:
+    def _view_of(self, h5: h5py.File) -> EntryEditor:
         """One view per handle: it keeps open what every look-up goes through."""
         seen = self._seen
         if seen is None or seen[0] is not h5:
-            seen = self._seen = (h5, UpkeepView(h5, keeps_groups=True))
+            seen = self._seen = (h5, EntryEditor(h5, keeps_groups=True))
         return seen[1]
 
     @staticmethod
-    def _decoded(view: UpkeepView, section: str, paths: list[str]) -> tuple[list[_Whole], list[_Damaged]]:
+    def _decoded(view: EntryEditor, section: str, paths: list[str]) -> tuple[list[_Whole], list[_Damaged]]:
         whole: list[_Whole] = []
         damaged: list[_Damaged] = []
         for path in paths:
@@ -353,8 +399,8 @@ class EntryStore(EntryUpkeep):
                 damaged.append((path, error))
         return whole, damaged
 
-    def _entries(self, section: str, list_paths: Callable[[UpkeepView], list[str]]) -> list[_Whole]:
-        whole, damaged = self._read(lambda view: self._decoded(view, section, list_paths(view)))
+    def _entries(self, section: str, list_paths: Callable[[EntryEditor], list[str]]) -> list[_Whole]:
+        whole, damaged = self.read(lambda view: self._decoded(view, section, list_paths(view)))
         for path, error in damaged:
             self._warn_damaged(section, path, error)
         return whole
@@ -391,7 +437,7 @@ class EntryStore(EntryUpkeep):
         return found[0] if found is not None and self._view is None and self.container.shows(found[1]) else None
 
     def _find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
-        def look(view: UpkeepView) -> tuple[list[_Whole], list[_Damaged]]:
+        def look(view: EntryEditor) -> tuple[list[_Whole], list[_Damaged]]:
             lone = view.read_lone_record(key)
             if lone is not None:
                 with suppress(DamagedEntry):
@@ -425,7 +471,7 @@ class EntryStore(EntryUpkeep):
         """
         check_descriptor_key(descriptor_key)
 
-        def look(view: UpkeepView) -> tuple[list[ArtifactHeader], list[_Damaged]]:
+        def look(view: EntryEditor) -> tuple[list[ArtifactHeader], list[_Damaged]]:
             keys = view.strict_keys(descriptor_key) if structural else [descriptor_key]
             headers: list[ArtifactHeader] = []
             damaged: list[_Damaged] = []
@@ -437,7 +483,7 @@ class EntryStore(EntryUpkeep):
             return headers, damaged
 
         # A look may be repeated because a writer came between; only what the last one met is warned of.
-        headers, damaged = self._read(look)
+        headers, damaged = self.read(look)
         for path, error in damaged:
             self._warn_damaged(ARTIFACTS, path, error)
         return headers
@@ -460,9 +506,9 @@ class EntryStore(EntryUpkeep):
         return self._first_artifact(lambda _: paths, accept)
 
     def _first_artifact(
-        self, list_paths: Callable[[UpkeepView], list[str]], accept: Callable[[FitArtifact], bool]
+        self, list_paths: Callable[[EntryEditor], list[str]], accept: Callable[[FitArtifact], bool]
     ) -> StoredArtifact | None:
-        def look(view: UpkeepView) -> tuple[StoredArtifact | None, list[_Damaged]]:
+        def look(view: EntryEditor) -> tuple[StoredArtifact | None, list[_Damaged]]:
             damaged: list[_Damaged] = []
             for path in list_paths(view):
                 try:
@@ -475,7 +521,7 @@ class EntryStore(EntryUpkeep):
                     return StoredArtifact(artifact, encoded.entry_id), damaged
             return None, damaged
 
-        found, damaged = self._read(look)
+        found, damaged = self.read(look)
         for path, error in damaged:
             self._warn_damaged(ARTIFACTS, path, error)
         return found
@@ -487,7 +533,7 @@ class EntryStore(EntryUpkeep):
         return self._keys(RECORDS)
 
     def _keys(self, section: str) -> list[str]:
-        return [name for name in self._read(lambda view: view.keys(section)) if is_key(section, name)]
+        return [name for name in self.read(lambda view: view.keys(section)) if is_key(section, name)]
 
     def descriptor_keys(self) -> list[str]:
         """Return the strict descriptor keys that have artifacts, sorted."""
@@ -496,7 +542,7 @@ class EntryStore(EntryUpkeep):
     def entry_ids(self) -> set[str]:
         """Return the logical content of the file: the entry ids of all whole entries."""
 
-        def look(view: UpkeepView) -> set[str]:
+        def look(view: EntryEditor) -> set[str]:
             ids = set()
             for section, path in view.all_paths():
                 try:
@@ -507,18 +553,15 @@ class EntryStore(EntryUpkeep):
                     continue
             return ids
 
-        return self._read(look)
+        return self.read(look)
 
     def __len__(self) -> int:
-        return self._read(lambda view: view.total("n_entries"))
+        return self.read(lambda view: view.total("n_entries"))
 
     @property
     def generation(self) -> int:
         """Number of committed transactions."""
         return self.container.generation
-
-    def _open_source(self, path: str | os.PathLike[str]) -> EntryUpkeep:
-        return EntryStore(path, mode="r")
 
     @critical
     def close(self) -> None:

@@ -15,7 +15,7 @@ from gamwarm.storage.layout import FileView
 from gamwarm.storage.walking import each_entry, key_of, places_in_order
 
 if TYPE_CHECKING:
-    from gamwarm.storage.entries_upkeep import EntryUpkeep
+    from gamwarm.storage.entries import EntryStore
 
 __all__ = ["LedgerLine", "read_ledger"]
 
@@ -49,8 +49,9 @@ class LedgerLine:
     cost: Cost | None
 
 
-def read_ledger(store: EntryUpkeep) -> Iterator[LedgerLine | None]:
+def read_ledger(store: EntryStore) -> Iterator[LedgerLine | None]:
     """Yield the line of every entry, records before artifacts; None for a damaged one."""
+    store.flush()
     for section in SECTIONS:
         yield from each_entry(store, section, places_in_order(store, section), _line_if_whole)
 

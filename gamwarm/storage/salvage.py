@@ -22,9 +22,11 @@ from gamwarm.interrupts import PATIENCE, deliver
 from gamwarm.storage import texts
 from gamwarm.storage._disk import status_of, typed
 from gamwarm.storage._files import missing
+from gamwarm.storage.batch import Batch, Problem
 from gamwarm.storage.codec import DamagedEntry, Encoded, check_content, decode, seal_of
 from gamwarm.storage.entries import EntryStore
-from gamwarm.storage.upkeep import KEEP_ALL, Portion, Problem, SalvageReport
+from gamwarm.storage.merging import KEEP_ALL, import_batches
+from gamwarm.storage.reports import SalvageReport
 
 __all__ = ["salvage_file"]
 
@@ -50,7 +52,7 @@ def salvage_file(path: Path, target: Path, time_limit: float) -> SalvageReport:
     walk = _Walk(Path(os.path.realpath(path)), time_limit)
     entries = EntryStore(target)
     try:
-        merged = entries.absorb(walk.portions(), KEEP_ALL)
+        merged = import_batches(entries, walk.batches(), KEEP_ALL)
     finally:
         entries.close()
     return SalvageReport(merged.added, merged.problems, str(target))
@@ -63,7 +65,7 @@ class _Walk:
         self._skip: set[str] = set()
         self._listed: set[str] = set()
 
-    def portions(self) -> Iterator[Portion]:
+    def batches(self) -> Iterator[Batch]:
         """Yield what children read; a place where one hangs or crashes is left out by the next."""
         for _ in range(MOST_CHILDREN):
             place, reason, known = "/", "", len(self._skip)
@@ -86,13 +88,13 @@ class _Walk:
                 break
         yield from self._problem("/", "given up: what comes behind the places listed here was not reached")
 
-    def _problem(self, place: str, reason: str) -> Iterator[Portion]:
+    def _problem(self, place: str, reason: str) -> Iterator[Batch]:
         if place not in self._listed:
             self._listed.add(place)
-            yield Portion("", "", [], damaged=[Problem(place, reason)])
+            yield Batch("", "", [], damaged=[Problem(place, reason)])
 
     @staticmethod
-    def _entry(frame: dict[str, Any], payload: bytes) -> Portion:
+    def _entry(frame: dict[str, Any], payload: bytes) -> Batch:
         section, key, place = frame["section"], frame["key"], frame["entry"]
         try:
             pieces, start = {}, 0
@@ -109,8 +111,8 @@ class _Walk:
             check_content(entry)
             decode(entry)
         except (DamagedEntry, ValueError, TypeError, KeyError) as error:
-            return Portion(section, key, [], damaged=[Problem(place, str(error))])
-        return Portion(section, key, [entry])
+            return Batch(section, key, [], damaged=[Problem(place, str(error))])
+        return Batch(section, key, [entry])
 
     def _frames(self) -> Iterator[Frame]:
         """Yield the frames of one child; a last one with ``end`` says how it failed."""

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from gamwarm.interrupts import allowed, deliver
 from gamwarm.storage.codec import RECORDS
-from gamwarm.storage.upkeep import UpkeepView
+from gamwarm.storage.editor import EntryEditor
 
 if TYPE_CHECKING:
-    from gamwarm.storage.entries_upkeep import EntryUpkeep
+    from gamwarm.storage.entries import EntryStore
 
 __all__ = ["Progress", "each_entry", "in_portions", "key_of", "names", "places", "places_in_order", "tell"]
 
@@ -42,33 +42,33 @@ def key_of(place: str) -> str:
     return place.split("/", 1)[0]
 
 
-def in_portions(store: EntryUpkeep, items: Iterable[T], look: Callable[[UpkeepView, T], R]) -> Iterator[R]:
+def in_portions(store: EntryStore, items: Iterable[T], look: Callable[[EntryEditor, T], R]) -> Iterator[R]:
     """Yield what ``look`` makes of each item; it may be asked again of the same item."""
     remaining = iter(items)
     while some := list(islice(remaining, PORTION)):
         deliver()
-        yield from store._read(partial(_each, items=some, look=look))
+        yield from store.read(partial(_each, items=some, look=look))
 
 
-def _each(view: UpkeepView, items: list[T], look: Callable[[UpkeepView, T], R]) -> list[R]:
+def _each(view: EntryEditor, items: list[T], look: Callable[[EntryEditor, T], R]) -> list[R]:
     return [look(view, item) for item in items]
 
 
 def each_entry(
-    store: EntryUpkeep, section: str, places: Iterable[str], look: Callable[[UpkeepView, str, str], R]
+    store: EntryStore, section: str, places: Iterable[str], look: Callable[[EntryEditor, str, str], R]
 ) -> Iterator[R]:
     """Yield what ``look(view, section, path)`` makes of each entry at the places, those of a key where one is a key.
 
     What went since the places were listed is left out; what is damaged is not, so ``look`` meets it.
     """
 
-    def look_there(view: UpkeepView, place: str) -> list[R]:
+    def look_there(view: EntryEditor, place: str) -> list[R]:
         return [look(view, section, path) for path in _paths(view, section, place)]
 
     return chain.from_iterable(in_portions(store, places, look_there))
 
 
-def _paths(view: UpkeepView, section: str, place: str) -> list[str]:
+def _paths(view: EntryEditor, section: str, place: str) -> list[str]:
     key = key_of(place)
     if not view.has(section, key):
         return []
@@ -77,22 +77,22 @@ def _paths(view: UpkeepView, section: str, place: str) -> list[str]:
     return [place] if view.may_have(section, place) else []
 
 
-def names(store: EntryUpkeep, section: str, key: str | None = None) -> Iterator[str]:
+def names(store: EntryStore, section: str, key: str | None = None) -> Iterator[str]:
     """Yield the keys of a section, or the children of a key, in the order of HDF5's own index (a hash of the name).
 
     The first `FIRST_NAMES` are taken without a list of the others.
     """
-    first = store._read(lambda view: view.some_names(section, key, FIRST_NAMES))
+    first = store.read(lambda view: view.some_names(section, key, FIRST_NAMES))
     if first is None:
         return
     yield from first
     if len(first) == FIRST_NAMES:
         known = set(first)
-        everything = store._read(lambda view: view.some_names(section, key, None))
+        everything = store.read(lambda view: view.some_names(section, key, None))
         yield from (name for name in everything or () if name not in known)
 
 
-def places(store: EntryUpkeep, section: str, keys: Iterable[str] | None = None) -> Iterator[str]:
+def places(store: EntryStore, section: str, keys: Iterable[str] | None = None) -> Iterator[str]:
     """Yield where the entries lie, the first at once: keys of records, paths of artifacts (a key may have many)."""
     for key in names(store, section) if keys is None else keys:
         if section == RECORDS:
@@ -106,12 +106,12 @@ def places(store: EntryUpkeep, section: str, keys: Iterable[str] | None = None) 
             yield key
 
 
-def places_in_order(store: EntryUpkeep, section: str) -> Iterator[str]:
+def places_in_order(store: EntryStore, section: str) -> Iterator[str]:
     """Yield where the entries lie in ascending order, for what must not depend on the file that they lie in.
 
     All keys are listed before the first.
     """
-    keys = store._read(partial(UpkeepView.keys, section=section))
+    keys = store.read(partial(EntryEditor.keys, section=section))
     if section == RECORDS:
         return iter(keys)
     return chain.from_iterable(in_portions(store, keys, lambda view, key: view.entry_paths(section, key)))

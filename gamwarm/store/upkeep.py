@@ -22,7 +22,12 @@ from gamwarm.storage import (
     Problem,
     SalvageReport,
     VerifyReport,
+    compact,
+    evict,
+    merge,
+    read_ledger,
     salvage_file,
+    verify,
 )
 from gamwarm.store.arguments import malformed
 from gamwarm.store.ranks import Ranks
@@ -64,7 +69,7 @@ class Upkeep:
             ``"damaged"``.
         """
         self._ranks.agree("verify", None)
-        report = self._ranks.at_root("verify", lambda: self._file.verify(progress), None)
+        report = self._ranks.at_root("verify", lambda: verify(self._file, progress), None)
         if report is not None:
             return report
         return VerifyReport((Problem(str(self.path), f"not looked at: {self._writes.reason_not_written()}"),), 0, 0)
@@ -79,7 +84,9 @@ class Upkeep:
         """
         self._ranks.agree("savings", None)
         seen = self._session
-        found = self._ranks.at_root("savings", lambda: add_up(self._file.ledger(), seen.so_far(), seen.refused), None)
+        found = self._ranks.at_root(
+            "savings", lambda: add_up(read_ledger(self._file), seen.so_far(), seen.refused), None
+        )
         return Savings(reason=f"not read: {self._writes.reason_not_written()}") if found is None else found
 
     @critical
@@ -118,7 +125,7 @@ class Upkeep:
         self._ranks.agree_equal("evict", (size_budget, seconds, dry_run), error)
 
         def act() -> EvictReport:
-            return self._file.evict(size_budget, None if seconds is None else float(seconds), dry_run=dry_run)
+            return evict(self._file, size_budget, None if seconds is None else float(seconds), dry_run=dry_run)
 
         report = self._ranks.at_root("evict", act, None) if dry_run else self._writes.run("evict", act, None)
         return EvictReport(dry_run=dry_run, reason=self._writes.reason_not_written()) if report is None else report
@@ -138,7 +145,7 @@ class Upkeep:
         def act() -> CompactReport:
             if self.mode == "r":
                 raise StoreReadOnly(f"{self.path}: opened with mode 'r'; open it with mode 'a' to compact it")
-            return self._file.compact()
+            return compact(self._file)
 
         report = self._ranks.at_root("compact", act, None)
         return CompactReport(reason=self._writes.reason_not_written()) if report is None else report
@@ -163,7 +170,7 @@ class Upkeep:
         def act() -> MergeReport | StoreError:
             if self.mode == "r":
                 raise StoreReadOnly(f"{self.path}: opened with mode 'r'; open it with mode 'a' to merge into it")
-            return _about_source(lambda: self._file.merge(source))
+            return _about_source(lambda: merge(self._file, source))
 
         with self._writes.turn:
             report = self._ranks.at_root("merge", act, None)

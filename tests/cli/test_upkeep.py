@@ -202,11 +202,11 @@ def test_nothing_but_file_and_lock_remains_beside_it(gamwarm_command, stored):
 @pytest.mark.parametrize(
     ("call", "slow"),
     [
-        (["compact", "FILE"], "gamwarm.storage.entries_upkeep.copy_file"),
-        (["evict", "FILE", "--size", "0"], "gamwarm.storage.entries_upkeep.order_of_eviction"),
-        (["merge", "FILE", "OTHER"], "gamwarm.storage.upkeep.UpkeepView.absorb"),
-        (["salvage", "FILE", "-o", "NEW"], "gamwarm.storage.upkeep.UpkeepView.absorb"),
-        (["pin", "FILE", "KEY"], "gamwarm.storage.upkeep.UpkeepView.set_pins"),
+        (["compact", "FILE"], "gamwarm.storage.compaction.copy_file"),
+        (["evict", "FILE", "--size", "0"], "gamwarm.storage.eviction.choose_evictions"),
+        (["merge", "FILE", "OTHER"], "gamwarm.storage.editor.EntryEditor.absorb"),
+        (["salvage", "FILE", "-o", "NEW"], "gamwarm.storage.editor.EntryEditor.absorb"),
+        (["pin", "FILE", "KEY"], "gamwarm.storage.editor.EntryEditor.set_pins"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

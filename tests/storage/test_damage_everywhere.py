@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from gamwarm.storage import EntryStore, layout
+from gamwarm.storage import EntryStore, layout, verify
 from tests.storage import crashkit as kit
 from tests.support import torture_damage as damage
 from tests.support.stores import exact_key_of
@@ -126,7 +126,7 @@ def killed_with_a_journal(path, keys):
 
 def shown(path, mode):
     with contextlib.closing(EntryStore(path, mode=mode, producer=STORE_PRODUCER)) as store:
-        assert store.verify().ok
+        assert verify(store).ok
         found = {key: store.find_record(exact_key_of(key), None) for key in range(40)}
     for key, stored in found.items():
         assert stored is None or stored.record == damage.victim_record(key), "a wrong number"

@@ -16,7 +16,7 @@ import pytest
 
 import gamwarm
 from gamwarm.records import Producer
-from gamwarm.storage import EntryStore
+from gamwarm.storage import EntryStore, evict, verify
 from tests.data import make_golden
 from tests.support.stores import exact_key_of, leftovers, record_of
 
@@ -58,7 +58,7 @@ def test_every_number_name_and_digest_is_read_back(golden):
         found, checkpoints = everything(store, expected)
         assert store.entry_ids() == {entry["entry_id"] for entry in expected.values()}
         assert len(store) == len(expected)
-        report = store.verify()
+        report = verify(store)
     assert report.ok, report.problems
     assert report.entries == len(expected)
     assert set(found) | set(checkpoints) == set(expected)
@@ -73,12 +73,12 @@ def test_the_checkpoint_beside_the_final_is_there_for_another_build(golden, tmp_
     kept = shutil.copy(path, tmp_path / "kept.h5")
     with contextlib.closing(EntryStore(path)) as store:
         assert store.find_record(content["key"], Producer("other", "2")).entry_id == expected["full"]["entry_id"]
-        assert store.evict(size_budget=0).entry_ids[0] == expected["full"]["entry_id"], "the oldest goes first"
+        assert evict(store, size_budget=0).entry_ids[0] == expected["full"]["entry_id"], "the oldest goes first"
         assert store.entry_ids() == {expected["unbounded"]["entry_id"]}, "what is pinned stays"
     shutil.copy(kept, path)
     with contextlib.closing(EntryStore(path)) as store:
-        live = store.evict(dry_run=True).bytes_before
-        assert store.evict(size_budget=live - 1).entry_ids == (expected["full"]["entry_id"],)
+        live = evict(store, dry_run=True).bytes_before
+        assert evict(store, size_budget=live - 1).entry_ids == (expected["full"]["entry_id"],)
         got = store.find_record(content["key"], None)
     assert {"entry_id": got.entry_id, "content": make_golden.plain(got.record)} == expected["checkpoint"]
 
@@ -110,7 +110,7 @@ def test_the_file_takes_new_entries_and_keeps_the_old(golden):
     with contextlib.closing(EntryStore(path, mode="r")) as store:
         found, _ = everything(store, expected)
         assert store.find_record(exact_key_of(5), None) is not None
-        assert store.verify().ok
+        assert verify(store).ok
     for name, entry in found.items():
         assert entry == expected[name], name
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gamwarm import BlockRecord, FitArtifact
-from gamwarm.storage import EntryStore, _disk
+from gamwarm.storage import EntryStore, _disk, verify
 from tests.storage import crashkit as kit
 from tests.support.torture_model import STORE_PRODUCER, Model, random_artifact, random_record, see
 
@@ -156,7 +156,7 @@ def models_after(model: Model, plan: Plan) -> list[Model]:
 
 def settle(store: EntryStore, models: list[Model], acked: int, killed: bool) -> Model:
     """Return the model that the store shows: after what was acknowledged or, killed, the transaction in flight."""
-    report = store.verify()
+    report = verify(store)
     assert report.ok, [str(problem) for problem in report.problems]
     shown = see(store)
     for model in models[acked : acked + 1 + killed]:

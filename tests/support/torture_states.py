@@ -16,6 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from gamwarm import storage as maintenance
 from gamwarm.storage import EntryStore, _header
 from tests.storage import crashkit as kit
 from tests.support.torture_model import STORE_PRODUCER, Model, Seen, random_artifact, random_record, see
@@ -71,10 +72,10 @@ def _step(store: EntryStore, model: Model, rng: random.Random, salt: int) -> Non
 def _look_after(store: EntryStore, model: Model, *, evict: bool) -> None:
     """Evict the oldest third, or write the file anew."""
     if not evict:
-        store.compact()
+        maintenance.compact(store)
         return
-    live = store.evict(dry_run=True).bytes_before
-    report = store.evict(size_budget=live * 2 // 3)
+    live = maintenance.evict(store, dry_run=True).bytes_before
+    report = maintenance.evict(store, size_budget=live * 2 // 3)
     assert report.evicted
     model.forget(report.entry_ids)
 
@@ -152,7 +153,7 @@ def check_image(path: Path, life: Life, acked: int, *, mode: str, boot_as: bytes
     where = f"mode {mode}, after {acked} acknowledged transactions"
     try:
         with kit.boot(boot_as), contextlib.closing(open_store(path, mode)) as store:
-            report = store.verify()
+            report = maintenance.verify(store)
             shown = see(store)
             count = len(store)
     except Exception as exc:
@@ -184,7 +185,7 @@ def check_life_goes_on(path: Path, boot_as: bytes | None = None) -> None:
     if not outcome.written or outcome.entry_id not in after or len(after) < len(before):
         raise kit.Wrong(f"a put after recovery: {outcome}")
     with contextlib.closing(open_store(path, "r")) as store:
-        if store.entry_ids() != after or not store.verify().ok:
+        if store.entry_ids() != after or not maintenance.verify(store).ok:
             raise kit.Wrong("a put after recovery did not survive")
     left = sorted(other.name for other in path.parent.iterdir() if kit.is_ours(other.name))
     if left != [kit.NAME]:
