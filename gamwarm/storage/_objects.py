@@ -10,17 +10,16 @@ Source: HDF5 File Format Specification 3.0, IV.A.1.b (object header version 2) a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from struct import Struct
 from typing import Final
 
 from h5py import h5t
 
-__all__ = ["FLOATS", "INTEGERS", "TEXT", "Attribute", "Peek", "attributes", "string_type"]
+from gamwarm.storage._reader import Peek
 
-Peek = Callable[[int, int], bytes]
-"""``peek(count, address)``: up to `count` bytes of the HDF5 image (without the user block); fewer only at its end."""
+__all__ = ["FLOATS", "INTEGERS", "TEXT", "Attribute", "attributes", "string_type"]
+
 Attribute = tuple[int, bytes]
 """Kind of the elements (`FLOATS`, `INTEGERS`, `TEXT`), and the bytes."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -23,13 +24,15 @@ from gamwarm.storage._header import (
     parse,
 )
 from gamwarm.storage._late_close import restoration, undone
-from gamwarm.storage._objects import Peek
 from gamwarm.storage._overlay import Overlay
 
-__all__ = ["LookAgain", "Reader", "Snapshot", "Unsettled", "close_quietly"]
+__all__ = ["LookAgain", "Peek", "Reader", "Snapshot", "Unsettled", "close_quietly"]
 
 READ_CACHE_BYTES: Final = 32 * 1024 * 1024
 READ_CACHE_LIMIT: Final = 2 * READ_CACHE_BYTES
+
+Peek = Callable[[int, int], bytes]
+"""``peek(count, address)``: up to `count` bytes of the HDF5 image (without the user block); fewer only at its end."""
 
 
 class Unsettled(Exception):
@@ -64,7 +67,7 @@ class ReadHandle(h5py.File):  # type: ignore[misc]
     Attributes
     ----------
     peek : callable
-        See `_objects.Peek`.
+        See `Peek`.
     """
 
     def __init__(self, fid: h5py.h5f.FileID, peek: Peek) -> None:

@@ -29,6 +29,7 @@ from h5py import h5, h5a, h5g, h5l, h5p
 
 from gamwarm.errors import NewerFormat, NotAStore, StoreDamaged, StoreReadOnly
 from gamwarm.storage import _index_lists, _objects, _values, texts
+from gamwarm.storage._reader import Peek
 from gamwarm.storage._values import UNREADABLE, Kind, encoded, pass_on_disk_error
 from gamwarm.storage.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, seal_of
 
@@ -147,7 +148,7 @@ class FileView:
         self._unwritten: set[str] = set()
         self._keeps_groups = keeps_groups
         self._last: tuple[str, str, Any] = ("", "", None)
-        self._peek: _objects.Peek | None = getattr(h5, "peek", None)
+        self._peek: Peek | None = getattr(h5, "peek", None)
         self._file = h5.id
         self._stated_size = size
         self._filed = 0
