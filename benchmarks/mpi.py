@@ -22,7 +22,7 @@ from benchmarks.rivals import record_of
 from benchmarks.store import machine
 from benchmarks.timing import quiet_seconds
 from gamwarm.parallel import as_communicator
-from gamwarm.storage._disk import DISK
+from gamwarm.storage.vfs import DISK
 
 RANKS = 4
 RECORDS = 256

@@ -25,7 +25,7 @@ import gamwarm
 from benchmarks.rivals import key_of, record_of
 from benchmarks.store import machine
 from benchmarks.timing import quiet_seconds
-from gamwarm.store.filing import prepare
+from gamwarm.store.keep import prepare
 from gamwarm.store.lookup import answer, describe
 from tests.support.stores import carrier_fit, result_of
 

@@ -25,8 +25,8 @@ from rich.table import Table
 
 import gamwarm
 from benchmarks.rivals import NAMES, bytes_on_disk, key_of, open_rival, record_of, remove
+from gamwarm.entries.codec import encode_record, stamped
 from gamwarm.records import Producer
-from gamwarm.storage.codec import encode_record, stamped
 
 DURABLE = ("gamwarm", "sqlite3")
 PROCESSES = 4

@@ -1,5 +1,5 @@
 """gamwarm for optimizers that are not ours: `minimize` wraps `scipy.optimize.minimize`."""
 
-from gamwarm.adapters.minimizing import minimize, minimize_problem
+from gamwarm.adapters.scipy_minimize import minimize, minimize_problem
 
 __all__ = ["minimize", "minimize_problem"]

@@ -12,22 +12,14 @@ from pathlib import Path
 from blake3 import blake3
 
 from gamwarm.archive.crate import CRATE_NAME, About, Creator, about_archive, crate_text
+from gamwarm.archive.format import BundleContents, BundleWritten, absorb_bundle, check_bundle, write_bundle
 from gamwarm.archive.select import Selection, choose
 from gamwarm.checks import file_path
+from gamwarm.entries import EntryHead, EntryStore, Problem
 from gamwarm.errors import InvalidInput, InvalidType, StoreDamaged, StoreError
 from gamwarm.interrupts import critical
-from gamwarm.storage import (
-    BundleContents,
-    BundleWritten,
-    EntryHead,
-    EntryStore,
-    MergeReport,
-    Problem,
-    absorb_bundle,
-    check_bundle,
-    replace_text,
-    write_bundle,
-)
+from gamwarm.maintenance import MergeReport
+from gamwarm.storage import replace_text
 
 __all__ = ["ArchiveReport", "ExportReport", "export_archive", "import_archive", "verify_archive"]
 

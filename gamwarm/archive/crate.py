@@ -14,8 +14,8 @@ from typing import Any
 
 from gamwarm.checks import plain_string
 from gamwarm.display import json_text
+from gamwarm.entries import EntryHead
 from gamwarm.errors import InvalidInput
-from gamwarm.storage import EntryHead
 
 __all__ = ["CRATE_NAME", "About", "Creator", "about_archive", "crate_text"]
 

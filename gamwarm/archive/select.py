@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 
 from gamwarm.checks import items, plain_string, truth
 from gamwarm.display import told
+from gamwarm.entries import EntryHead
 from gamwarm.errors import InvalidInput, InvalidKey
-from gamwarm.storage import EntryHead
 
 __all__ = ["Selection", "choose", "families_of"]
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from gamwarm.archive import Selection, export_archive, import_archive
-from gamwarm.cli.exits import Exit, Interrupted
-from gamwarm.cli.keeping import listed
-from gamwarm.cli.opening import SHORT, looking_into, refuse_no_file
+from gamwarm.cli.exit_codes import Exit, Interrupted
+from gamwarm.cli.keys import SHORT, looking_into, refuse_no_file
+from gamwarm.cli.maintenance import listed
 from gamwarm.cli.options import File, Json, command
 from gamwarm.cli.output import human_bytes, say, show, waiting, watched, write_json
 from gamwarm.report import write_report

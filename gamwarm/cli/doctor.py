@@ -21,15 +21,15 @@ import typer
 from rich.text import Text
 
 from gamwarm._version import __version__
-from gamwarm.cli.exits import Exit
+from gamwarm.cli.exit_codes import Exit
 from gamwarm.cli.options import Json, command
 from gamwarm.cli.output import facts, human_bytes, show, write_json
+from gamwarm.entries import EntryStore
 from gamwarm.errors import InvalidInput, StoreError, StoreNotFound
 from gamwarm.storage import (
     PROBE_PREFIX,
     Coherence,
     DirectoryProbe,
-    EntryStore,
     Safety,
     choose_lock,
     meet_peer,

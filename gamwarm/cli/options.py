@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from gamwarm.checks import file_path
-from gamwarm.cli.exits import BadUsage, Exit, exit_of
+from gamwarm.cli.exit_codes import BadUsage, Exit, exit_of
 from gamwarm.display import visible
 from gamwarm.errors import GamwarmError
 

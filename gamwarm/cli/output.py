@@ -20,7 +20,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from gamwarm.cli.exits import Interrupted
+from gamwarm.cli.exit_codes import Interrupted
 from gamwarm.display import json_text, visible, visible_lines
 
 __all__ = [

@@ -9,7 +9,7 @@ import numpy as np
 
 import gamwarm
 from gamwarm.display import told
-from gamwarm.engine._types import FloatArray
+from gamwarm.engine.arrays import FloatArray
 from gamwarm.engine.objective import Objective
 from gamwarm.errors import InvalidInput
 from gamwarm.fitting import predicted_mode

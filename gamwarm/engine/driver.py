@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import gamwarm
-from gamwarm.engine._types import Counters, FloatArray
+from gamwarm.engine.arrays import Counters, FloatArray
 from gamwarm.engine.cold import ColdStart, cold_evaluations, cold_start_of
 from gamwarm.engine.gaussian import GaussianReml
 from gamwarm.engine.laml import Laml

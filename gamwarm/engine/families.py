@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import expit, gammaln
 
-from gamwarm.engine._types import FloatArray
+from gamwarm.engine.arrays import FloatArray
 from gamwarm.errors import InvalidInput
 
 __all__ = ["Binomial", "Family", "Gaussian", "GaussianLocationScale", "Poisson", "Table"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gamwarm.engine._types import Counters, FloatArray, IntArray
+from gamwarm.engine.arrays import Counters, FloatArray, IntArray
 from gamwarm.engine.families import Family
 from gamwarm.engine.objective import LOG_2PI, Evaluation, Objective, factorise
 from gamwarm.errors import FitFailed

@@ -17,10 +17,10 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from gamwarm.engine._types import FloatArray, IntArray
+from gamwarm.engine.arrays import FloatArray, IntArray
+from gamwarm.engine.design import Products
 from gamwarm.engine.families import Etas, Family, Table
 from gamwarm.engine.objective import LOG_2PI, Evaluation, Factor, Objective, factorise
-from gamwarm.engine.products import Products
 from gamwarm.errors import FitFailed
 
 __all__ = ["Laml"]

@@ -10,12 +10,12 @@ import numpy as np
 
 from gamwarm._version import __version__
 from gamwarm.columns import known_values
-from gamwarm.engine._types import Counters, FloatArray, IntArray
+from gamwarm.engine.arrays import Counters, FloatArray, IntArray
+from gamwarm.engine.design import Group, Piece, Products
 from gamwarm.engine.families import Family, Gaussian
 from gamwarm.engine.gaussian import GaussianReml, Moments
 from gamwarm.engine.laml import Laml
 from gamwarm.engine.objective import Objective
-from gamwarm.engine.products import Group, Piece, Products
 from gamwarm.engine.seeds import vanishing
 from gamwarm.engine.terms import BoundTerm, Source, Term
 from gamwarm.errors import InvalidInput, InvalidType

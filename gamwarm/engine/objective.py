@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.linalg import lapack
 
-from gamwarm.engine._types import Counters, FloatArray, IntArray
+from gamwarm.engine.arrays import Counters, FloatArray, IntArray
 from gamwarm.engine.families import Family, Table
 
 __all__ = ["LOG_2PI", "Evaluation", "Factor", "Objective", "factorise", "log_determinant"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.engine._types import FloatArray
+from gamwarm.engine.arrays import FloatArray
 from gamwarm.fitting import GuardReport, OuterFit
 from gamwarm.records import Cost, FitResult
 from gamwarm.transfer import StartReport

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gamwarm.engine._types import Counters, FloatArray, IntArray
+from gamwarm.engine.arrays import Counters, FloatArray, IntArray
 from gamwarm.engine.families import Table
 from gamwarm.engine.gaussian import GaussianReml, Moments
 from gamwarm.engine.laml import Laml

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.interpolate import BSpline
 
 from gamwarm.columns import Alignment, columns_of, level_values, numeric_values
-from gamwarm.engine._types import FloatArray, IntArray
-from gamwarm.engine.products import Group
+from gamwarm.engine.arrays import FloatArray, IntArray
+from gamwarm.engine.design import Group
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem import BasisMeta, DistributedRows
 

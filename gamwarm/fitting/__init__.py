@@ -2,8 +2,8 @@
 
 from gamwarm.fitting.certificate import LAST_STEP_LIMIT, Certificate, Refusal, Verdict, coordinate_names
 from gamwarm.fitting.evaluation import Evaluation, Objective
+from gamwarm.fitting.outer_fit import fit
 from gamwarm.fitting.report import GuardReport, OuterFit
-from gamwarm.fitting.road import fit
 from gamwarm.fitting.search import predicted_mode
 
 __all__ = [

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from gamwarm.errors import CollectiveError, InvalidInput, InvalidType
-from gamwarm.folds.dealing import Fold, all_rows, folds_of
 from gamwarm.folds.outcome import FoldFit, FoldOutcome, FoldsReport, outcome_of
 from gamwarm.folds.progress import bar
 from gamwarm.folds.rounds import Shown, in_rounds
+from gamwarm.folds.splits import Fold, all_rows, folds_of
 from gamwarm.identity import Fingerprinter, FitProblem
 from gamwarm.parallel import agree, mark_agreed
 from gamwarm.records import FitResult

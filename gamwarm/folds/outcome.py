@@ -8,7 +8,7 @@ from typing import Any
 
 from gamwarm.display import visible
 from gamwarm.errors import InvalidType
-from gamwarm.folds.dealing import Fold
+from gamwarm.folds.splits import Fold
 from gamwarm.records import Cost, FitResult, group_label
 from gamwarm.store import KeepOutcome
 from gamwarm.transfer import StartReport

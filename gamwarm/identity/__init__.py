@@ -2,9 +2,9 @@
 
 from gamwarm.identity.components import Components, Label
 from gamwarm.identity.descriptor import FitDescriptor, check_descriptor_key, term_identity
-from gamwarm.identity.exact import EXCLUDED, check_exact_key, check_nuisance, component_labels, exact_key
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.identity.fit_problem import FitProblem
+from gamwarm.identity.key import EXCLUDED, check_exact_key, check_nuisance, component_labels, exact_key
 from gamwarm.identity.leaves import positive_zeros
 from gamwarm.identity.matrices import matrix_digest
 from gamwarm.identity.values import NamedFamily, family, write_value

@@ -10,7 +10,7 @@ from gamwarm.checks import plain_string, require
 from gamwarm.errors import InvalidInput
 from gamwarm.identity.components import Components
 from gamwarm.identity.descriptor import FitDescriptor, strict_identity, structural_identity
-from gamwarm.identity.exact import check_nuisance, name_fit
+from gamwarm.identity.key import check_nuisance, name_fit
 from gamwarm.interrupts import critical
 from gamwarm.parallel import Communicator
 from gamwarm.problem import (

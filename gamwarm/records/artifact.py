@@ -13,9 +13,9 @@ from gamwarm.display import NotebookTable, few, short, told, visible
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key, check_nuisance
 from gamwarm.problem import BasisMeta, Role
-from gamwarm.records._content import ContentEquality
 from gamwarm.records.block import check_attributes
 from gamwarm.records.curvature import Curvature, loose_vector
+from gamwarm.records.equality import ContentEquality
 from gamwarm.records.provenance import LATEST, Cost, Lineage, Producer, facts_of_making
 from gamwarm.records.seeds import GroupSeeds
 

@@ -15,8 +15,8 @@ from gamwarm.display import NotebookTable, few, short, told
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, check_exact_key, check_nuisance
 from gamwarm.problem import BlockwiseFitOptions
-from gamwarm.records._content import ContentEquality
 from gamwarm.records.curvature import Curvature, cut_coordinates, loose_vector
+from gamwarm.records.equality import ContentEquality
 from gamwarm.records.provenance import LATEST, Cost, Lineage, Producer, facts_of_making
 
 __all__ = ["BlockRecord", "InnerMode", "RecordKind", "check_attributes", "normalize_active_sets"]

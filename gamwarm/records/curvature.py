@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gamwarm.checks import real_array, real_number
 from gamwarm.errors import InvalidInput
-from gamwarm.records._content import ContentEquality
+from gamwarm.records.equality import ContentEquality
 
 __all__ = [
     "AT_BOUND",

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from gamwarm.checks import items, loose_number, require, truth, whole_number
-from gamwarm.records._content import ContentEquality
 from gamwarm.records.block import InnerMode, check_attributes, normalize_active_sets
 from gamwarm.records.curvature import Curvature, loose_vector
+from gamwarm.records.equality import ContentEquality
 from gamwarm.records.provenance import Cost
 from gamwarm.records.seeds import GroupSeeds
 

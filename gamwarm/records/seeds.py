@@ -12,7 +12,7 @@ import numpy as np
 
 from gamwarm.checks import items, plain_string, real_array
 from gamwarm.errors import InvalidInput
-from gamwarm.records._content import ContentEquality
+from gamwarm.records.equality import ContentEquality
 
 __all__ = ["GroupSeeds", "group_label"]
 

@@ -12,10 +12,11 @@ from typing import Final
 from gamwarm._version import __version__
 from gamwarm.checks import file_path
 from gamwarm.display import html
+from gamwarm.entries import EntryHead, EntryStore, read_heads
 from gamwarm.errors import StoreError
 from gamwarm.report.figures import bars_of_cost, growth, lineage, number, stacked
 from gamwarm.report.summary import PROVENANCES, FitGroup, Summary, summarize
-from gamwarm.storage import EntryHead, EntryStore, read_heads, replace_text, status_of
+from gamwarm.storage import replace_text, status_of
 
 __all__ = ["write_report"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gamwarm.storage import EntryHead
+from gamwarm.entries import EntryHead
 
 __all__ = ["SOURCES", "CostRow", "Fit", "FitGroup", "Summary", "Tree", "summarize"]
 

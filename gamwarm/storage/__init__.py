@@ -1,86 +1,72 @@
-"""Bytes and entries: the crash-safe container, locks, layout, codec, selection, verification."""
+"""One durable HDF5 file: transactions, recovery, consistent reads, locks. Knows no records."""
 
-from gamwarm.storage._disk import replace_text, status_of
-from gamwarm.storage.batch import Problem
-from gamwarm.storage.browse import ARTIFACTS, RECORDS, Browser, Seen, Totals
-from gamwarm.storage.buffered import BufferedEntries, leave
-from gamwarm.storage.bundle import BundleCheck, BundleContents, BundleWritten, absorb_bundle, check_bundle, write_bundle
+from gamwarm.storage import redo_journal, vfs
 from gamwarm.storage.coherence import PROBE_PREFIX, Coherence, Safety, meet_peer, try_two
-from gamwarm.storage.compaction import compact
+from gamwarm.storage.container import EXIT_PATIENCE, Container, in_use_here, tidy_all
 from gamwarm.storage.directory_probe import DirectoryProbe, probe, remember
-from gamwarm.storage.entries import (
-    ArtifactHeader,
-    EntryStore,
-    StoredArtifact,
-    StoredRecord,
-    content_id,
+from gamwarm.storage.fork_safe_lock import Turn
+from gamwarm.storage.header import (
+    BODY_OFFSET,
+    HDF5_SIGNATURE,
+    HEADER_BYTES,
+    PAGE,
+    SIGNATURE_OFFSET,
+    USER_BLOCK,
+    UUID_BYTES,
+    UUID_OFFSET,
+    Header,
+    TornHeader,
+    parse,
 )
-from gamwarm.storage.eviction import Evicted, EvictReport
-from gamwarm.storage.eviction_request import evict
-from gamwarm.storage.heads import EntryHead, FitOfRecord, find_fit_of_record, read_heads
-from gamwarm.storage.ledger import LedgerLine, read_ledger
 from gamwarm.storage.locks import LOCK_NAMES, LockKind, choose_lock
-from gamwarm.storage.merging import merge
-from gamwarm.storage.outcome import PutOutcome, rolled_back
-from gamwarm.storage.reports import CompactReport, MergeReport, SalvageReport, Verdict, VerifyReport
-from gamwarm.storage.salvage import salvage_file
-from gamwarm.storage.stored import Held
-from gamwarm.storage.turns import Turn
-from gamwarm.storage.verification import verify
+from gamwarm.storage.overlay import Overlay
+from gamwarm.storage.pager import journal_path, make_scratch, missing, scratch_path
+from gamwarm.storage.reader import LookAgain, Peek, Snapshot
+from gamwarm.storage.replace import fill_through
+from gamwarm.storage.vfs import explain, open_beside, replace_text, status_of, typed
 
 __all__ = [
-    "ARTIFACTS",
+    "BODY_OFFSET",
+    "EXIT_PATIENCE",
+    "HDF5_SIGNATURE",
+    "HEADER_BYTES",
     "LOCK_NAMES",
+    "PAGE",
     "PROBE_PREFIX",
-    "RECORDS",
-    "ArtifactHeader",
-    "Browser",
-    "BufferedEntries",
-    "BundleCheck",
-    "BundleContents",
-    "BundleWritten",
+    "SIGNATURE_OFFSET",
+    "USER_BLOCK",
+    "UUID_BYTES",
+    "UUID_OFFSET",
     "Coherence",
-    "CompactReport",
+    "Container",
     "DirectoryProbe",
-    "EntryHead",
-    "EntryStore",
-    "EvictReport",
-    "Evicted",
-    "FitOfRecord",
-    "Held",
-    "LedgerLine",
+    "Header",
     "LockKind",
-    "MergeReport",
-    "Problem",
-    "PutOutcome",
+    "LookAgain",
+    "Overlay",
+    "Peek",
     "Safety",
-    "SalvageReport",
-    "Seen",
-    "StoredArtifact",
-    "StoredRecord",
-    "Totals",
+    "Snapshot",
+    "TornHeader",
     "Turn",
-    "Verdict",
-    "VerifyReport",
-    "absorb_bundle",
-    "check_bundle",
     "choose_lock",
-    "compact",
-    "content_id",
-    "evict",
-    "find_fit_of_record",
-    "leave",
+    "explain",
+    "fill_through",
+    "in_use_here",
+    "journal_path",
+    "make_scratch",
     "meet_peer",
-    "merge",
+    "missing",
+    "open_beside",
+    "parse",
     "probe",
-    "read_heads",
-    "read_ledger",
+    "redo_journal",
     "remember",
     "replace_text",
-    "rolled_back",
-    "salvage_file",
+    "scratch_path",
     "status_of",
+    "tidy_all",
     "try_two",
-    "verify",
-    "write_bundle",
+    "typed",
+    "vfs",
 ]

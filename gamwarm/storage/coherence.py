@@ -28,7 +28,7 @@ if sys.platform != "win32":
 
 from gamwarm.errors import InvalidInput, StoreUnavailable
 from gamwarm.interrupts import wait
-from gamwarm.storage._disk import DISK, Disk
+from gamwarm.storage.vfs import DISK, Disk
 
 __all__ = ["PEER_PATIENCE", "PROBE_PREFIX", "Coherence", "Safety", "meet_peer", "try_two"]
 

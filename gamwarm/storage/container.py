@@ -2,9 +2,9 @@
 
 Where the guarantees come from is argued in docs/file-format.md; which module keeps them:
 
-* `_files` orders the calls of commit, checkpoint, recovery and creation;
-* `_overlay` keeps HDF5's writes in memory until then, `_writer` the handle over it;
-* `_reader` tells states of the file apart, `_attempts` reads one of them;
+* `pager` orders the calls of commit, checkpoint, recovery and creation;
+* `overlay` keeps HDF5's writes in memory until then, `writer` the handle over it;
+* `reader` tells states of the file apart, `attempts` reads one of them;
 * `locks` keeps writers apart;
 * this module joins them, under one reentrant lock per container for everything that enters HDF5.
 """
@@ -38,16 +38,16 @@ from gamwarm.errors import (
     StoreUnavailable,
 )
 from gamwarm.interrupts import Lock, critical, quiet, wait
-from gamwarm.storage import _disk, _files
-from gamwarm.storage._attempts import FIRST_PAUSE, Attempts, Check
-from gamwarm.storage._disk import explain
-from gamwarm.storage._foreign import OpenElsewhere
-from gamwarm.storage._header import UUID_BYTES, TornHeader, parse
-from gamwarm.storage._reader import Reader, Snapshot
-from gamwarm.storage._rewrite import rewrite
-from gamwarm.storage._writer import Writer, new_image
+from gamwarm.storage import pager, vfs
+from gamwarm.storage.attempts import FIRST_PAUSE, Attempts, Check
 from gamwarm.storage.directory_probe import may_be_shared
+from gamwarm.storage.foreign import OpenElsewhere
+from gamwarm.storage.header import UUID_BYTES, TornHeader, parse
 from gamwarm.storage.locks import LockKind, WriterLock, choose_lock
+from gamwarm.storage.reader import Reader, Snapshot
+from gamwarm.storage.replace import rewrite
+from gamwarm.storage.vfs import explain
+from gamwarm.storage.writer import Writer, new_image
 
 __all__ = ["Container"]
 
@@ -133,7 +133,7 @@ class Container(Attempts):
                 path=str(path),
             )
         place = file_path(path)
-        with _disk.typed(place, "find it"):  # a working directory that was removed
+        with vfs.typed(place, "find it"):  # a working directory that was removed
             place = Path(os.path.realpath(place))
         self = cls(place, mode, lock_timeout, check)
         try:
@@ -150,21 +150,21 @@ class Container(Attempts):
 
     def _open(self, lock: LockKind, create: Check | None) -> None:
         try:
-            status = _disk.DISK.stat(self.path)
+            status = vfs.DISK.stat(self.path)
         except FileNotFoundError:
             if self.mode == "r":
-                raise _files.missing(self.path) from None
+                raise pager.missing(self.path) from None
             status = None
         if status is not None and not stat.S_ISREG(status.st_mode):
             what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise NotAStore(f"{self.path}: {what}; give the path of a file", path=str(self.path))
         self._reader.shared = may_be_shared(self.path.parent)
         if self.mode == "a":
-            _disk.require_directory(self.path)
+            vfs.require_directory(self.path)
             if status is not None:
                 self._refuse_foreign()
                 # Permission is asked for before the lock is made, so that nothing is left beside a file of others.
-                _disk.DISK.close(_disk.DISK.open(self.path, os.O_RDWR))
+                vfs.DISK.close(vfs.DISK.open(self.path, os.O_RDWR))
             if not os.access(self.path.parent, os.W_OK | os.X_OK):
                 raise StoreReadOnly(
                     f"{self.path}: no permission to write in {self.path.parent}, where the journal and the lock must "
@@ -179,12 +179,12 @@ class Container(Attempts):
         self.read(_nothing)
 
     def _refuse_foreign(self) -> None:
-        fd = _disk.DISK.open(self.path, os.O_RDONLY)
+        fd = vfs.DISK.open(self.path, os.O_RDONLY)
         try:
             with contextlib.suppress(TornHeader):
-                parse(_files.leading_bytes(fd), str(self.path))
+                parse(pager.leading_bytes(fd), str(self.path))
         finally:
-            _disk.DISK.close(fd)
+            vfs.DISK.close(fd)
 
     def _create(self, create: Check | None) -> None:
         assert self._lock is not None
@@ -193,7 +193,7 @@ class Container(Attempts):
                 return  # another process was first
             pages, size = new_image(create)
             uuid = secrets.token_bytes(UUID_BYTES)
-            self._created_syncs = _files.create(self.path, pages, size, uuid, shared=self._reader.shared)
+            self._created_syncs = pager.create(self.path, pages, size, uuid, shared=self._reader.shared)
 
     # ------------------------------------------------------------------ reading
 
@@ -410,7 +410,7 @@ class Container(Attempts):
     def _finish(self, patience: float) -> None:
         """Leave nothing beside the file: our own journal, or what a process that died has left."""
         assert self._lock is not None
-        if not self._writer.used and not os.path.lexists(_files.journal_path(self.path)):
+        if not self._writer.used and not os.path.lexists(pager.journal_path(self.path)):
             return
         try:
             with self._lock.held(patience if self._writer.used else 0.0):

@@ -20,8 +20,8 @@ if sys.platform != "win32":
     import fcntl
 
 from gamwarm.interrupts import wait
-from gamwarm.storage._disk import explain, open_beside, replace_text
 from gamwarm.storage.coherence import PROBE_PREFIX, Coherence, Safety, try_two
+from gamwarm.storage.vfs import explain, open_beside, replace_text
 
 __all__ = ["DirectoryProbe", "may_be_shared", "probe", "recall", "remember", "remove_debris"]
 

@@ -27,9 +27,9 @@ if sys.platform != "win32":
 from filelock import SoftFileLockProtocolError, StrictSoftFileLock, Timeout
 
 from gamwarm.errors import InvalidInput, StoreError, StoreReadOnly, StoreUnavailable
-from gamwarm.storage._disk import explain, make_beside, open_beside, share_if_ours
 from gamwarm.storage.coherence import Safety
 from gamwarm.storage.directory_probe import DirectoryProbe, probe, recall
+from gamwarm.storage.vfs import explain, make_beside, open_beside, share_if_ours
 from gamwarm.storage.writer_lock import LOCK_NAMES, LockKind, OtherHost, OtherLock, WriterLock, lock_path, read_start
 
 try:  # Not public, hence guarded: without it a claim of a dead process waits for a person.

@@ -13,8 +13,8 @@ from typing import ClassVar, Final, Literal, get_args
 
 from gamwarm.errors import LockTimeout, StoreError, StoreUnavailable
 from gamwarm.interrupts import wait
-from gamwarm.storage._disk import explain, open_beside
 from gamwarm.storage.directory_probe import DirectoryProbe
+from gamwarm.storage.vfs import explain, open_beside
 
 __all__ = [
     "FIRST_COURTESY",

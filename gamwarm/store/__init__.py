@@ -1,13 +1,13 @@
 """The one facade over storage and transfer: open, fit, start_for, keep, put and get, transactions, verify."""
 
 from gamwarm.store.explain import Difference, Explanation, compare_records
-from gamwarm.store.facade import WarmStartStore, open_store
-from gamwarm.store.filing import KeepOutcome
-from gamwarm.store.fits import FitInProgress
+from gamwarm.store.fit import FitInProgress
 from gamwarm.store.frozen import FrozenView
 from gamwarm.store.independent import IndependentStore
+from gamwarm.store.keep import KeepOutcome
+from gamwarm.store.maintenance import salvage
 from gamwarm.store.savings import Saving, Savings, SourceSavings, add_up
-from gamwarm.store.upkeep import salvage
+from gamwarm.store.store import WarmStartStore, open_store
 
 __all__ = [
     "Difference",

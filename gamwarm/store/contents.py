@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from gamwarm.entries import EntryStore, PutOutcome, content_id
 from gamwarm.identity import check_descriptor_key, check_exact_key
 from gamwarm.interrupts import critical
 from gamwarm.records import BlockRecord, FitArtifact, Producer
-from gamwarm.storage import EntryStore, PutOutcome, content_id
 from gamwarm.store.arguments import malformed, wrong_type
+from gamwarm.store.collective import Ranks
 from gamwarm.store.lookup import best_artifact
-from gamwarm.store.ranks import Ranks
 from gamwarm.store.transactions import Writes
 
 __all__ = ["Contents"]

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gamwarm.display import visible
+from gamwarm.entries import EntryStore, StoredRecord
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, FitProblem, Label, component_labels
 from gamwarm.interrupts import deliver
 from gamwarm.records import BlockRecord
-from gamwarm.storage import EntryStore, StoredRecord
 from gamwarm.store.lookup import Request, exact_answer
 
 if TYPE_CHECKING:
-    from gamwarm.store.facade import WarmStartStore
+    from gamwarm.store.store import WarmStartStore
 
 __all__ = ["Difference", "Explanation", "compare_records", "explain_fit"]
 

@@ -7,16 +7,16 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from gamwarm.entries import Held
 from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
 from gamwarm.records import FitResult, check_attributes
-from gamwarm.storage import Held
-from gamwarm.store.filing import KeepOutcome
-from gamwarm.store.fits import FitInProgress
+from gamwarm.store.fit import FitInProgress
+from gamwarm.store.keep import KeepOutcome
 from gamwarm.transfer import StartReport
 
 if TYPE_CHECKING:
-    from gamwarm.store.facade import WarmStartStore
+    from gamwarm.store.store import WarmStartStore
 
 __all__ = ["FrozenView"]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import finalize
 
 from gamwarm.checks import real_number, whole_number
+from gamwarm.entries import BufferedEntries, EntryStore, Held, PutOutcome, leave
 from gamwarm.errors import GamwarmError, InvalidInput
 from gamwarm.interrupts import critical
 from gamwarm.parallel import Communicator
-from gamwarm.storage import BufferedEntries, EntryStore, Held, PutOutcome, leave
-from gamwarm.store.facade import WarmStartStore
-from gamwarm.store.ranks import Ranks
+from gamwarm.store.collective import Ranks
+from gamwarm.store.store import WarmStartStore
 from gamwarm.store.transactions import Writes
 from gamwarm.walltime import Walltime
 

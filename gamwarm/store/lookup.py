@@ -9,11 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.errors import DescriptorMismatch, ParentUnusable, UnkeyableFit
-from gamwarm.identity import FitProblem
-from gamwarm.parallel import SERIAL, Communicator
-from gamwarm.records import FitArtifact, Producer, RecordKind, StartSource, check_entry_id, group_label
-from gamwarm.storage import (
+from gamwarm.entries import (
     ArtifactHeader,
     EntryStore,
     FitOfRecord,
@@ -22,7 +18,11 @@ from gamwarm.storage import (
     StoredRecord,
     find_fit_of_record,
 )
-from gamwarm.store.filing import KeepOutcome
+from gamwarm.errors import DescriptorMismatch, ParentUnusable, UnkeyableFit
+from gamwarm.identity import FitProblem
+from gamwarm.parallel import SERIAL, Communicator
+from gamwarm.records import FitArtifact, Producer, RecordKind, StartSource, check_entry_id, group_label
+from gamwarm.store.keep import KeepOutcome
 from gamwarm.transfer import (
     StartReport,
     TransferPolicy,

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from gamwarm.entries import LedgerLine
 from gamwarm.records import Cost, StartSource
-from gamwarm.storage import LedgerLine
 from gamwarm.transfer import StartReport
 
 __all__ = ["Saving", "Savings", "Session", "SourceSavings", "add_up", "saving_of"]

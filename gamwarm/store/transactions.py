@@ -7,10 +7,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TypeVar
 
+from gamwarm.entries import EntryStore, PutOutcome, rolled_back
 from gamwarm.errors import StoreError, StoreReadOnly
 from gamwarm.interrupts import AbandonedBlock, Body
-from gamwarm.storage import EntryStore, PutOutcome, Turn, rolled_back
-from gamwarm.store.ranks import Ranks
+from gamwarm.storage import Turn
+from gamwarm.store.collective import Ranks
 
 __all__ = ["Writes"]
 

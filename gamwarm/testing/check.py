@@ -21,8 +21,8 @@ from gamwarm.testing.corruptions import Corruption, corruptions_of, tamperings_o
 from gamwarm.testing.driver import Driver, Fitted, Tolerances, check_driver, problem_of
 from gamwarm.testing.isolated import cold_fits
 from gamwarm.testing.judge import Judge
-from gamwarm.testing.offering import Offering
 from gamwarm.testing.report import Finding, NeutralityReport, Run, Verdict
+from gamwarm.testing.store_proxy import Offering
 
 __all__ = ["assert_neutral", "check_neutrality"]
 

@@ -17,7 +17,7 @@ import gamwarm
 from gamwarm import GamwarmError, InvalidInput, InvalidType
 from gamwarm.adapters import minimize, minimize_problem
 from gamwarm.adapters.methods import DIFFERENCES, METHODS
-from gamwarm.testing.offering import Offering
+from gamwarm.testing.store_proxy import Offering
 
 LOW, HIGH = np.array([-1.0, -1.0, -1.0]), np.array([0.5, 2.0, 0.25])
 X0 = [0.0, 0.2, 0.1]

@@ -148,7 +148,7 @@ def test_an_export_ends_beside_a_writer_that_commits_all_the_time(store, tmp_pat
 
 
 def test_what_a_writer_removes_while_the_export_runs_is_left_out_and_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr("gamwarm.storage.walking.PORTION", 1)
+    monkeypatch.setattr("gamwarm.entries.scan.PORTION", 1)
     path = tmp_path / "fits.h5"
     with gamwarm.open(path) as writer:
         for n in range(3):
@@ -189,7 +189,7 @@ def selected(store: Path, tmp_path: Path, **criteria: Any) -> set[str]:
 
 def heads(path: Path) -> list[Any]:
     with gamwarm.open(path, "r") as opened:
-        return gamwarm.storage.read_heads(opened._file)[0]
+        return gamwarm.entries.read_heads(opened._file)[0]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_an_entry_resealed_after_a_change_is_found_by_the_manifest(archive):
     """Digests are against accidents, but the manifest is one more place that would have to be changed."""
 
     def change(h5: h5py.File) -> None:
-        from gamwarm.storage.codec import seal_of
+        from gamwarm.entries.codec import seal_of
 
         group = h5["block_records"][record_of(1).key]
         meta = json.loads(group.attrs["meta"])

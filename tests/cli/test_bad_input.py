@@ -11,8 +11,8 @@ import pytest
 
 import gamwarm
 from gamwarm.archive import export_archive
-from gamwarm.cli.exits import Exit
-from gamwarm.storage import EntryStore
+from gamwarm.cli.exit_codes import Exit
+from gamwarm.entries import EntryStore
 
 # How each subcommand that takes a file is called; FILE stands for the file.
 CALLS = {
@@ -192,7 +192,7 @@ def test_debug_shows_the_traceback(gamwarm_command, tmp_path):
 
 
 def test_a_fault_of_our_own_is_one_line_too(gamwarm_command, stored, monkeypatch):
-    from gamwarm.storage import Browser
+    from gamwarm.entries import Browser
 
     monkeypatch.setattr(Browser, "totals", lambda self: 1 / 0)
 

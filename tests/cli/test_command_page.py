@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from gamwarm.cli.app import ORDER
-from gamwarm.cli.exits import Exit
+from gamwarm.cli.exit_codes import Exit
 from gamwarm.cli.options import COMMANDS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "command.md").read_text()

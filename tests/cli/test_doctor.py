@@ -8,7 +8,7 @@ import h5py
 import pytest
 
 from gamwarm.cli import doctor
-from gamwarm.cli.exits import Exit
+from gamwarm.cli.exit_codes import Exit
 from gamwarm.storage import Coherence, DirectoryProbe
 from tests.support.shared_mounts import bindfs_mounts, why_not
 

@@ -9,8 +9,8 @@ import h5py
 import pytest
 
 import gamwarm
-from gamwarm.cli import looking
-from gamwarm.storage.layout import FileView
+from gamwarm.cli import listing
+from gamwarm.entries.layout import FileView
 from tests.support.stores import artifact_of, record_of
 
 
@@ -168,7 +168,7 @@ def looked(monkeypatch):
 def test_a_first_page_and_stats_read_the_same_few_entries_of_a_file_of_any_size(
     gamwarm_command, tmp_path, looked, monkeypatch, records, sample
 ):
-    monkeypatch.setattr(looking, "SAMPLE", sample)
+    monkeypatch.setattr(listing, "SAMPLE", sample)
     path = tmp_path / "many.h5"
     with gamwarm.open(path) as store, store.transaction():
         for number in range(records):

@@ -16,7 +16,7 @@ import pytest
 
 from gamwarm.cli import main
 from gamwarm.cli.app import ORDER
-from gamwarm.cli.exits import Exit
+from gamwarm.cli.exit_codes import Exit
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

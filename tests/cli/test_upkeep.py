@@ -202,11 +202,11 @@ def test_nothing_but_file_and_lock_remains_beside_it(gamwarm_command, stored):
 @pytest.mark.parametrize(
     ("call", "slow"),
     [
-        (["compact", "FILE"], "gamwarm.storage.compaction.copy_file"),
-        (["evict", "FILE", "--size", "0"], "gamwarm.storage.eviction.choose_evictions"),
-        (["merge", "FILE", "OTHER"], "gamwarm.storage.editor.EntryEditor.absorb"),
-        (["salvage", "FILE", "-o", "NEW"], "gamwarm.storage.editor.EntryEditor.absorb"),
-        (["pin", "FILE", "KEY"], "gamwarm.storage.editor.EntryEditor.set_pins"),
+        (["compact", "FILE"], "gamwarm.maintenance.compaction.copy_file"),
+        (["evict", "FILE", "--size", "0"], "gamwarm.entries.eviction.choose_evictions"),
+        (["merge", "FILE", "OTHER"], "gamwarm.entries.editor.EntryEditor.absorb"),
+        (["salvage", "FILE", "-o", "NEW"], "gamwarm.entries.editor.EntryEditor.absorb"),
+        (["pin", "FILE", "KEY"], "gamwarm.entries.editor.EntryEditor.set_pins"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

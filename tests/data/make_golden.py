@@ -32,9 +32,10 @@ from gamwarm import (
     InnerMode,
     TermArtifact,
 )
+from gamwarm.entries import clock
 from gamwarm.identity import Components
 from gamwarm.records import GroupSeeds, Lineage, Producer
-from gamwarm.storage import _disk, clock, container
+from gamwarm.storage import container, vfs
 
 HERE = Path(__file__).resolve().parent
 NAME = "store-format-1-labels"
@@ -183,7 +184,7 @@ def make(folder: Path) -> None:
     with (
         mock.patch.object(clock, "now", side_effect=times),
         mock.patch.object(container.secrets, "token_bytes", lambda n: bytes(range(n))),
-        mock.patch.object(_disk, "boot_identity", return_value=bytes(8)),
+        mock.patch.object(vfs, "boot_identity", return_value=bytes(8)),
         gamwarm.open(path, engine="golden", engine_version="1.0", on_error="raise") as store,
     ):
         for name, record in records().items():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import gamwarm
 from gamwarm import ConstrainedWarmStart, FitFailed, InvalidInput
 from gamwarm.engine import Gaussian, GaussianLocationScale, Intercept, Linear, Smooth, bind, fit
-from gamwarm.engine._types import Counters
+from gamwarm.engine.arrays import Counters
 from tests.engine.cases import TIGHT, USUAL, columns, mean_terms
 from tests.engine.test_objective import differences, relative
 

@@ -8,7 +8,7 @@ import pytest
 import gamwarm
 from gamwarm import InvalidInput
 from gamwarm.engine import Binomial, Factor, Intercept, RandomEffect, Smooth, bind, fit
-from gamwarm.engine._types import Counters
+from gamwarm.engine.arrays import Counters
 from gamwarm.engine.seeds import _gradient_changes, group_changes
 from tests.engine.cases import FAMILIES, TIGHT, USUAL, columns, mcycle, model
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gamwarm.engine import fit
-from gamwarm.engine._types import Counters
+from gamwarm.engine.arrays import Counters
 from gamwarm.engine.objective import factorise
 from tests.engine.cases import FAMILIES, TIGHT, columns, mcycle, model
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gamwarm.engine import Binomial, GaussianLocationScale, Poisson, Smooth
-from gamwarm.engine._types import Counters
-from gamwarm.engine.products import Group, Piece, Products
+from gamwarm.engine.arrays import Counters
+from gamwarm.engine.design import Group, Piece, Products
 from gamwarm.engine.terms import Source
 from tests.engine.cases import FAMILIES, columns, model
 
@@ -66,8 +66,8 @@ def test_levels_with_one_column_each_have_the_dense_products(seed, size):
 def test_cross_tables_too_large_to_hold_give_the_same_products(monkeypatch):
     laml = model("gaussian").case().objective(Counters(), True)
     wanted = laml.information(laml.null), laml.products.leverages(np.eye(laml.null.size), [(0, 0), (0, 1)])
-    monkeypatch.setattr("gamwarm.engine.products._TABLE_FLOOR", 1)
-    monkeypatch.setattr("gamwarm.engine.products._TABLE_PER_ROW", 0)
+    monkeypatch.setattr("gamwarm.engine.design._TABLE_FLOOR", 1)
+    monkeypatch.setattr("gamwarm.engine.design._TABLE_PER_ROW", 0)
 
     assert np.allclose(laml.information(laml.null), wanted[0])
     for pair, rows in laml.products.leverages(np.eye(laml.null.size), [(0, 0), (0, 1)]).items():

@@ -13,7 +13,7 @@ import pytest
 
 import gamwarm
 from gamwarm import CollectiveError, InvalidInput, InvalidType, folds
-from gamwarm.storage import _disk
+from gamwarm.storage import vfs
 from tests.support.campaigns import GROUPS, Solver
 from tests.support.stores import carrier_fit, record_of, result_of
 from tests.support.thread_ranks import on_ranks
@@ -116,7 +116,7 @@ def test_a_store_that_is_off_still_has_every_fold_fitted(path, monkeypatch):
     solver = Solver()
     with gamwarm.open(path) as store:
         with monkeypatch.context() as patch:
-            patch.setattr(_disk.DISK, "fdatasync", full)
+            patch.setattr(vfs.DISK, "fdatasync", full)
             store.put_record(record_of(1))
         assert store.disabled_reason
         report = folds.leave_one_out(store, GROUPS, solver, progress=False)

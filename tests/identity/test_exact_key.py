@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from gamwarm.errors import InvalidInput, InvalidKey, InvalidType, UnkeyableFit
-from gamwarm.identity import EXCLUDED, FitProblem, check_exact_key, exact, exact_key
+from gamwarm.identity import EXCLUDED, FitProblem, check_exact_key, exact_key, key
 from gamwarm.problem import (
     BasisMeta,
     BlockwiseFitOptions,
@@ -197,27 +197,27 @@ def test_penalties_never_move_between_blocks_unnoticed(a, b):
     ],
 )
 def test_a_field_that_is_neither_written_nor_excluded_stops_the_package(monkeypatch, table, name, culprit):
-    without = {field: write for field, write in getattr(exact, table).items() if field != name}
-    monkeypatch.setattr(exact, table, without)
+    without = {field: write for field, write in getattr(key, table).items() if field != name}
+    monkeypatch.setattr(key, table, without)
 
     with pytest.raises(AssertionError, match=culprit):
-        exact._check_exhaustive()
+        key._check_exhaustive()
 
 
 def test_a_penalty_field_that_is_forgotten_stops_the_package(monkeypatch):
-    tag, writers = exact._PENALTIES[BlockwisePenalty]
+    tag, writers = key._PENALTIES[BlockwisePenalty]
     without = {field: write for field, write in writers.items() if field != "stop"}
-    monkeypatch.setitem(exact._PENALTIES, BlockwisePenalty, (tag, without))
+    monkeypatch.setitem(key._PENALTIES, BlockwisePenalty, (tag, without))
 
     with pytest.raises(AssertionError, match=r"BlockwisePenalty\.stop"):
-        exact._check_exhaustive()
+        key._check_exhaustive()
 
 
 def test_a_field_both_written_and_excluded_stops_the_package(monkeypatch):
-    monkeypatch.setattr(exact, "_BLOCK", exact._BLOCK | {"raw_width": exact._integer})
+    monkeypatch.setattr(key, "_BLOCK", key._BLOCK | {"raw_width": key._integer})
 
     with pytest.raises(AssertionError, match=r"ParameterBlockSpec\.raw_width"):
-        exact._check_exhaustive()
+        key._check_exhaustive()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ import numpy as np
 
 import gamwarm
 from gamwarm import CollectiveError, UnkeyableFit, matrix_digest
-from gamwarm.storage import _disk
+from gamwarm.storage import vfs
 from tests.support.problems import Rows, wave
 from tests.support.stores import artifact_of, carrier_fit, exact_key_of, plain_fit, record_of, result_of
 
@@ -42,18 +42,18 @@ class Opens:
 
     def __init__(self) -> None:
         self.count = 0
-        self.real = _disk.DISK.open
+        self.real = vfs.DISK.open
 
     def __enter__(self) -> Opens:
         def counted(*args: Any) -> int:
             self.count += 1
             return self.real(*args)
 
-        _disk.DISK.open = counted  # type: ignore[method-assign]
+        vfs.DISK.open = counted  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
-        del _disk.DISK.open
+        del vfs.DISK.open
 
 
 class Torn(Rows):
@@ -224,7 +224,7 @@ def a_collective_transaction(comm: Any, folder: Path) -> Any:
 
 def collective_checkpoints(comm: Any, folder: Path) -> Any:
     """Ranks whose clocks disagree must still agree on whether a checkpoint is due: rank 0's clock counts."""
-    from gamwarm.store import fits
+    from gamwarm.store import fit as fits
 
     now = [100.0 + 50.0 * comm.rank]
     real, fits.time = fits.time, type("time", (), {"monotonic": staticmethod(lambda: now[0])})  # type: ignore[assignment]
@@ -582,8 +582,8 @@ def fail_on_rank_0(comm: Any) -> Any:
         def full(*_: Any) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        _disk.DISK.fdatasync = full  # type: ignore[method-assign]
-        stack.callback(lambda: delattr(_disk.DISK, "fdatasync"))
+        vfs.DISK.fdatasync = full  # type: ignore[method-assign]
+        stack.callback(lambda: delattr(vfs.DISK, "fdatasync"))
     return stack
 
 

@@ -1,6 +1,6 @@
 """Record every call that the shipped code makes on its files, and build the states that a crash could leave.
 
-`Recorder` stands in for `gamwarm.storage._disk.DISK`: it does the calls on real files and logs them. `kill_image` is
+`Recorder` stands in for `gamwarm.storage.vfs.DISK`: it does the calls on real files and logs them. `kill_image` is
 what the page cache holds after the first k calls (the k-th perhaps torn); `power_image` is what the media could hold:
 of what was not synced, any subset, sector by sector, and of the directory, any of its changes since its last sync. The
 checks open an image with the shipped code, as a next run would.
@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from gamwarm.storage import _attempts, _disk, _header
+from gamwarm.storage import attempts, vfs
 from gamwarm.storage import container as container_module
+from gamwarm.storage import header as _header
 from gamwarm.storage.container import Container
 
 SECTOR = 512
@@ -44,7 +45,7 @@ class Op:
     target: str = ""
 
 
-class Fast(_disk.Disk):
+class Fast(vfs.Disk):
     """Does everything but wait for the media: the images are simulated, so real syncs would only cost time."""
 
     def fdatasync(self, fd: int) -> None:
@@ -126,37 +127,37 @@ class Recorder(Fast):
 
 
 @contextlib.contextmanager
-def disk(new: _disk.Disk) -> Iterator[None]:
-    old, _disk.DISK = _disk.DISK, new
-    patience, _attempts.HALFWAY_ATTEMPTS = _attempts.HALFWAY_ATTEMPTS, 1  # type: ignore[misc]
+def disk(new: vfs.Disk) -> Iterator[None]:
+    old, vfs.DISK = vfs.DISK, new
+    patience, attempts.HALFWAY_ATTEMPTS = attempts.HALFWAY_ATTEMPTS, 1  # type: ignore[misc]
     try:
         yield
     finally:
-        _disk.DISK, _attempts.HALFWAY_ATTEMPTS = old, patience  # type: ignore[misc]
+        vfs.DISK, attempts.HALFWAY_ATTEMPTS = old, patience  # type: ignore[misc]
 
 
 @contextlib.contextmanager
 def shared(on: bool = True) -> Iterator[None]:
     """Open containers as on a file system that other hosts may see."""
-    old, patience = container_module.may_be_shared, _disk.CACHE_PATIENCE
+    old, patience = container_module.may_be_shared, vfs.CACHE_PATIENCE
     if on:
         container_module.may_be_shared = lambda directory: True  # type: ignore[assignment]
-        _disk.CACHE_PATIENCE = 0.02  # type: ignore[misc]
+        vfs.CACHE_PATIENCE = 0.02  # type: ignore[misc]
     try:
         yield
     finally:
-        container_module.may_be_shared, _disk.CACHE_PATIENCE = old, patience  # type: ignore[assignment,misc]
+        container_module.may_be_shared, vfs.CACHE_PATIENCE = old, patience  # type: ignore[assignment,misc]
 
 
 @contextlib.contextmanager
 def boot(identity: bytes | None) -> Iterator[None]:
-    old = _disk.boot_identity
+    old = vfs.boot_identity
     if identity is not None:
-        _disk.boot_identity = lambda: identity  # type: ignore[assignment]
+        vfs.boot_identity = lambda: identity  # type: ignore[assignment]
     try:
         yield
     finally:
-        _disk.boot_identity = old
+        vfs.boot_identity = old
 
 
 def read_files(directory: Path) -> Files:

@@ -13,8 +13,8 @@ import pytest
 
 import gamwarm
 from gamwarm import BlockRecord, Curvature, InnerMode
-from gamwarm.storage.cache import StateCache
-from gamwarm.storage.codec import decode, encode_record
+from gamwarm.entries.codec import decode, encode_record
+from gamwarm.entries.decoded_cache import StateCache
 from tests.support.stores import exact_key_of, record_of
 
 KEY = exact_key_of(1)

@@ -24,8 +24,7 @@ from gamwarm import (
     TermArtifact,
     term_identity,
 )
-from gamwarm.identity import Components
-from gamwarm.storage.codec import (
+from gamwarm.entries.codec import (
     DamagedEntry,
     Encoded,
     check_content,
@@ -35,6 +34,7 @@ from gamwarm.storage.codec import (
     seal_of,
     stamped_at,
 )
+from gamwarm.identity import Components
 from tests.support.stores import artifact_of, exact_key_of, record_of
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

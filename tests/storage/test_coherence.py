@@ -17,10 +17,10 @@ import pytest
 import gamwarm
 from gamwarm.errors import InvalidInput, StoreUnavailable
 from gamwarm.storage import coherence, locks
-from gamwarm.storage._disk import Disk
 from gamwarm.storage.coherence import Coherence, Safety, meet_peer, try_two
 from gamwarm.storage.directory_probe import NOTE, probe, recall, remember
 from gamwarm.storage.locks import FlockLock, SoftLock, choose_lock
+from gamwarm.storage.vfs import Disk
 from tests.support.shared_mounts import bindfs_mounts, why_not
 
 ROOT = Path(__file__).resolve().parents[2]

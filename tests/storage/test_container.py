@@ -24,8 +24,9 @@ from gamwarm.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from gamwarm.storage import _disk, _files, _header, _journal
 from gamwarm.storage import container as container_module
+from gamwarm.storage import header as _header
+from gamwarm.storage import pager, redo_journal, vfs
 from gamwarm.storage.container import Container
 from tests.storage import crashkit as kit
 from tests.support.containers import ROOT, add, beside, names, run
@@ -119,7 +120,7 @@ class TestTransactions:
         assert container.generation == 101
 
     def test_the_journal_is_cut_when_it_grows_large_and_gone_after_close(self, container, path):
-        journal = _files.journal_path(path)
+        journal = pager.journal_path(path)
         seen = []
         for index in range(12):
             add(container, f"a{index}", size=100)
@@ -128,7 +129,7 @@ class TestTransactions:
                 del h5["records"][f"big{index}"]
                 h5["records"].create_dataset(f"big{index}", data=np.full(60_000, index))
             seen.append(journal.stat().st_size)
-        assert max(seen) <= _files.CHECKPOINT_BYTES + 2**20
+        assert max(seen) <= pager.CHECKPOINT_BYTES + 2**20
         assert 0 in seen
         container.close()
         assert beside(path) == [path.name, path.name + ".lock"]
@@ -165,7 +166,7 @@ class TestTransactions:
                 put += 1
                 add(container, f"a{put}")
                 pair = container._writer.pair
-                replay = _journal.scan(pair.journal, container.uuid, pair.main, container.path)
+                replay = redo_journal.scan(pair.journal, container.uuid, pair.main, container.path)
                 assert replay.length == pair.journal_end == pair.header.journal_length == os.fstat(pair.journal).st_size
                 assert replay.last == pair.header.sequence
                 put += 1
@@ -402,9 +403,9 @@ def test_a_copy_of_the_file_alone_is_complete_once_closed(container, path, tmp_p
 
 
 def test_the_seam_is_the_only_road_to_the_disk():
-    """The calls that change files stand in _disk alone; elsewhere they could not be recorded, cut or failed."""
+    """The calls that change files stand in vfs alone; elsewhere they could not be recorded, cut or failed."""
     calls = ("os.pwrite", "os.ftruncate", "os.fsync", "os.fdatasync", "os.replace", "os.rename", "os.posix_fallocate")
-    storage = Path(_disk.__file__).parent
-    for module in ("_files", "_journal", "_overlay", "_reader", "_writer", "_header", "container"):
+    storage = Path(vfs.__file__).parent
+    for module in ("pager", "redo_journal", "overlay", "reader", "writer", "header", "container"):
         source = (storage / f"{module}.py").read_text()
         assert not [call for call in calls if call + "(" in source], module

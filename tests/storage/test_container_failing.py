@@ -16,8 +16,9 @@ from gamwarm.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from gamwarm.storage import _files, _header, _journal
 from gamwarm.storage import container as container_module
+from gamwarm.storage import header as _header
+from gamwarm.storage import pager, redo_journal
 from gamwarm.storage.container import Container
 from tests.storage import crashkit as kit
 from tests.support.containers import add, beside, names, run
@@ -133,14 +134,14 @@ class TestFailing:
         (tmp_path / "d").mkdir()
         with Container.open(tmp_path / "d" / kit.NAME, create=kit.lay_out) as other:
             add(other, "stranger")
-            foreign = _files.journal_path(other.path).read_bytes()
+            foreign = pager.journal_path(other.path).read_bytes()
         container.close()
         for identity in (None, kit.OTHER_BOOT):
-            _files.journal_path(path).write_bytes(foreign)
+            pager.journal_path(path).write_bytes(foreign)
             with kit.boot(identity), Container.open(path) as again:
                 assert "stranger" not in names(again)
                 add(again, f"b{identity}")
-            assert not _files.journal_path(path).exists()
+            assert not pager.journal_path(path).exists()
         with Container.open(path, mode="r") as again:
             assert names(again) == ["a", "bNone", f"b{kit.OTHER_BOOT}"]
 
@@ -156,7 +157,7 @@ class TestFailing:
                     container._writer.pair.checkpoint()
                 backups.append(path.read_bytes())
                 states.append(container.read(kit.dump))
-            journal = _files.journal_path(path).read_bytes()
+            journal = pager.journal_path(path).read_bytes()
             container.close()
             for backup in backups:
                 restored = kit.put_files(tmp_path / "r", {kit.NAME: backup, kit.NAME + "-journal": journal})
@@ -168,7 +169,7 @@ class TestFailing:
     def test_a_lost_journal_of_a_whole_file_costs_nothing(self, container, path):
         for index in range(5):
             add(container, f"a{index}")
-            _files.journal_path(path).unlink()
+            pager.journal_path(path).unlink()
         assert len(names(container)) == 5
         container.close()
         assert beside(path) == [path.name, path.name + ".lock"]
@@ -409,14 +410,16 @@ class TestProcesses:
 
 @pytest.mark.parametrize("sequence", range(5, 19))
 def test_frames_lead_on_from_any_state_between_just_before_the_first_and_the_last(sequence):
-    replay = _journal.Replay(first=10, last=14, size=0, pages={}, length=0)
+    replay = redo_journal.Replay(first=10, last=14, size=0, pages={}, length=0)
     assert replay.follows(sequence) == (sequence in {8, 10, 12, 14} | {9, 11, 13})
 
 
 def test_a_frame_whose_sequence_does_not_follow_ends_the_journal(tmp_path):
     uuid, journal = b"u" * 16, tmp_path / "journal"
-    journal.write_bytes(b"".join(_journal.build_frame(number, 4096, uuid, {0: bytes(4096)}) for number in (10, 12, 16)))
+    journal.write_bytes(
+        b"".join(redo_journal.build_frame(number, 4096, uuid, {0: bytes(4096)}) for number in (10, 12, 16))
+    )
     with journal.open("rb") as file:
-        replay = _journal._fold(file.fileno(), uuid)
+        replay = redo_journal._fold(file.fileno(), uuid)
     assert replay is not None
     assert (replay.first, replay.last) == (10, 12)

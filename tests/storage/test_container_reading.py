@@ -9,7 +9,7 @@ from __future__ import annotations
 import h5py
 import pytest
 
-from gamwarm.storage import _reader
+from gamwarm.storage import reader
 from gamwarm.storage.container import Container
 from tests.support.containers import add
 
@@ -60,7 +60,7 @@ def test_bytes_of_a_later_state_are_refused_and_the_read_begins_again(written, p
 
 def test_without_the_check_hdf5_would_be_shown_them(written, path, monkeypatch):
     """The control of the test above."""
-    monkeypatch.setattr(_reader, "_has_header", lambda fd, block, *, forget: True)
+    monkeypatch.setattr(reader, "_has_header", lambda fd, block, *, forget: True)
 
     _, tries = read_beside_a_commit(path, written)
 

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gamwarm
-from gamwarm.storage import _values, texts
-from gamwarm.storage.codec import (
+from gamwarm.entries import stored_values, texts
+from gamwarm.entries.codec import (
     ARTIFACTS,
     RECORDS,
     DamagedEntry,
@@ -57,7 +57,7 @@ def test_no_module_but_one_reads_values_or_follows_links_with_hdf5s_own_calls():
         if direct.search(file.read_text())
     }
     # The demo prints how a user looks with h5py; what judges a late closing opens objects for their extents alone.
-    assert sorted(found) == ["demo/report.py", "storage/_late_close.py", "storage/_values.py"]
+    assert sorted(found) == ["demo/report.py", "entries/stored_values.py", "storage/late_close.py"]
 
 
 # -- every value replaced by every other -----------------------------------------------------------------------
@@ -90,8 +90,8 @@ def test_every_other_form_of_a_vector_is_refused_before_it_is_read(path):
                 crafted.replace(h5, (PLACE, "rho"), put)
             except (OSError, ValueError, TypeError):
                 continue
-        with h5py.File(copy) as h5, contextlib.suppress(_values.Misshapen):
-            if _values.read(h5[PLACE].id, b"rho", copy.stat().st_size) is not None:
+        with h5py.File(copy) as h5, contextlib.suppress(stored_values.Misshapen):
+            if stored_values.read(h5[PLACE].id, b"rho", copy.stat().st_size) is not None:
                 passed.append(what)
     assert passed == [*right, "dataset of two numbers"]
 

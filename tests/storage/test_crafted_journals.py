@@ -10,8 +10,8 @@ from blake3 import blake3
 
 import gamwarm
 from gamwarm import StoreDamaged
-from gamwarm.storage._header import PAGE, Header, parse
-from gamwarm.storage._journal import build_frame
+from gamwarm.storage.header import PAGE, Header, parse
+from gamwarm.storage.redo_journal import build_frame
 from tests.support.stores import exact_key_of, record_of
 
 END_OF_FILE = 512 + 28

@@ -9,7 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
-from gamwarm.storage import EntryStore, layout, verify
+from gamwarm.entries import EntryStore, layout
+from gamwarm.maintenance import verify
 from tests.storage import crashkit as kit
 from tests.support import torture_damage as damage
 from tests.support.stores import exact_key_of

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from gamwarm import BlockRecord, InnerMode, InvalidKey, Producer
-from gamwarm.storage import EntryStore, verify
-from gamwarm.storage import entries as entries_module
+from gamwarm.entries import EntryStore
+from gamwarm.entries import store as entries_module
+from gamwarm.maintenance import verify
 from tests.support.stores import artifact_of, exact_key_of, record_of
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from gamwarm.errors import LockTimeout, StoreDamaged
-from gamwarm.storage import _files, _foreign, _header, _late_close
+from gamwarm.storage import foreign, late_close, pager
+from gamwarm.storage import header as _header
 from gamwarm.storage.container import Container
 from tests.storage import crashkit as kit
 from tests.support.containers import add, beside, names
@@ -133,7 +134,7 @@ class TestAnExclusiveLock:
         path = kit.put_files(tmp_path / "image", kit.kill_image(story.recorder, count))
         image = path.read_bytes()
         with open(path, "rb+") as held:
-            _foreign.fcntl.flock(held, _foreign.fcntl.LOCK_EX)
+            foreign.fcntl.flock(held, foreign.fcntl.LOCK_EX)
             with Container.open(path) as reader:
                 assert reader.read(kit.dump) in story.states
             assert path.read_bytes() == image
@@ -154,7 +155,7 @@ class TestAnExclusiveLock:
     def test_a_writer_that_slips_in_before_the_file_changes_is_met(self, container, path, monkeypatch):
         """The shared lock becomes an exclusive one in two steps; between them somebody may open and close the file."""
         add(container, "a")
-        genuine = _foreign.Presence.keep_readers_out
+        genuine = foreign.Presence.keep_readers_out
 
         def overtaken(self, fd, patience):
             self.leave(fd)
@@ -164,7 +165,7 @@ class TestAnExclusiveLock:
             return genuine(self, fd, patience)
 
         with monkeypatch.context() as patch:
-            patch.setattr(_foreign.Presence, "keep_readers_out", overtaken)
+            patch.setattr(foreign.Presence, "keep_readers_out", overtaken)
             with pytest.raises(LockTimeout, match="open for writing"):
                 add(container, "b")
         assert names(container) == ["a", "by hand"]
@@ -177,8 +178,8 @@ class TestAnExclusiveLock:
         def refuse(fd, how):
             raise OSError(38, "Function not implemented")
 
-        monkeypatch.setattr(_foreign.fcntl, "flock", refuse)
-        presence = _foreign.Presence()
+        monkeypatch.setattr(foreign.fcntl, "flock", refuse)
+        presence = foreign.Presence()
         presence.show(0)
         assert not presence.held
         assert presence.keep_readers_out(0, 0.0)
@@ -258,11 +259,11 @@ class TestALateCloser:
     def test_the_superblock_is_written_as_hdf5_writes_it(self, container, path):
         for index in range(3):
             add(container, f"a{index}")
-            raw = path.read_bytes()[_header.USER_BLOCK :][: _late_close._SUPERBLOCK.size]
-            fields = _late_close._superblock(raw)
+            raw = path.read_bytes()[_header.USER_BLOCK :][: late_close._SUPERBLOCK.size]
+            fields = late_close._superblock(raw)
             assert fields is not None
-            assert fields[_late_close._END_OF_FILE] == path.stat().st_size
-            assert _late_close._with_end(fields, path.stat().st_size) == raw
+            assert fields[late_close._END_OF_FILE] == path.stat().st_size
+            assert late_close._with_end(fields, path.stat().st_size) == raw
 
 
 def test_an_undisturbed_store_is_not_recovered_without_a_boot_identity(tmp_path):
@@ -270,7 +271,7 @@ def test_an_undisturbed_store_is_not_recovered_without_a_boot_identity(tmp_path)
     with kit.boot(bytes(8)), Container.open(path, create=kit.lay_out) as container:
         for index in range(3):
             add(container, f"a{index}")
-            assert os.path.getsize(_files.journal_path(path))
+            assert os.path.getsize(pager.journal_path(path))
             with Container.open(path) as other:
                 add(other, f"b{index}")
                 assert not other.recovered
@@ -283,7 +284,7 @@ def test_a_file_whose_pages_lag_behind_its_header_is_recovered(tmp_path):
     container = Container.open(path, create=kit.lay_out)
     before = path.read_bytes()
     add(container, "a")
-    after, journal = path.read_bytes(), _files.journal_path(path).read_bytes()
+    after, journal = path.read_bytes(), pager.journal_path(path).read_bytes()
     container.close()
     kit.put_files(tmp_path, {kit.NAME: after[:64] + before[64:], f"{kit.NAME}-journal": journal})
     with kit.boot(kit.OTHER_BOOT), Container.open(path) as again:

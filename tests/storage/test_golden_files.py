@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 import gamwarm
+from gamwarm.entries import EntryStore
+from gamwarm.maintenance import evict, verify
 from gamwarm.records import Producer
-from gamwarm.storage import EntryStore, evict, verify
 from tests.data import make_golden
 from tests.support.stores import exact_key_of, leftovers, record_of
 

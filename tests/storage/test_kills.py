@@ -22,10 +22,10 @@ pytestmark = pytest.mark.timeout(1200)
 WORKER = """
 import sys
 import numpy as np
-from gamwarm.storage import _files, _writer
+from gamwarm.storage import pager, writer
 from gamwarm.storage.container import Container
 from tests.storage import crashkit as kit
-_writer.CHECKPOINT_BYTES = 200_000  # so that kills meet checkpoints too
+writer.CHECKPOINT_BYTES = 200_000  # so that kills meet checkpoints too
 who, start = sys.argv[2], int(sys.argv[3])
 container = Container.open(sys.argv[1], create=kit.lay_out)
 for index in range(start, start + 100_000):

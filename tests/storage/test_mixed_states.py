@@ -10,7 +10,9 @@ import signal
 import pytest
 
 import gamwarm
-from gamwarm.storage import _free_space, _header, _overlay
+from gamwarm.storage import free_space
+from gamwarm.storage import header as _header
+from gamwarm.storage import overlay as _overlay
 from tests.support.stores import artifact_of, record_of
 from tests.support.torture_kills import in_child
 
@@ -37,14 +39,14 @@ def states(tmp_path_factory):
 
 
 def free_space_headers(image: bytes) -> list[int]:
-    return [found.start() for found in re.finditer(_free_space.HEADER_SIGNATURE, image)]
+    return [found.start() for found in re.finditer(free_space.HEADER_SIGNATURE, image)]
 
 
 def belongs_together(image: bytes, start: int) -> bool:
     def read(count: int, address: int) -> bytes:
         return image[address + _header.USER_BLOCK :][:count]
 
-    return _free_space.belongs_together(image[start : start + 82], start - _header.USER_BLOCK, read)
+    return free_space.belongs_together(image[start : start + 82], start - _header.USER_BLOCK, read)
 
 
 def test_what_hdf5_has_written_belongs_together(states):

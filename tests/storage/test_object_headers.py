@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gamwarm
-from gamwarm.storage import _objects
-from gamwarm.storage._overlay import Overlay
-from gamwarm.storage._reader import ReadHandle
+from gamwarm.entries import object_header
+from gamwarm.entries.layout import RECORDS, FileView
 from gamwarm.storage.container import Container
-from gamwarm.storage.layout import RECORDS, FileView
+from gamwarm.storage.overlay import Overlay
+from gamwarm.storage.reader import ReadHandle
 from tests.support.stores import exact_key_of, record_of
 
 KEY = exact_key_of(1)
@@ -147,5 +147,5 @@ def test_a_header_of_any_bytes_gives_attributes_or_none(data):
         assert 0 <= at <= 1 << 60
         return bytes(image[at : at + count])
 
-    found = _objects.attributes(peek, address)
+    found = object_header.attributes(peek, address)
     assert found is None or all(type(name) is bytes and type(value) is bytes for name, (_, value) in found.items())

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gamwarm.storage import _header
+from gamwarm.storage import header as _header
 from gamwarm.storage.container import Container
 from tests.storage import crashkit as kit
 

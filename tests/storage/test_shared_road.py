@@ -10,8 +10,10 @@ from contextlib import closing
 
 import pytest
 
+from gamwarm.entries import EntryStore, layout
 from gamwarm.errors import StoreDamaged, StoreNotFound, StoreUnavailable
-from gamwarm.storage import EntryStore, _disk, _files, _header, layout
+from gamwarm.storage import header as _header
+from gamwarm.storage import pager, vfs
 from gamwarm.storage.container import Container
 from tests.storage import crashkit as kit
 from tests.storage.test_commit_crash_states import crash_points
@@ -66,7 +68,7 @@ class Watching(kit.Fast):
 
 def test_every_turn_opens_file_and_journal_anew_and_closes_them_before_the_lock_is_free(container, path):
     watch = Watching()
-    journal = _files.journal_path(path).name
+    journal = pager.journal_path(path).name
     with kit.disk(watch):
         for index in range(3):
             watch.opened.clear()
@@ -75,7 +77,7 @@ def test_every_turn_opens_file_and_journal_anew_and_closes_them_before_the_lock_
                 assert sorted(watch.open_now.values()) == [path.name, journal]
             assert watch.open_now == {}
             assert watch.opened.count(journal) == 1
-            assert os.path.getsize(_files.journal_path(path)) == 0
+            assert os.path.getsize(pager.journal_path(path)) == 0
     assert names(container) == ["a0", "a1", "a2"]
 
 
@@ -93,7 +95,7 @@ def test_the_handle_is_kept_while_nobody_else_commits_and_dropped_when_somebody_
 
 def test_the_header_names_no_boot_so_no_page_cache_is_trusted_on_any_host(container, path):
     add(container, "a")
-    assert _header.parse(path.read_bytes()[:64], "").boot == _disk.UNKNOWN_BOOT
+    assert _header.parse(path.read_bytes()[:64], "").boot == vfs.UNKNOWN_BOOT
 
 
 def test_a_commit_of_somebody_else_under_our_lock_is_an_error_that_writes_nothing(container, path):
@@ -115,8 +117,8 @@ def test_a_commit_of_somebody_else_under_our_lock_is_an_error_that_writes_nothin
 def test_a_cached_name_of_a_removed_file_is_tried_again(container, path, monkeypatch):
     add(container, "a")
     waits = []
-    monkeypatch.setattr(_disk, "wait", lambda seconds: (waits.append(seconds), os.rename(f"{path}.away", path)))
-    monkeypatch.setattr(_disk, "CACHE_PATIENCE", 2.0)
+    monkeypatch.setattr(vfs, "wait", lambda seconds: (waits.append(seconds), os.rename(f"{path}.away", path)))
+    monkeypatch.setattr(vfs, "CACHE_PATIENCE", 2.0)
     os.rename(path, f"{path}.away")
     add(container, "b")
     assert len(waits) == 1
@@ -124,7 +126,7 @@ def test_a_cached_name_of_a_removed_file_is_tried_again(container, path, monkeyp
 
 
 def test_a_file_that_stays_away_is_missed(container, path, monkeypatch):
-    monkeypatch.setattr(_disk, "CACHE_PATIENCE", 0.1)
+    monkeypatch.setattr(vfs, "CACHE_PATIENCE", 0.1)
     path.unlink()
     with pytest.raises(StoreNotFound, match="removed"):
         names(container)
@@ -138,7 +140,7 @@ def test_a_checkpoint_that_fails_leaves_the_journal_for_whoever_comes_next(conta
 
     with kit.disk(Failing()):
         add(container, "a")
-    assert os.path.getsize(_files.journal_path(path))
+    assert os.path.getsize(pager.journal_path(path))
     with Container.open(path) as other:
         assert names(other) == ["a"]
         add(other, "b")
@@ -160,7 +162,7 @@ class TestAReaderLooksAgain:
             return "0" * 32 if len(looks) <= fails else genuine(*args)
 
         monkeypatch.setattr(layout, "seal_of", seal_of)
-        monkeypatch.setattr(_disk, "CACHE_PATIENCE", 0.3)
+        monkeypatch.setattr(vfs, "CACHE_PATIENCE", 0.3)
         return looks
 
     @pytest.fixture
@@ -189,7 +191,7 @@ class TestAReaderLooksAgain:
 
     def test_before_a_file_is_called_damaged(self, store, path, monkeypatch):
         """The superblock is seen as it is a moment later."""
-        monkeypatch.setattr(_disk, "CACHE_PATIENCE", 1.0)
+        monkeypatch.setattr(vfs, "CACHE_PATIENCE", 1.0)
         image = path.read_bytes()
         with open(path, "rb+") as file:
             file.seek(_header.USER_BLOCK + 20)
@@ -200,7 +202,7 @@ class TestAReaderLooksAgain:
 
     def test_as_long_as_writers_are_at_work(self, store, monkeypatch):
         """A header of one moment and a journal of another: no state lasts, so none is damaged."""
-        monkeypatch.setattr(_disk, "CACHE_PATIENCE", 0.1)
+        monkeypatch.setattr(vfs, "CACHE_PATIENCE", 0.1)
         container = store.container
         genuine, looks = container._read_optimistically, []
 
@@ -216,7 +218,7 @@ class TestAReaderLooksAgain:
         assert len(looks) > 3
 
     def test_and_a_damaged_file_stays_one(self, store, path, monkeypatch):
-        monkeypatch.setattr(_disk, "CACHE_PATIENCE", 0.2)
+        monkeypatch.setattr(vfs, "CACHE_PATIENCE", 0.2)
         with open(path, "rb+") as file:
             file.seek(_header.USER_BLOCK + 20)
             file.write(bytes(20))

@@ -23,8 +23,8 @@ from hypothesis.stateful import (
 
 import gamwarm
 from gamwarm import BlockRecord
+from gamwarm.entries import ranking
 from gamwarm.records import Producer
-from gamwarm.storage import selection
 from tests.storage import crashkit as kit
 from tests.support import torture_kills as kills
 from tests.support.stores import exact_key_of, plain_fit, result_of
@@ -314,7 +314,7 @@ class TestStoreMachineLong(StoreMachine.TestCase):
 
 def test_the_machine_would_notice_a_store_that_forgets_its_retention(monkeypatch):
     """Control: a store that keeps the newest checkpoint instead of the best."""
-    monkeypatch.setattr(selection, "best_checkpoint", selection.newest)
+    monkeypatch.setattr(ranking, "best_checkpoint", ranking.newest)
     generate = settings(
         TestStoreMachine.settings, max_examples=300, database=None, phases=[Phase.generate], print_blob=False
     )

@@ -19,9 +19,9 @@ import gamwarm
 from gamwarm.archive import export_archive, import_archive, verify_archive
 from gamwarm.cli.app import run
 from gamwarm.report import write_report
-from gamwarm.storage import _disk
-from gamwarm.storage._files import journal_path, scratch_path
+from gamwarm.storage import vfs
 from gamwarm.storage.locks import lock_path
+from gamwarm.storage.pager import journal_path, scratch_path
 from tests.storage.crashkit import boot
 from tests.support.stores import record_of
 
@@ -389,7 +389,7 @@ ERRORS = [
 def test_whatever_the_system_says_at_opening_is_a_store_that_is_off_or_typed(tmp_path, monkeypatch, call):
     path = tmp_path / "fits.h5"
     use(path)
-    real = getattr(_disk.Disk, call)
+    real = getattr(vfs.Disk, call)
     for code in ERRORS:
         for at in range(3):
             calls = iter(range(100))
@@ -400,13 +400,13 @@ def test_whatever_the_system_says_at_opening_is_a_store_that_is_off_or_typed(tmp
                 return real(self, *given)
 
             for mode in ("a", "r"):
-                monkeypatch.setattr(_disk.Disk, call, failing)
+                monkeypatch.setattr(vfs.Disk, call, failing)
                 with gamwarm.open(path, mode) as store:
                     store.get_record(record_of(1).key)
                 calls = iter(range(100))
                 with contextlib.suppress(gamwarm.StoreError):
                     gamwarm.open(path, mode, on_error="raise").close()
-                monkeypatch.setattr(_disk.Disk, call, real)
+                monkeypatch.setattr(vfs.Disk, call, real)
     with gamwarm.open(path, on_error="raise") as store:
         assert store.verify().ok
 

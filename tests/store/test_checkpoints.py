@@ -31,7 +31,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     # The fit's own clock only: locks and retries of the file go on by the real one.
-    monkeypatch.setattr("gamwarm.store.fits.time", type("time", (), {"monotonic": clock}))
+    monkeypatch.setattr("gamwarm.store.fit.time", type("time", (), {"monotonic": clock}))
     return clock
 
 

@@ -295,7 +295,7 @@ def test_seconds_that_an_engine_tells_are_taken_as_they_are(store):
 
 
 def test_a_checkpoint_is_clocked_and_labelled_too(store, monkeypatch):
-    monkeypatch.setattr("gamwarm.store.fits.CHECKPOINT_SECONDS", 0.05)
+    monkeypatch.setattr("gamwarm.store.fit.CHECKPOINT_SECONDS", 0.05)
     with store.fit(plain_fit(), attributes={"job": 7}) as fit:
         time.sleep(0.1)
         assert fit.checkpoint(result_of(plain_fit(), cost=Cost(3), converged=False)).written

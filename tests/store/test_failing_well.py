@@ -20,7 +20,8 @@ from gamwarm import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from gamwarm.storage import EntryStore, _disk
+from gamwarm.entries import EntryStore
+from gamwarm.storage import vfs
 from tests.support.stores import exact_key_of, leftovers, plain_fit, record_of, result_of
 
 
@@ -33,7 +34,7 @@ def filled(path):
 
 def fail(monkeypatch, call, number=errno.EIO, after=0):
     """Let a call of the disk fail from its ``after``-th use on."""
-    real, uses = getattr(_disk.DISK, call), [0]
+    real, uses = getattr(vfs.DISK, call), [0]
 
     def failing(*args):
         uses[0] += 1
@@ -41,11 +42,11 @@ def fail(monkeypatch, call, number=errno.EIO, after=0):
             raise OSError(number, os.strerror(number))
         return real(*args)
 
-    monkeypatch.setattr(_disk.DISK, call, failing)
+    monkeypatch.setattr(vfs.DISK, call, failing)
 
 
 def short_lock(monkeypatch):
-    monkeypatch.setattr("gamwarm.store.facade.EntryStore", functools.partial(EntryStore, lock_timeout=0.2))
+    monkeypatch.setattr("gamwarm.store.store.EntryStore", functools.partial(EntryStore, lock_timeout=0.2))
 
 
 def hold_lock(path):

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import InvalidInput, InvalidType, Producer, StoreClosed, StoreUnavailable
-from gamwarm.storage import _disk, buffered
+from gamwarm.entries import buffered
+from gamwarm.storage import vfs
 from tests.support.stores import artifact_of, carrier_fit, exact_key_of, leftovers, plain_fit, record_of, result_of
 
 
@@ -50,7 +51,7 @@ def full_disk(monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(_disk.DISK, "fdatasync", full)
+    monkeypatch.setattr(vfs.DISK, "fdatasync", full)
 
 
 # -- pending ----------------------------------------------------------------------------------------------------------
@@ -325,7 +326,7 @@ def test_what_a_gate_refuses_does_not_wait(own):
 
 
 def test_a_fit_in_progress_checkpoints_and_keeps_through_the_buffer(path, monkeypatch):
-    from gamwarm.store import fits
+    from gamwarm.store import fit as fits
 
     now = [0.0]
     monkeypatch.setattr(fits, "time", type("time", (), {"monotonic": staticmethod(lambda: now[0])}))

@@ -15,7 +15,8 @@ import pytest
 
 import gamwarm
 from benchmarks import pools
-from gamwarm.storage import buffered, container
+from gamwarm.entries import buffered
+from gamwarm.storage import container
 from tests.support.ranks import ROOT
 from tests.support.stores import leftovers, record_of
 

@@ -12,7 +12,7 @@ import pytest
 
 import gamwarm
 from gamwarm import StoreError, StoreUnavailable
-from gamwarm.storage import _disk
+from gamwarm.storage import vfs
 from tests.support.stores import artifact_of, exact_key_of, leftovers, record_of
 
 
@@ -139,7 +139,7 @@ def test_debris_of_a_killed_compaction_does_no_harm_and_is_overwritten(path):
 def test_a_disk_that_fails_leaves_the_old_file_and_no_debris(path, monkeypatch, call):
     churn(path)
 
-    class Failing(_disk.Disk):
+    class Failing(vfs.Disk):
         def pwrite(self, fd, data, offset):
             if call == "pwrite" and offset > 100_000:
                 raise OSError(errno.ENOSPC, "No space left on device")
@@ -154,7 +154,7 @@ def test_a_disk_that_fails_leaves_the_old_file_and_no_debris(path, monkeypatch, 
 
     with gamwarm.open(path, on_error="raise") as store:
         ids = store.entry_ids()
-        monkeypatch.setattr(_disk, "DISK", Failing())
+        monkeypatch.setattr(vfs, "DISK", Failing())
         with pytest.raises(StoreUnavailable):
             store.compact()
         monkeypatch.undo()

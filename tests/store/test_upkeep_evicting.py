@@ -10,8 +10,8 @@ import pytest
 
 import gamwarm
 from gamwarm import InvalidInput, InvalidType, Lineage, StoreReadOnly
-from gamwarm.storage import EntryStore, clock
-from gamwarm.storage.upkeep import Weighed, order_of_eviction
+from gamwarm.entries import EntryStore, clock
+from gamwarm.entries.eviction import EvictionCandidate, choose_evictions
 from tests.support.stores import artifact_of, exact_key_of, record_of
 from tests.support.thread_ranks import on_ranks
 
@@ -255,6 +255,6 @@ def test_an_entry_store_by_itself_stays_within_its_budget(path):
 
 
 def test_of_entries_of_one_time_the_smaller_entry_id_goes_first():
-    weighed = [Weighed("block_records", each, each, 7, 10, None) for each in ("b", "c", "a")]
-    gone = order_of_eviction(weighed, size_budget=10, before=None, keep=())
+    weighed = [EvictionCandidate("block_records", each, each, 7, 10, None) for each in ("b", "c", "a")]
+    gone = choose_evictions(weighed, size_budget=10, before=None, keep=())
     assert [entry.entry_id for entry in gone] == ["a", "b"]

@@ -8,8 +8,8 @@ import pytest
 
 import gamwarm
 from gamwarm import StoreDamaged, StoreError, StoreNotFound
-from gamwarm.storage import salvage
-from gamwarm.storage.codec import seal_of
+from gamwarm.entries.codec import seal_of
+from gamwarm.maintenance import salvage
 from tests.support.stores import artifact_of, exact_key_of, record_of
 
 KEYS = 6
@@ -141,7 +141,7 @@ def test_entries_whose_list_of_names_is_lost_are_found_by_their_own_marks(path, 
 
 HOOK = """
 import os, signal, time
-from gamwarm.storage import layout
+from gamwarm.entries import layout
 read = layout.FileView.read
 def hurt(self, section, path):
     if path.startswith({key!r}):

@@ -84,10 +84,10 @@ def test_wrong_totals_and_a_wrong_index_are_put_right_by_who_may_write(path, wha
 def test_a_journal_that_had_to_be_replayed_makes_it_repaired(path):
     program = """
 import os, sys, gamwarm
-from gamwarm.storage import _disk
+from gamwarm.storage import vfs
 from tests.support.stores import record_of
 
-class Dying(_disk.Disk):
+class Dying(vfs.Disk):
     def ftruncate(self, fd, size):
         os._exit(9)
     def pwrite(self, fd, data, offset):
@@ -96,7 +96,7 @@ class Dying(_disk.Disk):
         super().pwrite(fd, data, offset)
 
 store = gamwarm.open(sys.argv[1])
-_disk.DISK = Dying()
+vfs.DISK = Dying()
 store.put_record(record_of(50))
 """
     child = subprocess.run(
@@ -134,7 +134,7 @@ def test_a_writer_that_commits_all_the_time_does_not_keep_verify_from_its_end(tm
 
 
 def test_verify_reads_as_it_goes(tmp_path, monkeypatch):
-    from gamwarm.storage.layout import FileView
+    from gamwarm.entries.layout import FileView
 
     where = tmp_path / "fits.h5"
     with gamwarm.open(where) as store, store.transaction():

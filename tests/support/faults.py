@@ -31,7 +31,9 @@ from typing import Any, Final, Self
 import gamwarm
 from gamwarm import BlockRecord
 from gamwarm.archive import export_archive, import_archive, verify_archive
-from gamwarm.storage import _files, _header, _journal, _salvage_child
+from gamwarm.maintenance import salvage_worker
+from gamwarm.storage import header as _header
+from gamwarm.storage import pager, redo_journal
 from tests.support.stores import artifact_of, record_of
 
 __all__ = ["ACTIONS", "CONTROLS", "WORKS", "Faults", "Wrong", "compiler", "some_runs"]
@@ -262,9 +264,9 @@ class ForkedReader:
             for fd in (asked, ask, answers, answer):
                 os.close(fd)
             sys.argv, sys.stdin = command[-2:], os.fdopen(0)
-            _salvage_child._OUT = os.fdopen(1, "wb")
+            salvage_worker._OUT = os.fdopen(1, "wb")
             try:
-                _salvage_child.main()
+                salvage_worker.main()
             finally:
                 os._exit(1)
         os.close(asked)
@@ -293,17 +295,17 @@ def never_replay() -> None:
             self.header = header
         self._discard_journal(1)
 
-    _files.FilePair._recover = recover  # type: ignore[method-assign]
+    pager.FilePair._recover = recover  # type: ignore[method-assign]
 
 
 def apply_first() -> None:
     """A transaction reaches the file before the journal has its frame."""
-    real = _journal.build_frame
+    real = redo_journal.build_frame
 
     def build(*given: Any) -> bytes:
         return bytes(len(real(*given)))
 
-    vars(_journal)["build_frame"] = build
+    vars(redo_journal)["build_frame"] = build
 
 
 CONTROLS: Final = {"never replay": never_replay, "apply first": apply_first}

@@ -29,7 +29,7 @@ import numpy as np
 import gamwarm
 from gamwarm import interrupts
 from gamwarm.archive import export_archive, import_archive, verify_archive
-from gamwarm.storage import PutOutcome
+from gamwarm.entries import PutOutcome
 from tests.support.stores import artifact_of, exact_key_of, plain_fit, record_of, result_of
 
 __all__ = ["CALLS", "HARMLESS", "SIGNALS", "base_file", "count_lines", "lines_of", "strike_at"]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import gamwarm
-from gamwarm.storage import PutOutcome
+from gamwarm.entries import PutOutcome
 from tests.support.stores import artifact_of, exact_key_of, plain_fit, record_of, result_of
 
 __all__ = ["storm"]

@@ -10,7 +10,7 @@ import numpy as np
 import gamwarm.engine
 from gamwarm import FitProblem
 from gamwarm.engine import fit
-from gamwarm.engine._types import Counters
+from gamwarm.engine.arrays import Counters
 from gamwarm.testing import Fitted
 from tests.engine import cases
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from gamwarm import BlockRecord, FitArtifact
-from gamwarm.storage import EntryStore, _disk, verify
+from gamwarm.entries import EntryStore
+from gamwarm.maintenance import verify
+from gamwarm.storage import vfs
 from tests.storage import crashkit as kit
 from tests.support.torture_model import STORE_PRODUCER, Model, random_artifact, random_record, see
 
@@ -88,7 +90,7 @@ def in_child(act: Callable[[Callable[[], None]], None], die_after: int | None = 
             try:
                 os.close(reading)
                 if die_after is not None:
-                    _disk.DISK = Dying(die_after)
+                    vfs.DISK = Dying(die_after)
                 act(lambda: _say(writing))
                 code = 0
             except BaseException:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from gamwarm import BlockRecord, Curvature, FitArtifact, InnerMode
+from gamwarm.entries import EntryStore, content_id
 from gamwarm.records import Producer
-from gamwarm.storage import EntryStore, content_id
 from tests.support.stores import artifact_of, record_of
 
 __all__ = ["STORE_PRODUCER", "Held", "Model", "Seen", "random_artifact", "random_record", "see"]

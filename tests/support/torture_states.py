@@ -16,8 +16,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from gamwarm import storage as maintenance
-from gamwarm.storage import EntryStore, _header
+from gamwarm import maintenance
+from gamwarm.entries import EntryStore
+from gamwarm.storage import header as _header
 from tests.storage import crashkit as kit
 from tests.support.torture_model import STORE_PRODUCER, Model, Seen, random_artifact, random_record, see
 

@@ -9,7 +9,7 @@ import pytest
 
 from gamwarm import InvalidInput, StartGuard, false_plateaus
 from gamwarm.engine import fit
-from gamwarm.engine._types import Counters
+from gamwarm.engine.arrays import Counters
 from tests.engine.cases import USUAL, mcycle
 
 

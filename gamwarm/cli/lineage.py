@@ -1,0 +1,300 @@
+"""``lineage`` and ``explain``: what a fit started from, and what tells two fits apart."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Annotated, Any, Final
+
+import typer
+from rich.text import Text
+from rich.tree import Tree
+
+from gamwarm.cli.exit_codes import Exit, NoSuchKey
+from gamwarm.cli.keys import SHORT, Target, looking_into, resolve
+from gamwarm.cli.options import File, Json, Key, command
+from gamwarm.cli.output import followed, human_number, moment, show, write_json
+from gamwarm.entries import ARTIFACTS, RECORDS, Browser, Seen
+from gamwarm.records import BlockRecord, RecordKind
+from gamwarm.store import Difference, compare_records
+
+__all__ = ["explain", "lineage"]
+
+EXACT_KEY_LENGTH: Final = 67
+DEEPEST: Final = 1000
+
+
+@dataclass
+class _Fit:
+    """One fit as its lineage shows it: its record or, where that is gone, its artifact."""
+
+    key: str
+    seen: Seen
+    ids: set[str] = field(default_factory=set)
+
+    @property
+    def source(self) -> str:
+        return str((self.seen.meta.get("lineage") or {}).get("source", ""))
+
+    @property
+    def parent(self) -> str | None:
+        entry = (self.seen.meta.get("lineage") or {}).get("entry")
+        return None if entry is None else str(entry)
+
+
+class _Family:
+    """Who started from whom, by one walk over the file."""
+
+    def __init__(self, browser: Browser) -> None:
+        self.fits: dict[str, _Fit] = {}
+        self._fit_of: dict[str, str] = {}
+        self._children: dict[str, set[str]] = defaultdict(set)
+        total = browser.totals().entries
+        walk = (seen for section in (RECORDS, ARTIFACTS) for seen in browser.walk(section, decoded=False))
+        for seen in followed(walk, "reading lineage", total):
+            if seen.problem:
+                continue
+            key = str(seen.meta.get("fit_key") or seen.key)
+            fit = self.fits.setdefault(key, _Fit(key, _light(seen)))
+            fit.ids.add(seen.entry_id)
+            self._fit_of[seen.entry_id] = key
+        for fit in self.fits.values():
+            # A search that went on from its own checkpoint started where that did.
+            if fit.parent is not None and self._fit_of.get(fit.parent) != fit.key:
+                self._children[fit.parent].add(fit.key)
+
+    def parent(self, fit: _Fit) -> _Fit | None:
+        """Return the fit that this one started from; None: cold, unknown, or not in the file any more."""
+        key = None if fit.parent is None else self._fit_of.get(fit.parent)
+        return None if key is None or key == fit.key else self.fits[key]
+
+    def children(self, fit: _Fit) -> list[_Fit]:
+        """Return the fits that started from this one, oldest first."""
+        keys = {key for entry_id in fit.ids for key in self._children.get(entry_id, ())}
+        return sorted((self.fits[key] for key in keys), key=lambda child: (child.seen.created, child.key))
+
+    def ancestors(self, fit: _Fit) -> list[_Fit]:
+        """Return the fits above, the first of all first."""
+        found: list[_Fit] = []
+        at: _Fit | None = self.parent(fit)
+        while at is not None and len(found) < DEEPEST and all(at.key != known.key for known in [fit, *found]):
+            found.insert(0, at)
+            at = self.parent(at)
+        return found
+
+
+def _light(seen: Seen) -> Seen:
+    """Leave the vectors out, so that a large file's lineage fits into memory."""
+    if seen.encoded is None:
+        return seen
+    encoded = seen.encoded
+    return Seen(seen.section, seen.path, type(encoded)(encoded.section, encoded.key, encoded.meta, {}), None)
+
+
+@command("lineage", "a tree: what started from what")
+def lineage(
+    file: File,
+    key: Key,
+    most: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="fits to show below one fit")] = 50,
+    as_json: Json = False,
+) -> Exit:
+    """Draw what a fit started from, and what started from it."""
+    with looking_into(file) as (_, browser):
+        target = resolve(browser, key)
+        entries = target.entries(browser)
+        family = _Family(browser)
+    keys = {str(seen.meta.get("fit_key") or seen.key) for seen in entries if not seen.problem}
+    fits = sorted((family.fits[each] for each in keys if each in family.fits), key=lambda fit: fit.seen.created)
+    if not fits:
+        raise NoSuchKey(f"{key}: what is there is damaged and tells no lineage; `gamwarm show` says what is wrong")
+    if as_json:
+        write_json([_lineage_json(family, fit, set()) for fit in fits])
+        return Exit.OK
+    for fit in fits:
+        show(_drawn(family, fit, most))
+    return Exit.OK
+
+
+def _drawn(family: _Family, fit: _Fit, most: int) -> Tree:
+    above = family.ancestors(fit)
+    top = (above or [fit])[0]
+    tree = at = Tree(_label(family, top, marked=not above))
+    for ancestor, below in pairwise([*above, fit]):
+        others = len(family.children(ancestor)) - 1
+        parent, at = at, at.add(_label(family, below, marked=below is fit))
+        if others:
+            parent.add(Text(f"and {others:,} other{'s' if others > 1 else ''}", style="dim"))
+    _add_below(family, fit, at, most, {each.key for each in [*above, fit]})
+    return tree
+
+
+def _add_below(family: _Family, fit: _Fit, at: Tree, most: int, known: set[str]) -> None:
+    children = [child for child in family.children(fit) if child.key not in known]
+    for child in children[:most]:
+        _add_below(family, child, at.add(_label(family, child)), most, known | {child.key})
+    if len(children) > most:
+        at.add(Text(f"and {len(children) - most:,} more", style="dim"))
+
+
+def _label(family: _Family, fit: _Fit, *, marked: bool = False) -> Text:
+    """Return one line; what matters least is at its end, where a narrow terminal cuts it."""
+    seen = fit.seen
+    cost = seen.meta.get("cost")
+    facts = [
+        _how(family, fit) + ("" if seen.kind == "final" else f" ({seen.kind})"),
+        *([] if cost is None else [f"{cost['hessian_formations']:,} Hessians"]),
+        f"{seen.meta.get('n_rows', 0):,} rows",
+        f"objective {human_number(seen.meta.get('objective'))}",
+        moment(seen.created),
+    ]
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(fit.key[:SHORT], style="bold cyan" if marked else "cyan")
+    return text.append("  " + ", ".join(facts), style="bold" if marked else "")
+
+
+def _how(family: _Family, fit: _Fit) -> str:
+    if fit.parent is None:
+        return fit.source or "start not told"
+    if family._fit_of.get(fit.parent) == fit.key:
+        return "resumed its own checkpoint"
+    gone = "" if family.parent(fit) is not None else f" from {fit.parent[:SHORT]}, which is not in this file"
+    return fit.source + gone
+
+
+def _lineage_json(family: _Family, fit: _Fit, known: set[str]) -> dict[str, Any]:
+    known = known | {fit.key}
+    return {
+        "key": fit.key,
+        "entry_ids": sorted(fit.ids),
+        "kind": fit.seen.kind,
+        "created": fit.seen.created,
+        "n_rows": fit.seen.meta.get("n_rows"),
+        "objective": fit.seen.meta.get("objective"),
+        "source": fit.source or None,
+        "parent": fit.parent,
+        "ancestors": [ancestor.key for ancestor in family.ancestors(fit)],
+        "children": [_lineage_json(family, child, known) for child in family.children(fit) if child.key not in known],
+    }
+
+
+# -- explain ---------------------------------------------------------------------------------------------------
+
+
+@command("explain", "what tells a fit apart from others: why it missed")
+def explain(
+    file: File,
+    key: Key,
+    other: Annotated[
+        str | None, typer.Argument(metavar="[OTHER]", help="compare with this fit", show_default=False)
+    ] = None,
+    nearest: Annotated[int, typer.Option("--nearest", metavar="N", min=1, help="fits to compare with")] = 3,
+    as_json: Json = False,
+) -> Exit:
+    """Say what tells a kept fit apart from another, or from the fits most like it.
+
+    A fit that missed and was then kept is in the file: give its key, and the nearest other fits say which design,
+    penalty or option made it another one. A key that is not in the file says nothing about its fit, since it is a
+    digest; in Python, store.explain(problem) compares a fit that was never kept.
+    """
+    with looking_into(file) as (_, browser):
+        one = _record(browser, key)
+        if other is not None:
+            compared = [(two, compare_records(one, two)) for two in [_record(browser, other)]]
+        else:
+            compared = _nearest(browser, one, nearest)
+    if as_json:
+        write_json(
+            {
+                "key": one.key,
+                "compared": [
+                    {"key": two.key, "differences": None if found is None else [_difference_json(d) for d in found]}
+                    for two, found in compared
+                ],
+            }
+        )
+        return Exit.OK
+    if not compared:
+        show(f"{one.key[:SHORT]}: the file holds no other fit that tells what it was made of")
+    for two, found in compared:
+        if found is None:
+            which = one if one.components is None else two
+            show(
+                f"{which.key[:SHORT]} does not tell what its fit was made of: it was put by hand, not kept by the store"
+            )
+            continue
+        count = f"{len(found)} difference{'' if len(found) == 1 else 's'}" if found else "the same components"
+        show(
+            Text(one.key[:SHORT], style="cyan")
+            + Text(" and ")
+            + Text(two.key[:SHORT], style="cyan")
+            + Text(f": {count}")
+        )
+        for difference in found:
+            show(f"  {difference}")
+    return Exit.OK
+
+
+def _difference_json(difference: Difference) -> dict[str, Any]:
+    return {
+        "text": str(difference),
+        "what": difference.what,
+        "block": difference.block,
+        "name": difference.name,
+        "number": difference.number,
+    }
+
+
+def _record(browser: Browser, key: str) -> BlockRecord:
+    """Return the record of a key: its newest final, else its checkpoint."""
+    try:
+        target = resolve(browser, key)
+    except NoSuchKey as error:
+        if len(key) == EXACT_KEY_LENGTH and key.startswith("cf-"):
+            raise NoSuchKey(_about_missing(browser, key)) from error
+        raise
+    if target.section == ARTIFACTS:
+        fits = {str(seen.meta.get("fit_key") or "") for seen in target.entries(browser)} - {""}
+        if len(fits) != 1:
+            raise NoSuchKey(f"{key} names artifacts of {len(fits)} fits; give the exact key of one")
+        target = Target(RECORDS, fits.pop())
+    records = [seen.entry for seen in target.entries(browser) if isinstance(seen.entry, BlockRecord)]
+    if not records:
+        raise NoSuchKey(_about_missing(browser, target.key))
+    return min(records, key=lambda record: (record.kind != RecordKind.FINAL, -(record.created or 0)))
+
+
+def _about_missing(browser: Browser, key: str) -> str:
+    """Say all that can be said of a fit whose record is not there."""
+    walk = browser.walk(ARTIFACTS, decoded=False)
+    for seen in followed(walk, "seeking an artifact of that fit", browser.totals().entries):
+        if seen.meta.get("fit_key") == key:
+            return (
+                f"{key[:SHORT]}: its record is not in the file (evicted, damaged, or refused by a gate), but its "
+                f"artifact {seen.entry_id[:SHORT]} is: related fits start from that, and so would this one"
+            )
+    return (
+        f"{key[:SHORT]}: no record of this fit is in the file, and a key, being a digest, does not tell what the fit "
+        "was made of. In Python store.explain(problem) compares it with the fits that are here; once kept, so does "
+        "`gamwarm explain`"
+    )
+
+
+def _nearest(browser: Browser, one: BlockRecord, count: int) -> list[tuple[BlockRecord, list[Difference] | None]]:
+    if one.components is None:
+        return [(one, None)]
+
+    def others() -> Iterator[tuple[int, int, str, BlockRecord, list[Difference]]]:
+        for seen in followed(browser.walk(RECORDS), "comparing", browser.totals().exact_keys):
+            record = seen.entry
+            if not isinstance(record, BlockRecord) or record.key == one.key:
+                continue
+            found = compare_records(one, record)
+            if found is not None:
+                yield len(found), -seen.created, seen.path, record, found
+
+    best: Sequence[tuple[int, int, str, BlockRecord, list[Difference]]]
+    best = heapq.nsmallest(count, others(), key=lambda each: each[:3])
+    return [(record, found) for _, _, _, record, found in best]

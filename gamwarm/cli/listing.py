@@ -1,0 +1,512 @@
+"""``ls``, ``show``, ``stats``: what is in a file."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from typing import Annotated, Any, Final
+
+import numpy as np
+import typer
+from rich.text import Text
+
+from gamwarm.cli.exit_codes import BadUsage, Exit
+from gamwarm.cli.filters import Families, Selection, blocks_of, is_valid, parse_moment
+from gamwarm.cli.keys import SHORT, looking_into, resolve, short
+from gamwarm.cli.options import File, Json, Key, command
+from gamwarm.cli.output import (
+    WIDE,
+    facts,
+    fitting,
+    followed,
+    human_bytes,
+    human_number,
+    moment,
+    page_width,
+    say,
+    show,
+    table,
+    write_json,
+)
+from gamwarm.entries import ARTIFACTS, RECORDS, Browser, Seen, read_ledger
+from gamwarm.records import BlockRecord, FitArtifact
+from gamwarm.store import Savings, SourceSavings, add_up
+
+__all__ = ["ls", "show_entry", "stats"]
+
+SORTED_BY_ITSELF: Final = 1000
+"""Up to so many entries a listing is sorted without being asked."""
+SAMPLE: Final = 500
+"""Entries per section from which `stats` tells starts and costs of a larger file."""
+SHOWN_NUMBERS: Final = 8
+
+
+def walk(browser: Browser, selection: Selection) -> Iterator[Seen]:
+    """Yield the entries that may be meant, records first."""
+    records, artifacts = selection.sections()
+    return chain(
+        browser.walk(RECORDS) if records else (),
+        browser.walk(ARTIFACTS) if artifacts else (),
+    )
+
+
+@command("ls", "list entries")
+def ls(
+    file: File,
+    kind: Annotated[
+        list[str] | None, typer.Option("--kind", metavar="KIND", help="final, checkpoint or artifact; may be repeated")
+    ] = None,
+    family: Annotated[
+        list[str] | None, typer.Option("--family", metavar="NAME", help="family kind; * and ? allowed")
+    ] = None,
+    block: Annotated[
+        list[str] | None, typer.Option("--block", metavar="NAME", help="a block (term) of this name")
+    ] = None,
+    producer: Annotated[
+        list[str] | None,
+        typer.Option("--producer", metavar="NAME", help="engine, 'engine version' or 'gamwarm version'"),
+    ] = None,
+    job: Annotated[
+        list[str] | None, typer.Option("--job", metavar="ID", help="the attribute 'job' of the entry")
+    ] = None,
+    attribute: Annotated[
+        list[str] | None, typer.Option("--attribute", metavar="NAME=VALUE", help="any attribute of the entry")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="2026-11-25, 2026-11-25T14:30 (UTC), or an age: 12h, 30d")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="before this moment")] = None,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="only entries that are not VALID by their digests")
+    ] = False,
+    limit: Annotated[int, typer.Option(metavar="N", help="entries to show; 0: all")] = 50,
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="ORDER", help="newest, oldest, file (as stored, at once); auto: newest of few, file of many"
+        ),
+    ] = "auto",
+    full: Annotated[bool, typer.Option("--full", help="whole keys, all columns")] = False,
+    as_json: Json = False,
+) -> Exit:
+    """List entries: exact records (final, checkpoint) and artifacts.
+
+    KEY is the beginning of an exact key (records) or of an entry id (artifacts); every subcommand takes it. VALID says
+    whether a look-up would be served the entry. With --json, one object per line.
+    """
+    if sort not in ("auto", "newest", "oldest", "file"):
+        raise BadUsage(f"--sort {sort!r}; use newest, oldest, file or auto")
+    if limit < 0:
+        raise BadUsage(f"--limit {limit}; give 0 (all) or more")
+    with looking_into(file) as (_, browser):
+        entries = browser.totals().entries
+        families = Families.of(browser, *(name for name in family or [] if not set(name) & set("*?[")))
+        selection = Selection(
+            kinds=kind or [],
+            families=family or [],
+            blocks=block or [],
+            producers=producer or [],
+            jobs=job or [],
+            attributes=[_attribute(text) for text in attribute or []],
+            since=None if since is None else parse_moment(since),
+            until=None if until is None else parse_moment(until),
+            damaged=damaged,
+            named=families,
+        )
+        order = sort if sort != "auto" else ("newest" if entries <= SORTED_BY_ITSELF else "file")
+        seen = (s for s in followed(walk(browser, selection), "looking", entries) if selection.takes(s))
+        page, more = _page(seen, order, limit)
+        if as_json:
+            for each in page:
+                write_json(_row_json(each, families))
+        else:
+            show(_listing(page, families, full=full), width=WIDE if full else None)
+        _footer(page, more, entries, order, selection)
+    return Exit.OK
+
+
+def _attribute(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise BadUsage(f"--attribute {text!r}; write NAME=VALUE")
+    return name, value
+
+
+def _page(seen: Iterator[Seen], order: str, limit: int) -> tuple[list[Seen], bool]:
+    """Return the entries to show, and whether there are more; sorted or not, few are held in memory."""
+    if order == "file":
+        page = list(islice(seen, limit or None))
+        return page, bool(limit) and next(seen, None) is not None
+
+    def age(each: Seen) -> tuple[int, str]:
+        return each.created, each.path
+
+    if not limit:
+        return sorted(seen, key=age, reverse=order == "newest"), False
+    pick = heapq.nlargest if order == "newest" else heapq.nsmallest
+    page = pick(limit + 1, seen, key=age)
+    return page[:limit], len(page) > limit
+
+
+def _footer(page: Sequence[Seen], more: bool, entries: int, order: str, selection: Selection) -> None:
+    how = {"file": "as stored", "newest": "newest first", "oldest": "oldest first"}[order]
+    if not page:
+        say("no entry is so" if entries else "the file holds no entries yet")
+    elif more:
+        which = f"{len(page):,} of {entries:,} entries" if selection.is_all else f"the first {len(page):,} that match"
+        say(f"{which}, {how}; --limit 0 shows all, --limit N more")
+    elif not selection.is_all:
+        say(f"{len(page):,} of {entries:,} entries match, {how}")
+
+
+_COLUMNS: Final = (
+    *(("KEY", "left"), ("KIND", "left"), ("VALID", "left"), ("CREATED (UTC)", "left"), ("ROWS", "right")),
+    *(("OBJECTIVE", "right"), ("START", "left"), ("FAMILY", "left"), ("ENGINE", "left")),
+    *(("HESSIANS", "right"), ("SECONDS", "right"), ("BLOCKS", "left")),
+)
+"""What matters most on the left: a narrow terminal gets as many as fit."""
+
+
+def _listing(page: Sequence[Seen], families: Families, *, full: bool) -> Any:
+    width = WIDE if full else page_width()
+    rows = [list(_cells(seen, families, full=width >= WIDE, whole_keys=full)) for seen in page]
+    count = fitting(_COLUMNS, rows, width)
+    return table(_COLUMNS[:count], [row[:count] for row in rows])
+
+
+def _cells(seen: Seen, families: Families, *, full: bool, whole_keys: bool) -> Iterator[str | Text]:
+    meta = seen.meta
+    producer, cost = meta.get("producer") or {}, meta.get("cost")
+    key = _whole_key(seen) if whole_keys else short(seen)
+    yield Text(key, style="cyan")
+    yield seen.kind
+    yield _valid(seen)
+    yield moment(seen.created)
+    yield f"{meta['n_rows']:,}" if "n_rows" in meta else "-"
+    yield human_number(meta.get("objective"))
+    yield str((meta.get("lineage") or {}).get("source", "-"))
+    family = families.name(seen) or "-"
+    yield family if full else family.rpartition(".")[2]
+    yield " ".join(part for part in (producer.get("engine"), producer.get("engine_version")) if part) or "-"
+    yield "-" if cost is None else f"{cost['hessian_formations']:,}"
+    yield "-" if cost is None else f"{cost['seconds']:.3g}"
+    yield ", ".join(blocks_of(seen)) or "-"
+
+
+def _whole_key(seen: Seen) -> str:
+    return seen.key if seen.section == RECORDS else seen.path.rpartition("/")[2]
+
+
+def _valid(seen: Seen) -> Text:
+    if is_valid(seen):
+        return Text("yes", style="green")
+    return Text("no" if seen.problem else "unfit", style="bold red")
+
+
+def _row_json(seen: Seen, families: Families) -> dict[str, Any]:
+    meta = seen.meta
+    return {
+        "key": seen.key,
+        "entry_id": seen.entry_id or None,
+        "kind": seen.kind,
+        "valid": is_valid(seen),
+        "problem": seen.problem or None,
+        "created": seen.created or None,
+        "n_rows": meta.get("n_rows"),
+        "objective": meta.get("objective"),
+        "converged": meta.get("converged"),
+        "family": families.name(seen) or None,
+        "blocks": blocks_of(seen),
+        "producer": meta.get("producer"),
+        "lineage": meta.get("lineage"),
+        "cost": meta.get("cost"),
+        "attributes": meta.get("attributes", {}),
+        "nbytes": seen.nbytes,
+    }
+
+
+# -- show ------------------------------------------------------------------------------------------------------
+
+
+@command("show", "one entry, or all entries of a key")
+def show_entry(
+    file: File,
+    key: Key,
+    values: Annotated[bool, typer.Option("--values", help="all numbers: coefficients too, none left out")] = False,
+    as_json: Json = False,
+) -> Exit:
+    """Show one entry, or all entries of an exact or descriptor key."""
+    with looking_into(file) as (_, browser):
+        target = resolve(browser, key)
+        found = target.entries(browser)
+        families, pins = Families.of(browser), browser.pins()
+    if as_json:
+        write_json([_entry_json(seen, families, pins, values=values) for seen in found])
+        return Exit.OK if not any(seen.problem for seen in found) else Exit.NO
+    for number, seen in enumerate(found):
+        if number:
+            show("")
+        _show(seen, families, pins, values=values)
+    return Exit.OK if not any(seen.problem for seen in found) else Exit.NO
+
+
+def _show(seen: Seen, families: Families, pins: set[str], *, values: bool) -> None:
+    show(Text(f"{seen.kind} {_whole_key(seen)}", style="bold"))
+    show(facts(_facts(seen, families, pins)))
+    if isinstance(seen.entry, BlockRecord):
+        show("", _record_blocks(seen.entry), "", _outer(seen.entry))
+    elif isinstance(seen.entry, FitArtifact):
+        show("", _terms(seen.entry))
+    if values and seen.encoded is not None:
+        for name, array in seen.encoded.arrays.items():
+            show("", Text(name, style="bold"), np.array2string(array, threshold=10**9, max_line_width=page_width()))
+
+
+def _facts(seen: Seen, families: Families, pins: set[str]) -> Iterator[tuple[str, str | Text]]:
+    meta = seen.meta
+    if seen.section == ARTIFACTS:
+        yield "descriptor key", seen.key
+        yield "of the fit", str(meta.get("fit_key") or "-")
+    if seen.entry_id:
+        yield "entry id", seen.entry_id + (" (pinned)" if seen.entry_id in pins else "")
+    yield "valid", Text(seen.problem, style="bold red") if seen.problem else _valid(seen)
+    if not meta:
+        return
+    yield "created", f"{moment(seen.created)} UTC"
+    yield "family", families.name(seen) or "- (no artifact of this file names it)"
+    producer = meta.get("producer") or {}
+    engine = " ".join(part for part in (producer.get("engine"), producer.get("engine_version")) if part)
+    yield "producer", f"{engine or 'unknown engine'}, gamwarm {producer.get('gamwarm_version') or 'unknown'}"
+    yield "rows", f"{meta.get('n_rows', 0):,}"
+    converged = "converged" if meta.get("converged") else "not converged"
+    iteration = meta.get("iteration")
+    yield (
+        "objective",
+        f"{human_number(meta.get('objective'))}, {converged}" + (f" after {iteration} iterations" if iteration else ""),
+    )
+    if isinstance(seen.entry, BlockRecord):
+        for cut in seen.entry.cuts:
+            yield "cut", cut
+    yield "started", _start_text(meta.get("lineage"))
+    cost = meta.get("cost")
+    if cost is not None:
+        yield "cost", _cost_text(cost)
+    for name, value in meta.get("attributes", {}).items():
+        yield name, str(value)
+    yield "size", human_bytes(seen.nbytes)
+
+
+def _cost_text(cost: dict[str, Any]) -> str:
+    return (
+        f"{cost['evaluations']:,} evaluations, {cost['outer_iterations']:,} outer and {cost['inner_iterations']:,} "
+        f"inner iterations, {cost['hessian_formations']:,} Hessian formations, {cost['seconds']:.3g} s"
+    )
+
+
+def _start_text(lineage: dict[str, Any] | None) -> str:
+    if lineage is None:
+        return "- (the start was not looked up)"
+    text = str(lineage["source"])
+    if lineage.get("entry"):
+        text += f" from {lineage['entry']}"
+    terms = Counter(provenance for _, provenance in lineage.get("terms", ()))
+    if terms:
+        text += " (" + ", ".join(f"{count} {name}" for name, count in terms.items()) + ")"
+    consumed = lineage.get("consumed")
+    return text + {True: ", used by the engine", False: ", NOT used by the engine", None: ""}[consumed]
+
+
+def _record_blocks(record: BlockRecord) -> Any:
+    rows = []
+    for name, width, beta, active in zip(
+        record.block_names, record.block_dims, record.block_beta, record.active_sets, strict=True
+    ):
+        largest = f"{np.abs(beta).max():.4g}" if len(beta) else "-"
+        rows.append([name, f"{width:,}", largest, "-" if active is None else f"{len(active):,}"])
+    return table([("BLOCK", "left"), ("WIDTH", "right"), ("MAX |BETA|", "right"), ("ACTIVE", "right")], rows)
+
+
+def _outer(record: BlockRecord) -> Any:
+    curvature = record.curvature
+    rows = []
+    for i, rho in enumerate(record.rho):
+        gradient, edf, flat, settled = (
+            (None,) * 4
+            if curvature is None
+            else (curvature.gradient, curvature.edf, curvature.plateau, curvature.settled)
+        )
+        rows.append(
+            [
+                str(i),
+                f"{rho:.5g}",
+                "-" if gradient is None else f"{gradient[i]:.2e}",
+                "-" if edf is None else f"{edf[i]:.4g}",
+                "-" if flat is None else ("plateau" if flat[i] else "no"),
+                "-" if settled is None else ("settled" if settled[i] else "no"),
+            ]
+        )
+    columns = [("OUTER", "right"), ("RHO", "right"), ("GRADIENT", "right"), ("EDF", "right"), ("PLATEAU", "left")]
+    columns.append(("SETTLED", "left"))
+    return table(columns, rows)
+
+
+def _terms(artifact: FitArtifact) -> Any:
+    rows = []
+    for term in artifact.terms:
+        rho = ", ".join(f"{value:.5g}" for value in term.rho_for_term[:SHOWN_NUMBERS])
+        rho += ", …" if len(term.rho_for_term) > SHOWN_NUMBERS else ""
+        rows.append(
+            [
+                term.name or term.identity[:SHORT],
+                str(term.role),
+                "-" if term.basis_meta is None else term.basis_meta.kind,
+                f"{len(term.raw_beta):,}",
+                "-" if term.reduced_width is None else f"{term.reduced_width:,}",
+                rho or "-",
+            ]
+        )
+    columns = [
+        ("TERM", "left"),
+        ("ROLE", "left"),
+        ("BASIS", "left"),
+        ("RAW", "right"),
+        ("REDUCED", "right"),
+        ("RHO", "left"),
+    ]
+    return table(columns, rows)
+
+
+def _entry_json(seen: Seen, families: Families, pins: set[str], *, values: bool) -> dict[str, Any]:
+    whole = _row_json(seen, families) | {"pinned": seen.entry_id in pins, "path": f"/{seen.section}/{seen.path}"}
+    arrays = {} if seen.encoded is None else seen.encoded.arrays
+    whole["rho"] = arrays["rho"].tolist() if "rho" in arrays else []
+    whole["meta"] = seen.meta
+    if values:
+        whole["values"] = {name: array.tolist() for name, array in arrays.items()}
+    return whole
+
+
+# -- stats -----------------------------------------------------------------------------------------------------
+
+
+@command("stats", "entries, bytes, starts by source, what starts saved")
+def stats(
+    file: File,
+    whole: Annotated[bool, typer.Option("--all", help="read every entry of a large file, not a sample")] = False,
+    as_json: Json = False,
+) -> Exit:
+    """Entries, bytes, starts by source, and what the starts saved.
+
+    Counts come from running totals. Starts and costs are read from the records: of more than 500 a sample of 500
+    (keys are digests, and lie in the order of a hash, so the first ones are as good as any), unless --all is given.
+    What starts saved is added up where every entry is read.
+    """
+    with looking_into(file) as (entries, browser):
+        totals = browser.totals()
+        sample = not whole and totals.exact_keys > SAMPLE
+        keys = browser.some_keys(RECORDS, SAMPLE) if sample else None
+        seen = browser.walk(RECORDS, keys, decoded=False)
+        costs = _Costs()
+        for each in followed(seen, "reading records", SAMPLE if sample else totals.exact_keys):
+            costs.add(each)
+        ledger = followed(read_ledger(entries), "adding up", totals.entries)
+        savings = None if sample else add_up(ledger, SourceSavings())
+    if as_json:
+        told = None if savings is None else _savings_json(savings)
+        write_json({"file": str(file), **vars(totals), "sampled": sample, **costs.as_json(), "savings": told})
+        return Exit.OK
+    spare = max(totals.file_bytes - totals.live_bytes, 0)
+    show(Text(str(file), style="bold"))
+    show(
+        facts(
+            [
+                ["entries", f"{totals.entries:,}"],
+                ["fits with a record", f"{totals.exact_keys:,}"],
+                ["models with artifacts", f"{totals.descriptor_keys:,}"],
+                ["pinned", f"{totals.pinned:,}"],
+                ["payload", human_bytes(totals.live_bytes)],
+                ["file", f"{human_bytes(totals.file_bytes)}, of which structure and free space {human_bytes(spare)}"],
+                ["last entry", f"{moment(totals.last_created)} UTC" if totals.last_created else "-"],
+                ["transactions", f"{totals.generation:,}"],
+            ]
+        )
+    )
+    if costs.records:
+        show("", costs.table(), Text(costs.remark(sample, totals.exact_keys), style="dim"))
+    if savings is not None:
+        rows = list(_saved_rows(savings))
+        if rows:
+            show("", _saved_table(rows), Text("savings are estimates: nobody ran these fits twice", style="dim"))
+    return Exit.OK
+
+
+def _saved_rows(savings: Savings) -> Iterator[list[str]]:
+    for source, part in savings.by_source.items():
+        for against, known, saved in (
+            ("the fit it started from", part.estimated, part.saved),
+            ("a cold fit", part.estimated_cold, part.saved_cold),
+        ):
+            if known:
+                costs = [f"{saved.evaluations:,}", f"{saved.hessian_formations:,}", f"{saved.seconds:.3g}"]
+                yield [source, against, f"{known:,}", *costs]
+        if part.refused:
+            yield [source, "start not used", f"{part.refused:,}", "-", "-", "-"]
+
+
+def _saved_table(rows: Sequence[Sequence[str]]) -> Any:
+    columns = [("STARTED", "left"), ("SAVED AGAINST", "left"), ("FITS", "right")]
+    return table([*columns, *((heading, "right") for heading in _MEANS.values())], rows)
+
+
+def _savings_json(savings: Savings) -> dict[str, Any]:
+    parts = {name: _jsonable(part) for name, part in savings.by_source.items()}
+    return {"by_source": parts, "unfinished": savings.unfinished, "untold": savings.untold, "damaged": savings.damaged}
+
+
+def _jsonable(part: SourceSavings) -> dict[str, Any]:
+    return {name: vars(value) if hasattr(value, "__dict__") else value for name, value in vars(part).items()}
+
+
+class _Costs:
+    """What fits cost, by what they started from."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self._finals: dict[str, list[dict[str, Any]]] = {}
+        self._counts: Counter[str] = Counter()
+
+    def add(self, seen: Seen) -> None:
+        if seen.problem:
+            return
+        self.records += 1
+        lineage, cost = seen.meta.get("lineage"), seen.meta.get("cost")
+        source = "not told" if lineage is None else str(lineage["source"])
+        self._counts[source] += 1
+        if cost is not None and seen.kind == "final":
+            self._finals.setdefault(source, []).append(cost)
+
+    def _mean(self, source: str, what: str) -> float | None:
+        costs = self._finals.get(source)
+        return None if not costs else sum(float(cost[what]) for cost in costs) / len(costs)
+
+    def as_json(self) -> dict[str, Any]:
+        means = {source: {what: self._mean(source, what) for what in _MEANS} for source in self._counts}
+        return {"records_read": self.records, "starts": dict(self._counts), "mean_cost_of_finals": means}
+
+    def table(self) -> Any:
+        rows = []
+        for source, count in self._counts.most_common():
+            means = [self._mean(source, what) for what in _MEANS]
+            rows.append([source, f"{count:,}", *("-" if mean is None else f"{mean:.3g}" for mean in means)])
+        columns = [("STARTED", "left"), ("RECORDS", "right")]
+        return table([*columns, *((heading, "right") for heading in _MEANS.values())], rows)
+
+    def remark(self, sample: bool, fits: int) -> str:
+        if not sample:
+            return "costs are means of finals"
+        return f"costs are means of finals; {self.records:,} records sampled of {fits:,} fits, --all reads every one"
+
+
+_MEANS: Final = {"evaluations": "EVALUATIONS", "hessian_formations": "HESSIANS", "seconds": "SECONDS"}

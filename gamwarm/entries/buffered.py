@@ -1,0 +1,379 @@
+"""Entries that wait in memory and go to the file together: one lock, one sync, one transaction for many puts."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+from weakref import WeakSet
+
+from gamwarm.entries import clock, ranking
+from gamwarm.entries.codec import ARTIFACTS, RECORDS, Encoded, decode, encode_artifact, encode_record, stamped
+from gamwarm.entries.outcome import PutOutcome
+from gamwarm.entries.store import UNCHANGED, EntryStore
+from gamwarm.entries.stored import ArtifactHeader, StoredArtifact, StoredRecord
+from gamwarm.errors import LockTimeout
+from gamwarm.identity import check_exact_key
+from gamwarm.interrupts import critical, quiet
+from gamwarm.records import (
+    BlockRecord,
+    FitArtifact,
+    Producer,
+    artifact_refusal,
+    check_entry_id,
+    gate_record,
+)
+from gamwarm.storage import EXIT_PATIENCE, in_use_here, tidy_all
+
+__all__ = ["BufferedEntries"]
+
+log = logging.getLogger("gamwarm")
+
+END_PRIORITY: Final = -100
+"""Of the finalizer in processes of `multiprocessing`: after everybody else's."""
+
+LEFT_BEHIND_PATIENCE: Final = 0.5
+"""How long garbage collection waits for the writer lock; what it cannot file then is filed later."""
+
+
+@dataclass
+class _Waiting:
+    """One entry and all who put it. What is filed is decoded again: the caller may change what it put."""
+
+    encoded: Encoded
+    outcomes: list[PutOutcome] = field(default_factory=list)
+
+    def entry(self) -> BlockRecord | FitArtifact:
+        return decode(self.encoded)
+
+    def settle(self, *, written: bool, reason: str) -> None:
+        for outcome in self.outcomes:
+            outcome.settle(written=written, reason=reason)
+
+
+class BufferedEntries(EntryStore):
+    """An `EntryStore` whose puts wait until `flush`; its look-ups see what waits as if it were filed.
+
+    Inside `transaction` nothing waits: what did is filed first, and puts go to the file.
+
+    Parameters
+    ----------
+    flush_seconds : float
+        A flush is due when the last one (or the opening) is so long ago. There is no thread: `is_due` only says so.
+    flush_entries : int
+        A flush is due when so many entries wait.
+    options
+        Of `EntryStore`.
+    """
+
+    def __init__(self, path: Any, *, flush_seconds: float, flush_entries: int, **options: Any) -> None:
+        super().__init__(path, **options)
+        self._flush_seconds = flush_seconds
+        self._flush_entries = flush_entries
+        self._waits: dict[str, _Waiting] = {}
+        self._flushed = time.monotonic()
+        self._process = os.getpid()
+        _alive.add(self)
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    @property
+    def _waiting(self) -> dict[str, _Waiting]:
+        """What waits here. A forked child has a copy of what its parent is going to file: not the child's to file."""
+        if self._process != os.getpid():
+            self._process, self._waits = os.getpid(), {}
+        return self._waits
+
+    @property
+    def n_waiting(self) -> int:
+        """Number of entries that wait."""
+        return len(self._waiting)
+
+    def is_due(self, *, urgent: bool = False) -> bool:
+        """Whether what waits has waited long enough, or is enough; ``urgent``: whether anything waits. No turn."""
+        waiting = len(self._waiting)
+        if not waiting:
+            return False
+        return urgent or waiting >= self._flush_entries or time.monotonic() - self._flushed >= self._flush_seconds
+
+    @critical
+    def flush(self, patience: float | None = None) -> int:
+        """File what waits, in one transaction, and settle its outcomes; return the number of entries filed.
+
+        If that fails, all of it goes on waiting. ``patience``: seconds to wait for other writers.
+        """
+        with self._turn:
+            if not self.container.opened_here and not self.in_transaction:
+                self.open_again()
+            waiting = list(self._waiting.values())
+            if not waiting:
+                return 0
+            with super().transaction(patience):
+                filed = [self._file_now(each.entry()) for each in waiting]
+            self._waits = {}
+            self._flushed = time.monotonic()
+            for each, outcome in zip(waiting, filed, strict=True):
+                each.settle(written=outcome.written, reason=outcome.reason)
+            return sum(outcome.written for outcome in filed)
+
+    def _file_now(self, entry: BlockRecord | FitArtifact) -> PutOutcome:
+        return super().put_record(entry) if isinstance(entry, BlockRecord) else super().put_artifact(entry)
+
+    def give_up(self, reason: str) -> None:
+        """Forget what waits; its outcomes say why."""
+        with self._turn:
+            for each in self._waiting.values():
+                each.settle(written=False, reason=reason)
+            self._waits = {}
+
+    def _wait(self, encoded: Encoded) -> PutOutcome:
+        outcome = PutOutcome(pending=True, entry_id=encoded.entry_id)
+        waiting = self._waiting
+        if not waiting:
+            _watch_the_end()
+            _file_what_was_left()
+        waiting.setdefault(encoded.entry_id, _Waiting(encoded)).outcomes.append(outcome)
+        return outcome
+
+    @contextmanager
+    def transaction(self, patience: float | None = None) -> Iterator[None]:
+        """File what waits, then begin a transaction whose puts go to the file."""
+        with self._turn:
+            if not self.in_transaction:
+                self.flush(patience)
+            with super().transaction(patience):
+                yield
+
+    # -- putting -----------------------------------------------------------------------------------------------
+
+    def put_record(self, record: BlockRecord) -> PutOutcome:
+        """Let a record wait if the gates let it pass. A checkpoint worse than the file's is refused at the flush."""
+        with self._turn:
+            gated, reason = gate_record(record)
+            if self.in_transaction or reason is not None:
+                return super().put_record(record)
+            return self._wait(encode_record(stamped(gated, clock.now(), self._producer)))
+
+    def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
+        """Let an artifact wait."""
+        with self._turn:
+            if self.in_transaction or artifact_refusal(artifact) is not None:
+                return super().put_artifact(artifact)
+            return self._wait(encode_artifact(stamped(artifact, clock.now(), self._producer)))
+
+    def unchanged(self, entry_id: str) -> PutOutcome:
+        """Return the outcome of putting again what is in the file, or waits."""
+        with self._turn:
+            if self.in_transaction:
+                return super().unchanged(entry_id)
+            again = self._waiting.get(entry_id)
+            return PutOutcome(written=True, reason=UNCHANGED, entry_id=entry_id) if again is None else self._join(again)
+
+    def _join(self, waiting: _Waiting) -> PutOutcome:
+        outcome = PutOutcome(pending=True, reason=UNCHANGED, entry_id=waiting.encoded.entry_id)
+        waiting.outcomes.append(outcome)
+        return outcome
+
+    # -- looking up --------------------------------------------------------------------------------------------
+
+    def _of(self, section: str, pick: Callable[[Encoded], bool] = lambda _: True) -> list[Encoded]:
+        return [w.encoded for w in tuple(self._waiting.values()) if w.encoded.section == section and pick(w.encoded)]
+
+    def _waits_for(self, key: str) -> bool:
+        return bool(self._of(RECORDS, lambda e: e.key == key))
+
+    def _records(self, key: str) -> tuple[set[str], list[StoredRecord]]:
+        """Return the ids that the file has under a key, and the records that it would have after a flush."""
+        found = self._entries(RECORDS, lambda view: view.entry_paths(RECORDS, key))
+        kept = [StoredRecord(r, e.entry_id) for e, r in found if isinstance(r, BlockRecord)]
+        in_file = {stored.entry_id for stored in kept}
+        latest = max((stored.created for stored in kept), default=0)
+        for encoded in self._of(RECORDS, lambda e: e.key == key):
+            if any(stored.entry_id == encoded.entry_id for stored in kept):
+                continue
+            record = decode(encoded)
+            assert isinstance(record, BlockRecord)
+            latest = max(latest + 1, encoded.created)  # as if filed now
+            new = StoredRecord(stamped(record, latest, self._producer), encoded.entry_id)
+            kept = ranking.retained([*kept, new], self.keep_last)
+        return in_file, kept
+
+    def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
+        """Return the record that ``producer`` means under an exact key, or None."""
+        with self._turn:
+            if self.in_transaction or not self._waits_for(check_exact_key(key)):
+                return super().find_record(key, producer)
+            return ranking.select_record(self._records(key)[1], producer)
+
+    def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
+        """Return the record that `find_record` would, if that takes no look at the file."""
+        return None if self._waits_for(key) else super().recent_record(key, producer)
+
+    def find_artifact(self, entry_id: str) -> StoredArtifact | None:
+        """Return one artifact by its entry id."""
+        with self._turn:
+            waiting = self._waiting.get(check_entry_id(entry_id))
+            found = None if waiting is None else _stored(waiting.encoded)
+            return super().find_artifact(entry_id) if found is None else found
+
+    def waiting(self) -> list[Encoded]:
+        """Return the entries that wait to be filed."""
+        with self._turn:
+            return [each.encoded for each in self._waiting.values()]
+
+    def artifact_headers(self, descriptor_key: str, *, structural: bool = False) -> list[ArtifactHeader]:
+        """Return what a choice of parent ranks by, of the file's artifacts and of those that wait."""
+        with self._turn:
+            found = super().artifact_headers(descriptor_key, structural=structural)
+            there = {header.entry_id for header in found}
+
+            def is_asked_for(encoded: Encoded) -> bool:
+                key = encoded.meta["structural_key"] if structural else encoded.key
+                return key == descriptor_key and encoded.entry_id not in there
+
+            more = self._of(ARTIFACTS, is_asked_for)
+            return found + [ArtifactHeader.of(f"{e.key}/{e.entry_id}", e.meta) for e in more]
+
+    def first_usable(
+        self, headers: Iterable[ArtifactHeader], accept: Callable[[FitArtifact], bool]
+    ) -> StoredArtifact | None:
+        """Return the first artifact, in the order given, that is whole and accepted."""
+        with self._turn:
+            if not self._of(ARTIFACTS):
+                return super().first_usable(headers, accept)
+            for header in headers:
+                waiting = self._waiting.get(header.entry_id)
+                if waiting is None:
+                    found = super().first_usable([header], accept)
+                else:
+                    found = _stored(waiting.encoded)
+                    found = found if found is not None and accept(found.artifact) else None
+                if found is not None:
+                    return found
+            return None
+
+    def keys(self) -> list[str]:
+        """Return the exact keys that have a record, sorted."""
+        with self._turn:
+            return sorted({*super().keys(), *(e.key for e in self._of(RECORDS))})
+
+    def descriptor_keys(self) -> list[str]:
+        """Return the strict descriptor keys that have artifacts, sorted."""
+        with self._turn:
+            return sorted({*super().descriptor_keys(), *(e.key for e in self._of(ARTIFACTS))})
+
+    def entry_ids(self) -> set[str]:
+        """Return what `flush` would leave in the file: the entry ids of all whole entries."""
+        with self._turn:
+            ids = super().entry_ids() | {e.entry_id for e in self._of(ARTIFACTS)}
+            for key in {e.key for e in self._of(RECORDS)}:
+                in_file, kept = self._records(key)
+                ids = ids - in_file | {stored.entry_id for stored in kept}
+            return ids
+
+    def __len__(self) -> int:
+        with self._turn:
+            new = sum(super(BufferedEntries, self).find_artifact(e.entry_id) is None for e in self._of(ARTIFACTS))
+            for key in {e.key for e in self._of(RECORDS)}:
+                in_file, kept = self._records(key)
+                new += len(kept) - len(in_file)
+            return super().__len__() + new
+
+    def close(self) -> None:
+        """Close; what still waits is given up. Idempotent."""
+        self.give_up("the store was closed before it could be written")
+        super().close()
+
+
+def _stored(encoded: Encoded) -> StoredArtifact | None:
+    artifact = decode(encoded)
+    return StoredArtifact(artifact, encoded.entry_id) if isinstance(artifact, FitArtifact) else None
+
+
+# -- the end of a process, and stores that nobody closed ---------------------------------------------------------------
+
+_alive: WeakSet[BufferedEntries] = WeakSet()
+_left: list[BufferedEntries] = []
+_finalizer: Any = None
+
+
+def _watch_the_end() -> None:
+    """Have what waits filed at the end of this process also where `multiprocessing` ends it, which skips atexit."""
+    global _finalizer
+    util = sys.modules.get("multiprocessing.util")
+    if util is None or (_finalizer is not None and _finalizer.still_active()):
+        return
+    if _finalizer is None:
+        # A worker begins by forgetting the finalizers that it was forked with, or that importing has registered in it.
+        util.register_after_fork(_end_of_worker, lambda _: _watch_the_end())
+    _finalizer = util.Finalize(None, _end_of_worker, exitpriority=END_PRIORITY)
+
+
+@quiet
+def leave(entries: BufferedEntries) -> None:
+    """File what waits in a store that was collected without being closed: now if this thread may, else later."""
+    if entries.n_waiting:
+        _left.append(entries)
+        _file_what_was_left()
+
+
+def _file_what_was_left() -> None:
+    if not _left or in_use_here():
+        return
+    for entries in list(_left):
+        n = entries.n_waiting
+        try:
+            entries.flush(LEFT_BEHIND_PATIENCE)
+            entries.close()
+        except LockTimeout:
+            continue  # the next put of any store tries again, and so does the end of the process
+        except Exception as error:  # a finalizer has nobody to raise to
+            entries.give_up(str(error))
+            warnings.warn(
+                f"{entries.container.path}: {n} entries of an independent store that was dropped without close() "
+                f"could not be written: {error}",
+                ResourceWarning,
+                stacklevel=2,
+            )
+        _left.remove(entries)
+
+
+@critical
+def _file_all() -> None:
+    """File what waits anywhere in this process; one warning counts what could not be written."""
+    lost, reasons = 0, list[str]()
+    for entries in [*_left, *_alive]:
+        n = entries.n_waiting
+        if n == 0:
+            continue
+        if not entries._turn.lock.acquire(timeout=EXIT_PATIENCE):
+            lost += n
+            reasons.append(f"{entries.container.path}: another thread was still inside a call")
+            continue
+        try:
+            entries.flush()
+        except Exception as error:  # the other stores have their turn
+            lost += n
+            reasons.append(str(error))
+            entries.give_up(str(error))
+        finally:
+            entries._turn.lock.release()
+    _left.clear()
+    if lost:
+        log.warning("%d entries that waited could not be written at the end: %s", lost, "; ".join(reasons))
+
+
+def _end_of_worker() -> None:
+    _file_all()
+    tidy_all()
+
+
+# Registered after the container's own, so run before it: the containers are still open.
+atexit.register(_file_all)

@@ -1,0 +1,251 @@
+"""Changes to the entries of an open file: pins, removal, entries of other files, the structural index, totals.
+
+`EntryEditor` acts on an open HDF5 handle; `entries.EntryStore` puts transactions and locks around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from gamwarm.entries import stored_values, structural_index
+from gamwarm.entries.batch import Batch, Problem
+from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode
+from gamwarm.entries.layout import FileView, Irreplaceable
+from gamwarm.entries.texts import is_descriptor_key
+
+__all__ = ["EntryEditor"]
+
+_PINNED: Final = b"pinned"
+
+
+class EntryEditor(FileView):
+    """A file view that can also pin and remove entries, import those of other files, and rebuild the index."""
+
+    # -- pins --------------------------------------------------------------------------------------------------
+
+    def pins(self, section: str) -> set[str]:
+        """Return the entry ids that are pinned in a section; none where `unread_pins` says that they cannot be read."""
+        return set() if self.unread_pins(section) else set(self._pins(section))
+
+    def _pins(self, section: str) -> list[str]:
+        return stored_values.read_strings(self._section(section), _PINNED, self.size)
+
+    def unread_pins(self, section: str) -> Problem | None:
+        """Return why the list of pinned entries of a section cannot be read, if so."""
+        try:
+            self._pins(section)
+        except DamagedEntry as error:
+            return Problem(f"/{section}", f"which entries are pinned cannot be read ({error}); pin them again")
+        return None
+
+    def set_pins(self, section: str, ids: Collection[str]) -> None:
+        """Make ``ids`` the pinned entries of a section."""
+        if self.unread_pins(section) or ids != self.pins(section):
+            self._set_strings(section, _PINNED, ids)
+
+    def section_of(self, entry_id: str) -> str | None:
+        """Find the section that holds an entry, whole or damaged in its vectors; None if neither does."""
+        for _ in self.artifact_paths(entry_id):
+            return ARTIFACTS
+        for key in self.keys(RECORDS):
+            for path in self.entry_paths(RECORDS, key):
+                try:
+                    if path.endswith("/" + entry_id) or self.read_meta(RECORDS, path).get("entry_id") == entry_id:
+                        return RECORDS
+                except DamagedEntry:
+                    continue
+        return None
+
+    # -- removal -----------------------------------------------------------------------------------------------
+
+    def remove(self, chosen: Iterable[tuple[str, str, str]]) -> set[str]:
+        """Remove entries, each given as (section, path, entry id); return the ids removed (damage can prevent it)."""
+        by_key: dict[tuple[str, str], set[str]] = {}
+        for section, path, entry_id in chosen:
+            by_key.setdefault((section, path.split("/", 1)[0]), set()).add(entry_id)
+        gone: set[str] = set()
+        for (section, key), ids in by_key.items():
+            if section == ARTIFACTS:
+                gone |= self._remove_artifacts(key, ids)
+                continue
+            try:
+                self.write_records(key, [e for e in self._whole(RECORDS, key) if e.entry_id not in ids])
+            except Irreplaceable:
+                continue
+            gone |= ids
+        return gone
+
+    def _whole(self, section: str, key: str) -> list[Encoded]:
+        found = []
+        for path in self.entry_paths(section, key):
+            try:
+                found.append(self.read(section, path))
+            except DamagedEntry:
+                continue
+        return found
+
+    def _remove_artifacts(self, key: str, ids: set[str]) -> set[str]:
+        gone: set[str] = set()
+        structural = {e.meta["structural_key"] for e in self._whole(ARTIFACTS, key) if e.entry_id in ids}
+        damaged = False
+        for entry_id in sorted(ids):
+            try:
+                damaged |= self._remove(ARTIFACTS, f"{key}/{entry_id}")
+            except Irreplaceable:
+                continue
+            gone.add(entry_id)
+        left = self.entry_paths(ARTIFACTS, key)
+        if not left:
+            self._section(ARTIFACTS).unlink(key.encode())
+        for name in structural - {None} - {e.meta["structural_key"] for e in self._whole(ARTIFACTS, key)}:
+            self._unindex(name, key)
+        if damaged:
+            self.recount()
+        return gone
+
+    # -- the structural index ----------------------------------------------------------------------------------
+
+    def index(self) -> dict[str, list[str]]:
+        """Return the structural index as stored."""
+        keys = {structural_index.structural_key_of(stored_values.name_of(name)) for name in self._lists()}
+        return {key: self.strict_keys(key) if is_descriptor_key(key) else [] for key in keys}
+
+    def set_index(self, index: Mapping[str, Collection[str]]) -> None:
+        """Make ``index`` the structural index."""
+        wanted: dict[bytes, list[str]] = {}
+        for name, keys in index.items():
+            wanted |= structural_index.lists_of(name, keys)
+        for attribute in sorted({*self._lists(), *wanted}):
+            self._set_strings(ARTIFACTS, attribute, wanted.get(attribute, []))
+
+    def _unindex(self, structural_key: str, strict_key: str) -> None:
+        name = structural_index.first_list(structural_key)
+        listed = self._listed(name)
+        if strict_key not in listed:
+            name = structural_index.list_by_digits(structural_key, strict_key)
+            listed = self._listed(name)
+        elif len(listed) >= structural_index.FULL:
+            listed += self._take_one(structural_key)
+        self._set_strings(ARTIFACTS, name, [key for key in listed if key != strict_key])
+
+    def _take_one(self, structural_key: str) -> list[str]:
+        """Take a key out of the lists by digits: the first list stays full while they hold any."""
+        for name in structural_index.lists_by_digits(structural_key):
+            keys = self._listed(name)
+            if keys:
+                self._set_strings(ARTIFACTS, name, keys[1:])
+                return keys[:1]
+        return []
+
+    def _lists(self) -> list[bytes]:
+        names = stored_values.attribute_names(self._section(ARTIFACTS))
+        return [name for name in names if name.startswith(structural_index.PREFIX.encode())]
+
+    def set_totals(self, **totals: int) -> None:
+        """Write running totals."""
+        for name, value in totals.items():
+            self._set_total(name, value)
+
+    # -- checking ----------------------------------------------------------------------------------------------
+
+    def find_inconsistencies(
+        self, entries: int, nbytes: int, last_created: int, index: Mapping[str, set[str]]
+    ) -> tuple[Problem, ...]:
+        """Return where totals and structural index say other than what was counted: what `rebuild` repairs."""
+        counts = {"n_entries": entries, "live_bytes": nbytes, "last_created": last_created}
+        wrong = []
+        for name, counted in counts.items():
+            stated = self.stated_total(name)
+            # The latest entry ever written may be gone.
+            if stated is None or (stated < counted if name == "last_created" else stated != counted):
+                says = "is not a total" if stated is None else f"says {stated}"
+                wrong.append(Problem("/", f"attribute {name} {says}, counted {counted}"))
+        if {name: set(keys) for name, keys in self.index().items()} != index:
+            wrong.append(Problem(f"/{ARTIFACTS}", "the structural index does not list what the artifacts say"))
+        return tuple(wrong)
+
+    def rebuild(self) -> None:
+        """Recount the totals and rebuild the structural index."""
+        self.recount()
+        index: dict[str, list[str]] = {}
+        for key in self.keys(ARTIFACTS):
+            for name in {e.meta.get("structural_key") for e in self._whole(ARTIFACTS, key)} - {None}:
+                index.setdefault(str(name), []).append(key)
+        self.set_index(index)
+
+    # -- other files -------------------------------------------------------------------------------------------
+
+    def keys_and_pins(self, section: str) -> tuple[list[str], set[str]]:
+        """Return the keys of a section, and its pinned entry ids."""
+        return self.keys(section), self.pins(section)
+
+    def read_batch(self, key: str, *, section: str, pins: set[str]) -> Batch:
+        """Read the entries of a key for another file: seal and content digest must confirm each."""
+        whole, damaged = [], []
+        for path in self.entry_paths(section, key):
+            try:
+                entry = self.read(section, path)
+                check_content(entry)
+                decode(entry)
+                whole.append(entry)
+            except DamagedEntry as error:
+                damaged.append(Problem(f"/{section}/{path}", str(error)))
+        return Batch(section, key, whole, pins & {e.entry_id for e in whole}, damaged)
+
+    def absorb(self, section: str, key: str, entries: Sequence[Encoded], keep_last: int) -> tuple[set[str], set[str]]:
+        """Unite the entries of a key with others of the same key; return the ids there before and after.
+
+        Raises
+        ------
+        Irreplaceable
+            Damage keeps HDF5 from writing there.
+        """
+        if section == RECORDS:
+            return self._absorb_records(key, entries, keep_last)
+        before = {e.entry_id for e in entries if self._absorb_artifact(e)}
+        return before, {e.entry_id for e in entries}
+
+    def _absorb_records(self, key: str, entries: Sequence[Encoded], keep_last: int) -> tuple[set[str], set[str]]:
+        """Unite records.
+
+        What stays does not depend on the order in which files are merged: of one content the latest ``created``
+        counts, and checkpoints are ranked without the tolerance that a put allows (it is not transitive).
+        """
+        there = self._whole(RECORDS, key)
+        best = _latest([*there, *entries])
+        finals = [e for e in best if e.meta.get("kind") == "final"]
+        checkpoints = [e for e in best if e.meta.get("kind") != "final"]
+        finals.sort(key=lambda e: (e.created, e.entry_id), reverse=True)
+        kept = finals[:keep_last] + sorted(checkpoints, key=_checkpoint_rank)[:1]
+        if {(e.entry_id, e.created) for e in kept} != {(e.entry_id, e.created) for e in there}:
+            self.write_records(key, kept)
+        return {e.entry_id for e in there}, {e.entry_id for e in kept}
+
+    def _absorb_artifact(self, entry: Encoded) -> bool:
+        """File an artifact of another file as it is, unless it is here as late or later; return whether it was."""
+        known = False
+        if self.has_artifact(entry.key, entry.entry_id):
+            try:
+                known = True
+                if self.read(ARTIFACTS, f"{entry.key}/{entry.entry_id}").created >= entry.created:
+                    return True
+            except DamagedEntry:
+                known = False
+        self.write_artifact(entry)
+        return known
+
+
+def _latest(entries: Iterable[Encoded]) -> list[Encoded]:
+    best: dict[str, Encoded] = {}
+    for entry in entries:
+        if entry.entry_id not in best or entry.created > best[entry.entry_id].created:
+            best[entry.entry_id] = entry
+    return list(best.values())
+
+
+def _checkpoint_rank(entry: Encoded) -> tuple[bool, float, int, str]:
+    objective: Any = entry.meta.get("objective")
+    # Ties go to the newest, then to the larger entry id, as everywhere; the id is compared upside down.
+    upside_down = "".join(f"{15 - int(digit, 16):x}" for digit in entry.entry_id)
+    return objective is None, 0.0 if objective is None else float(objective), -entry.created, upside_down

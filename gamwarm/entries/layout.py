@@ -1,0 +1,571 @@
+"""How entries lie in the HDF5 file (docs/file-format.md, "Inside the HDF5 file").
+
+```
+/                                README, format_version, last_created, n_entries, live_bytes
+/block_records                   README
+/block_records/<exact key>       one entry; a second entry of the key is a child group named by its entry id
+/fit_artifacts                   README, structural:<structural key> = strict keys,
+                                 beyond 256 also structural:<structural key>:<first two digits of these>
+/fit_artifacts/<strict key>/<entry id>
+```
+
+An entry is a group with the attributes ``meta`` (JSON), ``seal``, ``rho``, ``beta`` and, where present, ``curvature``,
+``inner``, ``active``, ``components``, ``seeds``; a value too large for an attribute is a contiguous dataset of the
+same name. `stored_values` says what each may be, and reads and writes them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+from h5py import h5, h5a, h5g, h5l, h5p
+
+from gamwarm.entries import object_header, stored_values, structural_index, texts
+from gamwarm.entries.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, seal_of
+from gamwarm.entries.stored_values import UNREADABLE, Kind, encoded, pass_on_disk_error
+from gamwarm.errors import NewerFormat, NotAStore, StoreDamaged, StoreReadOnly
+from gamwarm.storage import Peek
+
+__all__ = ["ARCHIVE", "ENTRY_FORMAT", "FileView", "Irreplaceable", "check_file", "create_file"]
+
+log = logging.getLogger("gamwarm")
+
+ENTRY_FORMAT: Final = 1
+ARCHIVE: Final = "archive"
+_WORDS: Final = ("rho", "beta", "curvature", "inner", "active", "components", "seeds")
+_VECTORS: Final = {name: name.encode() for name in _WORDS}
+_NAMES: Final = {name: word for word, name in _VECTORS.items()}
+_VALUES: Final = frozenset({"meta", "seal", *_WORDS})
+_TOTALS: Final = ("last_created", "n_entries", "live_bytes")
+
+
+_MOST_TOTAL: Final = 2**62
+_OVERHEAD: Final = 1 << 16
+"""Bytes of HDF5's own that come with an entry, amply."""
+
+
+class Irreplaceable(Exception):
+    """HDF5 cannot remove an object whose header is damaged. Never leaves the storage layer."""
+
+
+_ROOT_README: Final = (
+    "gamwarm store, entry format {version}. Results of penalized-likelihood fits. "
+    "/block_records/<exact key>: state of one fit. /fit_artifacts/<descriptor key>/<entry id>: what one fit gives a "
+    "related one. Each entry is a group: attribute 'meta' is JSON (names, widths, kinds, producer, cost in counts and "
+    "seconds, created in microseconds UTC), 'rho' holds log smoothing parameters (log lambda, dimensionless), 'beta' "
+    "coefficients block by block in the units of response per unit of covariate on the linear-predictor scale, "
+    "'curvature' the parts that meta names (gradient and hessian of the objective with respect to rho, edf, plateau "
+    "and settled 0/1), 'seal' a BLAKE3 digest of all of it. "
+    "Written and checked by the Python package gamwarm; docs/file-format.md there has the details."
+)
+_RECORDS_README: Final = (
+    "One group per exact key. beta: reduced coefficients, blocks concatenated; meta.blocks and meta.widths cut it. "
+    "rho: outer coordinates. active: row numbers of active inequality constraints. objective: what the outer search "
+    "minimises. components: 8 bytes of digest of each thing that the key names."
+)
+_ARTIFACTS_README: Final = (
+    "One group per strict descriptor key, one child per fit. beta: raw (gauge-free) coefficients, terms concatenated; "
+    "meta.terms[].raw_width and n_rho cut beta and rho. seeds: per left-out group the first-order change of the outer "
+    "coordinates, then of beta. Attributes structural:<key> list the strict keys of a "
+    "structural key, structural:<key>:<two digits> further ones that begin so."
+)
+
+
+_GROUP: Final = stored_values.timeless(h5p.GROUP_CREATE)
+
+
+def create_file(h5: h5py.File) -> None:
+    """Lay out a new file."""
+    root = h5["/"].id
+    stored_values.write_text(root, b"README", _ROOT_README.format(version=ENTRY_FORMAT).encode())
+    stored_values.set_integer(root, b"format_version", ENTRY_FORMAT)
+    for total in _TOTALS:
+        stored_values.set_integer(root, total.encode(), 0)
+    for name, readme in ((RECORDS, _RECORDS_README), (ARTIFACTS, _ARTIFACTS_README)):
+        gcpl = stored_values.timeless(h5p.GROUP_CREATE)
+        # Attributes outside the object header have no limit in number or size: there may be any number of lists.
+        gcpl.set_attr_phase_change(0, 0)
+        stored_values.write_text(h5g.create(root, name.encode(), gcpl=gcpl), b"README", readme.encode())
+
+
+def check_file(h5: h5py.File, path: Path, *, writing: bool = False) -> None:
+    """Refuse contents that are not ours or of a newer format, and to write to an archive; ``path`` is for messages."""
+    root = h5g.open(h5.id, b"/")
+    if not (h5a.exists(root, b"format_version") and all(stored_values.has(root, name.encode()) for name in SECTIONS)):
+        raise NotAStore(f"{path}: an HDF5 file without gamwarm's groups; give another path (it was not changed)")
+    try:
+        version = stored_values.read_integer(root, b"format_version", h5.id.get_filesize())
+        for name in SECTIONS:
+            stored_values.open_group(root, name.encode())
+    except DamagedEntry as error:
+        raise StoreDamaged(
+            f"{path}: its top level is not what the format says ({error}); gamwarm.salvage(path, into) brings what is "
+            "whole to a new file; or restore a copy",
+            path=str(path),
+        ) from error
+    if version > ENTRY_FORMAT:
+        raise NewerFormat(
+            f"{path}: written in entry format {version}, this gamwarm reads up to {ENTRY_FORMAT}; "
+            "upgrade gamwarm (the file was not changed)"
+        )
+    if writing and stored_values.has(root, ARCHIVE.encode()):
+        raise StoreReadOnly(
+            f"{path}: an archive, which stays as it was exported; read it with mode 'r', or import it into a store"
+        )
+
+
+class FileView:
+    """Entries of one open HDF5 file. Write methods need the handle of a write transaction.
+
+    Parameters
+    ----------
+    h5 : h5py.File
+    keeps_groups : bool
+        The file does not change under this handle: a group that is listed and then read is opened once.
+    keeps_totals : bool
+        Totals change in memory, and `settle` writes them: nobody else looks at this handle meanwhile.
+    size : int, optional
+        Bytes of the file, where HDF5 does not know.
+
+    Attributes
+    ----------
+    damage_met : int
+        Damaged entries read so far.
+    """
+
+    def __init__(
+        self, h5: h5py.File, *, keeps_groups: bool = False, keeps_totals: bool = False, size: int | None = None
+    ) -> None:
+        self.damage_met = 0
+        self._kept_totals: dict[str, int] | None = {} if keeps_totals else None
+        self._unwritten: set[str] = set()
+        self._keeps_groups = keeps_groups
+        self._last: tuple[str, str, Any] = ("", "", None)
+        self._peek: Peek | None = getattr(h5, "peek", None)
+        self._file = h5.id
+        self._stated_size = size
+        self._filed = 0
+        self._sections: dict[str, Any] = {}
+        self._link_tables: dict[str, Any] = {}
+
+    @cached_property
+    def _root(self) -> Any:
+        return h5g.open(self._file, b"/")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, about: no value reaches further."""
+        known = int(self._file.get_filesize()) if self._stated_size is None else self._stated_size
+        return known + self._filed  # HDF5 counts only what it has flushed
+
+    def _section(self, section: str) -> Any:
+        gid = self._sections.get(section)
+        if gid is None:
+            gid = self._sections[section] = stored_values.open_group(self._root, section.encode())
+        return gid
+
+    def _links(self, section: str) -> Any:
+        links = self._link_tables.get(section)
+        if links is None:
+            links = self._link_tables[section] = self._section(section).links
+        return links
+
+    def _group(self, section: str, path: str) -> Any:
+        last = self._last
+        if last[1] == path and last[0] == section:
+            return last[2]
+        gid = self._section(section)
+        for name in path.split("/"):
+            gid = stored_values.open_group(gid, encoded(name))
+        if self._keeps_groups:
+            self._last = section, path, gid
+        return gid
+
+    # -- totals ------------------------------------------------------------------------------------------------
+
+    def total(self, name: str) -> int:
+        """Return the running total ``last_created``, ``n_entries`` or ``live_bytes``; counted if it is misstated."""
+        kept = self._kept_totals
+        if kept is not None and name in kept:
+            return kept[name]
+        value = self.stated_total(name)
+        if value is None:
+            value = self._counted()[name]
+        if kept is not None:
+            kept[name] = value
+        return value
+
+    def stated_total(self, name: str) -> int | None:
+        """Return what the file states; None if that is no total."""
+        try:
+            value = stored_values.read_integer(self._root, name.encode(), self.size)
+        except DamagedEntry:
+            return None
+        return value if 0 <= value <= (texts.LATEST if name == "last_created" else _MOST_TOTAL) else None
+
+    def _counted(self) -> dict[str, int]:
+        entries = nbytes = last = 0
+        for section, path in self.all_paths():
+            entries += 1
+            try:
+                entry = self.read(section, path)
+            except DamagedEntry:
+                continue
+            nbytes += entry.nbytes
+            last = max(last, entry.created)
+        return {"last_created": last, "n_entries": entries, "live_bytes": nbytes}
+
+    def _set_total(self, name: str, value: int) -> None:
+        if self._kept_totals is None:
+            self._write_total(name, value)
+        else:
+            self._kept_totals[name] = value
+            self._unwritten.add(name)
+
+    def _write_total(self, name: str, value: int) -> None:
+        stored_values.set_integer(self._root, name.encode(), value)
+
+    def settle(self) -> None:
+        """Write the totals that have changed in memory."""
+        while self._unwritten:
+            name = self._unwritten.pop()
+            self._write_total(name, self.total(name))
+
+    def next_created(self, now: int) -> int:
+        """Return a time stamp (UTC microseconds) later than that of any entry ever written, if time leaves any."""
+        later = max(now, self.total("last_created") + 1)
+        return later if later <= texts.LATEST else now
+
+    def recount(self) -> None:
+        """Count entries and live bytes anew: what a damaged entry weighed is not known when it is replaced."""
+        for name, value in self._counted().items():
+            self._set_total(name, max(value, self.total(name)) if name == "last_created" else value)
+
+    def _account(self, entries: int, nbytes: int) -> None:
+        self._set_total("n_entries", self.total("n_entries") + entries)
+        self._set_total("live_bytes", self.total("live_bytes") + nbytes)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def keys(self, section: str) -> list[str]:
+        """Return the keys of a section, sorted."""
+        return stored_values.names_in(self._section(section))
+
+    def may_have(self, section: str, path: str) -> bool:
+        """Whether there is something at a path, or so damaged that nobody can tell."""
+        try:
+            return self.has(section, path)
+        except UNREADABLE as error:
+            pass_on_disk_error(error)
+            return True
+
+    def is_archive(self) -> bool:
+        """Whether the file is an export, which stays as it is."""
+        return stored_values.has(self._root, ARCHIVE.encode())
+
+    def count(self, section: str) -> int:
+        """Return the number of keys of a section, without listing them."""
+        return int(self._section(section).get_num_objs())
+
+    def some_names(self, section: str, key: str | None, count: int | None) -> list[str] | None:
+        """Return the first ``count`` keys of a section, or children of a key, in the order of HDF5's own index.
+
+        That is the order of a hash of the names: nothing is sorted, so a few cost the same in a file of any size.
+        ``count`` None: all. None if the key's group cannot be read.
+        """
+        names: list[str] = []
+
+        def take(name: bytes) -> bool:
+            names.append(stored_values.name_of(name))
+            return len(names) == count
+
+        try:
+            gid = self._section(section) if key is None else self._group(section, key)
+            gid.links.iterate(take, order=h5.ITER_NATIVE)
+        except (DamagedEntry, *UNREADABLE) as error:
+            if key is None:
+                raise
+            pass_on_disk_error(error)
+            return None
+        return names
+
+    def has(self, section: str, path: str) -> bool:
+        """Whether there is something at a path; what cannot be looked into has nothing."""
+        parent, _, name = path.rpartition("/")
+        try:
+            gid = self._group(section, parent) if parent else self._section(section)
+        except DamagedEntry:
+            return False
+        return stored_values.has(gid, encoded(name))
+
+    def entry_paths(self, section: str, key: str) -> list[str]:
+        """Return where the entries of a key lie, relative to the section: the key itself, then its children.
+
+        A key whose group is damaged is a path like any other: reading it says so, and its neighbours stay readable.
+        """
+        if not self._keeps_groups and not self.has(section, key):
+            return []
+        try:
+            gid = self._group(section, key)
+            children: list[str] = []
+            if gid.get_num_objs():
+                values = _VALUES if section == RECORDS else frozenset()
+                children = [f"{key}/{name}" for name in stored_values.names_in(gid) if name not in values]
+        except (DamagedEntry, *UNREADABLE):
+            return [key] if self.has(section, key) else []
+        return [key, *children] if section == RECORDS else children
+
+    def all_paths(self) -> Iterator[tuple[str, str]]:
+        """Yield section and path of every entry, in order."""
+        for section in SECTIONS:
+            for key in self.keys(section):
+                for path in self.entry_paths(section, key):
+                    yield section, path
+
+    def read(self, section: str, path: str) -> Encoded:
+        """Read and check one entry.
+
+        Raises
+        ------
+        DamagedEntry
+            Its bytes are not what was sealed.
+        """
+        try:
+            return self._read(section, path)
+        except DamagedEntry:
+            self.damage_met += 1
+            raise
+
+    def _read(self, section: str, path: str) -> Encoded:
+        key, _, name = path.partition("/")
+        try:
+            gid = self._group(section, path)
+            text, seal = (stored_values.read(gid, value, self.size) for value in (b"meta", b"seal"))
+            arrays = self._vectors(gid)
+        except UNREADABLE as error:
+            pass_on_disk_error(error)
+            raise DamagedEntry(f"it cannot be read ({type(error).__name__}: {error})") from error
+        if text is None or seal is None:
+            raise DamagedEntry("it has no text or no seal")
+        if seal_of(section, key, text, arrays).encode() != seal:
+            raise DamagedEntry("its digest does not match its bytes")
+        return _in_its_place(Encoded(section, key, texts.parse_text(section, text), arrays), name)
+
+    def _vectors(self, gid: Any) -> dict[str, Any]:
+        """Read the vectors that are there; most entries have two, so one asks no further than there are attributes."""
+        links = gid.get_num_objs() > 0
+        besides_text = h5a.get_num_attrs(gid) - 2
+        arrays: dict[str, Any] = {}
+        for name, stored in _VECTORS.items():
+            if not links and len(arrays) == besides_text:
+                break
+            array = stored_values.read_vector(gid, stored, self.size)
+            if array is not None:
+                arrays[name] = array
+        return arrays
+
+    def check_forms(self, section: str, key: str) -> None:
+        """Raise `DamagedEntry` if anything at a key is not of its form, values aside."""
+        stored_values.check_forms(self._group(section, key), self.size)
+
+    def read_lone_record(self, key: str) -> Encoded | None:
+        """Read the only entry of an exact key past HDF5's object cache; None where that cannot be done.
+
+        None says nothing: the key may be missing, damaged, of several entries, or stored in datasets. What is returned
+        is what `read` would return, by the same seal.
+        """
+        if self._peek is None:
+            return None
+        try:
+            link = self._links(RECORDS).get_info(key.encode())
+            if link.type != h5l.TYPE_HARD:
+                return None
+            found = object_header.attributes(self._peek, link.u)
+            if found is None:
+                return None
+            text, seal = found.pop(b"meta")[1], found.pop(b"seal")[1]
+            vectors: dict[str, bytes] = {}
+            arrays: dict[str, Any] = {}
+            for name, (elements, data) in found.items():
+                known = _NAMES[name]
+                if elements != (
+                    object_header.INTEGERS if stored_values.FORMS[name].kind is Kind.INTEGERS else object_header.FLOATS
+                ):
+                    return None
+                vectors[known] = data
+                arrays[known] = np.frombuffer(data, "<i8" if elements else "<f8")
+            if seal_of(RECORDS, key, text, vectors).encode() != seal:
+                return None
+            return Encoded(RECORDS, key, texts.parse_text(RECORDS, text), arrays)
+        except DamagedEntry:
+            return None
+        except UNREADABLE as error:
+            pass_on_disk_error(error)
+            return None
+
+    def read_meta(self, section: str, path: str) -> dict[str, Any]:
+        """Read the JSON text of an entry alone, its seal unchecked; raises `DamagedEntry` if it cannot be read."""
+        try:
+            text = stored_values.read(self._group(section, path), b"meta", self.size)
+        except UNREADABLE as error:
+            pass_on_disk_error(error)
+            raise DamagedEntry(f"it cannot be read ({type(error).__name__}: {error})") from error
+        if text is None:
+            raise DamagedEntry("it has no text")
+        return texts.parse_text(section, text)
+
+    def artifact_paths(self, entry_id: str) -> Iterator[str]:
+        """Find an artifact by its entry id, whatever its descriptor."""
+        for key in self.keys(ARTIFACTS):
+            if self.has_artifact(key, entry_id):
+                yield f"{key}/{entry_id}"
+
+    def has_artifact(self, key: str, entry_id: str) -> bool:
+        """Whether an artifact of that entry id is filed under a strict key, whole or not."""
+        if not self.has(ARTIFACTS, key):
+            return False
+        try:
+            return self.has(ARTIFACTS, f"{key}/{entry_id}")
+        except UNREADABLE as error:
+            pass_on_disk_error(error)
+            return False
+
+    def strict_keys(self, structural_key: str) -> list[str]:
+        """Return the strict descriptor keys filed under a structural key."""
+        listed = self._listed(structural_index.first_list(structural_key))
+        if len(listed) < structural_index.FULL:
+            return listed
+        further = (self._listed(name) for name in structural_index.lists_by_digits(structural_key))
+        return sorted({*listed, *chain.from_iterable(further)})
+
+    def _listed(self, name: bytes) -> list[str]:
+        """Return a list of the structural index; of one that cannot be read nothing, until `verify` makes it anew."""
+        try:
+            keys = stored_values.read_strings(self._section(ARTIFACTS), name, self.size)
+        except DamagedEntry as error:
+            log.warning(
+                "/%s: a list of the structural index cannot be read (%s); verify() makes it anew", ARTIFACTS, error
+            )
+            return []
+        return [key for key in keys if texts.is_descriptor_key(key)]
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def write_records(self, key: str, entries: list[Encoded], *, missing: bool = False) -> None:
+        """Make ``entries`` the entries of an exact key, the first in the key's own group.
+
+        ``missing`` says that the key is known to have none, not even damaged ones.
+
+        Raises
+        ------
+        Irreplaceable
+            What lies there is damaged so that HDF5 cannot remove it; nothing was changed.
+        """
+        parent = self._section(RECORDS)
+        damaged = False
+        if not missing and stored_values.has(parent, key.encode()):
+            damaged = self._remove(RECORDS, key)
+        if entries:
+            gid = h5g.create(parent, key.encode(), gcpl=_GROUP)
+            self._write_entry(gid, entries[0])
+            for entry in entries[1:]:
+                self._write_entry(h5g.create(gid, entry.entry_id.encode(), gcpl=_GROUP), entry)
+        if damaged:
+            self.recount()
+
+    def write_artifact(self, entry: Encoded) -> None:
+        """File one artifact under its strict key, in place of a damaged one, and index it by its structural key.
+
+        Raises
+        ------
+        Irreplaceable
+            What lies there is damaged so that HDF5 cannot open or remove it; nothing was changed.
+        """
+        parent = self._section(ARTIFACTS)
+        name = entry.key.encode()
+        try:
+            there = stored_values.has(parent, name)
+            gid = stored_values.open_group(parent, name) if there else h5g.create(parent, name, gcpl=_GROUP)
+        except (DamagedEntry, *UNREADABLE) as error:
+            raise _irreplaceable(ARTIFACTS, entry.key) from error
+        there = self.has_artifact(entry.key, entry.entry_id)
+        damaged = there and self._remove(ARTIFACTS, f"{entry.key}/{entry.entry_id}")
+        self._write_entry(h5g.create(gid, entry.entry_id.encode(), gcpl=_GROUP), entry)
+        if damaged:
+            self.recount()
+        structural = entry.meta["structural_key"]
+        if structural is not None:
+            self._index(structural, entry.key)
+
+    def _index(self, structural_key: str, strict_key: str) -> None:
+        name = structural_index.first_list(structural_key)
+        listed = self._listed(name)
+        if len(listed) >= structural_index.FULL and strict_key not in listed:
+            name = structural_index.list_by_digits(structural_key, strict_key)
+            listed = self._listed(name)
+        if strict_key not in listed:
+            self._set_strings(ARTIFACTS, name, [*listed, strict_key])
+
+    def _set_strings(self, section: str, name: bytes, values: Collection[str]) -> None:
+        """Make an attribute the ascending list of some strings; of none, remove it."""
+        stored_values.set_strings(self._section(section), name, values)
+
+    def _write_entry(self, gid: Any, entry: Encoded) -> None:
+        text = entry.text()
+        self._filed += 2 * (len(text) + sum(array.nbytes for array in entry.arrays.values())) + _OVERHEAD
+        stored_values.write_text(gid, b"meta", text)
+        stored_values.write_text(gid, b"seal", seal_of(entry.section, entry.key, text, entry.arrays).encode())
+        for name, stored in _VECTORS.items():
+            if name in entry.arrays:
+                stored_values.write_vector(gid, stored, entry.arrays[name])
+        self._account(1, len(text) + sum(array.nbytes for array in entry.arrays.values()))
+        if entry.created > self.total("last_created"):
+            self._set_total("last_created", entry.created)
+
+    def _remove(self, section: str, path: str) -> bool:
+        """Remove the entries at ``path`` and below; return whether one was damaged, so that the totals are unknown."""
+        paths = self.entry_paths(section, path) if "/" not in path else [path]
+        for each in paths:
+            try:
+                # Removing a group makes HDF5 rewrite the headers of all that it holds.
+                parent, name = self._parent(section, each)
+                if stored_values.is_hard(parent, name):
+                    stored_values.open_object(parent, name)
+            except (DamagedEntry, *UNREADABLE) as error:
+                raise _irreplaceable(section, each) from error
+        damaged = False
+        for each in paths:
+            try:
+                self._account(-1, -self.read(section, each).nbytes)
+            except DamagedEntry:
+                damaged = True
+        parent, name = self._parent(section, path)
+        parent.unlink(name)
+        return damaged
+
+    def _parent(self, section: str, path: str) -> tuple[Any, bytes]:
+        key, _, name = path.partition("/")
+        return (self._group(section, key), encoded(name)) if name else (self._section(section), encoded(key))
+
+
+def _in_its_place(entry: Encoded, name: str) -> Encoded:
+    """Pass an entry that lies in a key's own group (no name), or under its entry id."""
+    if not texts.is_key(entry.section, entry.key):
+        raise DamagedEntry("it lies under what is no key")
+    if name and name != entry.entry_id:
+        raise DamagedEntry(f"it lies under {name}, its entry id is {entry.entry_id}")
+    return entry
+
+
+def _irreplaceable(section: str, path: str) -> Irreplaceable:
+    return Irreplaceable(
+        f"what is stored at /{section}/{path} is damaged in HDF5's own structure and cannot be replaced there; "
+        "keep this fit in a new file (the other entries of this one stay readable)"
+    )

@@ -1,0 +1,117 @@
+"""Walking through a file a portion at a time: every walk over all entries goes through here.
+
+A portion is one consistent read. So a walk never holds up a writer, and a busy writer makes one portion begin again and
+cannot keep the walk from ending. Between two portions entries may come and go: what goes is left out, what comes may
+be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from gamwarm.entries.codec import RECORDS
+from gamwarm.entries.editor import EntryEditor
+from gamwarm.interrupts import allowed, deliver
+
+if TYPE_CHECKING:
+    from gamwarm.entries.store import EntryStore
+
+__all__ = ["Progress", "each_entry", "in_portions", "key_of", "names", "places", "places_in_order", "tell"]
+
+Progress = Callable[[int, int], object]
+T = TypeVar("T")
+R = TypeVar("R")
+
+PORTION: Final = 64
+"""Items that one read looks at; while it does, a commit makes it begin again."""
+FIRST_NAMES: Final = 128
+"""Names that are taken without listing the section: a first page, with some entries that a filter leaves out."""
+
+
+def tell(progress: Progress | None, done: int, total: int) -> bool:
+    """Call the user's progress function; whether the walk goes on."""
+    with allowed():
+        return progress is None or progress(done, total) is not False
+
+
+def key_of(place: str) -> str:
+    """Return the key that a place (or path) in a section belongs to."""
+    return place.split("/", 1)[0]
+
+
+def in_portions(store: EntryStore, items: Iterable[T], look: Callable[[EntryEditor, T], R]) -> Iterator[R]:
+    """Yield what ``look`` makes of each item; it may be asked again of the same item."""
+    remaining = iter(items)
+    while some := list(islice(remaining, PORTION)):
+        deliver()
+        yield from store.read(partial(_each, items=some, look=look))
+
+
+def _each(view: EntryEditor, items: list[T], look: Callable[[EntryEditor, T], R]) -> list[R]:
+    return [look(view, item) for item in items]
+
+
+def each_entry(
+    store: EntryStore, section: str, places: Iterable[str], look: Callable[[EntryEditor, str, str], R]
+) -> Iterator[R]:
+    """Yield what ``look(view, section, path)`` makes of each entry at the places, those of a key where one is a key.
+
+    What went since the places were listed is left out; what is damaged is not, so ``look`` meets it.
+    """
+
+    def look_there(view: EntryEditor, place: str) -> list[R]:
+        return [look(view, section, path) for path in _paths(view, section, place)]
+
+    return chain.from_iterable(in_portions(store, places, look_there))
+
+
+def _paths(view: EntryEditor, section: str, place: str) -> list[str]:
+    key = key_of(place)
+    if not view.has(section, key):
+        return []
+    if place == key:
+        return view.entry_paths(section, key)
+    return [place] if view.may_have(section, place) else []
+
+
+def names(store: EntryStore, section: str, key: str | None = None) -> Iterator[str]:
+    """Yield the keys of a section, or the children of a key, in the order of HDF5's own index (a hash of the name).
+
+    The first `FIRST_NAMES` are taken without a list of the others.
+    """
+    first = store.read(lambda view: view.some_names(section, key, FIRST_NAMES))
+    if first is None:
+        return
+    yield from first
+    if len(first) == FIRST_NAMES:
+        known = set(first)
+        everything = store.read(lambda view: view.some_names(section, key, None))
+        yield from (name for name in everything or () if name not in known)
+
+
+def places(store: EntryStore, section: str, keys: Iterable[str] | None = None) -> Iterator[str]:
+    """Yield where the entries lie, the first at once: keys of records, paths of artifacts (a key may have many)."""
+    for key in names(store, section) if keys is None else keys:
+        if section == RECORDS:
+            yield key
+            continue
+        empty = True
+        for name in names(store, section, key):
+            empty = False
+            yield f"{key}/{name}"
+        if empty:  # damaged, or gone since the keys were listed
+            yield key
+
+
+def places_in_order(store: EntryStore, section: str) -> Iterator[str]:
+    """Yield where the entries lie in ascending order, for what must not depend on the file that they lie in.
+
+    All keys are listed before the first.
+    """
+    keys = store.read(partial(EntryEditor.keys, section=section))
+    if section == RECORDS:
+        return iter(keys)
+    return chain.from_iterable(in_portions(store, keys, lambda view, key: view.entry_paths(section, key)))

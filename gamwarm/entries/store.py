@@ -1,0 +1,584 @@
+"""Entries behind transactions: put, look up, verify. Knows records and artifacts, not what a start is."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, TypeVar
+from weakref import WeakSet
+
+import h5py
+
+from gamwarm.checks import file_path
+from gamwarm.entries import clock, ranking
+from gamwarm.entries.codec import (
+    ARTIFACTS,
+    RECORDS,
+    SECTIONS,
+    DamagedEntry,
+    Encoded,
+    decode,
+    encode_artifact,
+    encode_record,
+    private_copy,
+    stamped,
+    stamped_at,
+)
+from gamwarm.entries.decoded_cache import StateCache
+from gamwarm.entries.editor import EntryEditor
+from gamwarm.entries.eviction import evict_entries
+from gamwarm.entries.layout import Irreplaceable, check_file, create_file
+from gamwarm.entries.outcome import PutOutcome, rolled_back
+from gamwarm.entries.stored import ArtifactHeader, Held, StoredArtifact, StoredRecord
+from gamwarm.entries.stored_values import UNREADABLE
+from gamwarm.entries.texts import is_key
+from gamwarm.errors import GamwarmError, StoreDamaged
+from gamwarm.identity import check_descriptor_key, check_exact_key
+from gamwarm.interrupts import critical, deliver
+from gamwarm.records import (
+    BlockRecord,
+    FitArtifact,
+    Producer,
+    artifact_refusal,
+    check_entry_id,
+    gate_record,
+)
+from gamwarm.storage import Container, LockKind, LookAgain, Snapshot, Turn, explain
+
+__all__ = [
+    "ArtifactHeader",
+    "EntryStore",
+    "StoredArtifact",
+    "StoredRecord",
+    "content_id",
+]
+
+log = logging.getLogger("gamwarm")
+T = TypeVar("T")
+_Whole = tuple[Encoded, BlockRecord | FitArtifact]
+_Damaged = tuple[str, DamagedEntry]
+_DECODED_OVERHEAD = 4096  # bytes of Python objects in a decoded record, about
+MANY_ENTRIES: Final = 1000
+SLACK: Final = 16
+"""In a large file an automatic eviction goes this share below the budget."""
+UNCHANGED = "unchanged: the file holds this entry already"
+
+
+class _Hdf5Errors(AbstractContextManager[None]):
+    """Turns HDF5's complaints about its own metadata into `StoreDamaged`; damage of one entry never comes here."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.complaint = ""
+        """What HDF5 said of its own structure: nothing more is written through handles that it may have spoilt."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def check_writable(self) -> None:
+        """Refuse to write after a complaint."""
+        if self.complaint:
+            raise StoreDamaged(f"{self.complaint}. Nothing more is written; open the file again once it is mended")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or isinstance(error, GamwarmError):
+            return
+        if not isinstance(error, (DamagedEntry, *UNREADABLE)):
+            return
+        if isinstance(error, OSError) and error.errno is not None:
+            raise explain(error, self._path, "read it") from error
+        self.complaint = (
+            f"{self._path}: HDF5 cannot read the file's own structure ({error}); "
+            "gamwarm.salvage(path, into) brings what is whole to a new file; or restore a copy"
+        )
+        raise StoreDamaged(self.complaint) from error
+
+
+class EntryStore:
+    """Records and artifacts in one file. Every method is local to the calling process; threads take turns.
+
+    Parameters
+    ----------
+    path, mode, lock
+        As in `gamwarm.open`.
+    producer : Producer
+        Stamps entries that come without one.
+    keep_last : int
+        Finals that an exact key keeps.
+    size_budget : int, optional
+        Live bytes beyond which a commit evicts the oldest entries.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Literal["r", "a"] = "a",
+        lock: LockKind = "auto",
+        lock_timeout: float = 60.0,
+        producer: Producer | None = None,
+        keep_last: int = 1,
+        size_budget: int | None = None,
+    ) -> None:
+        self._producer = producer or Producer()
+        self._mode = mode
+        self.keep_last = keep_last
+        self._size_budget = size_budget
+        self._pending: list[PutOutcome] = []
+        self.held: WeakSet[Held] = WeakSet()
+        self._view: EntryEditor | None = None
+        self._seen: tuple[h5py.File, EntryEditor] | None = None
+        self._written: tuple[h5py.File, EntryEditor] | None = None
+        self._cached: StateCache[Snapshot, tuple[str, Producer | None], StoredRecord] = StateCache()
+        self._warned: set[str] = set()
+        # Held for the whole of a transaction: another thread must neither join it nor see what is pending in it.
+        self._turn = Turn(self._forget_transaction)
+        self._path = file_path(path)
+        self._translated = _Hdf5Errors(self._path)
+        self._lock_options: dict[str, Any] = {"lock": lock, "lock_timeout": lock_timeout}
+        self.container = self._open_container(self._path)
+
+    def _open_container(self, path: Path) -> Container:
+        return Container.open(path, mode=self._mode, create=create_file, check=self._check, **self._lock_options)
+
+    def open_again(self) -> None:
+        """Open the file anew, for a forked child to write in."""
+        self.container = self._open_container(self.container.path)
+        self._seen = self._written = None
+        self._cached = StateCache()
+
+    def _forget_transaction(self) -> None:
+        self._view = None
+        self._pending = []
+
+    def _check(self, h5: h5py.File) -> None:
+        # Not by the store's own, which remembers: a writer may be changing the file, and the read then begins again.
+        with _Hdf5Errors(self._path):
+            check_file(h5, self._path, writing=self._mode == "a")
+
+    # -- transactions ------------------------------------------------------------------------------------------
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction of this object is open."""
+        return self._view is not None
+
+    @contextmanager
+    def transaction(self, patience: float | None = None) -> Iterator[None]:
+        """Make the puts inside one atomic write; an inner transaction joins the outer one of the same thread.
+
+        ``patience``: seconds to wait for other writers, where it is not the file's own ``lock_timeout``.
+        """
+        with self._turn:
+            if self._view is not None:
+                yield
+                return
+            self._translated.check_writable()
+            committing, written, reason = False, False, ""
+            try:
+                with self.container.write(patience) as h5:
+                    self._view = self._writing_view(h5)
+                    live_bytes = self._live_bytes(self._view)
+                    try:
+                        yield
+                        self._stay_within_budget(self._view, live_bytes)
+                        self._translated.check_writable()
+                        with self._translated:
+                            self._view.settle()
+                    finally:
+                        self._view = None
+                    committing = True
+                written, reason = True, ""
+            except BaseException as error:
+                reason = str(error) if committing and isinstance(error, GamwarmError) else rolled_back(error)
+                raise
+            finally:
+                self._settle(written=written, reason=reason)
+
+    def _writing_view(self, h5: h5py.File) -> EntryEditor:
+        """One view per handle, as for reading: a handle stays as long as nobody else commits."""
+        written = self._written
+        if written is None or written[0] is not h5:
+            written = self._written = (h5, EntryEditor(h5, keeps_totals=True))
+        return written[1]
+
+    def _settle(self, *, written: bool, reason: str) -> None:
+        for outcome in self._pending:
+            outcome.settle(written=written, reason=reason)
+        self._pending.clear()
+
+    @contextmanager
+    def editing(self) -> Iterator[EntryEditor]:
+        """Begin a transaction, or join the open one, and yield the editor of the file."""
+        with self.transaction(), self._translated:
+            assert self._view is not None
+            yield self._view
+
+    @critical
+    def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> tuple[T, int, int]:
+        """Replace the file by what ``fill(old, new)`` copies to a new one; see `Container.rewrite`."""
+        with self._turn, self._translated:
+            return self.container.rewrite(fill)
+
+    def flush(self) -> int:
+        """Return 0: puts go to the file at once here; see `BufferedEntries.flush`."""
+        return 0
+
+    def protected_ids(self) -> set[str]:
+        """Return what this process must not evict: parents of its campaigns, and what the open transaction files."""
+        held = {entry_id for parents in self.held for entry_id in parents.created}
+        return held | {outcome.entry_id for outcome in self._pending if outcome.entry_id is not None}
+
+    @critical
+    def pin(self, entry_id: str, *, pinned: bool = True) -> bool:
+        """Keep an entry from eviction (or no longer); return whether it is there."""
+        check_entry_id(entry_id)
+        with self.editing() as editor:
+            section = editor.section_of(entry_id)
+            for each in SECTIONS:
+                ids = editor.pins(each)
+                editor.set_pins(each, ids | {entry_id} if pinned and each == section else ids - {entry_id})
+        return section is not None
+
+    def _live_bytes(self, view: EntryEditor) -> int:
+        return 0 if self._size_budget is None else view.total("live_bytes")
+
+    def _stay_within_budget(self, view: EntryEditor, live_bytes_before: int) -> None:
+        budget = self._size_budget
+        if budget is None:
+            return
+        with self._translated:
+            if not budget < view.total("live_bytes") > live_bytes_before:
+                return
+            if view.total("n_entries") > MANY_ENTRIES:
+                budget -= budget // SLACK  # so that not every commit has to look at every entry
+            report = evict_entries(view, size_budget=budget, before=None, protected=self.protected_ids())
+        log.info(
+            "%s: %d oldest entries evicted, %d live bytes left", self._path, len(report.evicted), report.bytes_after
+        )
+
+    def unchanged(self, entry_id: str) -> PutOutcome:
+        """Return the outcome of putting what the file holds already: as pending as the put that it repeats."""
+        return self._write(lambda _: self._again(entry_id))
+
+    def _again(self, entry_id: str) -> PutOutcome:
+        pending = any(outcome.entry_id == entry_id for outcome in self._pending)
+        return PutOutcome(written=not pending, pending=pending, reason=UNCHANGED, entry_id=entry_id)
+
+    @critical
+    def _write(self, change: Callable[[EntryEditor], PutOutcome]) -> PutOutcome:
+        with self._turn:
+            if self.in_transaction:
+                return self._write_now(change)
+            with self.transaction():
+                return self._write_now(change)
+
+    def _write_now(self, change: Callable[[EntryEditor], PutOutcome]) -> PutOutcome:
+        assert self._view is not None
+        self._translated.check_writable()
+        with self._translated:
+            try:
+                outcome = change(self._view)
+            except Irreplaceable as error:
+                log.warning("%s: %s", self.container.path, error)
+                return PutOutcome(reason=str(error))
+        if outcome.pending:
+            self._pending.append(outcome)
+        return outcome
+
+    # -- putting -----------------------------------------------------------------------------------------------
+
+    def put_record(self, record: BlockRecord) -> PutOutcome:
+        """File a record if the gates let it pass; pending until the transaction around it ends."""
+        gated, reason = gate_record(record)
+        if reason is not None:
+            log.debug("record of %s not written: %s", record.key, reason)
+            return PutOutcome(reason=reason)
+        return self._write(lambda view: self._file_record(view, gated))
+
+    def _file_record(self, view: EntryEditor, record: BlockRecord) -> PutOutcome:
+        there: list[tuple[StoredRecord, Encoded]] = []
+        paths = view.entry_paths(RECORDS, record.key)
+        for path in paths:
+            try:
+                encoded = view.read(RECORDS, path)
+                there.append((StoredRecord(_as_record(encoded), encoded.entry_id), encoded))
+            except DamagedEntry as error:
+                self._warn_damaged(RECORDS, path, error)
+        new = encode_record(stamped(record, 0, self._producer))
+        if any(stored.entry_id == new.entry_id for stored, _ in there):
+            return self._again(new.entry_id)
+        created = view.next_created(clock.now())
+        new = stamped_at(new, created)
+        if not paths:
+            view.write_records(record.key, [new], missing=True)
+            return PutOutcome(pending=True, entry_id=new.entry_id)
+        record = stamped(record, created, self._producer)
+        entries = {stored.entry_id: encoded for stored, encoded in there} | {new.entry_id: new}
+        candidates = [stored for stored, _ in there] + [StoredRecord(record, new.entry_id)]
+        kept = [stored.entry_id for stored in ranking.retained(candidates, self.keep_last)]
+        if new.entry_id not in kept:
+            return PutOutcome(reason="a better checkpoint of this fit is kept", entry_id=new.entry_id)
+        view.write_records(record.key, [entries[entry_id] for entry_id in kept])
+        return PutOutcome(pending=True, entry_id=new.entry_id)
+
+    def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
+        """File an artifact; pending until the transaction around it ends."""
+        reason = artifact_refusal(artifact)
+        if reason is not None:
+            log.debug("artifact of %s not written: %s", artifact.descriptor.key, reason)
+            return PutOutcome(reason=reason)
+        return self._write(lambda view: self._file_artifact(view, artifact))
+
+    def _file_artifact(self, view: EntryEditor, artifact: FitArtifact) -> PutOutcome:
+        key = artifact.descriptor.key
+        new = encode_artifact(stamped(artifact, 0, self._producer))
+        entry_id = new.entry_id
+        if view.has_artifact(key, entry_id):
+            try:
+                view.read(ARTIFACTS, f"{key}/{entry_id}")
+            except DamagedEntry as error:
+                self._warn_damaged(ARTIFACTS, f"{key}/{entry_id}", error)
+            else:
+                return self._again(entry_id)
+        new = stamped_at(new, view.next_created(clock.now()))
+        view.write_artifact(new)
+        return PutOutcome(pending=True, entry_id=new.entry_id)
+
+    # -- looking up --------------------------------------------------------------------------------------------
+
+    def _hdf5_errors(self) -> AbstractContextManager[None]:
+        return self._translated
+
+    def read(self, look: Callable[[EntryEditor], T]) -> T:
+        return self._read_state(look)[0]
+
+    @critical
+    def _read_state(self, look: Callable[[EntryEditor], T]) -> tuple[T, Snapshot | None]:
+        """Look at the file, and return the state that was seen too (None inside a transaction)."""
+
+        def with_view(h5: h5py.File) -> T:
+            view = self._view_of(h5)
+            before = view.damage_met
+            found = look(view)
+            if view.damage_met > before and self.container.may_look_again:
+                raise LookAgain
+            return found
+
+        with self._turn, self._translated:
+            if self._view is not None:
+                return look(self._view), None
+            return self.container.read_state(with_view)
+
+    def _view_of(self, h5: h5py.File) -> EntryEditor:
+        """One view per handle: it keeps open what every look-up goes through."""
+        seen = self._seen
+        if seen is None or seen[0] is not h5:
+            seen = self._seen = (h5, EntryEditor(h5, keeps_groups=True))
+        return seen[1]
+
+    @staticmethod
+    def _decoded(view: EntryEditor, section: str, paths: list[str]) -> tuple[list[_Whole], list[_Damaged]]:
+        whole: list[_Whole] = []
+        damaged: list[_Damaged] = []
+        for path in paths:
+            try:
+                encoded = view.read(section, path)
+                whole.append((encoded, decode(encoded)))
+            except DamagedEntry as error:
+                damaged.append((path, error))
+        return whole, damaged
+
+    def _entries(self, section: str, list_paths: Callable[[EntryEditor], list[str]]) -> list[_Whole]:
+        whole, damaged = self.read(lambda view: self._decoded(view, section, list_paths(view)))
+        for path, error in damaged:
+            self._warn_damaged(section, path, error)
+        return whole
+
+    def _warn_damaged(self, section: str, path: str, error: DamagedEntry) -> None:
+        place = f"/{section}/{path}"
+        if place not in self._warned:
+            self._warned.add(place)
+            log.warning(
+                "%s: entry %s is damaged (%s) and counts as missing; verify() lists all such entries",
+                self.container.path,
+                place,
+                error,
+            )
+
+    @critical
+    def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
+        """Return the record that ``producer`` means under an exact key, or None."""
+        check_exact_key(key)
+        with self._turn:
+            found = self._recent(key, producer)
+            return self._find_record(key, producer) if found is None else _handed_out(found)
+
+    def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
+        """Return the record that `find_record` would, if it was found before and the file has not moved since.
+
+        Takes no turn and changes nothing, so it may be interrupted anywhere.
+        """
+        found = self._recent(key, producer)
+        return None if found is None else private_copy(found.record)
+
+    def _recent(self, key: str, producer: Producer | None) -> StoredRecord | None:
+        found = self._cached.get((key, producer))
+        return found[0] if found is not None and self._view is None and self.container.shows(found[1]) else None
+
+    def _find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
+        def look(view: EntryEditor) -> tuple[list[_Whole], list[_Damaged]]:
+            lone = view.read_lone_record(key)
+            if lone is not None:
+                with suppress(DamagedEntry):
+                    return [(lone, decode(lone))], []
+            return self._decoded(view, RECORDS, view.entry_paths(RECORDS, key))
+
+        (whole, damaged), state = self._read_state(look)
+        for path, error in damaged:
+            self._warn_damaged(RECORDS, path, error)
+        stored = [StoredRecord(r, e.entry_id) for e, r in whole if isinstance(r, BlockRecord)]
+        chosen = stored[0] if len(stored) == 1 else ranking.select_record(stored, producer)
+        if chosen is None or damaged:
+            return chosen
+        nbytes = _DECODED_OVERHEAD + sum([array.nbytes for encoded, _ in whole for array in encoded.arrays.values()])
+        self._cached.put(state, (key, producer), chosen, nbytes)
+        return _handed_out(chosen)
+
+    def find_artifact(self, entry_id: str) -> StoredArtifact | None:
+        """Return one artifact by its entry id."""
+        check_entry_id(entry_id)
+        return self._first_artifact(lambda view: list(view.artifact_paths(entry_id)), lambda _: True)
+
+    def waiting(self) -> list[Encoded]:
+        """Return the entries that wait to be filed; here none do."""
+        return []
+
+    def artifact_headers(self, descriptor_key: str, *, structural: bool = False) -> list[ArtifactHeader]:
+        """Return what a choice of parent ranks by, for every artifact under a strict (or structural) descriptor key.
+
+        Headers are read without their seals: what is chosen is checked when it is read whole.
+        """
+        check_descriptor_key(descriptor_key)
+
+        def look(view: EntryEditor) -> tuple[list[ArtifactHeader], list[_Damaged]]:
+            keys = view.strict_keys(descriptor_key) if structural else [descriptor_key]
+            headers: list[ArtifactHeader] = []
+            damaged: list[_Damaged] = []
+            for path in (p for key in keys for p in view.entry_paths(ARTIFACTS, key)):
+                try:
+                    headers.append(ArtifactHeader.of(path, view.read_meta(ARTIFACTS, path)))
+                except DamagedEntry as error:
+                    damaged.append((path, error))
+            return headers, damaged
+
+        # A look may be repeated because a writer came between; only what the last one met is warned of.
+        headers, damaged = self.read(look)
+        for path, error in damaged:
+            self._warn_damaged(ARTIFACTS, path, error)
+        return headers
+
+    def hold_artifacts(self) -> Held:
+        """Return the artifacts that are in the file now, and keep them from eviction here while the answer lives."""
+        created: dict[str, int] = {}
+        for key in self.descriptor_keys():
+            deliver()
+            created.update((header.entry_id, header.created) for header in self.artifact_headers(key))
+        held = Held(created)
+        self.held.add(held)
+        return held
+
+    def first_usable(
+        self, headers: Iterable[ArtifactHeader], accept: Callable[[FitArtifact], bool]
+    ) -> StoredArtifact | None:
+        """Return the first artifact, in the order given, that is whole and accepted."""
+        paths = [header.path for header in headers]
+        return self._first_artifact(lambda _: paths, accept)
+
+    def _first_artifact(
+        self, list_paths: Callable[[EntryEditor], list[str]], accept: Callable[[FitArtifact], bool]
+    ) -> StoredArtifact | None:
+        def look(view: EntryEditor) -> tuple[StoredArtifact | None, list[_Damaged]]:
+            damaged: list[_Damaged] = []
+            for path in list_paths(view):
+                try:
+                    encoded = view.read(ARTIFACTS, path)
+                    artifact = decode(encoded)
+                except DamagedEntry as error:
+                    damaged.append((path, error))
+                    continue
+                if isinstance(artifact, FitArtifact) and accept(artifact):
+                    return StoredArtifact(artifact, encoded.entry_id), damaged
+            return None, damaged
+
+        found, damaged = self.read(look)
+        for path, error in damaged:
+            self._warn_damaged(ARTIFACTS, path, error)
+        return found
+
+    # -- the whole file ----------------------------------------------------------------------------------------
+
+    def keys(self) -> list[str]:
+        """Return the exact keys that have a record, sorted."""
+        return self._keys(RECORDS)
+
+    def _keys(self, section: str) -> list[str]:
+        return [name for name in self.read(lambda view: view.keys(section)) if is_key(section, name)]
+
+    def descriptor_keys(self) -> list[str]:
+        """Return the strict descriptor keys that have artifacts, sorted."""
+        return self._keys(ARTIFACTS)
+
+    def entry_ids(self) -> set[str]:
+        """Return the logical content of the file: the entry ids of all whole entries."""
+
+        def look(view: EntryEditor) -> set[str]:
+            ids = set()
+            for section, path in view.all_paths():
+                try:
+                    encoded = view.read(section, path)
+                    decode(encoded)
+                    ids.add(encoded.entry_id)
+                except DamagedEntry:
+                    continue
+            return ids
+
+        return self.read(look)
+
+    def __len__(self) -> int:
+        return self.read(lambda view: view.total("n_entries"))
+
+    @property
+    def generation(self) -> int:
+        """Number of committed transactions."""
+        return self.container.generation
+
+    @critical
+    def close(self) -> None:
+        """Checkpoint and close; idempotent."""
+        self.container.close()
+
+
+def _handed_out(stored: StoredRecord) -> StoredRecord:
+    return StoredRecord(private_copy(stored.record), stored.entry_id)
+
+
+def content_id(entry: BlockRecord | FitArtifact, producer: Producer) -> str:
+    """Return the entry id that ``entry`` would be filed under by a store of ``producer``; "" if a gate refuses it."""
+    if isinstance(entry, FitArtifact):
+        return "" if artifact_refusal(entry) is not None else encode_artifact(stamped(entry, 0, producer)).entry_id
+    record, reason = gate_record(entry)
+    return "" if reason is not None else encode_record(stamped(record, 0, producer)).entry_id
+
+
+def _as_record(encoded: Encoded) -> BlockRecord:
+    record = decode(encoded)
+    if not isinstance(record, BlockRecord):
+        raise DamagedEntry("it is not a record")
+    return record

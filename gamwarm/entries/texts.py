@@ -1,0 +1,264 @@
+"""The JSON text of an entry: read strictly, and compared with what the format page says of every field.
+
+A text may come from anybody, under a right seal too. Whoever takes a field of a text that went through `parse_text`
+may rely on its type and range; `codec.decode` checks what the fields say of each other.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from gamwarm.entries.codec import CURVATURE_PARTS, RECORDS, DamagedEntry
+from gamwarm.records import LATEST
+
+__all__ = ["LATEST", "is_descriptor_key", "is_key", "is_time", "parse_text"]
+
+_MOST: Final = 2**63
+_DEPTH: Final = 8
+"""Levels below a field that this version does not know."""
+
+Check = Callable[[Any], bool]
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a field is given twice")
+    return found
+
+
+def _finite(token: str) -> float:
+    value = float(token)
+    if value - value != 0.0:
+        raise ValueError(f"{token} is no binary64 number")
+    return value
+
+
+def _no_number(token: str) -> float:
+    raise ValueError(f"{token} is no JSON")
+
+
+_decoder: Final = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_finite, parse_constant=_no_number)
+
+
+def parse_text(section: str, text: bytes) -> dict[str, Any]:
+    """Read the JSON text of an entry of a section.
+
+    Raises
+    ------
+    DamagedEntry
+        It is no JSON object in UTF-8, or a field is missing or not what the format says.
+    """
+    try:
+        string = text.decode("utf-8")
+        meta, end = vars(_decoder)["scan_once"](string, 0)
+    except (ValueError, StopIteration, RecursionError, MemoryError) as error:
+        raise DamagedEntry(f"its text is no JSON ({type(error).__name__}: {error})") from None
+    if end != len(string) or type(meta) is not dict:
+        raise DamagedEntry("its text is not one JSON object")
+    _check(meta, section == RECORDS)
+    if b"\\ud" in text.lower() and _has_lone_surrogate(meta):
+        raise DamagedEntry("its text cannot be written as UTF-8")
+    return meta
+
+
+def _has_lone_surrogate(meta: dict[str, Any]) -> bool:
+    try:
+        json.dumps(meta, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _check(meta: dict[str, Any], is_record: bool) -> None:
+    fields = _RECORD if is_record else _ARTIFACT
+    for name, fits in fields.items():
+        if name in meta:
+            if not fits(meta[name]):
+                raise DamagedEntry(f"field {name} of its text is not what it should be")
+        elif name not in _OPTIONAL:
+            raise DamagedEntry(f"its text has no field {name}")
+    if len(meta) > len(fields) - len(_OPTIONAL):
+        for name in meta.keys() - fields.keys():
+            if not _shallow(meta[name], _DEPTH):
+                raise DamagedEntry(f"field {name!r} of its text is nested too deeply")
+
+
+# -- what a value may be ---------------------------------------------------------------------------------------
+
+
+def is_time(value: Any) -> bool:
+    """Whether a value is a time of an entry: UTC microseconds."""
+    return type(value) is int and 0 <= value <= LATEST
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _MOST
+
+
+def _number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and -_MOST <= value < _MOST)
+
+
+def _string(value: Any) -> bool:
+    return type(value) is str
+
+
+def _truth(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _matching(pattern: str) -> Check:
+    fits = re.compile(pattern).fullmatch
+    return lambda value: type(value) is str and fits(value) is not None
+
+
+def _one_of(*words: str) -> Check:
+    return lambda value: type(value) is str and value in words
+
+
+def _or_none(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def _list(check: Check) -> Check:
+    return lambda value: type(value) is list and all(check(each) for each in value)
+
+
+def _fields(optional: dict[str, Check] | None = None, **needed: Check) -> Check:
+    """An object of these fields and no others."""
+    known = needed | (optional or {})
+
+    def fits(value: Any) -> bool:
+        if type(value) is not dict or not needed.keys() <= value.keys() <= known.keys():
+            return False
+        return all(known[name](each) for name, each in value.items())
+
+    return fits
+
+
+def _labels(value: Any) -> bool:
+    return type(value) is dict and all(type(each) in (str, int, float) for each in value.values())
+
+
+def _pair(value: Any) -> bool:
+    return type(value) is list and len(value) == 2 and _string(value[0]) and _string(value[1])
+
+
+def _curvature(value: Any) -> bool:
+    return type(value) is list and len(set(map(str, value))) == len(value) and all(p in CURVATURE_PARTS for p in value)
+
+
+def _shallow(value: Any, depth: int) -> bool:
+    if type(value) is dict:
+        value = list(value.values())
+    if type(value) is not list:
+        return True
+    return depth > 0 and all(_shallow(each, depth - 1) for each in value)
+
+
+_HEX64: Final = _matching("[0-9a-f]{64}")
+_ENTRY_ID: Final = _matching("[0-9a-f]{32}")
+_EXACT_KEY: Final = _matching("cf-[0-9a-f]{64}")
+is_descriptor_key: Final = _HEX64
+
+
+def is_key(section: str, name: str) -> bool:
+    """Whether a name is that of a key of a section."""
+    return (_EXACT_KEY if section == RECORDS else _HEX64)(name)
+
+
+_COMMON: Final[dict[str, Check]] = {
+    "entry_id": _ENTRY_ID,
+    "created": is_time,
+    "producer": _fields(engine=_string, engine_version=_string, gamwarm_version=_string),
+    "lineage": _or_none(
+        _fields(
+            source=_one_of("exact", "transfer", "cold"),
+            entry=_or_none(_ENTRY_ID),
+            terms=_list(_pair),
+            consumed=_or_none(_truth),
+        )
+    ),
+    "cost": _or_none(
+        _fields(
+            {"for_children": _count},
+            evaluations=_count,
+            outer_iterations=_count,
+            inner_iterations=_count,
+            hessian_formations=_count,
+            seconds=_number,
+        )
+    ),
+    "attributes": _labels,
+    "rho_bound": _or_none(_number),
+    "objective": _or_none(_number),
+    "converged": _truth,
+    "n_rows": _count,
+    "n_outer": _count,
+    "curvature": _or_none(_curvature),
+    "nuisance": _list(_string),
+}
+_OPTIONAL: Final = frozenset({"nuisance", "penalties", "seeds"})
+_RECORD: Final[dict[str, Check]] = _COMMON | {
+    "entry": _one_of("record"),
+    "kind": _one_of("final", "checkpoint"),
+    "blocks": _list(_string),
+    "widths": _list(_count),
+    "active": _or_none(_list(_or_none(_count))),
+    "penalties": _list(_count),
+    "iteration": _or_none(_count),
+    "inner": _or_none(
+        _fields(
+            log_likelihood=_number,
+            penalty_value=_number,
+            cycles=_count,
+            converged=_truth,
+            inner_tol=_or_none(_number),
+            logdet_h=_or_none(_count),
+            logdet_s=_or_none(_count),
+            log_lambdas=_or_none(_count),
+        )
+    ),
+}
+_ARTIFACT: Final[dict[str, Check]] = _COMMON | {
+    "entry": _one_of("artifact"),
+    "schema": _string,
+    "descriptor": _fields(
+        family_kind=_string,
+        term_identities=_list(_HEX64),
+        response_signature=_or_none(_string),
+        row_population=_or_none(_string),
+    ),
+    "structural_key": _or_none(_HEX64),
+    "fit_key": _or_none(_EXACT_KEY),
+    "terms": _list(
+        _fields(
+            {"settled": _or_none(_list(_truth))},
+            name=_string,
+            identity=_HEX64,
+            structural_identity=_or_none(_HEX64),
+            role=_one_of("mean", "log-slope", "generic"),
+            basis=_or_none(
+                _fields(
+                    kind=_string,
+                    degree=_or_none(_count),
+                    num_knots=_or_none(_count),
+                    n_centers=_or_none(_count),
+                    nullspace_order=_or_none(_count),
+                    matern_nu=_or_none(_number),
+                    periodic=_or_none(_truth),
+                )
+            ),
+            raw_width=_count,
+            reduced_width=_or_none(_count),
+            n_rho=_count,
+            rho_slots=_or_none(_list(_count)),
+            plateau=_or_none(_list(_truth)),
+        )
+    ),
+    "seeds": _fields(column=_string, labels=_list(_string), n_outer=_count),
+}

@@ -1,0 +1,169 @@
+"""Reading one committed state beside writers: attempt, look whether the file has moved, attempt again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import h5py
+
+from gamwarm.errors import GamwarmError, StoreDamaged, StoreError, StoreNotFound, StoreUnavailable
+from gamwarm.interrupts import wait
+from gamwarm.storage import vfs
+from gamwarm.storage.header import UUID_BYTES, TornHeader, parse
+from gamwarm.storage.reader import LookAgain, Reader, Snapshot, Unsettled
+from gamwarm.storage.vfs import explain
+from gamwarm.storage.writer import Writer, unreadable
+
+__all__ = ["Attempts", "Check"]
+
+T = TypeVar("T")
+Check = Callable[[h5py.File], None]
+
+READ_ATTEMPTS: Final = 12
+HALFWAY_ATTEMPTS: Final = 4
+"""After so many looks at a half-applied file (about 4 ms) its writer is slow or dead; the journal then answers."""
+FIRST_PAUSE: Final = 0.0005
+
+
+class Attempts:
+    """The part of a container that reads; under its lock."""
+
+    def __init__(self, path: Path, mode: str, lock_timeout: float, check: Check | None) -> None:
+        self.path = path
+        self.mode = mode
+        self.uuid = bytes(UUID_BYTES)
+        self._lock_timeout = lock_timeout
+        self._check = check
+        self._writer = Writer(path)
+        self._reader = Reader(path)
+        self._vetted = b""
+        self._seen: Snapshot | None = None
+        self._doubted: Snapshot | None = None
+        self._last_look = False
+
+    def _turn(self, begin: Callable[[], T], patience: float | None = None) -> AbstractContextManager[T]:
+        raise NotImplementedError
+
+    @property
+    def may_look_again(self) -> bool:
+        """Whether `fn` should raise `LookAgain` rather than call what it reads damaged: a cache may be to blame."""
+        return self._reader.shared and not self._last_look and self._seen != self._doubted
+
+    def _read_patiently(self, fn: Callable[[h5py.File], T]) -> tuple[T, Snapshot]:
+        """Where another host may have written, open the file again for a while before it is called damaged.
+
+        Once in each state of the file: what was damaged after all stays so. Where the state changes meanwhile, a writer
+        is at work, and file and journal were seen at different moments.
+        """
+        limit = time.monotonic() + self._lock_timeout
+        deadline, doubtful = 0.0, None
+        self._last_look = False
+        while True:
+            try:
+                return self._read_optimistically(fn)
+            except (LookAgain, StoreDamaged):
+                if not self.may_look_again:
+                    raise
+            now = time.monotonic()
+            if self._seen != doubtful:
+                deadline, doubtful = now + vfs.CACHE_PATIENCE, self._seen
+            if now >= min(deadline, limit):
+                self._last_look, self._doubted = True, self._seen
+            self._reader.close()
+            wait(vfs.CACHE_PAUSE)
+
+    def _read_optimistically(self, fn: Callable[[h5py.File], T]) -> tuple[T, Snapshot]:
+        halfway = 0
+        for attempt in range(READ_ATTEMPTS):
+            try:
+                return self._attempt(fn, self._reader.handle)
+            except Unsettled as unsettled:
+                halfway += not unsettled.moved
+                if halfway == HALFWAY_ATTEMPTS:
+                    break
+                wait(FIRST_PAUSE * 2 ** min(attempt, 4))
+        if self.mode == "a":
+            try:
+                with self._turn(self._writer.load, patience=0.0):
+                    return self._attempt(fn, self._reader.handle)
+            except Unsettled:
+                pass  # somebody writes without the lock; what is left is the road without it
+            except StoreError as exc:
+                if isinstance(exc, StoreDamaged):
+                    raise
+        deadline = time.monotonic() + self._lock_timeout
+        while True:
+            try:
+                return self._attempt(fn, self._reader.handle_over_journal)
+            except Unsettled:
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(
+                        f"{self.path}: it changed during every read for {self._lock_timeout:g} s. Read less at a "
+                        "time, or stop the writers.",
+                        path=str(self.path),
+                    ) from None
+                wait(FIRST_PAUSE)
+
+    def _attempt(self, fn: Callable[[h5py.File], T], handle: Callable[..., h5py.File]) -> tuple[T, Snapshot]:
+        """One read between two looks at the file; `Unsettled` if they differ."""
+        reader = self._reader
+        before = self._seen = self._guard(reader.look)
+        opened = False
+        try:
+            h5 = handle(before)
+            opened = True
+            self._vet(before.block, h5)
+            result = fn(h5)
+        except Unsettled:
+            raise
+        except Exception as exc:
+            if self._guard(reader.look) != before:
+                reader.drop()
+                raise Unsettled(moved=True) from exc
+            latched = reader.latched
+            if isinstance(latched, OSError):
+                reader.drop()
+                raise explain(latched, self.path, "read it") from exc
+            if opened or isinstance(exc, GamwarmError):
+                raise
+            if isinstance(exc, OSError) and exc.errno is not None:
+                raise explain(exc, self.path, "read it") from exc
+            raise unreadable(self.path, exc) from exc
+        try:
+            if reader.stands(before):
+                return result, before
+        except OSError as exc:
+            raise explain(exc, self.path, "read it") from exc
+        reader.drop()
+        raise Unsettled(moved=True)
+
+    def _vet(self, block: bytes, h5: h5py.File) -> None:
+        """Pass a file that is met under this name for the first time through the check of the layer above."""
+        if block == self._vetted:
+            return
+        try:
+            uuid = parse(block, str(self.path)).uuid
+        except TornHeader as torn:
+            uuid = torn.uuid
+        if uuid != self.uuid or not self._vetted:
+            if self._check is not None:
+                self._check(h5)
+            self.uuid = uuid
+        self._vetted = block
+
+    def _guard(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except GamwarmError:
+            raise
+        except FileNotFoundError as exc:
+            raise StoreNotFound(
+                f"{self.path}: the file was removed while it was open. Put it back, or open it again to start anew.",
+                path=str(self.path),
+            ) from exc
+        except OSError as exc:
+            raise explain(exc, self.path, "read it") from exc

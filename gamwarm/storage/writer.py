@@ -1,0 +1,180 @@
+"""The handle that is written through: HDF5 over an overlay, kept open from one transaction to the next."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+
+from gamwarm.errors import GamwarmError, StoreDamaged, StoreError
+from gamwarm.storage import vfs
+from gamwarm.storage.foreign import OpenElsewhere
+from gamwarm.storage.header import USER_BLOCK
+from gamwarm.storage.overlay import Overlay
+from gamwarm.storage.pager import CHECKPOINT_BYTES, FilePair, NotApplied, Pages, remove_scratch, scratch_path
+from gamwarm.storage.reader import close_quietly
+from gamwarm.storage.vfs import explain
+
+__all__ = ["Writer", "new_image", "unreadable"]
+
+LIBVER: Final = ("v108", "v108")
+"""Readable since HDF5 1.8, all metadata checksummed, no open-for-write flag that outlives a kill."""
+
+
+class Writer:
+    """A file pair and the HDF5 handle over it. Every method but `drop` and `close` runs under the writer lock.
+
+    Attributes
+    ----------
+    used : bool
+        A transaction or a recovery was begun, so `finish` has a journal to clear away.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pair = FilePair(path)
+        self.h5: h5py.File | None = None
+        self.used = False
+        self._overlay: Overlay | None = None
+
+    @property
+    def latched(self) -> BaseException | None:
+        """The first error of the disk under the handle."""
+        return self._overlay.error if self._overlay is not None else None
+
+    def load(self) -> None:
+        """Bring the file to its last committed state."""
+        self.used = True
+        self.drop()
+        self.pair.load()
+
+    def begin(self) -> h5py.File:
+        """The kept handle if nobody touched the file since our last commit, else a new one.
+
+        HDF5 tracks free space per handle; each new one forgets what the last could have reused.
+        """
+        self.used = True
+        self.pair.begin_turn()
+        if self.h5 is not None and self._overlay is not None and self.pair.unchanged():
+            self._overlay.fd = self.pair.main
+            return self.h5
+        self.load()
+        self._overlay = Overlay(self.pair.main, vfs.DISK.fstat(self.pair.main).st_size)
+        try:
+            self.h5 = _open_for_writing(self._overlay)
+        except Exception as exc:
+            self.drop()
+            if isinstance(exc, OSError) and exc.errno is not None:
+                raise
+            raise unreadable(self.path, exc) from exc
+        return self.h5
+
+    def commit(self) -> None:
+        """Flush HDF5 once and make its pages a transaction; whatever fails before the commit point takes all back."""
+        overlay, h5 = self._overlay, self.h5
+        assert overlay is not None
+        assert h5 is not None
+        overlay.quiet = True
+        try:
+            h5py.h5f.flush(h5.id)
+            if overlay.error is not None:
+                raise overlay.error
+            if overlay.dirty or overlay.size != vfs.DISK.fstat(self.pair.main).st_size:
+                self.pair.commit(overlay.dirty, overlay.size)
+                overlay.settle()
+        except NotApplied as exc:
+            self.drop()
+            cause = exc.__cause__
+            assert isinstance(cause, OSError)
+            raise explain(cause, self.path, "write to it") from cause
+        except OpenElsewhere as exc:
+            self.drop()
+            raise exc.timeout(self.path, 0.0) from None
+        except BaseException as exc:
+            self.drop()
+            if isinstance(exc, GamwarmError) or not isinstance(exc, Exception):
+                raise
+            if isinstance(exc, OSError) and exc.errno is not None:
+                raise explain(exc, self.path, "commit to it") from exc
+            raise unreadable(self.path, exc) from exc
+        overlay.quiet = False
+        if self.pair.journal_end > CHECKPOINT_BYTES:
+            # Acknowledged already; a checkpoint that fails is tried again by the next commit.
+            with contextlib.suppress(OSError):
+                self.pair.checkpoint()
+
+    def finish(self) -> None:
+        """Leave the file alone on disk, whole."""
+        self.drop()
+        self.pair.begin_turn()
+        if not self.pair.unchanged():
+            self.pair.load()
+        self.pair.remove_journal()
+        if os.path.lexists(scratch_path(self.path)):  # of a rewrite that was killed
+            with contextlib.suppress(StoreError):  # somebody else's: the next rewrite says so
+                remove_scratch(self.path)
+
+    def drop(self) -> None:
+        """Close the handle and forget what it wrote since the last commit."""
+        overlay, h5 = self._overlay, self.h5
+        self._overlay = self.h5 = None
+        if overlay is not None:
+            overlay.dead = overlay.quiet = True
+        if h5 is not None:
+            close_quietly(h5)
+
+    def disarm(self) -> None:
+        """Let the handle be, but let nothing that HDF5 still writes count."""
+        if self._overlay is not None:
+            self._overlay.dead = self._overlay.quiet = True
+
+    def close(self) -> None:
+        self.drop()
+        self.pair.close()
+
+
+@lru_cache(maxsize=1)
+def _access() -> Any:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V18)
+    return access
+
+
+def _open_for_writing(overlay: Overlay) -> h5py.File:
+    """`h5py.File(overlay, "r+", driver="fileobj", libver=LIBVER)` at a third of its cost."""
+    overlay.vets = True
+    access = _access().copy()
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, overlay)
+    return h5py.File(h5py.h5f.open(repr(overlay).encode(), h5py.h5f.ACC_RDWR, fapl=access))
+
+
+def new_image(create: Callable[[h5py.File], None] | None) -> tuple[Pages, int]:
+    """Pages and size of a new file that `create` has laid out."""
+    overlay = Overlay(-1, 0)
+    h5 = h5py.File(overlay, "w", driver="fileobj", libver=LIBVER, userblock_size=USER_BLOCK)
+    try:
+        if create is not None:
+            create(h5)
+        overlay.quiet = True
+        h5.flush()
+        if overlay.error is not None:
+            raise overlay.error
+        return dict(overlay.dirty), overlay.size
+    finally:
+        overlay.dead = overlay.quiet = True
+        close_quietly(h5)
+
+
+def unreadable(path: Path, exc: Exception) -> StoreDamaged:
+    """Return the error for a file whose metadata HDF5 refuses."""
+    return StoreDamaged(
+        f"{path}: HDF5 cannot read its metadata ({exc}). gamwarm.salvage(path, into) brings what is whole to a new "
+        "file; or restore a copy.",
+        path=str(path),
+    )

@@ -1,0 +1,161 @@
+"""A fit in progress: hashed once, started, checkpointed at a measured pace, kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from math import inf, isfinite
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+from gamwarm.entries import PutOutcome
+from gamwarm.errors import InvalidInput
+from gamwarm.identity import FitProblem
+from gamwarm.interrupts import critical
+from gamwarm.records import Cost, FitResult, check_attributes
+from gamwarm.store.arguments import wrong_type
+from gamwarm.store.keep import KeepOutcome
+from gamwarm.transfer import StartReport, check_result
+
+if TYPE_CHECKING:
+    from gamwarm.store.frozen import FrozenView
+    from gamwarm.store.store import WarmStartStore
+
+__all__ = ["FitInProgress"]
+
+CHECKPOINT_SECONDS: Final = 2.0
+
+
+class FitInProgress:
+    """One fit between its start and its answer; made by `WarmStartStore.fit`, used in a ``with``.
+
+    Attributes
+    ----------
+    problem : FitProblem or None
+    start : StartReport
+        Set when the ``with`` is entered.
+    """
+
+    def __init__(
+        self,
+        store: WarmStartStore | FrozenView,
+        problem: FitProblem | None,
+        parent: str | KeepOutcome | None,
+        leave_out: Any = None,
+        attributes: Mapping[str, str | int | float] | None = None,
+        *,
+        each: bool,
+    ) -> None:
+        self.problem = problem
+        self._store = store
+        self._parent, self._leave_out = parent, leave_out
+        self._attributes = check_attributes({} if attributes is None else attributes)
+        self._each = each
+        self._start: StartReport | None = None
+        self._began = self._last_written = 0.0
+        self._best: FitResult | None = None
+        self._stopping = False
+
+    @property
+    def start(self) -> StartReport:
+        """Where the fit begins."""
+        if self._start is None:
+            raise InvalidInput("the fit has not begun; use it in a with: `with store.fit(problem) as fit:`")
+        return self._start
+
+    @critical
+    def __enter__(self) -> Self:
+        self._start = self._store.start_for(self.problem, self._parent, self._leave_out, each=self._each)
+        self._began = self._last_written = time.monotonic()
+        return self
+
+    @critical
+    def checkpoint(self, result: FitResult) -> PutOutcome:
+        """Offer where the search stands. Files nothing in the first 2 s, then at most every 2 s, the best so far.
+
+        Collective where all ranks fit one problem; with ``each=True`` nothing is written (a round files at its end).
+        """
+        ranks = self._store._ranks
+        if self.start.key is None:
+            return PutOutcome(reason=self.start.reason)
+        if self._each and not ranks.comm.is_serial:
+            return PutOutcome(reason="checkpoints are written where all ranks fit one problem, not with each=True")
+        error: Exception | None = None
+        offered = cast(object, result)
+        if not isinstance(offered, FitResult):
+            error = wrong_type("result", result, FitResult)
+        else:
+            error = self._misshapen(offered)
+            if error is None and (self._best is None or _is_better(offered, self._best)):
+                self._best = self._completed(offered)
+        due = time.monotonic() - self._last_written >= CHECKPOINT_SECONDS
+        if not ranks.agree("checkpoint", due, error)[0]:
+            return PutOutcome(reason=f"not due: at most one checkpoint every {CHECKPOINT_SECONDS:g} s")
+        self._last_written = time.monotonic()
+        assert self._best is not None
+        outcome = self._store._checkpoint(self.problem, self._best, self.start)
+        if outcome.entry_id is None and not ranks.disabled_reason:  # a gate refused it: what comes next has a chance
+            self._best = None
+        return outcome
+
+    @critical
+    def should_stop(self) -> bool:
+        """Whether the search should end here and keep where it stands. For a search to ask between iterations.
+
+        True only after `WarmStartStore.walltime`: no search is cut short unless its user asked for that. Collective
+        where all ranks fit one problem; with ``each=True`` a rank hears its own signal and clock only.
+        """
+        ranks = self._store._ranks
+        ranks.check_open()
+        due = self._store._end_is_near()
+        if not self._each:
+            due = any(ranks.agree("should_stop", due))
+        self._stopping |= due
+        return due
+
+    @critical
+    def keep(self, result: FitResult | None) -> KeepOutcome:
+        """File the result; see `WarmStartStore.keep`.
+
+        It gets the fit's attributes (its own of the same name win) and, where its cost has none, the seconds since the
+        ``with`` was entered.
+        """
+        done = self._completed(result) if isinstance(cast(object, result), FitResult) else result
+        kept = self._store.keep(self.problem, done, self.start, each=self._each)
+        kept.stopped = self._stopping and result is not None and not result.converged
+        return kept
+
+    def _completed(self, result: FitResult | None) -> FitResult:
+        assert result is not None
+        cost = result.cost or Cost()
+        if not cost.seconds:
+            cost = replace(cost, seconds=time.monotonic() - self._began)
+        return replace(result, cost=cost, attributes={**self._attributes, **result.attributes})
+
+    def _misshapen(self, result: FitResult) -> InvalidInput | None:
+        if self.problem is None:
+            return None
+        try:
+            check_result(self.problem, result)
+        except InvalidInput as error:
+            return error
+        return None
+
+    @critical
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._store._ranks.agree("end of fit", None)
+        else:
+            self._store._ranks.tell("end of fit", error)
+
+
+def _is_better(new: FitResult, old: FitResult) -> bool:
+    """Whether ``new`` has the lower objective (the newer of equals); one that is not a number is as good as none."""
+    return _value(new) <= _value(old)
+
+
+def _value(result: FitResult) -> float:
+    return result.objective if result.objective is not None and isfinite(result.objective) else inf

@@ -1,0 +1,276 @@
+"""Keeping the file in shape, collectively: verify, pin, evict, compact, merge, salvage. Thin forms of `storage`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from threading import TIMEOUT_MAX
+from typing import Any, TypeVar
+
+from gamwarm.checks import file_path, real_number, whole_number
+from gamwarm.entries import EntryStore, EvictReport, Problem, read_ledger
+from gamwarm.errors import GamwarmError, StoreError, StoreReadOnly
+from gamwarm.interrupts import critical
+from gamwarm.maintenance import (
+    CompactReport,
+    MergeReport,
+    SalvageReport,
+    VerifyReport,
+    compact,
+    evict,
+    merge,
+    salvage_file,
+    verify,
+)
+from gamwarm.parallel import mark_agreed
+from gamwarm.records import check_entry_id
+from gamwarm.store.arguments import malformed
+from gamwarm.store.collective import Ranks
+from gamwarm.store.savings import Savings, Session, add_up
+from gamwarm.store.transactions import Writes
+
+__all__ = ["Upkeep", "budget_error", "keep_last_error", "salvage"]
+
+T = TypeVar("T")
+
+
+class Upkeep:
+    """The part of `WarmStartStore` that looks after the file. In a collective store every method is collective."""
+
+    path: Path
+    mode: str
+    _ranks: Ranks
+    _session: Session
+    _writes: Writes
+
+    @property
+    def _file(self) -> EntryStore:
+        raise NotImplementedError
+
+    @critical
+    def verify(self, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
+        """Read and check every entry. Collective.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called on rank 0 with the entries looked at and their number; returning False ends the walk.
+
+        Returns
+        -------
+        VerifyReport
+            With ``ok``, ``problems`` and ``verdict``: ``"sound"``; ``"repaired"`` (a journal had to be replayed on
+            opening, or in mode ``"a"`` running totals or the structural index were wrong and are right now);
+            ``"damaged"``.
+        """
+        self._ranks.agree("verify", None)
+        report = self._ranks.at_root("verify", lambda: verify(self._file, progress), None)
+        if report is not None:
+            return report
+        return VerifyReport((Problem(str(self.path), f"not looked at: {self._writes.reason_not_written()}"),), 0, 0)
+
+    @critical
+    def savings(self) -> Savings:
+        """Add up what starts have saved: the converged fits in the file, and this session's exact hits. Collective.
+
+        An estimate: a fit that started from an entry is set against what that entry's fit took, and where the file
+        knows a cold fit of the same key, or of the same terms, against that too. Every fit counts once. Reads every
+        entry, a portion at a time.
+        """
+        self._ranks.agree("savings", None)
+        seen = self._session
+        found = self._ranks.at_root(
+            "savings", lambda: add_up(read_ledger(self._file), seen.so_far(), seen.refused), None
+        )
+        return Savings(reason=f"not read: {self._writes.reason_not_written()}") if found is None else found
+
+    @critical
+    def pin(self, entry_id: str, pinned: bool = True) -> bool:
+        """Keep an entry from eviction (``pinned=False``: no longer). Collective.
+
+        A pin is no part of the entry's content, and does not keep a record from being replaced by a newer one of its
+        own fit. Returns whether the entry is in the file.
+        """
+        self._ranks.agree_equal("pin", (entry_id, pinned), malformed(check_entry_id, entry_id))
+        return self._writes.run("pin", lambda: self._file.pin(entry_id, pinned=pinned), False)
+
+    @critical
+    def evict(
+        self,
+        size_budget: int | None = None,
+        max_age: float | timedelta | None = None,
+        dry_run: bool = False,
+    ) -> EvictReport:
+        """Remove the oldest entries, in a fixed order (``created``, then entry id). Collective.
+
+        What stays whatever its age: pinned entries, artifacts that an unfinished fit (a checkpoint) started from,
+        damaged entries, and what the open transaction itself files.
+
+        Parameters
+        ----------
+        size_budget : int, optional
+            Live payload bytes that may stay.
+        max_age : float or datetime.timedelta, optional
+            Older entries go, whatever the size; seconds.
+        dry_run : bool
+            Only say what would go.
+        """
+        seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
+        error = budget_error(size_budget) or _age_error(seconds)
+        self._ranks.agree_equal("evict", (size_budget, seconds, dry_run), error)
+
+        def act() -> EvictReport:
+            return evict(self._file, size_budget, None if seconds is None else float(seconds), dry_run=dry_run)
+
+        report = self._ranks.at_root("evict", act, None) if dry_run else self._writes.run("evict", act, None)
+        return EvictReport(dry_run=dry_run, reason=self._writes.reason_not_written()) if report is None else report
+
+    @critical
+    def compact(self) -> CompactReport:
+        """Write the file anew without the space that removed entries left. Collective, not inside `transaction`.
+
+        Entries are copied as they are, with their seals. A kill leaves the old file or the new one, whole; other
+        processes that have it open go on with the new one.
+        """
+        error = None
+        if self._writes.in_transaction:
+            error = StoreError(f"{self.path}: compact() inside transaction(); leave the block first")
+        self._ranks.agree("compact", None, error)
+
+        def act() -> CompactReport:
+            if self.mode == "r":
+                raise StoreReadOnly(f"{self.path}: opened with mode 'r'; open it with mode 'a' to compact it")
+            return compact(self._file)
+
+        report = self._ranks.at_root("compact", act, None)
+        return CompactReport(reason=self._writes.reason_not_written()) if report is None else report
+
+    @critical
+    def merge(self, path: str | os.PathLike[str]) -> MergeReport:
+        """Take over the entries of another gamwarm file, as they are. Collective, one transaction.
+
+        The result is the union of the entry ids, less what retention (one checkpoint and ``keep_last`` finals per
+        exact key) does not keep; it depends neither on the order of merges nor on how often they are done. Of one
+        content in both files the later ``created`` stays. The other file is only read.
+
+        Raises
+        ------
+        StoreError
+            `NotAStore`, `NewerFormat`, `StoreNotFound`, … about the *other* file, on every rank, whatever
+            ``on_error`` says; this file is as before.
+        """
+        source, error = _checked(path, "path")
+        self._ranks.agree_equal("merge", str(source), error)
+
+        def act() -> MergeReport | StoreError:
+            if self.mode == "r":
+                raise StoreReadOnly(f"{self.path}: opened with mode 'r'; open it with mode 'a' to merge into it")
+            return _about_source(lambda: merge(self._file, source))
+
+        with self._writes.turn:
+            report = self._ranks.at_root("merge", act, None)
+        return MergeReport(reason=self._writes.reason_not_written()) if report is None else _raised(report)
+
+    @critical
+    def salvage(self, into: str | os.PathLike[str], time_limit: float = 60.0) -> SalvageReport:
+        """Copy every entry that its digests confirm into a new file. Collective.
+
+        Also of a store that is off because its file is damaged; `gamwarm.salvage` does the same without opening one.
+
+        Parameters
+        ----------
+        into : path
+            Must not exist.
+        time_limit : float
+            Seconds without progress after which an entry is given up: HDF5 can hang or crash on damage, so the file
+            is read in a child process.
+        """
+        target, error = _checked(into, "into")
+        error = error or _refusal(real_number, time_limit, "time_limit", minimum=0.0, infinite=True)
+        self._ranks.agree_equal("salvage", (str(target), time_limit), error)
+
+        def act() -> SalvageReport | StoreError:
+            try:
+                return salvage_file(self.path, target, _patience(time_limit))
+            except StoreError as error:
+                return error
+
+        report = self._ranks.at_root("salvage", act, None, even_off=True)
+        return SalvageReport(reason=self._writes.reason_not_written()) if report is None else _raised(report)
+
+
+@critical
+def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str], time_limit: float = 60.0) -> SalvageReport:
+    """Copy what can be read of a damaged gamwarm file, which need not open any more, into a new one. Local.
+
+    Every entry whose seal and content digest confirm it is copied; the report lists what could not be reached. The
+    damaged file is only read, in a child process that is given up when it hangs or crashes.
+
+    Parameters
+    ----------
+    path : path
+        The damaged file; its journal beside it is used if it belongs to it.
+    into : path
+        Must not exist.
+    time_limit : float
+        Seconds without progress after which an entry is given up.
+
+    Raises
+    ------
+    StoreNotFound, StoreError
+        There is no such file, or ``into`` exists already.
+    """
+    return salvage_file(file_path(path), file_path(into, "into"), _patience(time_limit))
+
+
+def _patience(time_limit: object) -> float:
+    return min(real_number(time_limit, "time_limit", minimum=0.0, infinite=True), TIMEOUT_MAX)
+
+
+def budget_error(size_budget: object) -> GamwarmError | None:
+    """Return what is wrong with a size budget: bytes, or None."""
+    return None if size_budget is None else _refusal(whole_number, size_budget, "size_budget (bytes)")
+
+
+def keep_last_error(keep_last: object) -> GamwarmError | None:
+    """Return what is wrong with a number of finals to keep."""
+    return _refusal(whole_number, keep_last, "keep_last", minimum=1)
+
+
+def _age_error(seconds: object) -> GamwarmError | None:
+    return None if seconds is None else _refusal(real_number, seconds, "max_age (seconds)", minimum=0.0)
+
+
+def _refusal(check: Callable[..., object], value: object, what: str, **limits: Any) -> GamwarmError | None:
+    try:
+        check(value, what, **limits)
+    except GamwarmError as error:
+        return error
+    return None
+
+
+def _checked(path: object, what: str) -> tuple[Path, GamwarmError | None]:
+    try:
+        return file_path(path, what), None
+    except GamwarmError as error:
+        return Path(), error
+
+
+def _about_source(act: Callable[[], T]) -> T | StoreError:
+    """Return an error about another file as a value: it must not switch this store off."""
+    try:
+        return act()
+    except StoreError as error:
+        if "source" not in error.details:
+            raise
+        return error
+
+
+def _raised(report: T | StoreError) -> T:
+    """Raise, on every rank alike, what came as a value."""
+    if isinstance(report, StoreError):
+        mark_agreed(report)
+        raise report
+    return report
