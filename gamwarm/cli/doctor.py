@@ -37,6 +37,7 @@ from gamwarm.storage import (
     remember,
     status_of,
     try_two,
+    typed,
 )
 
 __all__ = ["doctor"]
@@ -85,9 +86,7 @@ def doctor(
     Also tells the Python, h5py, HDF5 and MPI found. Files made for the trial are removed. Exit code 0: all is well; 1:
     something is not safe, or will not work.
     """
-    place = directory if _is_directory(directory) else directory.parent
-    if not _is_directory(place):
-        raise StoreNotFound(f"{directory}: no such directory; create it first")
+    place = _directory_of(directory)
     worries: list[str] = []
     job = _task_of_job() if peer is None and other is None else None
     if other is not None and peer is not None:
@@ -117,10 +116,21 @@ def _is_directory(path: Path) -> bool:
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
+def _directory_of(path: Path) -> Path:
+    """Return the directory meant by a path: its own, or that of a file, which need not be there yet.
+
+    A missing path without a suffix is a directory to be made, not a file: its parent may be of another file system.
+    """
+    status = status_of(path)
+    place = path if status is not None and stat.S_ISDIR(status.st_mode) else path.parent
+    if (status is None and not path.suffix) or not _is_directory(place):
+        raise StoreNotFound(f"{path}: no such directory; create it first")
+    return place
+
+
 def _take_turns(place: Path, other: Path | None, side: int | None, word: str) -> Coherence | None:
     if other is not None:
-        if not _is_directory(other):
-            raise StoreNotFound(f"{other}: no such directory; give another mount of {place}")
+        other = _directory_of(other)
         if _is_same_mount(place, other):
             raise InvalidInput(
                 f"{other}: the same mount as {place}, or a bind mount of it: both share one cache, and a trial would "
@@ -149,7 +159,8 @@ def _task_of_job() -> tuple[int, str] | None:
 
 
 def _of_the_place(place: Path, coherence: Coherence | None, worries: list[str]) -> dict[str, Any]:
-    free = shutil.disk_usage(place).free
+    with typed(place, "ask for its free space"):
+        free = shutil.disk_usage(place).free
     found: dict[str, Any] = {"free_bytes": free, "writable": os.access(place, os.W_OK | os.X_OK)}
     if free < LITTLE_SPACE:
         worries.append(
@@ -180,7 +191,7 @@ def _of_the_place(place: Path, coherence: Coherence | None, worries: list[str]) 
 
 def _lock(place: Path, worries: list[str]) -> str | None:
     try:
-        return choose_lock(place / "fits.h5", "auto", 0.0).kind
+        return choose_lock(place / f"{PROBE_PREFIX}lock.h5", "auto", 0.0).kind
     except StoreError as error:
         worries.append(str(error))
         return None
@@ -201,7 +212,10 @@ def _worries_about(tried: DirectoryProbe, coherence: Coherence | None) -> Iterat
             "let one rank write (comm=); a store here refuses to be written from two hosts"
         )
     elif coherence is not None and not coherence.flock:
-        yield "flock does not keep the other side out; stores here take the soft lock"
+        yield (
+            "flock does not keep the other side out; stores here take the soft lock. Of a file FILE that was written "
+            "before, remove FILE.lock first, when no process on any host uses it"
+        )
     if not tried.rename:
         yield "renaming does not replace a file here: `gamwarm compact` will fail"
     if tried.fsync is False:

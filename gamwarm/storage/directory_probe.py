@@ -151,7 +151,9 @@ def remember(directory: Path, coherence: Coherence) -> bool:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         return False
-    replace_text(path, json.dumps({"what": _NOTE_SAYS, **asdict(coherence)}, indent=1) + "\n")
+    # It binds everybody who can enter the directory, whatever the umask of whoever tried it.
+    mode = 0o600 | (os.stat(directory).st_mode & 0o011) << 2
+    replace_text(path, json.dumps({"what": _NOTE_SAYS, **asdict(coherence)}, indent=1) + "\n", mode)
     return True
 
 

@@ -350,7 +350,14 @@ def choose_lock(path: Path, kind: LockKind, timeout: float) -> WriterLock:
         return FlockLock(path, timeout, shared=True, single_host=True)
     if noted is not None:
         found = replace(found, shared=True, flock=found.flock and noted.flock, hard_links=noted.links)
-    wanted = [kind] if kind != "auto" else ["soft"] if _has_soft_mark(lock_path(path)) else list(_KINDS)
+        if not noted.flock and _mark(lock_path(path)).startswith(HOLDER_PREFIX):
+            raise StoreUnavailable(
+                f"{path}: it was last written under flock, and gamwarm doctor found since that flock does not keep "
+                f"other hosts out here. When no process on any host uses the file, remove {lock_path(path).name}: "
+                "then lock='auto' takes the soft lock.",
+                path=str(path),
+            )
+    wanted = [kind] if kind != "auto" else ["soft"] if _is_soft_mark(_mark(lock_path(path))) else list(_KINDS)
     for name in wanted:
         lock = _KINDS[name]
         if lock.works(found):
@@ -367,11 +374,12 @@ def choose_lock(path: Path, kind: LockKind, timeout: float) -> WriterLock:
 _PROBES: Final[dict[int, DirectoryProbe]] = {}
 
 
-def _has_soft_mark(path: Path) -> bool:
+def _mark(path: Path) -> bytes:
+    """Return what tells the kinds of lock apart; nothing where there is no lock file, or none that can be read."""
     try:
-        return _is_soft_mark(read_start(path, len(HOLDER_PREFIX)))
+        return read_start(path, len(HOLDER_PREFIX))
     except OSError:
-        return False
+        return b""
 
 
 def _is_soft_mark(start: bytes) -> bool:

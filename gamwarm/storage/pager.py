@@ -553,7 +553,13 @@ def create(path: Path, pages: Pages, size: int, uuid: bytes, *, shared: bool) ->
         image[:USER_BLOCK] = Header(2, uuid, boot, 0, size).pack().ljust(USER_BLOCK, b"\0")
         disk.pwrite(fd, image, 0)
         disk.fdatasync(fd)
-        disk.rename(scratch, path)
+        try:
+            disk.rename(scratch, path)
+        except FileNotFoundError:
+            # FUSE sets aside the file that a rename replaces if it is open on this host, and fails if another host has
+            # removed it. An empty file (as good as none) gives it one that can be replaced.
+            disk.close(disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            disk.rename(scratch, path)
     except BaseException:
         with contextlib.suppress(OSError):
             disk.unlink(scratch)

@@ -216,13 +216,18 @@ def make_beside(path: Path, like: os.stat_result | None, mode: int | None = None
     return fd
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Put a text file in the place of another, or of none: whole or not at all, and through no link."""
+def replace_text(path: Path, text: str, mode: int | None = None) -> None:
+    """Put a text file in the place of another, or of none: whole or not at all, and through no link.
+
+    Its permissions are `mode`, or by the umask.
+    """
     scratch = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     require_directory(path)
     with typed(path, "write it"):
         try:
             with open(scratch, "x", encoding="utf-8") as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
                 file.write(text)
             DISK.rename(scratch, path)
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import h5py
@@ -9,6 +10,7 @@ import pytest
 
 from gamwarm.cli import doctor
 from gamwarm.cli.exit_codes import Exit
+from gamwarm.errors import StoreError
 from gamwarm.storage import Coherence, DirectoryProbe
 from tests.support.shared_mounts import bindfs_mounts, why_not
 
@@ -38,6 +40,19 @@ def test_the_path_of_a_file_means_its_directory(gamwarm_command, tmp_path):
 
 def test_a_missing_directory_is_exit_code_5(gamwarm_command, tmp_path):
     assert found_by(gamwarm_command, tmp_path / "no" / "where").code == Exit.NO_FILE
+
+
+def test_a_missing_path_without_a_suffix_is_no_file_to_be_made(gamwarm_command, tmp_path):
+    assert found_by(gamwarm_command, tmp_path / "scratch").code == Exit.NO_FILE
+
+
+def test_a_directory_that_does_not_tell_its_free_space_is_a_typed_error(gamwarm_command, tmp_path, monkeypatch):
+    def fail(place):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(doctor.shutil, "disk_usage", fail)
+    with pytest.raises(StoreError, match="free space"):
+        doctor._of_the_place(tmp_path, None, [])
 
 
 def probed(**changes):

@@ -200,6 +200,28 @@ class TestNote:
         with pytest.raises(StoreUnavailable, match="flock does not exclude"):
             choose_lock(tmp_path / "x.h5", "flock", 0)
 
+    def test_a_file_last_written_under_flock_is_refused_by_a_message_that_leads_out(self, tmp_path):
+        path = tmp_path / "x.h5"
+        gamwarm.open(path, lock="flock", on_error="raise").close()
+        remember(tmp_path, Coherence(flock=False, links=True, kept=True, fresh=True, lost=0))
+        for kind in ("auto", "flock", "soft"):
+            with pytest.raises(StoreUnavailable, match=r"remove x\.h5\.lock: then lock='auto'"):
+                gamwarm.open(path, lock=kind, on_error="raise")
+        (tmp_path / "x.h5.lock").unlink()
+        gamwarm.open(path, on_error="raise").close()
+
+    def test_a_note_binds_everybody_in_the_directory_whatever_the_umask(self, tmp_path):
+        old = os.umask(0o077)
+        try:
+            tmp_path.chmod(0o755)
+            remember(tmp_path, INCOHERENT)
+            assert (tmp_path / NOTE).stat().st_mode & 0o777 == 0o644
+            tmp_path.chmod(0o750)
+            remember(tmp_path, INCOHERENT)
+            assert (tmp_path / NOTE).stat().st_mode & 0o777 == 0o640
+        finally:
+            os.umask(old)
+
     def test_where_hard_links_do_not_reach_the_others_the_soft_lock_is_refused(self, tmp_path):
         remember(tmp_path, Coherence(flock=True, links=False, kept=True, fresh=True, lost=0))
         assert isinstance(choose_lock(tmp_path / "x.h5", "auto", 0), FlockLock)

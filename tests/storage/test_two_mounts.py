@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+import gamwarm
 from tests.support import shared_mounts as clients
-from tests.support import torture
+from tests.support import torture, torture_worker
 
 pytestmark = [
     pytest.mark.fuse,
@@ -31,6 +32,18 @@ def test_two_clients_that_take_turns_lose_nothing(mounts, lock):
 def test_a_client_that_trusts_what_it_has_kept_would_be_noticed(mounts):
     counts = clients.alternate(mounts, 12, lock="flock", road="local")
     assert counts != {"acknowledged": 24}
+
+
+def test_a_file_that_the_other_client_has_removed_is_made_again_beside_open_handles_on_it(mounts):
+    here, there = (mount / "fits.h5" for mount in mounts)
+    with gamwarm.open(here, on_error="raise") as store, gamwarm.open(there, on_error="raise") as kept:
+        store.put_record(torture_worker.paired_record(0, 0))
+        assert len(list(kept.keys())) == 1
+        here.unlink()
+        with gamwarm.open(there, on_error="raise") as anew:
+            assert anew.put_record(torture_worker.paired_record(0, 1)).written
+        for each in (store, kept):
+            assert len(list(each.keys())) == 1
 
 
 @pytest.mark.parametrize("lock", ["flock", "soft"])
