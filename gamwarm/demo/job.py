@@ -16,8 +16,7 @@ from gamwarm.parallel import Communicator
 __all__ = ["COLD_STARTS", "ENGINE_OPTIONS", "Fit", "cold_folds", "warm_folds"]
 
 COLD_STARTS: Final = ("heuristic", "zero", "fellner-schall")
-# The certificate of the published figures: |gradient| < 1e-3, rho within ±15.
-ENGINE_OPTIONS: Final = gamwarm.BlockwiseFitOptions(inner_tol=3e-4, outer_tol=1e-3, rho_bound=15.0)
+ENGINE_OPTIONS: Final = gamwarm.BlockwiseFitOptions()
 
 Shown = Callable[[int, int], object]
 

@@ -168,8 +168,7 @@ def test_a_cold_search_without_an_answer_is_followed_by_the_next_cold_start():
     assert "next cold start" in found.summary()
 
 
-def test_where_a_search_met_two_answers_the_lower_counts():
-    """What was met is said, and so is what the bound cut."""
+def test_an_answer_that_the_bound_cut_says_so_for_each_term():
     flat = describe(TERMS, np.zeros(120), rho_bound=3.0)
     found = gamwarm.fit(flat, Ridge(TERMS, np.zeros(120)))
 
