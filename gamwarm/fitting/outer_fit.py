@@ -213,7 +213,12 @@ class _Fit:
 
     def _search_further(self, other: Evaluation | None, start: Any, report: StartReport | None) -> None:
         """Search from what is left, until there is an answer or a search was cut short."""
-        if self._is_settled() or self._has_ended_here_before(start, report):
+        if self._is_settled():
+            if other is not None and other.is_finite and self.search.is_answer(other):
+                met = "cold" if self.outcomes[-1][0] == "start" else "start"
+                self.outcomes.append((met, self.search.run(other)))  # takes no step: it is an answer already
+            return
+        if self._has_ended_here_before(start, report):
             return
         if other is not None and other.is_finite:
             origin = "cold" if self.outcomes[-1][0] == "start" else "start"

@@ -178,6 +178,28 @@ def test_an_answer_that_the_bound_cut_says_so_for_each_term():
     assert "'s(time)' was cut by rho_bound" in found.summary()
 
 
+def test_a_fit_that_met_two_answers_takes_the_lower_and_says_so():
+    class TwoAnswers(Ridge):
+        def cold_starts(self):
+            yield np.full(2, -5.0)
+
+        def evaluate(self, rho, theta, budget):
+            at = super().evaluate(rho, theta, budget)
+            if rho[0] < -4.5:  # an answer of its own, and a higher one
+                at.value, at.gradient, at.hessian = at.value + 50.0, rho + 5.0, np.eye(2)
+            return at
+
+    best = gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result
+    doubtful = gamwarm.ConstrainedWarmStart(np.array([-3.0, -3.0]), best.block_beta)
+    found = gamwarm.fit(PROBLEM, TwoAnswers(TERMS, Y), start=doubtful)
+    cold = gamwarm.fit(PROBLEM, TwoAnswers(TERMS, Y))
+
+    assert cold.converged
+    assert cold.result.objective > best.objective + 50.0
+    assert found.result.objective == pytest.approx(best.objective, abs=1e-8)
+    assert "this objective has more than one answer" in found.summary()
+
+
 def test_a_cut_answer_is_kept_found_again_and_warned_of_once(store, caplog):
     flat = describe(TERMS, np.zeros(120), rho_bound=3.0)
     with caplog.at_level(logging.WARNING, "gamwarm"):
