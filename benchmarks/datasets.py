@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import tempfile
 from collections import Counter
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the benchmark can be told."""
     parser.add_argument("--data", default=",".join(SETS), help="names, by commas (default: %(default)s)")
     parser.add_argument("--folds", type=int, default=FOLDS, metavar="N", help="at most N groups (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--seed", type=int, default=1, help="which groups, where there are more (default: %(default)s)")
 
 
@@ -158,6 +160,8 @@ def main(arguments: argparse.Namespace) -> None:
         shown.add_row(name, str(one["rows"]), str(one["folds"]), *(str(one["ends"][e]) for e in ends),
                       str(cost["cold"]), str(cost["warm"]))  # fmt: skip
     console.print(shown)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({"seed": arguments.seed, "data": found}, indent=1) + "\n")
     for one in found:
         for text, times in one["why"].most_common():
             console.print(f"{one['data']}: {times} x {text}", markup=False, highlight=False)
