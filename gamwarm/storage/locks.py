@@ -17,7 +17,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -277,9 +277,10 @@ class SoftLock(WriterLock):
         broken = False
         if owner_is_stale is not None:
             lock = self._made()
+            is_stale = cache(owner_is_stale)  # a holder has two claims, and its answer takes some twenty calls
             with contextlib.suppress(OSError), _first_error():
                 for claim in lock.claims:
-                    if owner_is_stale(claim.pid, claim.hostname, claim.start):
+                    if is_stale(claim.pid, claim.hostname, claim.start):
                         with contextlib.suppress(FileNotFoundError):
                             lock.force_break(claim.name)
                             broken = True

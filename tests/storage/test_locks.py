@@ -360,6 +360,18 @@ class TestWaiting:
         assert lock._gives_way_until == 0.0
 
 
+def test_a_search_for_dead_claims_asks_once_for_an_owner_however_many_claims_it_has(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(locks, "owner_is_stale", lambda *owner: bool(asked.append(owner)))
+    path = tmp_path / "x.h5"
+    path.touch()
+    held, other = SoftLock(path, 5.0), SoftLock(path, 5.0)
+    with held.held():
+        assert not other._break_dead_claims()
+        assert len(other._made().claims) == 2
+    assert len(asked) == 1
+
+
 def test_stores_that_close_do_not_trouble_those_that_take_the_soft_lock(tmp_path):
     failed = []
 
