@@ -36,6 +36,8 @@ PROBE_PREFIX: Final = ".gamwarm-probe-"
 """Of all files made for a trial."""
 
 TURNS: Final = 12
+STILL_TURNS: Final = 4
+"""Turns after those in which the file does not grow: a cache may notice a new size only."""
 PAGE: Final = 4096
 RECORD: Final = 64
 PEER_PATIENCE: Final = 60.0
@@ -83,7 +85,7 @@ class _Client:
     """One side of the trial. Every step returns what it found, by name; the other side's steps come between.
 
     Files are small stores in miniature: a first page that is written over in every turn and holds the number of turns,
-    and a record for each turn, appended.
+    and a record for each of the first `TURNS` turns, appended.
     """
 
     def __init__(self, place: Path, disk: Disk) -> None:
@@ -135,7 +137,8 @@ class _Client:
             try:
                 self._disk.forget(fd)
                 found["fresh"] = self._shows(fd, turn)
-                self._disk.pwrite(fd, _record(turn), self._disk.fstat(fd).st_size)
+                if turn < TURNS:
+                    self._disk.pwrite(fd, _record(turn), self._disk.fstat(fd).st_size)
                 self._disk.pwrite(fd, _page(turn + 1), 0)
                 self._disk.fdatasync(fd)
             finally:
@@ -172,8 +175,9 @@ class _Client:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _shows(self, fd: int, turns: int) -> bool:
-        size = PAGE + turns * RECORD
-        expected = b"".join([_page(turns), *(_record(turn) for turn in range(turns))])
+        there = min(turns, TURNS)
+        size = PAGE + there * RECORD
+        expected = b"".join([_page(turns), *(_record(turn) for turn in range(there))])
         return self._disk.fstat(fd).st_size == size and self._disk.pread(fd, size, 0) == expected
 
 
@@ -195,7 +199,7 @@ def _steps() -> Iterator[_Step]:
         yield side, methodcaller("hold", side)
         yield 1 - side, methodcaller("intrude", side)
         yield side, _Client.let_go
-    for turn in range(TURNS):
+    for turn in range(TURNS + STILL_TURNS):
         yield turn % 2, methodcaller("take_turn", turn)
     for act in (_Client.count_lost, _Client.close):
         yield 0, act

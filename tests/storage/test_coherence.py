@@ -71,6 +71,16 @@ class Stale(Disk):
         return known[1]
 
 
+class StaleWhileTheSizeIsTheSame(Disk):
+    """A client whose cache of a file's bytes is emptied by nothing but a new size."""
+
+    def __init__(self):
+        self._read = {}
+
+    def pread(self, fd, count, offset):
+        return self._read.setdefault((count, self.fstat(fd).st_size), super().pread(fd, count, offset))
+
+
 class TestTakingTurns:
     def test_two_clients_that_see_everything_are_safe_and_leave_nothing(self, tmp_path):
         assert try_two(tmp_path, tmp_path) == ALL_WELL
@@ -86,6 +96,11 @@ class TestTakingTurns:
         found = try_two(tmp_path, tmp_path, (Disk(), Stale(after_open=True)))
         assert not found.fresh
         assert found.lost
+        assert found.safety is Safety.ONE_WRITER
+
+    def test_a_client_that_believes_its_cache_while_the_size_is_the_same_is_not_safe(self, tmp_path):
+        found = try_two(tmp_path, tmp_path, (Disk(), StaleWhileTheSizeIsTheSame()))
+        assert (found.fresh, found.lost) == (False, 0)
         assert found.safety is Safety.ONE_WRITER
 
     def test_without_a_lock_that_reaches_the_other_side_nothing_is_safe(self):
