@@ -199,7 +199,13 @@ class Reader:
         except TornHeader as torn:
             uuid = torn.uuid
         replay = self._scan(uuid)
-        if header is not None and not header.applying and undone(self._fd, header, snapshot.size):
+        # What a power loss kept from the file is for the journal to bring back; nobody else need have shortened it.
+        settled = header is not None and not header.applying
+        if header is not None and settled and (replay is None or trusted(header, shared=self.shared)):
+            shortened = undone(self._fd, header, snapshot.size)
+        else:
+            shortened = False
+        if shortened and header is not None:
             replay = restoration(self._fd, header, snapshot.size, replay)
             if replay is None:
                 raise cut_off(self.path, snapshot.size)

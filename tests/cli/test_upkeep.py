@@ -9,6 +9,7 @@ import pytest
 
 import gamwarm
 from gamwarm.cli.output import Watch
+from gamwarm.interrupts import deliver
 from tests.support.stores import leftovers, record_of
 
 
@@ -219,6 +220,7 @@ def test_ctrl_c_in_the_middle_of_a_change_leaves_everything_as_it_was(
 
     def pressed(*_, **__):
         signal.raise_signal(signal.SIGINT)
+        deliver()  # as the loop that stands here does for every key
 
     names = {"FILE": stored.path, "OTHER": tmp_path / "other.h5", "NEW": tmp_path / "new.h5", "KEY": stored.parent}
     with monkeypatch.context() as patched:

@@ -69,7 +69,7 @@ def campaigns(comm: Any, folder: str) -> Any:
 
 
 def stopped_campaign(comm: Any, path: Path) -> folds.FoldsReport:
-    """Send SIGUSR1 to the last rank while it has its second fold: the round ends, and no other begins."""
+    """Send SIGUSR1 to the last rank while it has its second fold: that fit stops, the round ends, no other begins."""
     bound = model("poisson", data())
     mine = []
 

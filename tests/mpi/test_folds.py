@@ -57,11 +57,20 @@ def test_the_job_run_again_is_exact_hits_from_the_same_parent(job, serial, n):
 def test_a_signal_to_one_rank_stops_all_after_the_round_and_the_job_goes_on_when_run_again(job, serial, n):
     for answer in job(n):
         content, sources = answer["stopped"]
-        done = 2 * n
+        done = 2 * n - 1  # the fit under the signal stops too, between two outer iterations
         assert content["folds"] == serial[0]["folds"][: done + 1]
         assert content["remaining"] == [fold[0] for fold in serial[0]["folds"][done + 1 :]]
         assert sources == ["transfer"] * done
-        assert answer["resumed"] == [serial[0], ["exact"] * done + ["transfer"] * (N_GROUPS - done)]
+        resumed, began = answer["resumed"]
+        # The stopped fit goes on from its checkpoint, so its last bits are its own.
+        assert began == ["exact"] * (done + 1) + ["transfer"] * (N_GROUPS - done - 1)
+        stopped = resumed["folds"].pop(done + 1)
+        whole = serial[0] | {"folds": list(serial[0]["folds"])}
+        expected = whole["folds"].pop(done + 1)
+        assert resumed == whole
+        assert stopped[:2] == expected[:2]
+        assert stopped[2] == pytest.approx(expected[2], rel=1e-8)
+        assert stopped[3]
 
 
 @pytest.mark.parametrize("n", RANKS)

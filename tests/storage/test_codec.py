@@ -34,6 +34,7 @@ from gamwarm.entries.codec import (
     seal_of,
     stamped_at,
 )
+from gamwarm.entries.texts import LATEST
 from gamwarm.identity import Components
 from tests.support.stores import artifact_of, exact_key_of, record_of
 
@@ -75,7 +76,7 @@ lineages = st.builds(
 attributes = st.dictionaries(words, words | st.integers(-(2**70), 2**70) | finite, max_size=3)
 common = {
     "producer": producers,
-    "created": st.integers(1, 2**60),
+    "created": st.integers(1, LATEST),
     "lineage": maybe(lineages),
     "cost": maybe(costs),
     "attributes": attributes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_this_kit_would_notice_a_store_that_does_not_look_at_its_seals(tmp_path,
     (tmp_path / "bad.h5").write_bytes(image)
     assert damage.verdict_of(tmp_path / "bad.h5", "r", whole)["missing"]
 
-    class Agreeable(str):
+    class Agreeable(bytes):
         def __ne__(self, other):
             return False
 
@@ -101,7 +102,7 @@ def test_this_kit_would_notice_a_store_that_does_not_look_at_its_seals(tmp_path,
 
         __hash__ = str.__hash__
 
-    monkeypatch.setattr(layout, "seal_of", lambda *_: Agreeable())
+    monkeypatch.setattr(layout, "seal_of", lambda *_: SimpleNamespace(encode=Agreeable))
     assert damage.verdict_of(tmp_path / "bad.h5", "r", whole)["wrong"]
 
 

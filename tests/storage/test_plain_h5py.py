@@ -72,7 +72,7 @@ def test_plain_h5py_opens_the_file_and_sees_names_shapes_and_units(path):
         assert word in seen["readme"]
     record = seen["block_records"][carrier_fit().key]
     digests = record["shapes"].pop("components")
-    assert record["shapes"] == {"rho": [2], "beta": [41], "curvature": [10], "inner": [4]}
+    assert record["shapes"] == {"rho": [2], "beta": [41], "curvature": [12], "inner": [4]}
     assert digests == [len(carrier_fit().components.digests)]
     assert record["meta"]["blocks"] == ["mean s(x)", "mean carrier"]
     assert record["meta"]["widths"] == [4, 37]

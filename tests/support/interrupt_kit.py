@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import gc
 import logging
 import random
 import shutil
@@ -219,6 +220,7 @@ def _scene(base: Path) -> Iterator[Scene]:
         finally:
             with contextlib.suppress(gamwarm.GamwarmError):
                 store.close()
+            gc.collect()  # an independent store that was left without its end files what waits while the folder is there
 
 
 @contextlib.contextmanager
