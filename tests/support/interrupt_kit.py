@@ -220,7 +220,7 @@ def _scene(base: Path) -> Iterator[Scene]:
         finally:
             with contextlib.suppress(gamwarm.GamwarmError):
                 store.close()
-            gc.collect()  # an independent store that was left without its end files what waits while the folder is there
+            gc.collect()  # an independent store left without its end files what waits, with the folder there
 
 
 @contextlib.contextmanager
