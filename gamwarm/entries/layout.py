@@ -145,6 +145,7 @@ class FileView:
     ) -> None:
         self.damage_met = 0
         self._kept_totals: dict[str, int] | None = {} if keeps_totals else None
+        self._total_attributes: dict[str, Any] = {}
         self._unwritten: set[str] = set()
         self._keeps_groups = keeps_groups
         self._last: tuple[str, str, Any] = ("", "", None)
@@ -230,7 +231,13 @@ class FileView:
             self._unwritten.add(name)
 
     def _write_total(self, name: str, value: int) -> None:
-        stored_values.set_integer(self._root, name.encode(), value)
+        stored = self._total_attributes.get(name)
+        if stored is not None:
+            stored_values.rewrite_integer(stored, value)
+            return
+        stored = stored_values.set_integer(self._root, name.encode(), value)
+        if self._kept_totals is not None:  # this handle is written through by its owner alone
+            self._total_attributes[name] = stored
 
     def settle(self) -> None:
         """Write the totals that have changed in memory."""

@@ -337,8 +337,8 @@ def write_vector(gid: Any, name: bytes, array: Any) -> None:
         h5a.create(gid, name, type_, space).write(np.ascontiguousarray(array), type_)
 
 
-def set_integer(gid: Any, name: bytes, value: int) -> None:
-    """Write an integer, in the place of whatever has the name."""
+def set_integer(gid: Any, name: bytes, value: int) -> Any:
+    """Write an integer, in the place of whatever has the name; return the attribute, for `rewrite_integer`."""
     stored = None
     if h5a.exists(gid, name):
         stored = h5a.open(gid, name)
@@ -349,6 +349,12 @@ def set_integer(gid: Any, name: bytes, value: int) -> None:
             stored = None
     if stored is None:
         stored = h5a.create(gid, name, h5t.STD_I64LE, _SCALAR)
+    rewrite_integer(stored, value)
+    return stored
+
+
+def rewrite_integer(stored: Any, value: int) -> None:
+    """Write an integer to an attribute from `set_integer`, of a handle that nobody else has written through since."""
     stored.write(np.array(value, dtype="<i8"), h5t.STD_I64LE)
 
 
