@@ -145,10 +145,7 @@ class _Shield:
             return
         self.depth = before
         if not before:
-            if not self.bodies:
-                self._restore()
-            if self._noted:
-                self._deliver(sys._getframe(1))
+            self._deliver_and_restore(sys._getframe(1))
 
     def leave_later(self, before: int) -> None:
         """End a section and let what was noted strike behind the caller, which must not be left by an exception."""
@@ -196,9 +193,15 @@ class _Shield:
             self._deliver(frame)
             self.depth = 0
             return
-        if not self.bodies:
-            self._restore()
-        self._deliver(frame)
+        self._deliver_and_restore(frame)
+
+    def _deliver_and_restore(self, frame: FrameType | None) -> None:
+        # In this order: a handler of the user's own in place already would strike while one is taken off the notes.
+        try:
+            self._deliver(frame)
+        finally:
+            if not self.bodies:
+                self._restore()
 
     def _post(self, number: int, frame: FrameType | None) -> None:
         """Let a signal come again, from another thread: posted here it would come at once, before the caller ends."""
@@ -211,8 +214,14 @@ class _Shield:
     def _deliver(self, frame: FrameType | None) -> None:
         if not self._noted:
             return
-        number = min(self._noted)
-        del self._noted[number]
+        before = self.depth
+        self.depth = before + 1  # a signal that struck here would leave another one behind for some later call
+        number = min(self._noted, default=None)
+        if number is not None:
+            del self._noted[number]
+        self.depth = before
+        if number is None:  # one that came just before has delivered both
+            return
         try:
             self._handlers[number](number, frame)
         except BaseException as error:

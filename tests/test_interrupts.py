@@ -359,3 +359,56 @@ def test_handlers_that_are_not_pythons_are_left_alone(handler):
     section()
 
     assert seen == [signal.SIG_IGN, signal.SIG_DFL]
+
+
+@pytest.mark.parametrize("raises", [True, False], ids=["a handler that raises", "a handler that takes notes"])
+def test_a_second_signal_during_the_delivery_of_the_first_leaves_none_for_a_later_call(handler, raises):
+    """At the line that takes the first off the notes it once left it there, to interrupt the next call of all."""
+    heard = []
+
+    def act(*_):
+        heard.append(signal.SIGUSR1)
+        if raises:
+            raise TimeoutError
+
+    handler(signal.SIGUSR1, act)
+    methods = {interrupts._Shield.leave, interrupts._Shield._deliver_and_restore, interrupts._Shield._deliver}
+    codes = {method.__code__ for method in methods}
+
+    @critical
+    def struck():
+        signal.raise_signal(signal.SIGUSR1)
+
+    @critical
+    def later():
+        return "untouched"
+
+    def strike_at(line):
+        seen = 0
+
+        def local(frame, event, arg):
+            nonlocal seen
+            if event == "line" and interrupts._shield._noted:
+                seen += 1
+                if seen == line:
+                    sys.settrace(None)
+                    signal.raise_signal(signal.SIGUSR1)
+            return local
+
+        sys.settrace(lambda frame, event, arg: local if frame.f_code in codes else None)
+        try:
+            struck()
+        except TimeoutError:
+            pass
+        finally:
+            sys.settrace(None)
+        return seen >= line
+
+    line = 0
+    while strike_at(line := line + 1):
+        assert later() == "untouched", line
+        assert 1 <= len(heard) <= 2, line
+        assert (interrupts._shield.depth, interrupts._shield._noted) == (0, {}), line
+        assert signal.getsignal(signal.SIGUSR1) is act, line
+        heard.clear()
+    assert line > 5
