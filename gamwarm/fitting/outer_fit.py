@@ -242,11 +242,16 @@ class _Fit:
         return any(each.end in (End.ANSWER, End.ITERATIONS, End.STOPPED) for _, each in self.outcomes)
 
     def _has_ended_here_before(self, start: Any, report: StartReport | None) -> bool:
-        """Whether a whole fit ended at this checkpoint (it has a gradient) and its search cannot go on from there."""
+        """Whether a whole fit ended at this checkpoint (it has a gradient) and its search gets nowhere from there.
+
+        Where a coefficient runs away neither gradient nor objective settle, so a search may take some steps to the
+        same end; that there is no finite optimum is the data's, whatever the start.
+        """
         if report is None or not report.is_checkpoint or self.guard.beta_used is not None:
             return False
         gradient = getattr(getattr(start, "curvature", None), "gradient", None)
-        if gradient is None or self.outcomes[-1][1].steps:
+        ended = self.outcomes[-1][1]
+        if gradient is None or (ended.steps and ended.end is not End.RUNAWAY):
             return False
         self.notes.append(
             "an earlier fit ended at this checkpoint without an answer; no other start was searched again"

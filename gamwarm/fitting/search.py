@@ -49,6 +49,7 @@ class End(StrEnum):
     STOPPED = "stopped"
     STALLED = "stalled"
     REFUSED = "refused"  # flat, and no answer
+    RUNAWAY = "no finite optimum"
     NOT_FINITE = "not finite"
 
 
@@ -227,12 +228,12 @@ class Search:
                 return outcome
             outcome.reason = verdict.reason
             if verdict.refusal in (Refusal.INNER, Refusal.INFINITE):  # flat: nothing to search for
-                outcome.end = End.REFUSED
+                outcome.end = End.RUNAWAY if verdict.refusal is Refusal.INFINITE else End.REFUSED
                 return outcome
             infinite = self.certificate.runs_away(at)
             runaways = 0 if infinite is None else runaways + 1
             if infinite is not None and runaways > _MAX_RUNAWAYS:
-                outcome.end, outcome.reason = End.REFUSED, infinite.reason
+                outcome.end, outcome.reason = End.RUNAWAY, infinite.reason
                 return outcome
             if outcome.steps and self._should_stop is not None and self._should_stop():
                 outcome.end = End.STOPPED
@@ -277,7 +278,7 @@ class Search:
             if following is None:
                 outcome.end = End.STALLED
                 if infinite is not None:
-                    outcome.end, outcome.reason = End.REFUSED, infinite.reason
+                    outcome.end, outcome.reason = End.RUNAWAY, infinite.reason
                     return outcome
                 outcome.reason = (
                     f"no step lowers the objective further, and {verdict.reason}: kept as a checkpoint; if the "
