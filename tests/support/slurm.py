@@ -42,6 +42,7 @@ START_SECONDS = 30.0
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 CONFIGURATION = """\
 ClusterName=gamwarm
+FirstJobId={first_job}
 SlurmctldHost=localhost(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
@@ -92,6 +93,15 @@ def missing_program() -> str | None:
 
 def _find(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin")
+
+
+def _first_job() -> int:
+    """A number that no cluster of an earlier run is likely to have given.
+
+    MPICH names its shared memory after job and step, so what a killed rank left is met by the next
+    job of that number.
+    """
+    return secrets.randbelow(60_000_000) + 1_000
 
 
 def _free_ports(n: int) -> list[int]:
@@ -170,7 +180,9 @@ class SlurmCluster:
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(1024))
         (folder / "slurm.conf").write_text(
-            CONFIGURATION.format(user=getpass.getuser(), ports=_free_ports(2), folder=folder, cpus=CPUS)
+            CONFIGURATION.format(
+                user=getpass.getuser(), ports=_free_ports(2), folder=folder, cpus=CPUS, first_job=_first_job()
+            )
         )
         munge = {"socket": "munge.socket", "key-file": "munge.key", "log-file": "munged.log", "seed-file": "munge.seed"}
         munge["pid-file"] = "munged.pid"
