@@ -21,6 +21,8 @@ __all__ = ["Binomial", "Family", "Gaussian", "GaussianLocationScale", "Poisson",
 
 Table = dict[tuple[int, ...], FloatArray]
 Etas = Sequence[FloatArray]
+# Sums of squares and their inverses over any number of rows stay numbers.
+_LEAST_VARIANCE = 1e-250
 _HALF_LOG_2PI = 0.5 * float(np.log(2.0 * np.pi))
 
 
@@ -78,6 +80,19 @@ class Family:
         raise NotImplementedError
 
 
+def _moments(name: str, z: FloatArray, w: FloatArray, what: str) -> tuple[float, float]:
+    """Return the mean and the variance of a response, refusing one without a variance."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = float(w @ z / w.sum())
+        variance = float(w @ (z - centre) ** 2 / w.sum())
+    if _LEAST_VARIANCE < variance < 1.0 / _LEAST_VARIANCE:
+        return centre, variance
+    used = z[w > 0.0]
+    if used.min() < used.max():
+        raise InvalidInput(f"column {name!r} has numbers such as {used.max():g}: too small or large to square; rescale")
+    raise InvalidInput(f"column {name!r} is constant in these rows; {what} cannot be fitted to it")
+
+
 @dataclass(frozen=True)
 class GaussianLocationScale(Family):
     """y ~ N(mean, exp(scale)^2): identity link for the mean, log standard deviation for the scale."""
@@ -115,11 +130,7 @@ class GaussianLocationScale(Family):
         return {(0, 0): w * np.exp(-2.0 * etas[1]), (1, 1): 2.0 * w}
 
     def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
-        z = y - offset
-        centre = float(w @ z / w.sum())
-        variance = float(w @ (z - centre) ** 2 / w.sum())
-        if not variance > 0.0:
-            raise InvalidInput(f"column {self.response!r} is constant in these rows; a scale cannot be fitted to it")
+        centre, variance = _moments(self.response, y - offset, w, "a scale")
         return centre, 0.5 * float(np.log(variance))
 
     def mean(self, etas: Etas) -> FloatArray:
@@ -137,11 +148,7 @@ class Gaussian(Family):
         return {(0, 0): np.array(w)}
 
     def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
-        z = y - offset
-        centre = float(w @ z / w.sum())
-        if not (w @ (z - centre) ** 2) > 0.0:
-            raise InvalidInput(f"column {self.response!r} is constant in these rows; a variance cannot be fitted to it")
-        return (centre,)
+        return _moments(self.response, y - offset, w, "a variance")[:1]
 
     def mean(self, etas: Etas) -> FloatArray:
         return etas[0]
@@ -177,7 +184,9 @@ class Poisson(Family):
         events = float(w @ y)
         if not events > 0.0:
             raise InvalidInput(f"column {self.response!r} is zero in all of these rows; a log mean cannot fit it")
-        return (float(np.log(events / (w @ np.exp(offset)))),)
+        most = float(offset[w > 0.0].max())
+        exposure = w @ np.exp(np.minimum(offset - most, 0.0))  # beside the largest, which may be beyond exp
+        return (float(np.log(events / exposure)) - most,)
 
     def mean(self, etas: Etas) -> FloatArray:
         return np.exp(etas[0])

@@ -167,7 +167,7 @@ class GaussianReml(Objective):
         force, quadratic = self._columns(s * mode), self._sums(s * mode**2)
         own = self._columns(s)
         second = np.diag(quadratic) + 2.0 * force.T @ at.tangent
-        out: FloatArray = 0.5 * self.freedom * (second / d - np.outer(quadratic, quadratic) / d**2)
+        out: FloatArray = 0.5 * self.freedom * (second / d - np.outer(quadratic / d, quadratic / d))
         out += 0.5 * (np.diag(self._sums(s * np.diagonal(at.inverse))) - own.T @ at.inverse**2 @ own)
         at.hessian = 0.5 * (out + out.T)
         return at.hessian

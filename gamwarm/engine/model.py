@@ -453,10 +453,19 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
     offset = np.zeros(y.shape[0]) if family.offset is None else source.numbers(family.offset, "the offset")
     null = family.null(y, w, offset)
     flat = [np.full(1, value) for value in null]
-    unit = family.expected(np.full(1, float(family.mean(flat)[0])), np.full(1, float(w.mean())), flat)
+    if family.offset is None:
+        unit = family.expected(np.full(1, float(family.mean(flat)[0])), np.full(1, float(w.mean())), flat)
+    else:  # the null model's predictor is not the same for all rows
+        unit = family.expected(y, w, [null[0] + offset, *flat[1:]])
 
     def information(predictor: str) -> float:
         k = family.predictors.index(predictor)
-        return float(unit[k, k][0])
+        found = float(unit[k, k].mean())
+        if not 0.0 < found < np.inf:
+            raise InvalidInput(
+                f"the rows' information on predictor {predictor!r} is {found:g}, no scale for a penalty; look for "
+                "enormous offsets or weights"
+            )
+        return found
 
     return Bound(source, [term.bind(source, information) for term in terms], family, (y, w, offset))

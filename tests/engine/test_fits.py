@@ -9,7 +9,7 @@ import pytest
 
 import gamwarm
 from gamwarm import BlockwiseFitOptions, ConstrainedWarmStart, InvalidInput, InvalidType
-from gamwarm.engine import Intercept, RandomEffect, Smooth, fit
+from gamwarm.engine import Binomial, Intercept, Poisson, RandomEffect, Smooth, bind, fit
 from gamwarm.transfer import guard
 from tests.engine.cases import FAMILIES, USUAL, columns, mcycle, model
 
@@ -37,6 +37,35 @@ def test_every_cold_start_ends_at_the_same_certified_optimum(family):
         inside = np.abs(f.result.rho) < USUAL.rho_bound
         assert np.abs(c.gradient[inside]).max() < 1e-3
         assert not guard.false_plateaus(f.result.rho, c.edf, c.gradient).any()
+
+
+@pytest.mark.parametrize("constant", [-50.0, 14.0, 800.0])
+@pytest.mark.parametrize("kind", [Poisson, Binomial])
+def test_an_offset_that_is_the_same_for_all_rows_changes_nothing_but_the_intercept(kind, constant):
+    rng = np.random.default_rng(2)
+    x, g = rng.uniform(0, 1, 150), rng.integers(0, 6, 150)
+    y = (rng.random(150) < 0.5 + 0.4 * np.sin(6 * x)).astype(float)
+    terms = [Intercept(), Smooth("x", k=8), RandomEffect("g")]
+
+    def fitted(offset):
+        data = {"x": x, "g": g, "y": y, "o": np.full(150, offset)}
+        return fit(bind(data, terms, kind("y", offset="o")).case())
+
+    plain, moved = fitted(0.0), fitted(constant)
+
+    assert plain.converged
+    assert moved.converged
+    assert moved.result.objective == pytest.approx(plain.result.objective, rel=1e-9)
+    assert moved.result.rho == pytest.approx(plain.result.rho, abs=1e-3)
+    for ours, theirs in zip(moved.result.block_beta[1:], plain.result.block_beta[1:], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_offsets_that_leave_no_information_are_refused():
+    data = {"g": np.arange(60) % 6, "y": np.arange(60) % 2 * 1.0, "o": np.where(np.arange(60) < 30, -800.0, 800.0)}
+
+    with pytest.raises(InvalidInput, match="information on predictor 'mean' is 0, .* enormous offsets"):
+        bind(data, [Intercept(), RandomEffect("g")], Binomial("y", offset="o"))
 
 
 def test_an_option_changes_how_far_a_search_may_go():

@@ -142,6 +142,28 @@ def test_digits_survive_a_large_mean():
     assert far.mu - 1e6 == pytest.approx(near.mu, abs=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-100, 1e100])
+@pytest.mark.parametrize("family", [Gaussian("y"), GaussianLocationScale("y")])
+def test_the_unit_of_the_response_moves_no_smoothing_parameter(family, unit):
+    terms = [Intercept(), Smooth("x", 12)]
+    terms += [Intercept("scale")] if isinstance(family, GaussianLocationScale) else []
+
+    plain, scaled = (
+        fit(bind({"x": DATA["x"], "y": u * DATA["gaussian"]}, terms, family).case(), options=TIGHT) for u in (1.0, unit)
+    )
+
+    assert scaled.converged, scaled.reason
+    assert scaled.result.rho == pytest.approx(plain.result.rho, abs=1e-3)
+    assert scaled.mu / unit == pytest.approx(plain.mu, abs=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-160, 1e160, 1e300])
+@pytest.mark.parametrize("family", [Gaussian("y"), GaussianLocationScale("y")])
+def test_a_response_that_cannot_be_squared_is_refused_as_that(family, unit):
+    with pytest.raises(InvalidInput, match="'y' has numbers such as .* too small or large to square"):
+        bind({"y": unit * DATA["gaussian"]}, [Intercept(each) for each in family.predictors], family)
+
+
 def test_what_a_gaussian_model_cannot_do_is_said():
     with pytest.raises(InvalidInput, match="constant"):
         fit(bind({"x": DATA["x"], "y": np.ones(400)}, [Intercept(), Smooth("x")], Gaussian("y")).case())
