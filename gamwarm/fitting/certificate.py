@@ -25,6 +25,14 @@ from gamwarm.transfer import find_false_plateaus
 __all__ = ["LAST_STEP_LIMIT", "Certificate", "Refusal", "Verdict", "coordinate_names"]
 
 LAST_STEP_LIMIT: Final = 0.1
+# At a lower bound this far out, d log|theta| / d log|rho|: coefficients that tend to a limit change like exp(rho)
+# there, those that only the penalty still holds grow like -rho. Nearer to 0 the two look alike.
+_GROWTH_RHO: Final = -10.0
+_GROWTH_LIMIT: Final = 0.5
+_LOOK: Final = (
+    "look for separated data, an empty cell or a level without events there, and merge levels, drop the term or give "
+    "it a penalty"
+)
 
 
 class Refusal(StrEnum):
@@ -60,6 +68,16 @@ def coordinate_names(problem: FitProblem) -> tuple[str, ...]:
     return (*(", ".join(names) for names in users), *problem.nuisance)
 
 
+def _coordinate_columns(problem: FitProblem) -> list[npt.NDArray[np.intp]]:
+    """Return, per smoothing parameter, the coefficients of the blocks that use it."""
+    ends = np.cumsum([0, *problem.block_dims])
+    columns: list[list[int]] = [[] for _ in range(problem.layout.n_outer)]
+    for b, slots in enumerate(problem.layout.per_block_slots()):
+        for slot in dict.fromkeys(slots):
+            columns[slot] += range(ends[b], ends[b + 1])
+    return [np.array(each, dtype=np.intp) for each in columns]
+
+
 class Certificate:
     """The certificate of one fit.
 
@@ -77,6 +95,7 @@ class Certificate:
         self.names = coordinate_names(problem)
         self._blocks = list(zip(problem.block_names, problem.block_dims, strict=True))
         self.bound = np.where(np.arange(problem.n_outer) < self.smoothing, options.rho_bound, np.inf)
+        self._columns = _coordinate_columns(problem)
         self._known: dict[int, tuple[Evaluation, Verdict]] = {}
 
     def projected(self, at: Evaluation) -> FloatArray:
@@ -118,7 +137,26 @@ class Certificate:
             far = ", ".join(repr(self.names[j]) for j in np.flatnonzero(false))
             words = f"{far}: a false plateau, the objective falls towards less smoothing"
             return Verdict(Refusal.PLATEAU, words, false)
-        return self.runs_away(at) or Verdict(None)
+        return self.runs_away(at) or self.grows(at) or Verdict(None)
+
+    def _far_cuts(self, at: Evaluation) -> list[int]:
+        cut = cut_coordinates(at.rho, at.gradient, self.tol, self.bound)
+        return [j for j in cut if at.rho[j] <= _GROWTH_RHO]
+
+    def grows(self, at: Evaluation) -> Verdict | None:
+        """Return the refusal of coefficients that run to infinity as fast as the lower bound lets them; else None."""
+        if at.tangent is None:
+            return None
+        for j in self._far_cuts(at):
+            theta, slope = at.theta[self._columns[j]], np.asarray(at.tangent)[self._columns[j], j]
+            growth = float(at.rho[j] * (slope @ theta)) / max(float(theta @ theta), np.finfo(np.float64).tiny)
+            if growth > _GROWTH_LIMIT:
+                return Verdict(
+                    Refusal.INFINITE,
+                    f"no finite optimum: the coefficients of {self.names[j]!r} grow with each step of rho towards its "
+                    f"lower bound and beyond; {_LOOK}",
+                )
+        return None
 
     def runs_away(self, at: Evaluation) -> Verdict | None:
         """Return the refusal of a mode at infinity, (e): an inner solve that has ended and still moves; else None."""
@@ -127,8 +165,7 @@ class Certificate:
             return Verdict(
                 Refusal.INFINITE,
                 f"no finite optimum: one more Newton step would change a linear predictor by {change:.2g} (at most "
-                f"{LAST_STEP_LIMIT:g} at an optimum){self._runaway(at)}; look for separated data, an empty cell or a "
-                "level without events there, and merge levels, drop the term or give it a penalty",
+                f"{LAST_STEP_LIMIT:g} at an optimum){self._runaway(at)}; {_LOOK}",
             )
         return None
 
@@ -148,8 +185,7 @@ class Certificate:
             for j in cut_coordinates(at.rho, at.gradient, self.tol, self.bound)
         ]
 
-    @staticmethod
-    def unchecked(at: Evaluation) -> Sequence[str]:
+    def unchecked(self, at: Evaluation) -> Sequence[str]:
         """Return what of the certificate the engine gives no means to check."""
         missing = []
         if at.converged is None:
@@ -158,4 +194,6 @@ class Certificate:
             missing.append("(d) effective degrees of freedom")
         if at.last_step is None:
             missing.append("(e) whether the optimum is finite: no last_step")
+        if at.tangent is None and self._far_cuts(at):
+            missing.append("(e) whether the optimum beyond the lower bound is finite: no tangent")
         return missing

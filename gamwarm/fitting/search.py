@@ -277,6 +277,7 @@ class Search:
                 following = self._line_search(at, metric, exact, push)
             if following is None:
                 outcome.end = End.STALLED
+                infinite = infinite or self.certificate.grows(at)
                 if infinite is not None:
                     outcome.end, outcome.reason = End.RUNAWAY, infinite.reason
                     return outcome

@@ -35,8 +35,24 @@ def separated_by_a_covariate():
 
 
 def level_of_successes_alone():
-    y = np.where(G == 4, 1, RNG.integers(0, 2, 200)).astype(float)
+    y = np.where(G == 4, 1, np.random.default_rng(1).integers(0, 2, 200)).astype(float)
     return bind({"x": X, "g": G, "y": y}, [Intercept(), Factor("g"), Smooth("x", k=6)], Binomial("y")), "mean:g"
+
+
+def separated_within_a_smooth():
+    y = ((X > 3.0) & (X < 6.0)).astype(float)
+    return bind({"x": X, "g": G, "y": y}, [Intercept(), Smooth("x", k=8)], Binomial("y")), "mean:s(x)"
+
+
+def separated_by_groups():
+    y = (G < 3).astype(float)
+    return bind({"x": X, "g": G, "y": y}, [Intercept(), RandomEffect("g")], Binomial("y")), "mean:re(g)"
+
+
+def one_event_in_all():
+    y = (np.arange(200) == 3).astype(float)
+    terms = [Intercept(), Smooth("x", k=8), RandomEffect("g")]
+    return bind({"x": X, "g": G, "y": y}, terms, Binomial("y")), "mean:s(x)"
 
 
 def ended(**how):
@@ -46,7 +62,17 @@ def ended(**how):
         return error
 
 
-@pytest.mark.parametrize("make", [level_without_events, separated_by_a_covariate, level_of_successes_alone])
+@pytest.mark.parametrize(
+    "make",
+    [
+        level_without_events,
+        separated_by_a_covariate,
+        level_of_successes_alone,
+        separated_within_a_smooth,
+        separated_by_groups,
+        one_event_in_all,
+    ],
+)
 def test_without_a_finite_optimum_no_start_converges_and_the_reason_names_the_term(make, tmp_path):
     bound, term = make()
     fold = bound.case(G != 5)
@@ -59,6 +85,18 @@ def test_without_a_finite_optimum_no_start_converges_and_the_reason_names_the_te
         reason = str(each) if isinstance(each, gamwarm.FitFailed) else each.reason
         assert term in reason, reason
         assert "separated data" in reason or "singular" in reason
+
+
+@pytest.mark.parametrize("bound", [3.0, 5.0, 10.0])
+def test_a_lower_bound_that_cuts_a_finite_optimum_gives_an_answer_however_near_it_is(bound):
+    y = np.random.default_rng(1).poisson(1e5 * np.exp(np.sin(2.5 * X))).astype(float)
+    case = bind({"x": X, "y": y}, [Intercept(), Smooth("x", k=15)], Poisson("y")).case()
+
+    found = fit(case, options=gamwarm.BlockwiseFitOptions(rho_bound=bound))
+
+    assert found.converged, found.reason
+    assert found.result.rho[0] == -bound
+    assert "cut by rho_bound" in found.summary()
 
 
 @pytest.mark.parametrize("seed", [0, 10, 14, 22])
@@ -75,8 +113,9 @@ def test_a_repeat_of_a_fit_without_an_answer_searches_no_other_start_again(tmp_p
 
 
 def test_columns_that_nearly_repeat_another_are_no_proper_minimum():
-    other = X + 1e-6 * RNG.normal(size=200)
-    y = RNG.poisson(2, 200).astype(float)
+    rng = np.random.default_rng(1)
+    other = X + 1e-6 * rng.normal(size=200)
+    y = rng.poisson(2, 200).astype(float)
     bound = bind({"x": X, "z": other, "y": y}, [Intercept(), Linear("x"), Linear("z")], Poisson("y"))
 
     with pytest.raises(gamwarm.FitFailed, match=r"nearly singular along a combination of \['mean:[xz]', 'mean:[xz]'"):
