@@ -155,7 +155,7 @@ def real_number(value: Any, what: str, *, minimum: float | None = None, infinite
 
 def loose_number(value: Any, what: str) -> float:
     """Return ``value`` as a float; non-finite numbers may pass, a gate sees them later."""
-    if isinstance(value, (bool, np.bool_, str, bytes)):
+    if isinstance(value, (bool, np.bool_, str, bytes, np.complexfloating)):
         raise InvalidType(f"{what} must be a number; it is {told(value)}")
     try:
         return float(value)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, real_array
+from gamwarm.checks import FloatArray, loose_number, plain_string, real_array, truth, whole_number
 from gamwarm.errors import InvalidInput, InvalidType
 
 __all__ = ["Evaluation", "Objective", "checked"]
@@ -86,7 +86,7 @@ class Evaluation:
         if self.hessian is None:
             return None
         q = len(self.rho)
-        matrix = np.asarray(self.hessian, dtype=np.float64)
+        matrix = real_array(self.hessian, "an evaluation's hessian", "a matrix of real numbers")
         if matrix.shape != (q, q):
             raise InvalidInput(f"an evaluation's hessian has shape {matrix.shape}; expected ({q}, {q})")
         return 0.5 * (matrix + matrix.T) if np.isfinite(matrix).all() else None
@@ -95,7 +95,7 @@ class Evaluation:
     def newton_change(self) -> float | None:
         """``last_step``, computed if need be."""
         if callable(self.last_step):
-            self.last_step = float(self.last_step())
+            self.last_step = loose_number(self.last_step(), "an evaluation's last_step")
         return self.last_step
 
 
@@ -112,7 +112,7 @@ class Objective(Protocol):
         they are finite.
     cold_starts() -> iterable
         Starts that know nothing but the data, best first: `Evaluation`, a rho of shape (q,), or a pair (rho, theta).
-        They are asked one by one. Default: the initial rho of the penalties, and 4 to either side.
+        They are asked one by one, at most 64. Default: the initial rho of the penalties, and 4 to either side.
     cost() -> Cost
         What the engine has counted itself; else evaluations, cycles and formations are added up here.
     inner_mode(evaluation) -> InnerMode
@@ -142,13 +142,26 @@ def checked(at: object, p: int, smoothing: int, names: Sequence[str]) -> Evaluat
         if array.shape != shape:
             raise InvalidInput(f"an evaluation's {name} has shape {array.shape}; expected {shape}")
         setattr(at, name, array)
-    at.value = float(at.value)
-    if at.tangent is not None and np.shape(at.tangent) != (p, q):
-        raise InvalidInput(f"an evaluation's tangent has shape {np.shape(at.tangent)}; expected ({p}, {q})")
+    at.value = loose_number(at.value, "an evaluation's value")
+    if not (np.isfinite(at.rho).all() and np.isfinite(at.theta).all()):
+        at.value, at.gradient = np.inf, np.full(q, np.nan)
+        at.failure = at.failure or "the engine returned coefficients or outer coordinates that are not finite"
+    if at.converged is not None:
+        at.converged = truth(at.converged, "an evaluation's converged")
+    if not (at.last_step is None or callable(at.last_step)):
+        at.last_step = loose_number(at.last_step, "an evaluation's last_step")
+    at.failure = plain_string(at.failure, "an evaluation's failure", empty=True)
+    at.cycles = whole_number(at.cycles, "an evaluation's cycles")
+    at.formations = whole_number(at.formations, "an evaluation's formations")
+    if at.tangent is not None:
+        tangent = real_array(at.tangent, "an evaluation's tangent", "a matrix of real numbers")
+        if tangent.shape != (p, q):
+            raise InvalidInput(f"an evaluation's tangent has shape {tangent.shape}; expected ({p}, {q})")
+        at.tangent = tangent if np.isfinite(tangent).all() else None  # it predicts nothing
     for name in ("edf", "max_edf"):
         if getattr(at, name) is None:
             continue
-        given = np.asarray(getattr(at, name), dtype=np.float64)
+        given = real_array(getattr(at, name), f"an evaluation's {name}", "real numbers")
         if given.ndim == 0 and name == "max_edf":
             given = np.full(q, given)
         if given.shape not in ((q,), (smoothing,)):

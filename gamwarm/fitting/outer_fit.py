@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from gamwarm.checks import FloatArray, float_vector, require
-from gamwarm.errors import FitFailed, InvalidInput, InvalidType
+from gamwarm.errors import FitFailed, GamwarmError, InvalidInput, InvalidType
 from gamwarm.fitting.evaluation import Evaluation, Objective
 from gamwarm.fitting.report import GuardReport, OuterFit
 from gamwarm.fitting.search import End, Outcome, Search, usable_metric
 from gamwarm.identity import FitProblem
 from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, StartSource, plateau_flags
-from gamwarm.transfer import StartGuard, StartReport, is_same_objective
+from gamwarm.transfer import StartGuard, StartReport, is_same_objective, off_plateau
 
 __all__ = ["fit"]
 
@@ -26,6 +27,10 @@ log = logging.getLogger("gamwarm")
 # Where an engine has no cold starts of its own: this much smoother and rougher than the initial rho.
 _COLD_SHIFT = 4.0
 _COLD_MARGIN = 2.0
+# An engine may yield cold starts without end.
+_MOST_COLD_STARTS = 64
+# What an engine raises where it cannot evaluate a point. A time limit or an interrupt is none of these.
+_CANNOT_EVALUATE = (ArithmeticError, AssertionError, IndexError, RuntimeError, ValueError)
 
 
 def fit(
@@ -133,7 +138,10 @@ class _Fit:
         self.outer_hessian, self.attributes = outer_hessian, dict(attributes or {})
         self.handle, self.checkpoint = handle, checkpoint
         self.q, self.ends = problem.n_outer, np.cumsum(problem.block_dims)
-        self.default_rho = np.concatenate([problem.layout.initial_rho, np.zeros(len(problem.nuisance))])
+        limit = problem.options.rho_bound
+        initial = np.clip(problem.layout.initial_rho, -limit, limit)
+        self.default_rho = np.concatenate([initial, np.zeros(len(problem.nuisance))])
+        self.off_plateau = off_plateau(self.default_rho, initial.size)
         self.null = self._null()
         self.guard = GuardReport()
         self.nothing_left = False
@@ -155,12 +163,10 @@ class _Fit:
     def run(self, start: Any, report: StartReport | None, handle: Any) -> OuterFit:
         stop = None if handle is None else getattr(handle, "should_stop", None)
         cached = getattr(start, "cached_inner", None)
-        self.search = Search(self.problem, self.objective, self.null, self.default_rho, cached, self._step_done, stop)
-        other = None
-        if start is None:
-            self._search_cold()
-        else:
-            other = self._search_start(start, report)
+        self.search = Search(self.problem, self.objective, self.null, self.off_plateau, cached, self._step_done, stop)
+        other = None if start is None else self._search_offered(start, report)
+        if not self.outcomes and not self._search_cold():
+            raise InvalidInput("objective.cold_starts() yields nothing; yield at least one start")
         self._search_further(other, start, report)
         origin, outcome = self._best()
         self.guard.continued_from = origin
@@ -168,6 +174,21 @@ class _Fit:
             reasons = "; ".join(dict.fromkeys(each.reason for _, each in self.outcomes))
             raise FitFailed(f"no finite objective was found ({reasons}); simplify the model or look at the data")
         return self._finish(outcome, start, report, handle)
+
+    def _search_offered(self, start: Any, report: StartReport | None) -> Evaluation | None:
+        """Search from what is offered; an engine that cannot evaluate there has not failed the fit."""
+        failed: Exception
+        try:
+            return self._search_start(start, report)
+        except FitFailed as error:
+            failed = error
+        except GamwarmError:  # what the engine handed back is wrong wherever it begins
+            raise
+        except _CANNOT_EVALUATE as error:
+            failed = error
+        self.guard.notes.append(f"the engine raised {type(failed).__name__} from the offered start ({failed})")
+        self.outcomes.clear()
+        return None
 
     def _search_start(self, start: Any, report: StartReport | None) -> Evaluation | None:
         """Search from an exact record or an offered start; return the evaluation that was not gone on from."""
@@ -196,7 +217,7 @@ class _Fit:
         ).admit(rho, theta, metric_at)
         self.guard.take(admitted)
         # Every coordinate went back: the search begins where a cold one does.
-        self.nothing_left = bool(admitted.resets) and np.array_equal(admitted.point.rho, self.default_rho)
+        self.nothing_left = bool(admitted.resets) and np.array_equal(admitted.point.rho, self.off_plateau)
         # The metric is the start's own: of a cold start, or of a coordinate that went back, it says nothing.
         own = metric if admitted.continued_from == "start" and not admitted.resets else None
         self.outcomes.append((admitted.continued_from, self.search.run(admitted.point, own)))
@@ -272,6 +293,10 @@ class _Fit:
     # -- starts ------------------------------------------------------------------------------------------------
 
     def _offered(self, start: Any) -> tuple[FloatArray, FloatArray]:
+        if not (hasattr(start, "rho") and hasattr(start, "block_beta")):
+            raise InvalidType(
+                f"start is {type(start).__name__}; give an object with rho and block_beta, as a FitResult is"
+            )
         rho = np.array(start.rho, dtype=np.float64)
         beta = [np.asarray(b, dtype=np.float64) for b in start.block_beta]
         if rho.shape != (self.q,):
@@ -287,7 +312,10 @@ class _Fit:
     def _cold_starts(self) -> Iterator[Any]:
         own = getattr(self.objective, "cold_starts", None)
         if own is not None:
-            yield from own()
+            given = own()
+            if not isinstance(given, Iterable):
+                raise InvalidType(f"objective.cold_starts() returned {type(given).__name__}; return or yield starts")
+            yield from islice(given, _MOST_COLD_STARTS)
             return
         smoothing, limit = self.problem.layout.n_outer, self.problem.options.rho_bound - _COLD_MARGIN
         yield self.default_rho
@@ -301,10 +329,13 @@ class _Fit:
         if offered is None:
             return None
         if isinstance(offered, Evaluation):
-            return self.search.counted(offered)
+            at = self.search.counted(offered)
+            inside = np.clip(at.rho, -self.search.bound, self.search.bound)
+            return at if np.array_equal(inside, at.rho) or not at.is_finite else self.search.move(at, inside)
         rho, theta = offered if isinstance(offered, tuple) else (offered, self.null)
         theta = float_vector(theta, "a cold start's theta", length=self.null.size)
-        return self.search.evaluate(np.array(float_vector(rho, "a cold start's rho", length=self.q)), theta)
+        rho = float_vector(rho, "a cold start's rho", length=self.q)
+        return self.search.evaluate(np.clip(rho, -self.search.bound, self.search.bound), theta)
 
     def _cold_evaluation(self) -> Evaluation:
         at = self._next_cold()
@@ -317,6 +348,7 @@ class _Fit:
     def _cost(self) -> Cost:
         own = getattr(self.objective, "cost", None)
         spent = self.search.cost if own is None else own()
+        require("what objective.cost() returned", spent, Cost)
         seconds = time.perf_counter() - self.began
         return replace(spent, outer_iterations=self.search.cost.outer_iterations, seconds=seconds)
 

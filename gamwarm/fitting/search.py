@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gamwarm.checks import FloatArray
-from gamwarm.errors import FitFailed
+from gamwarm.errors import FitFailed, InvalidInput
 from gamwarm.fitting.certificate import Certificate, Refusal
 from gamwarm.fitting.evaluation import Evaluation, Objective, checked
 from gamwarm.identity import FitProblem
@@ -116,7 +116,7 @@ class Search:
     null : array of shape (p,)
         Coefficients of the null model.
     default_rho : array of shape (q,)
-        Where a false plateau goes back to.
+        Where a false plateau goes back to; off every plateau.
     cached_inner : InnerMode, optional
         Of a restored record: budgets intermediate inner solves.
     on_step : callable, optional
@@ -158,8 +158,13 @@ class Search:
         return at
 
     def _evaluate(self, rho: FloatArray, theta: FloatArray, budget: int) -> Evaluation:
-        at = self.objective.evaluate(np.array(rho), np.array(theta), budget)
-        return self.counted(at)
+        at = self.counted(self.objective.evaluate(np.array(rho), np.array(theta), budget))
+        if at.is_finite and not np.allclose(at.rho, rho, rtol=1e-9, atol=1e-9):
+            raise InvalidInput(
+                f"objective.evaluate was asked at rho = {rho} and returned an evaluation at {at.rho}; evaluate where "
+                "it is asked"
+            )
+        return at
 
     def counted(self, at: object) -> Evaluation:
         """Check an evaluation that the engine made, and count it."""
@@ -196,7 +201,10 @@ class Search:
     def move(self, at: Evaluation, rho: FloatArray) -> Evaluation:
         """Evaluate at ``rho``, starting the inner solve where the tangent of theta(rho) at ``at`` points."""
         nll = self.penalized_nll if self.has_nll else None
-        return self.evaluate(rho, predicted_mode(at, rho, self.smoothing, nll))
+        moved = self.evaluate(rho, predicted_mode(at, rho, self.smoothing, nll))
+        if moved is at:
+            raise InvalidInput("objective.evaluate returned one Evaluation for two points; make a new one each time")
+        return moved
 
     def is_answer(self, at: Evaluation) -> bool:
         """Whether the certificate holds."""

@@ -35,7 +35,7 @@ class FitProblem:
     family : CustomFamily
     specs : sequence of ParameterBlockSpec
         Blocks in reduced coordinates.
-    options : BlockwiseFitOptions
+    options : BlockwiseFitOptions, optional
     engine : str
         Name of the fitting engine; part of the exact key.
     engine_version : str
@@ -66,13 +66,14 @@ class FitProblem:
         self,
         family: CustomFamily,
         specs: Sequence[ParameterBlockSpec],
-        options: BlockwiseFitOptions,
+        options: BlockwiseFitOptions | None = None,
         *,
         engine: str,
         engine_version: str = "",
         gauge: Gauge | None = None,
         nuisance: Sequence[str] = (),
     ) -> None:
+        options = BlockwiseFitOptions() if options is None else options
         require("options", options, BlockwiseFitOptions)
         self.family = check_family(family)
         self.specs = check_specs(specs)

@@ -12,6 +12,7 @@ from gamwarm.transfer.guard import (
     false_plateaus,
     find_false_plateaus,
     is_same_objective,
+    off_plateau,
     predicted_step,
 )
 from gamwarm.transfer.inner_cap import InnerCapState, inner_cap
@@ -44,6 +45,7 @@ __all__ = [
     "find_false_plateaus",
     "inner_cap",
     "is_same_objective",
+    "off_plateau",
     "predicted_step",
     "producer_of",
     "restore",

@@ -93,6 +93,13 @@ def false_plateaus(rho: Any, edf: Any, gradient: Any) -> BoolArray:
     return flags
 
 
+def off_plateau(default_rho: FloatArray, smoothing: int) -> FloatArray:
+    """Return where false plateaus go back to: the default, but for one that lies where a plateau may be."""
+    rho = np.array(default_rho)
+    rho[:smoothing] = np.minimum(rho[:smoothing], PLATEAU_RHO)
+    return rho
+
+
 def predicted_step(gradient: Any, metric: Any) -> float:
     """Return max|metric^-1 gradient|, inf if anything is non-finite or the metric cannot be inverted.
 
@@ -348,7 +355,7 @@ class StartGuard(Generic[P]):
         where = np.flatnonzero(find_false_plateaus(outcome.point, probe, self._smoothing))
         if where.size:
             outcome.resets = [(int(j), float(rho[j])) for j in where]
-            rho[where] = self._default[where]
+            rho[where] = off_plateau(self._default, self._smoothing)[where]
             outcome.point = probe(rho)
 
     def _predicted(self, point: P, metric: Any) -> float | None:

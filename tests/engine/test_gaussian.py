@@ -160,7 +160,7 @@ def test_the_unit_of_the_response_moves_no_smoothing_parameter(family, unit):
 @pytest.mark.parametrize("unit", [1e-300, 1e-160, 1e160, 1e300])
 @pytest.mark.parametrize("family", [Gaussian("y"), GaussianLocationScale("y")])
 def test_a_response_that_cannot_be_squared_is_refused_as_that(family, unit):
-    with pytest.raises(InvalidInput, match="'y' has numbers such as .* too small or large to square"):
+    with pytest.raises(InvalidInput, match=r"'y' has numbers such as .* too small or large to square"):
         bind({"y": unit * DATA["gaussian"]}, [Intercept(each) for each in family.predictors], family)
 
 

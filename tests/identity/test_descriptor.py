@@ -231,7 +231,7 @@ def test_blocks_that_do_not_fit_the_gauge_are_refused(gauge, said):
     ("changes", "error"),
     [
         ({"family": object()}, InvalidType),
-        ({"options": None}, InvalidType),
+        ({"options": {"outer_tol": 1e-5}}, InvalidType),
         ({"gauge": np.eye(4)}, InvalidType),
         ({"engine": ""}, InvalidInput),
         ({"engine_version": 3}, InvalidType),
@@ -249,3 +249,10 @@ def test_a_problem_of_other_parts_is_refused(changes, error):
 
     with pytest.raises(error):
         FitProblem(family, specs, options, **arguments)
+
+
+def test_a_problem_without_options_has_the_usual_ones():
+    family, specs = NamedFamily(), [block("mean", 4)]
+
+    assert FitProblem(family, specs, engine="e").options == BlockwiseFitOptions()
+    assert FitProblem(family, specs, engine="e").key == FitProblem(family, specs, BlockwiseFitOptions(), engine="e").key

@@ -1,0 +1,175 @@
+"""What an engine hands back wrong is refused by name; what it cannot evaluate where a start lies fails no fit."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+
+import numpy as np
+import pytest
+
+import gamwarm
+from gamwarm import InvalidInput, InvalidType
+from tests.support.ridge_engine import Ridge, describe, terms_and_response
+
+TERMS, Y = terms_and_response()
+PROBLEM = describe(TERMS, Y)
+RIGHT = gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result.objective
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"value": None},
+        {"value": np.zeros(1)},
+        {"value": "low"},
+        {"value": 1j},
+        {"value": np.complex128(1j)},
+        {"converged": "yes"},
+        {"converged": 0},
+        {"hessian": "steep"},
+        {"hessian": 1j * np.eye(2)},
+        {"edf": ["a", "b"]},
+        {"max_edf": "all"},
+        {"tangent": "flat"},
+        {"last_step": "small", "hessian": None},
+        {"cycles": None},
+        {"cycles": 1.5},
+        {"formations": "few"},
+        {"failure": 3},
+    ],
+)
+def test_a_part_of_another_type_is_refused_by_name(wrong):
+    with pytest.raises(InvalidType, match=rf"an evaluation's {next(iter(wrong))}"):
+        gamwarm.fit(PROBLEM, Ridge(TERMS, Y, **wrong))
+
+
+@pytest.mark.parametrize("said", [False, np.False_])
+def test_an_inner_solve_that_says_it_did_not_converge_is_believed_in_any_boolean(said):
+    found = gamwarm.fit(PROBLEM, Ridge(TERMS, Y, converged=said))
+
+    assert not found.converged
+    assert "inner solve did not converge" in found.reason
+
+
+@pytest.mark.parametrize("part", [{"theta": np.full(10, np.nan)}, {"rho": np.full(2, np.inf)}])
+def test_coefficients_that_are_not_finite_are_no_point_to_go_on_from(part):
+    with pytest.raises(gamwarm.FitFailed, match="coefficients or outer coordinates that are not finite"):
+        gamwarm.fit(PROBLEM, Ridge(TERMS, Y, **part))
+
+
+def test_a_tangent_that_is_not_finite_predicts_nothing():
+    found = gamwarm.fit(PROBLEM, Ridge(TERMS, Y, tangent=np.full((10, 2), np.nan)))
+
+    assert found.converged
+    assert found.result.objective == pytest.approx(RIGHT, abs=1e-8)
+
+
+def test_an_evaluation_of_another_point_is_refused():
+    with pytest.raises(InvalidInput, match="was asked at rho"):
+        gamwarm.fit(PROBLEM, Ridge(TERMS, Y, rho=lambda rho: rho + 1.0))
+
+
+def test_an_evaluation_that_is_used_again_is_refused():
+    class Reused(Ridge):
+        only = None
+
+        def evaluate(self, rho, theta, budget):
+            fresh = super().evaluate(rho, theta, budget)
+            self.only = self.only or fresh
+            vars(self.only).update(vars(fresh))
+            return self.only
+
+    with pytest.raises(InvalidInput, match="make a new one each time"):
+        gamwarm.fit(PROBLEM, Reused(TERMS, Y))
+
+
+class Choosy(Ridge):
+    """Raises at its first so many points, and in its penalized likelihood if asked to."""
+
+    def __init__(self, error, points=1, likelihood=False):
+        super().__init__(TERMS, Y)
+        self.error, self.points, self.likelihood = error, points, likelihood
+
+    def evaluate(self, rho, theta, budget):
+        if not self.likelihood and len(self.calls) < self.points:
+            self.calls.append((np.array(rho), budget))
+            raise self.error
+        return super().evaluate(rho, theta, budget)
+
+    def penalized_nll(self, rho, theta):
+        if self.likelihood and theta[0] == START.block_beta[0][0]:
+            raise self.error
+        return super().penalized_nll(rho, theta)
+
+
+START = gamwarm.ConstrainedWarmStart([1.0, 1.0], [np.ones(6), np.ones(4)])
+ERRORS = [ValueError, np.linalg.LinAlgError, ZeroDivisionError, FloatingPointError, RuntimeError, gamwarm.FitFailed]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("where", [{}, {"points": 2}, {"likelihood": True}])
+def test_an_engine_that_raises_where_a_start_was_offered_goes_on_cold(error, where):
+    engine = Choosy(error("singular"), **where)
+    if where.get("points") == 2:
+        engine.calls.append((np.zeros(2), 0))  # the first point is let through
+    found = gamwarm.fit(PROBLEM, engine, start=START)
+
+    assert found.converged
+    assert found.result.objective == pytest.approx(RIGHT, abs=1e-8)
+    assert f"raised {error.__name__}" in found.summary()
+
+
+def test_an_engine_that_raises_wherever_it_begins_is_heard():
+    with pytest.raises(ZeroDivisionError):
+        gamwarm.fit(PROBLEM, Choosy(ZeroDivisionError("none"), points=99), start=START)
+    with pytest.raises(TimeoutError):  # a limit of the user's own is no fault of the start
+        gamwarm.fit(PROBLEM, Choosy(TimeoutError("late")), start=START)
+
+
+@pytest.mark.parametrize(("starts", "error"), [([], InvalidInput), (None, InvalidType), (3, InvalidType)])
+def test_cold_starts_that_are_none_are_refused(starts, error):
+    engine = Ridge(TERMS, Y)
+    engine.cold_starts = lambda: starts
+
+    with pytest.raises(error, match=r"objective\.cold_starts\(\)"):
+        gamwarm.fit(PROBLEM, engine)
+
+
+@pytest.mark.parametrize("part", [{"last_step": 1.0}, {"value": np.inf}])
+def test_cold_starts_without_end_end(part):
+    engine = Ridge(TERMS, Y, **part)
+    engine.cold_starts = lambda: itertools.repeat(np.zeros(2))
+
+    with contextlib.suppress(gamwarm.FitFailed):
+        assert not gamwarm.fit(PROBLEM, engine).converged
+    assert len(engine.calls) < 1000
+
+
+@pytest.mark.parametrize("rho", [40.0, -40.0, 15.0])
+@pytest.mark.parametrize("how", ["rho", "evaluation", "initial"])
+def test_a_cold_start_outside_the_box_ends_where_the_others_do(how, rho):
+    far, engine, problem = np.full(2, rho), Ridge(TERMS, Y), PROBLEM
+    if how == "initial":
+        specs = [
+            gamwarm.ParameterBlockSpec(s.name, s.design, penalties=s.penalties, initial_log_lambdas=[rho])
+            for s in PROBLEM.specs
+        ]
+        problem = gamwarm.FitProblem(PROBLEM.family, specs, engine="tests.ridge")
+    elif how == "rho":
+        engine.cold_starts = lambda: [far]
+    else:
+        engine.cold_starts = lambda: [engine.evaluate(far, np.zeros(10), 9)]
+    found = gamwarm.fit(problem, engine)
+
+    assert found.converged, found.reason
+    assert found.result.objective == pytest.approx(RIGHT, abs=1e-8)
+
+
+def test_what_is_no_start_and_no_cost_is_refused():
+    with pytest.raises(InvalidType, match="start is int"):
+        gamwarm.fit(PROBLEM, Ridge(TERMS, Y), start=3)
+    engine = Ridge(TERMS, Y)
+    engine.cost = lambda: 3
+    with pytest.raises(InvalidType, match=r"objective\.cost\(\) returned is int"):
+        gamwarm.fit(PROBLEM, engine)
