@@ -37,6 +37,8 @@ _BALANCE = 0.003
 _PUSH = 1.5
 _MAX_NUDGES = 2
 _VALUE_NOISE = 1e-10
+# An engine of single precision returns rho rounded.
+_SINGLE = 1e-6
 # A mode at infinity in so many points on end is one everywhere: what no penalty holds runs away at any rho.
 _MAX_RUNAWAYS = 4
 
@@ -159,11 +161,12 @@ class Search:
 
     def _evaluate(self, rho: FloatArray, theta: FloatArray, budget: int) -> Evaluation:
         at = self.counted(self.objective.evaluate(np.array(rho), np.array(theta), budget))
-        if at.is_finite and not np.allclose(at.rho, rho, rtol=1e-9, atol=1e-9):
+        if at.is_finite and not np.allclose(at.rho, rho, rtol=_SINGLE, atol=_SINGLE):
             raise InvalidInput(
                 f"objective.evaluate was asked at rho = {rho} and returned an evaluation at {at.rho}; evaluate where "
                 "it is asked"
             )
+        at.rho = np.array(rho)  # not as rounded by the engine: a bound is met exactly
         return at
 
     def counted(self, at: object) -> Evaluation:
@@ -343,7 +346,6 @@ class Search:
     def _line_search(self, at: Evaluation, metric: FloatArray, exact: bool, push: BoolArray) -> Evaluation | None:
         step = self._step(at, metric, exact, push)
         slope = float(at.gradient @ step)
-        noise = _VALUE_NOISE * (1.0 + abs(at.value))
         length = 1.0
         # A quasi-Newton step that fails with an exact Hessian at hand is not worth halving.
         for _ in range(1 if not exact and at.hessian is not None else _MAX_HALVINGS):
@@ -351,14 +353,19 @@ class Search:
             if np.array_equal(rho, at.rho):
                 return None
             trial = self.move(at, rho)
-            if trial.is_finite:
-                if trial.value <= at.value + _ARMIJO * length * min(slope, 0.0) + noise:
-                    return trial
-                close = trial.value <= at.value + 1e4 * noise
-                if close and np.abs(trial.gradient).max() < 0.5 * np.abs(at.gradient).max():
-                    return trial
+            if trial.is_finite and self._is_better(trial, at, length * min(slope, 0.0)):
+                return trial
             length *= 0.5 if length > 0.2 else 0.25
         return None
+
+    @staticmethod
+    def _is_better(trial: Evaluation, at: Evaluation, expected: float) -> bool:
+        """Whether a step is worth taking: the value falls; where it is lost in its noise, the gradient does."""
+        rise, noise = trial.value - at.value, _VALUE_NOISE * (1.0 + abs(at.value))
+        if rise <= _ARMIJO * expected:
+            return True
+        steepness = float(np.abs(trial.gradient).max()) / max(float(np.abs(at.gradient).max()), 1e-300)
+        return (rise <= noise and steepness < 1.0) or (rise <= 1e4 * noise and steepness < 0.5)
 
     def _step(self, at: Evaluation, metric: FloatArray, exact: bool, push: BoolArray) -> FloatArray:
         # A flat point whose sign alone is wrong is stepped past, so that the sign test passes on the other side.

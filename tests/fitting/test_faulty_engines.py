@@ -70,6 +70,16 @@ def test_an_evaluation_of_another_point_is_refused():
         gamwarm.fit(PROBLEM, Ridge(TERMS, Y, rho=lambda rho: rho + 1.0))
 
 
+def test_an_engine_of_single_precision_ends_near_the_answer():
+    def single(rho):
+        return rho.astype(np.float32)
+
+    found = gamwarm.fit(PROBLEM, Ridge(TERMS, Y, rho=single, edf=lambda rho: np.ones(2, dtype=np.float32)))
+
+    assert found.converged, found.reason
+    assert found.result.objective == pytest.approx(RIGHT, abs=1e-8)
+
+
 def test_an_evaluation_that_is_used_again_is_refused():
     class Reused(Ridge):
         only = None

@@ -149,6 +149,14 @@ def test_repeats_of_a_noisy_search_cost_no_more_than_the_first(store):
     assert again[-1].cost.evaluations < first.cost.evaluations / 2
 
 
+def test_steps_that_only_move_within_the_noise_of_the_value_are_no_progress():
+    flat = Ridge(TERMS, Y, value=1e6, gradient=np.full(2, 1e-3), hessian=np.eye(2))
+    found = gamwarm.fit(PROBLEM, flat)
+
+    assert "no step lowers the objective further" in found.reason
+    assert found.cost.outer_iterations == 0
+
+
 def test_a_cold_search_without_an_answer_is_followed_by_the_next_cold_start():
     class Trap(Ridge):
         def cold_starts(self):
