@@ -6,11 +6,13 @@ import faulthandler
 import os
 import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import TextIO
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+import gamwarm
 from tests.support.ranks import RankRunner, find_mpiexec
 
 # No derandomize: every run looks at new cases. A failure prints its blob (@reproduce_failure), pytest its seed.
@@ -90,3 +92,14 @@ def mpiexec() -> RankRunner:
             "no mpiexec found: run scripts/test, or `pip install mpich`, or set GAMWARM_NO_MPI=1", pytrace=False
         )
     return RankRunner(found)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "fits.h5"
+
+
+@pytest.fixture
+def store(path: Path) -> Generator[gamwarm.WarmStartStore, None, None]:
+    with gamwarm.open(path) as opened:
+        yield opened

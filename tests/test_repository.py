@@ -178,3 +178,28 @@ def test_every_import_is_of_a_declared_dependency():
     assert third_party_imports(demo) <= always | distributions(extras["demo"]) | distributions(extras["mpi"])
     assert third_party_imports(command) <= always | distributions(extras["cli"])
     assert third_party_imports(shows) == {"rich"} < distributions(extras["demo"]), "a bar where rich is installed"
+
+
+TESTS = ROOT / "tests"
+BESIDE_THE_PACKAGE = {
+    "data",  # files that tests read
+    "docs",  # pages, executed or compared with the code
+    "mpi",  # several folders at once, on real ranks
+    "scripts",  # what a person runs
+    "support",  # helpers
+}
+
+
+def test_the_folders_of_the_tests_are_those_of_the_package():
+    package = {path.parent.name for path in (ROOT / "gamwarm").glob("*/__init__.py")}
+    tests = {path.parent.name for path in TESTS.glob("*/*.py")}
+
+    assert tests - package == BESIDE_THE_PACKAGE
+    assert package - tests == set()
+
+
+def test_a_test_file_right_under_tests_is_named_for_a_module_right_under_the_package():
+    about = {path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py")}
+    modules = {path.stem for path in (ROOT / "gamwarm").glob("*.py")}
+
+    assert about - modules == {"layers", "repository"}

@@ -13,8 +13,8 @@ import gamwarm
 from gamwarm import ConstrainedWarmStart, FitFailed, InvalidInput
 from gamwarm.engine import Gaussian, GaussianLocationScale, Intercept, Linear, Smooth, bind, fit
 from gamwarm.engine.arrays import Counters
-from tests.engine.cases import TIGHT, USUAL, columns, mean_terms
 from tests.engine.test_objective import differences, relative
+from tests.support.models import TIGHT, USUAL, columns, mean_terms
 
 DATA = columns()
 GROUPS = sorted(set(DATA["group"]))

@@ -10,7 +10,7 @@ from gamwarm import InvalidInput
 from gamwarm.engine import Binomial, Factor, Intercept, RandomEffect, Smooth, bind, fit
 from gamwarm.engine.arrays import Counters
 from gamwarm.engine.seeds import _gradient_changes, group_changes
-from tests.engine.cases import FAMILIES, TIGHT, USUAL, columns, mcycle, model
+from tests.support.models import FAMILIES, TIGHT, USUAL, columns, mcycle, model
 
 DATA = columns()
 GROUPS = sorted(set(DATA["group"]))

@@ -9,7 +9,7 @@ import gamwarm.fitting.search
 import gamwarm.transfer.guard
 from gamwarm.engine import fit
 from gamwarm.testing import assert_neutral, check_neutrality
-from tests.engine import cases
+from tests.support import models
 from tests.support.reference_driver import Motorcycle, ReferenceDriver, Seeded
 
 
@@ -50,8 +50,8 @@ def test_no_start_moves_an_answer_on_the_motorcycle_data():
 def test_a_fit_says_in_lines_what_it_began_with_and_what_that_saved(tmp_path):
     driver = ReferenceDriver("poisson")
     with gamwarm.open(tmp_path / "fits.h5") as store:
-        full = fit(driver.cut(""), options=cases.TIGHT, store=store).summary().splitlines()
-        fold = fit(driver.cut("g03"), options=cases.TIGHT, store=store).summary().splitlines()
+        full = fit(driver.cut(""), options=models.TIGHT, store=store).summary().splitlines()
+        fold = fit(driver.cut("g03"), options=models.TIGHT, store=store).summary().splitlines()
 
     assert full[0].startswith("cold start: no exact record")
     assert full[1].startswith("  this fit: ")
@@ -59,7 +59,7 @@ def test_a_fit_says_in_lines_what_it_began_with_and_what_that_saved(tmp_path):
     assert [line for line in fold if line.startswith("  mean:s(x): rho copied; beta projected")]
     assert [line for line in fold if line.startswith("  guard: continued from the offered start")]
     assert fold[-1].startswith("  saved against the fit it started from: ")
-    assert fit(driver.cut(""), options=cases.TIGHT).summary().splitlines()[0] == "no store"
+    assert fit(driver.cut(""), options=models.TIGHT).summary().splitlines()[0] == "no store"
 
 
 @pytest.mark.long

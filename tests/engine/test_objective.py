@@ -8,7 +8,7 @@ import pytest
 from gamwarm.engine import fit
 from gamwarm.engine.arrays import Counters
 from gamwarm.engine.objective import factorise
-from tests.engine.cases import FAMILIES, TIGHT, columns, mcycle, model
+from tests.support.models import FAMILIES, TIGHT, columns, mcycle, model
 
 
 def relative(a, b):

@@ -328,7 +328,7 @@ def test_every_fold_says_which_group_it_leaves_out(path):
 def test_group_seeds_of_the_parent_move_the_starts_of_its_folds(path):
     """With the reference engine: its parent carries them, and the folds' starts say that they were used."""
     from gamwarm import engine
-    from tests.engine.cases import USUAL, columns, model
+    from tests.support.models import USUAL, columns, model
 
     data = columns(n=160, groups=4)
     bound = model("poisson", data)

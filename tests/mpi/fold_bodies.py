@@ -11,7 +11,7 @@ import numpy as np
 
 import gamwarm
 from gamwarm import engine, folds
-from tests.engine.cases import USUAL, columns, model
+from tests.support.models import USUAL, columns, model
 
 N_GROUPS = 16
 

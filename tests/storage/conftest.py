@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gamwarm.storage.container import Container
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from gamwarm.storage import container as container_module
 from gamwarm.storage import header as _header
 from gamwarm.storage import pager, redo_journal, vfs
 from gamwarm.storage.container import Container
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 from tests.support.containers import ROOT, add, beside, names, run
 
 pytestmark = pytest.mark.timeout(60)
@@ -188,7 +188,7 @@ ALTERNATE = """
 import sys
 import numpy as np
 from gamwarm.storage.container import Container
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 with Container.open(sys.argv[1]) as container:
     for index in range(40):
         with container.write() as h5:
@@ -202,7 +202,7 @@ class TestReading:
             import sys, time
             import numpy as np
             from gamwarm.storage.container import Container
-            from tests.storage import crashkit as kit
+            from tests.support import crash_simulator as kit
             container = Container.open(sys.argv[1])
             print("ready", flush=True)
             end = time.monotonic() + 2.5

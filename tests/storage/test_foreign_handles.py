@@ -16,7 +16,7 @@ from gamwarm.errors import LockTimeout, StoreDamaged
 from gamwarm.storage import foreign, late_close, pager
 from gamwarm.storage import header as _header
 from gamwarm.storage.container import Container
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 from tests.support.containers import add, beside, names
 
 pytestmark = pytest.mark.timeout(60)

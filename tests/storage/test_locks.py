@@ -22,7 +22,7 @@ from gamwarm.storage.container import Container
 from gamwarm.storage.directory_probe import probe
 from gamwarm.storage.locks import FlockLock, SoftLock, choose_lock
 from gamwarm.storage.writer_lock import FIRST_COURTESY
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("flock", "soft")
@@ -172,7 +172,7 @@ class TestWriterLock:
             import sys
             import numpy as np
             from gamwarm.storage.container import Container
-            from tests.storage import crashkit as kit
+            from tests.support import crash_simulator as kit
             with Container.open(sys.argv[1], lock=sys.argv[2]) as container:
                 for index in range(15):
                     with container.write() as h5:

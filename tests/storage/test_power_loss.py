@@ -8,7 +8,7 @@ import pytest
 
 from gamwarm.storage import header as _header
 from gamwarm.storage.container import Container
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 
 SIZES = [250, pytest.param(8000, marks=pytest.mark.long)]
 pytestmark = pytest.mark.timeout(900)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gamwarm.storage.container import Container
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,7 +12,7 @@ from gamwarm import FitProblem
 from gamwarm.engine import fit
 from gamwarm.engine.arrays import Counters
 from gamwarm.testing import Fitted
-from tests.engine import cases
+from tests.support import models
 
 __all__ = ["Motorcycle", "ReferenceDriver", "Seeded"]
 
@@ -23,7 +23,7 @@ class ReferenceDriver:
     ``family``: one of the shared models, or the name of an engine family with one predictor and a real response.
     """
 
-    options = cases.TIGHT
+    options = models.TIGHT
 
     def __init__(self, family: str, n: int = 200) -> None:
         self.family, self.n = family, n
@@ -38,11 +38,11 @@ class ReferenceDriver:
 
     def bind(self) -> tuple[Any, Any]:
         """Return the model on all rows, and the group of each row."""
-        data = cases.columns(self.n)
-        if self.family in cases.FAMILIES:
-            return cases.model(self.family, data), data["group"]
+        data = models.columns(self.n)
+        if self.family in models.FAMILIES:
+            return models.model(self.family, data), data["group"]
         family = vars(gamwarm.engine)[self.family]("gaussian", weights="trials", offset="exposure")
-        return gamwarm.engine.bind(data, cases.mean_terms(), family), data["group"]
+        return gamwarm.engine.bind(data, models.mean_terms(), family), data["group"]
 
     def cut(self, left_out: str) -> Any:
         """Return the case without a group."""
@@ -72,7 +72,7 @@ class Motorcycle(ReferenceDriver):
     The bound is so far out that the gradient there is within tolerance whatever the fit should be.
     """
 
-    options = replace(cases.USUAL, rho_bound=25.0)
+    options = replace(models.USUAL, rho_bound=25.0)
 
     def __init__(self) -> None:
         super().__init__("mcycle")
@@ -82,7 +82,7 @@ class Motorcycle(ReferenceDriver):
         return ["", "14.6", "26.4"]
 
     def bind(self) -> tuple[Any, Any]:
-        bound = cases.mcycle()
+        bound = models.mcycle()
         return bound, np.array([str(time) for time in bound.source.columns["times"]])
 
 

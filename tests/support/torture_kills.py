@@ -18,7 +18,7 @@ from gamwarm import BlockRecord, FitArtifact
 from gamwarm.entries import EntryStore
 from gamwarm.maintenance import verify
 from gamwarm.storage import vfs
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 from tests.support.torture_model import STORE_PRODUCER, Model, random_artifact, random_record, see
 
 __all__ = ["Plan", "in_child", "kill_round", "put_in_child", "random_plan"]

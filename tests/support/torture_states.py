@@ -1,6 +1,6 @@
 """Crash states of whole entries: a recorded life of a store, and what a run that opens any image of it must find.
 
-The images are those of `tests.storage.crashkit`; here they are looked at through `EntryStore`, entry by entry.
+The images are those of `tests.support.crash_simulator`; here they are looked at through `EntryStore`, entry by entry.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from gamwarm import maintenance
 from gamwarm.entries import EntryStore
 from gamwarm.storage import header as _header
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 from tests.support.torture_model import STORE_PRODUCER, Model, Seen, random_artifact, random_record, see
 
 __all__ = ["Life", "check_image", "check_plain", "crash_points", "crash_round", "power_round", "record_life"]

@@ -10,7 +10,7 @@ import pytest
 from gamwarm import InvalidInput, StartGuard, false_plateaus
 from gamwarm.engine import fit
 from gamwarm.engine.arrays import Counters
-from tests.engine.cases import USUAL, mcycle
+from tests.support.models import USUAL, mcycle
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gamwarm.storage.container import Container
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 
 pytestmark = pytest.mark.timeout(300)
 TEARS = (0.1, 0.6)

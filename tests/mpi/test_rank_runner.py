@@ -41,7 +41,7 @@ def test_answers_come_back_by_rank(mpiexec: RankRunner, n):
 
 
 def test_a_target_can_be_named_by_a_string(mpiexec: RankRunner):
-    assert mpiexec(1, "tests.test_ranks:rank_and_sum", 1.0, None)[0]["sum"] == 1.0
+    assert mpiexec(1, "tests.mpi.test_rank_runner:rank_and_sum", 1.0, None)[0]["sum"] == 1.0
 
 
 @pytest.mark.parametrize("culprit", [0, 1])

@@ -12,7 +12,7 @@ import pytest
 
 from gamwarm.entries import EntryStore, layout
 from gamwarm.maintenance import verify
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 from tests.support import torture_damage as damage
 from tests.support.stores import exact_key_of
 from tests.support.torture_model import STORE_PRODUCER

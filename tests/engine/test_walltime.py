@@ -9,7 +9,7 @@ import pytest
 
 import gamwarm
 from gamwarm import engine, folds
-from tests.engine.cases import columns, model
+from tests.support.models import columns, model
 
 CASE = model("gaussian").case()
 MOST_RUNS = 40

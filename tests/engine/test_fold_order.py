@@ -7,7 +7,7 @@ import pytest
 
 import gamwarm
 from gamwarm.engine import fit
-from tests.engine.cases import USUAL, columns, model
+from tests.support.models import USUAL, columns, model
 from tests.support.thread_ranks import on_ranks
 
 DATA = columns(200, groups=6)

@@ -15,9 +15,9 @@ from gamwarm.errors import StoreDamaged, StoreNotFound, StoreUnavailable
 from gamwarm.storage import header as _header
 from gamwarm.storage import pager, vfs
 from gamwarm.storage.container import Container
-from tests.storage import crashkit as kit
-from tests.storage.test_commit_crash_states import crash_points
+from tests.storage.test_commit_crashes import crash_points
 from tests.storage.test_power_loss import lose_power
+from tests.support import crash_simulator as kit
 from tests.support.containers import add, names
 from tests.support.stores import record_of
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gamwarm.storage.container import Container
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(1200)
@@ -24,7 +24,7 @@ import sys
 import numpy as np
 from gamwarm.storage import pager, writer
 from gamwarm.storage.container import Container
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 writer.CHECKPOINT_BYTES = 200_000  # so that kills meet checkpoints too
 who, start = sys.argv[2], int(sys.argv[3])
 container = Container.open(sys.argv[1], create=kit.lay_out)

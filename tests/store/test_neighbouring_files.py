@@ -22,7 +22,7 @@ from gamwarm.report import write_report
 from gamwarm.storage import vfs
 from gamwarm.storage.locks import lock_path
 from gamwarm.storage.pager import journal_path, scratch_path
-from tests.storage.crashkit import boot
+from tests.support.crash_simulator import boot
 from tests.support.stores import record_of
 
 BESIDE = {"journal": journal_path, "new": scratch_path, "lock": lock_path}

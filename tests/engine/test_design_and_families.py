@@ -11,7 +11,7 @@ from gamwarm.engine import Binomial, GaussianLocationScale, Poisson, Smooth
 from gamwarm.engine.arrays import Counters
 from gamwarm.engine.design import Group, Piece, Products
 from gamwarm.engine.terms import Source
-from tests.engine.cases import FAMILIES, columns, model
+from tests.support.models import FAMILIES, columns, model
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -25,7 +25,7 @@ import gamwarm
 from gamwarm import BlockRecord
 from gamwarm.entries import ranking
 from gamwarm.records import Producer
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 from tests.support import torture_kills as kills
 from tests.support.stores import exact_key_of, plain_fit, result_of
 from tests.support.torture_model import STORE_PRODUCER, Held, Model, random_artifact, random_record, see

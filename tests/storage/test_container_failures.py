@@ -20,7 +20,7 @@ from gamwarm.storage import container as container_module
 from gamwarm.storage import header as _header
 from gamwarm.storage import pager, redo_journal
 from gamwarm.storage.container import Container
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 from tests.support.containers import add, beside, names, run
 
 pytestmark = pytest.mark.timeout(60)
@@ -329,7 +329,7 @@ class TestProcesses:
             import numpy as np
             from gamwarm.errors import StoreUnavailable
             from gamwarm.storage.container import Container
-            from tests.storage import crashkit as kit
+            from tests.support import crash_simulator as kit
             container = Container.open(sys.argv[1], create=kit.lay_out)
             with container.write() as h5:
                 kit.put(h5, "a", np.ones(9))
@@ -365,7 +365,7 @@ class TestProcesses:
             import gc, sys, threading, time
             import numpy as np
             from gamwarm.storage.container import Container
-            from tests.storage import crashkit as kit
+            from tests.support import crash_simulator as kit
             container = Container.open(sys.argv[1], create=kit.lay_out)
             with container.write() as h5:
                 kit.put(h5, "a", np.ones(9), big=50)
@@ -395,7 +395,7 @@ class TestProcesses:
             import sys
             import numpy as np
             from gamwarm.storage.container import Container
-            from tests.storage import crashkit as kit
+            from tests.support import crash_simulator as kit
             container = Container.open(sys.argv[1], create=kit.lay_out)
             with container.write() as h5:
                 kit.put(h5, "a", np.ones(9))

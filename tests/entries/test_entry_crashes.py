@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 from tests.support import torture_states as states
 
 pytestmark = pytest.mark.timeout(600)

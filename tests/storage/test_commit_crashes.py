@@ -8,7 +8,7 @@ import pytest
 
 from gamwarm.storage import header as _header
 from gamwarm.storage.container import Container
-from tests.storage import crashkit as kit
+from tests.support import crash_simulator as kit
 
 TEARS = (0.02, 0.3, 0.5, 0.97)
 pytestmark = pytest.mark.timeout(300)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -139,14 +140,11 @@ def disk(new: vfs.Disk) -> Iterator[None]:
 @contextlib.contextmanager
 def shared(on: bool = True) -> Iterator[None]:
     """Open containers as on a file system that other hosts may see."""
-    old, patience = container_module.may_be_shared, vfs.CACHE_PATIENCE
-    if on:
-        container_module.may_be_shared = lambda directory: True  # type: ignore[assignment]
-        vfs.CACHE_PATIENCE = 0.02  # type: ignore[misc]
-    try:
+    with contextlib.ExitStack() as patches:
+        if on:
+            patches.enter_context(mock.patch.object(container_module, "may_be_shared", return_value=True))
+            patches.enter_context(mock.patch.object(vfs, "CACHE_PATIENCE", 0.02))
         yield
-    finally:
-        container_module.may_be_shared, vfs.CACHE_PATIENCE = old, patience  # type: ignore[assignment,misc]
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from gamwarm.engine import (
     bind,
     fit,
 )
-from tests.engine.cases import columns, model
+from tests.support.models import columns, model
 
 
 def test_a_fold_loses_the_held_out_levels_columns_and_keeps_raw_width_and_scale():

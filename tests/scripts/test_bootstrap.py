@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.ranks import RankRunner
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def ask(folder: Path, mpiexec: str, times: int) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.__main__ import COMMANDS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_script_and_the_module_know_the_same_benchmarks():

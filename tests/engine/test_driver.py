@@ -11,7 +11,7 @@ import gamwarm
 from gamwarm import BlockwiseFitOptions, ConstrainedWarmStart, InvalidInput, InvalidType
 from gamwarm.engine import Binomial, Intercept, Poisson, RandomEffect, Smooth, bind, fit
 from gamwarm.transfer import guard
-from tests.engine.cases import FAMILIES, USUAL, columns, mcycle, model
+from tests.support.models import FAMILIES, USUAL, columns, mcycle, model
 
 COLD = ("heuristic", "zero", "fellner-schall", "best")
 

@@ -14,7 +14,7 @@ import gamwarm
 from gamwarm import NewerFormat, NotAStore, StoreNotFound
 from gamwarm.entries import EntryStore, clock
 from gamwarm.maintenance import merge, verify
-from tests.storage.crashkit import Fast, disk
+from tests.support.crash_simulator import Fast, disk
 from tests.support.stores import artifact_of, exact_key_of, record_of
 from tests.support.thread_ranks import on_ranks
 
