@@ -202,4 +202,4 @@ def test_a_test_file_right_under_tests_is_named_for_a_module_right_under_the_pac
     about = {path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py")}
     modules = {path.stem for path in (ROOT / "gamwarm").glob("*.py")}
 
-    assert about - modules == {"layers", "repository"}
+    assert about - modules == {"layers", "public_names", "repository"}
