@@ -32,6 +32,7 @@ __all__ = [
     "LockTimeout",
     "NewerFormat",
     "NotAStore",
+    "OlderFormat",
     "ParentUnusable",
     "StoreClosed",
     "StoreDamaged",
@@ -155,6 +156,12 @@ class NewerFormat(StoreError):
     """The file was written by a newer gamwarm. It was not changed."""
 
     code = "newer-format"
+
+
+class OlderFormat(StoreError):
+    """The file was written by a gamwarm so old that this one reads it no more. It was not changed."""
+
+    code = "older-format"
 
 
 class StoreReadOnly(StoreError, PermissionError):

@@ -25,6 +25,7 @@ TREE = {
     "StoreNotFound": ("store-not-found", "StoreError", FileNotFoundError),
     "NotAStore": ("not-a-store", "StoreError", OSError),
     "NewerFormat": ("newer-format", "StoreError", OSError),
+    "OlderFormat": ("older-format", "StoreError", OSError),
     "StoreReadOnly": ("store-read-only", "StoreError", PermissionError),
     "StoreClosed": ("store-closed", "StoreError", ValueError),
     "StoreDamaged": ("store-damaged", "StoreError", OSError),

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "gamwarm"
 
 MOST_LINES = 650
 
-UNDER_PROBLEM = {"_version", "errors", "interrupts", "checks", "columns", "display", "parallel"}
+UNDER_PROBLEM = {"_version", "errors", "formats", "interrupts", "checks", "columns", "display", "parallel"}
 PURE = UNDER_PROBLEM | {"problem", "identity", "records"}
 FILE = {"storage", "entries", "maintenance"}
 
@@ -26,6 +26,7 @@ KNOWS = {
     "_version": set(),
     "display": set(),
     "errors": {"display"},
+    "formats": {"errors", "display"},
     "interrupts": set(),
     "checks": {"errors", "display"},
     "columns": {"errors", "display"},

@@ -13,6 +13,7 @@ from gamwarm.adapters.methods import SILENT, bounds_of, method_of
 from gamwarm.adapters.running import Edf, Run, Search
 from gamwarm.checks import float_vector, plain_string
 from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.formats import SCIPY_MINIMIZE
 from gamwarm.identity import Fingerprinter, FitProblem, NamedFamily, write_value
 from gamwarm.problem import BlockwiseFitOptions
 
@@ -184,7 +185,7 @@ def _prepared(
     arguments = args if isinstance(args, tuple) else (args,)
     split = split_of(begin.size, rho, blocks)
     fp = Fingerprinter()
-    fp.write_str("gamwarm-scipy-minimize-2")
+    fp.write_str(SCIPY_MINIMIZE)
     parts = {
         "version": plain_string(version, "version", empty=True),
         "args": arguments,

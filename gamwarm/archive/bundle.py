@@ -179,8 +179,8 @@ def verify_archive(path: str | os.PathLike[str], progress: Progress | None = Non
 
     Raises
     ------
-    StoreNotFound, NotAStore, NewerFormat, StoreDamaged
-        There is no such file; it is not an archive, or of a newer format; HDF5 cannot list what is in it.
+    StoreNotFound, NotAStore, NewerFormat, OlderFormat, StoreDamaged
+        There is no such file; it is not an archive, or of another format; HDF5 cannot list what is in it.
     """
     found = check_bundle(path, progress)
     creators, licence = _said_by(found.texts.get(CRATE_NAME, ""))

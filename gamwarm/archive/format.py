@@ -43,7 +43,9 @@ from gamwarm.entries import (
     tell,
     timeless,
 )
-from gamwarm.errors import NewerFormat, NotAStore, StoreDamaged, StoreError
+from gamwarm.errors import NewerFormat, NotAStore, OlderFormat, StoreDamaged, StoreError
+from gamwarm.formats import ARCHIVE as ARCHIVE_FORMAT
+from gamwarm.formats import ARCHIVE_MARK, MANIFEST_TITLE
 from gamwarm.interrupts import deliver
 from gamwarm.maintenance import KEEP_ALL, MergeReport, import_batches, read_batches
 from gamwarm.storage import (
@@ -61,7 +63,6 @@ from gamwarm.storage import (
 )
 
 __all__ = [
-    "ARCHIVE_FORMAT",
     "BundleCheck",
     "BundleContents",
     "BundleWritten",
@@ -70,12 +71,9 @@ __all__ = [
     "write_bundle",
 ]
 
-ARCHIVE_FORMAT: Final = 1
 MANIFEST: Final = "manifest"
-MANIFEST_TITLE: Final = f"gamwarm-archive {ARCHIVE_FORMAT}"
-MARK: Final = b"GWARCHV1"
 MARK_OFFSET: Final = HEADER_BYTES
-DIGEST_OFFSET: Final = MARK_OFFSET + len(MARK)
+DIGEST_OFFSET: Final = MARK_OFFSET + len(ARCHIVE_MARK)
 _DIGEST_BYTES: Final = 32
 _CHUNK: Final = 1 << 20
 _README: Final = (
@@ -246,7 +244,7 @@ def _sound(view: EntryEditor, section: str, path: str) -> Encoded:
 def _lay_texts(h5: h5py.File, texts: Mapping[str, str], title: str, manifest: str, digest: str) -> None:
     group = h5g.create(h5["/"].id, ARCHIVE.encode(), gcpl=timeless(h5p.GROUP_CREATE))
     stored_values.write_text(group, b"README", _README.encode())
-    stored_values.set_integer(group, b"archive_format", ARCHIVE_FORMAT)
+    stored_values.set_integer(group, b"archive_format", ARCHIVE_FORMAT.current)
     stored_values.write_text(group, b"digest", digest.encode())
     stored_values.write_text(group, b"title", title.encode())
     for name, text in [(MANIFEST, manifest), *sorted(texts.items())]:
@@ -262,7 +260,7 @@ def _finish(fd: int, uuid: bytes) -> None:
     with open(os.dup(fd), "rb") as file:
         file.seek(USER_BLOCK)
         body = _digest_of_rest(file)
-    vfs.DISK.pwrite(fd, (Header(2, uuid, bytes(8), 0).pack() + MARK + body).ljust(USER_BLOCK, b"\0"), 0)
+    vfs.DISK.pwrite(fd, (Header(2, uuid, bytes(8), 0).pack() + ARCHIVE_MARK + body).ljust(USER_BLOCK, b"\0"), 0)
     vfs.DISK.fdatasync(fd)
 
 
@@ -307,7 +305,7 @@ def check_bundle(path: str | os.PathLike[str], progress: Progress | None = None)
 
     Raises
     ------
-    StoreNotFound, NotAStore, NewerFormat, StoreDamaged
+    StoreNotFound, NotAStore, NewerFormat, OlderFormat, StoreDamaged
         There is no such file, it is not an archive, or so damaged that HDF5 cannot list what is in it.
     """
     place = file_path(path)
@@ -318,11 +316,7 @@ def check_bundle(path: str | os.PathLike[str], progress: Progress | None = None)
             check_file(h5, place)
             size = h5.id.get_filesize()
             group = stored_values.open_group(h5g.open(h5.id, b"/"), ARCHIVE.encode())
-            version = stored_values.read_integer(group, b"archive_format", size)
-            if version > ARCHIVE_FORMAT:
-                raise NewerFormat(
-                    f"{place}: archive format {version}, this gamwarm reads up to {ARCHIVE_FORMAT}; upgrade gamwarm"
-                )
+            ARCHIVE_FORMAT.check(stored_values.read_integer(group, b"archive_format", size), place)
             texts = _texts(group, size, problems)
             stated = [stored_values.read(group, name, size) or b"" for name in (b"title", b"digest")]
             title, digest = (text.decode("utf-8", "replace") for text in stated)
@@ -351,12 +345,12 @@ def _check_bytes(path: Path, problems: list[Problem]) -> None:
         if isinstance(error, StoreError):
             raise
         raise vfs.explain(error, path, "read it") from error
-    marked = block[MARK_OFFSET:DIGEST_OFFSET] == MARK
+    marked = block[MARK_OFFSET:DIGEST_OFFSET] == ARCHIVE_MARK
     try:
         header: Header | None = parse(block, str(path))
     except TornHeader:
         header = None
-    except (NotAStore, NewerFormat):
+    except (NotAStore, NewerFormat, OlderFormat):
         if not marked:
             raise
         header = None

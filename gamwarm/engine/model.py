@@ -19,6 +19,7 @@ from gamwarm.engine.objective import Objective
 from gamwarm.engine.seeds import vanishing
 from gamwarm.engine.terms import BoundTerm, Source, Term
 from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.formats import ENGINE_FAMILY
 from gamwarm.identity import Fingerprinter, FitProblem
 from gamwarm.problem import BlockwiseFitOptions, DensePenalty, Gauge, ParameterBlockSpec, Role
 from gamwarm.records import group_label
@@ -75,7 +76,7 @@ class CaseFamily:
     ) -> str | None:
         """Hash of response, weights, offset and of which predictor each block feeds."""
         fp = Fingerprinter()
-        fp.write_str("gamwarm-engine-family-1")
+        fp.write_str(ENGINE_FAMILY)
         fp.write_str(self.family.kind)
         fp.write_u64(len(self.predictor_of))
         for spec, predictor in zip(specs, self.predictor_of, strict=True):

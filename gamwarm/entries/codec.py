@@ -22,10 +22,10 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from gamwarm.checks import loose_number, truth
+from gamwarm.formats import ARTIFACT_SCHEMA, ENTRY_ID
 from gamwarm.identity import Components, FitDescriptor, check_exact_key, check_nuisance, positive_zeros
 from gamwarm.problem import BasisMeta
 from gamwarm.records import (
-    ARTIFACT_SCHEMA,
     BlockRecord,
     Cost,
     Curvature,
@@ -211,7 +211,7 @@ def _content_id(
         segments = _segments_of({**meta, **changed})
     content = f"{{{','.join(filter(None, segments))}}}".encode()
     parts: list[bytes] = []
-    for text in (b"gamwarm-entry-1", section.encode(), key.encode(), content):
+    for text in (ENTRY_ID, section.encode(), key.encode(), content):
         parts += [_U64.pack(len(text)), text]
     for name in sorted(arrays.keys() - {_DERIVED}):
         array = arrays[name]

@@ -30,14 +30,14 @@ from h5py import h5, h5a, h5g, h5l, h5p
 from gamwarm.entries import object_header, stored_values, structural_index, texts
 from gamwarm.entries.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, seal_of
 from gamwarm.entries.stored_values import UNREADABLE, Kind, encoded, pass_on_disk_error
-from gamwarm.errors import NewerFormat, NotAStore, StoreDamaged, StoreReadOnly
+from gamwarm.errors import NotAStore, StoreDamaged, StoreReadOnly
+from gamwarm.formats import ENTRY
 from gamwarm.storage import Peek
 
-__all__ = ["ARCHIVE", "ENTRY_FORMAT", "FileView", "Irreplaceable", "check_file", "create_file"]
+__all__ = ["ARCHIVE", "FileView", "Irreplaceable", "check_file", "create_file"]
 
 log = logging.getLogger("gamwarm")
 
-ENTRY_FORMAT: Final = 1
 ARCHIVE: Final = "archive"
 _WORDS: Final = ("rho", "beta", "curvature", "inner", "active", "components", "seeds")
 _VECTORS: Final = {name: name.encode() for name in _WORDS}
@@ -84,8 +84,8 @@ _GROUP: Final = stored_values.timeless(h5p.GROUP_CREATE)
 def create_file(h5: h5py.File) -> None:
     """Lay out a new file."""
     root = h5["/"].id
-    stored_values.write_text(root, b"README", _ROOT_README.format(version=ENTRY_FORMAT).encode())
-    stored_values.set_integer(root, b"format_version", ENTRY_FORMAT)
+    stored_values.write_text(root, b"README", _ROOT_README.format(version=ENTRY.current).encode())
+    stored_values.set_integer(root, b"format_version", ENTRY.current)
     for total in _TOTALS:
         stored_values.set_integer(root, total.encode(), 0)
     for name, readme in ((RECORDS, _RECORDS_README), (ARTIFACTS, _ARTIFACTS_README)):
@@ -96,7 +96,7 @@ def create_file(h5: h5py.File) -> None:
 
 
 def check_file(h5: h5py.File, path: Path, *, writing: bool = False) -> None:
-    """Refuse contents that are not ours or of a newer format, and to write to an archive; ``path`` is for messages."""
+    """Refuse contents that are not ours or of another format, and to write to an archive; ``path`` is for messages."""
     root = h5g.open(h5.id, b"/")
     if not (h5a.exists(root, b"format_version") and all(stored_values.has(root, name.encode()) for name in SECTIONS)):
         raise NotAStore(f"{path}: an HDF5 file without gamwarm's groups; give another path (it was not changed)")
@@ -110,11 +110,7 @@ def check_file(h5: h5py.File, path: Path, *, writing: bool = False) -> None:
             "whole to a new file; or restore a copy",
             path=str(path),
         ) from error
-    if version > ENTRY_FORMAT:
-        raise NewerFormat(
-            f"{path}: written in entry format {version}, this gamwarm reads up to {ENTRY_FORMAT}; "
-            "upgrade gamwarm (the file was not changed)"
-        )
+    ENTRY.check(version, path)
     if writing and stored_values.has(root, ARCHIVE.encode()):
         raise StoreReadOnly(
             f"{path}: an archive, which stays as it was exported; read it with mode 'r', or import it into a store"

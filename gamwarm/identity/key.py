@@ -16,6 +16,7 @@ from typing import Any
 from gamwarm.checks import items, plain_string, require
 from gamwarm.display import told
 from gamwarm.errors import CollectiveError, InvalidInput, InvalidKey, InvalidType, UnkeyableFit
+from gamwarm.formats import EXACT_KEY
 from gamwarm.identity.components import Components, Label, Walk
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.interrupts import allowed
@@ -37,9 +38,8 @@ from gamwarm.problem import (
     family_kind_of,
 )
 
-__all__ = ["EXCLUDED", "SCHEMA", "check_exact_key", "check_nuisance", "component_labels", "exact_key", "name_fit"]
+__all__ = ["EXCLUDED", "check_exact_key", "check_nuisance", "component_labels", "exact_key", "name_fit"]
 
-SCHEMA = "gamwarm-schema-1"
 _EXACT_KEY = re.compile(r"cf-[0-9a-f]{64}")
 
 EXCLUDED: Mapping[str, str] = {
@@ -327,7 +327,7 @@ def name_fit(
     _check_equal("number of blocks", agree(ranks, "exact_key", len(blocks), error))
     assert named is not None
     fp = Walk()
-    for text in ("gamwarm-exact-key", SCHEMA):
+    for text in ("gamwarm-exact-key", EXACT_KEY):
         fp.write_str(text)
     for text in named:
         with fp.part():

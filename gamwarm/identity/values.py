@@ -19,6 +19,7 @@ import numpy as np
 from gamwarm.checks import is_sparse, plain_string
 from gamwarm.columns import columns_of
 from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.formats import NAMED_VALUES
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.problem import BlockwiseFitOptions, DistributedRows, ParameterBlockSpec
 
@@ -68,7 +69,7 @@ def family(kind: str, /, **values: Any) -> NamedFamily:
         A value of which not everything can be told apart; it is named.
     """
     fp = Fingerprinter()
-    fp.write_str("gamwarm-named-values-1")
+    fp.write_str(NAMED_VALUES)
     for name in sorted(values):
         fp.write_str(name)
         write_value(fp, values[name], name)

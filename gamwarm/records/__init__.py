@@ -1,6 +1,6 @@
 """What is kept: exact records, cross-fit artifacts, curvature and the plateau rule, provenance, results and starts."""
 
-from gamwarm.records.artifact import ARTIFACT_SCHEMA, FitArtifact, GlobalFitSummary, TermArtifact
+from gamwarm.records.artifact import FitArtifact, GlobalFitSummary, TermArtifact
 from gamwarm.records.block import ActiveSet, BlockRecord, InnerMode, RecordKind, check_attributes, normalize_active_sets
 from gamwarm.records.curvature import (
     PLATEAU_EDF,
@@ -16,7 +16,6 @@ from gamwarm.records.result import ConstrainedWarmStart, FitResult
 from gamwarm.records.seeds import GroupSeeds, group_label
 
 __all__ = [
-    "ARTIFACT_SCHEMA",
     "LATEST",
     "PLATEAU_EDF",
     "ActiveSet",

@@ -11,6 +11,7 @@ import numpy as np
 from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
 from gamwarm.display import NotebookTable, few, short, told, visible
 from gamwarm.errors import InvalidInput
+from gamwarm.formats import ARTIFACT_SCHEMA
 from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key, check_nuisance
 from gamwarm.problem import BasisMeta, Role
 from gamwarm.records.block import check_attributes
@@ -19,9 +20,7 @@ from gamwarm.records.equality import ContentEquality
 from gamwarm.records.provenance import LATEST, Cost, Lineage, Producer, facts_of_making
 from gamwarm.records.seeds import GroupSeeds
 
-__all__ = ["ARTIFACT_SCHEMA", "FitArtifact", "GlobalFitSummary", "TermArtifact"]
-
-ARTIFACT_SCHEMA = "gamwarm-artifact-1"
+__all__ = ["FitArtifact", "GlobalFitSummary", "TermArtifact"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,7 +121,7 @@ class Container(Attempts):
 
         Raises
         ------
-        StoreNotFound, NotAStore, NewerFormat, StoreReadOnly, StoreDamaged, LockTimeout, StoreUnavailable
+        StoreNotFound, NotAStore, NewerFormat, OlderFormat, StoreReadOnly, StoreDamaged, LockTimeout, StoreUnavailable
             All are `StoreError`; the file is unchanged.
         """
         if mode not in ("r", "a"):

@@ -12,12 +12,11 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from gamwarm.errors import NewerFormat, NotAStore, StoreDamaged
+from gamwarm.errors import NotAStore, StoreDamaged
+from gamwarm.formats import FILE, FILE_MAGIC
 
-__all__ = ["FORMAT_VERSION", "HDF5_SIGNATURE", "HEADER_BYTES", "PAGE", "USER_BLOCK", "Header", "TornHeader", "parse"]
+__all__ = ["HDF5_SIGNATURE", "HEADER_BYTES", "PAGE", "USER_BLOCK", "Header", "TornHeader", "parse"]
 
-MAGIC: Final = b"GAMWARM\n"
-FORMAT_VERSION: Final = 1
 PAGE: Final = 4096
 
 _MAGIC_AND_VERSION: Final = struct.Struct("<8sH")
@@ -92,8 +91,8 @@ class Header:
 
     def pack(self) -> bytes:
         body = _BODY.pack(
-            MAGIC,
-            FORMAT_VERSION,
+            FILE_MAGIC,
+            FILE.current,
             HEADER_BYTES,
             self.sequence,
             self.uuid,
@@ -121,26 +120,19 @@ def parse(block: bytes, name: str) -> Header:
 
     Raises
     ------
-    NotAStore, NewerFormat
+    NotAStore, NewerFormat, OlderFormat
         The bytes are not ours to read.
     TornHeader
         Our magic with a wrong CRC.
     StoreDamaged
         A right CRC over what no writer writes.
     """
-    if len(block) < _MAGIC_AND_VERSION.size or not block.startswith(MAGIC):
+    if len(block) < _MAGIC_AND_VERSION.size or not block.startswith(FILE_MAGIC):
         raise NotAStore(
             f"{name}: not a gamwarm file ({_describe(block)}). It was not changed; choose another path.", path=name
         )
-    version = _MAGIC_AND_VERSION.unpack_from(block)[1]
-    if version > FORMAT_VERSION:
-        # Magic, version and the place of the CRC are the same in every version, but not what the CRC covers.
-        raise NewerFormat(
-            f"{name}: file format {version}, this gamwarm reads up to {FORMAT_VERSION}. It was not changed; "
-            "upgrade gamwarm to open it.",
-            path=name,
-            format_version=version,
-        )
+    # Magic, version and the place of the CRC are the same in every version, but not what the CRC covers.
+    FILE.check(_MAGIC_AND_VERSION.unpack_from(block)[1], name)
     if len(block) < HEADER_BYTES or _CRC.unpack_from(block, CRC_OFFSET)[0] != checksum(block[:CRC_OFFSET]):
         raise TornHeader(block[UUID_OFFSET : UUID_OFFSET + UUID_BYTES])
     _, _, header_bytes, sequence, uuid, boot, journal_length, page, size = _BODY.unpack_from(block)

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Final
 
 from gamwarm.errors import StoreDamaged, StoreNotFound, StoreUnavailable
+from gamwarm.formats import FILE_MAGIC
 from gamwarm.storage import redo_journal, vfs
 from gamwarm.storage.foreign import READER_PATIENCE, OpenElsewhere, Presence
 from gamwarm.storage.header import (
     BODY_OFFSET,
     HDF5_SIGNATURE,
     HEADER_BYTES,
-    MAGIC,
     PAGE,
     SIGNATURE_OFFSET,
     USER_BLOCK,
@@ -81,7 +81,8 @@ def remove_scratch(path: Path) -> None:
         start = vfs.DISK.pread(fd, BODY_OFFSET, 0)
         block, signature = start[:USER_BLOCK], start[USER_BLOCK:]
         blank = not any(block) and (not any(signature) or signature == HDF5_SIGNATURE)
-        if not (blank or block.startswith(MAGIC) or MAGIC.startswith(block)) or vfs.DISK.fstat(fd).st_nlink > 1:
+        ours = blank or block.startswith(FILE_MAGIC) or FILE_MAGIC.startswith(block)
+        if not ours or vfs.DISK.fstat(fd).st_nlink > 1:
             raise in_the_way(scratch)
     finally:
         vfs.DISK.close(fd)
@@ -576,10 +577,10 @@ def own_journal(fd: int, path: Path, uuid: bytes) -> int:
     Raises
     ------
     StoreError
-        It is not a journal, or has a second name, under which it may be somebody else's.
+        It is not a journal, or one of another version, or has a second name, under which it may be somebody else's.
     """
     status = vfs.DISK.fstat(fd)
-    of = redo_journal.made_for(fd)
+    of = redo_journal.made_for(fd, path)
     if of is None:
         raise in_the_way(path)
     if status.st_nlink > 1:
@@ -591,7 +592,7 @@ def set_aside(journal: Path) -> None:
     """Move the journal of another file out of the way: it may hold what that file has acknowledged."""
     fd = open_beside(journal, os.O_RDONLY)
     try:
-        of = redo_journal.made_for(fd) or b""
+        of = redo_journal.made_for(fd, journal) or b""
     finally:
         vfs.DISK.close(fd)
     stem, count = f"{journal.name}-of-{of.hex()[:8]}", 1

@@ -144,7 +144,7 @@ class Reader:
         )
 
     def header(self, snapshot: Snapshot) -> Header:
-        """The header, or why there is none (`NotAStore`, `NewerFormat`, `TornHeader`)."""
+        """The header, or why there is none (`NotAStore`, `NewerFormat`, `OlderFormat`, `TornHeader`)."""
         try:
             return parse(snapshot.block, str(self.path))
         except TornHeader:

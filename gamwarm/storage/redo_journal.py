@@ -8,6 +8,7 @@ follows the frame before, so what an interrupted truncation or a shorter rewrite
 from __future__ import annotations
 
 import errno
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,16 +19,17 @@ from typing import Final
 from blake3 import blake3
 
 from gamwarm.errors import StoreDamaged
+from gamwarm.formats import JOURNAL, JOURNAL_MAGIC
 from gamwarm.storage import vfs
 from gamwarm.storage.header import PAGE, USER_BLOCK, UUID_BYTES
 
 __all__ = ["Replay", "build_frame", "frames_end_at", "made_for", "scan", "window"]
 
-MAGIC: Final = b"GWJRNL1\n"
 DIGEST_BYTES: Final = 32
 SECTOR: Final = 512
 """What the media write whole or not at all; it holds a frame's magic and uuid together."""
 # magic, sequence (even), size of the file after this transaction, uuid, number of pages, page bytes
+_MAGIC: Final = re.compile(rb"GWJRNL([0-9])\n")
 _FIELDS: Final = struct.Struct(f"<8sQQ{UUID_BYTES}sII")
 HEAD_BYTES: Final = _FIELDS.size + DIGEST_BYTES
 _UUID_OFFSET: Final = struct.calcsize("<8sQQ")
@@ -68,21 +70,28 @@ class Replay:
 def build_frame(sequence: int, size: int, uuid: bytes, pages: Mapping[int, bytes | bytearray | memoryview]) -> bytes:
     """One transaction as journal bytes, padded to a whole number of pages."""
     numbers = sorted(pages)
-    fields = _FIELDS.pack(MAGIC, sequence, size, uuid, len(numbers), PAGE)
+    fields = _FIELDS.pack(JOURNAL_MAGIC, sequence, size, uuid, len(numbers), PAGE)
     body = b"".join([struct.pack(f"<{len(numbers)}Q", *numbers), *[pages[number] for number in numbers]])
     length = HEAD_BYTES + len(body)
     return b"".join([fields, _digest(fields, body), body, bytes(_padded(length) - length)])
 
 
-def made_for(fd: int) -> bytes | None:
+def made_for(fd: int, path: Path) -> bytes | None:
     """The uuid of the file whose journal this is; empty where no whole sector tells; None if it is no journal at all.
 
     A frame that was being written when the power went may lack its first sector, which then reads as zeros.
     """
     start = vfs.DISK.pread(fd, SECTOR, 0)
-    if start.startswith(MAGIC):
+    _check_version(start, path)
+    if start.startswith(JOURNAL_MAGIC):
         return start[_UUID_OFFSET : _UUID_OFFSET + UUID_BYTES] if len(start) >= _FIELDS.size else b""
-    return b"" if MAGIC.startswith(start) or not any(start) else None
+    return b"" if JOURNAL_MAGIC.startswith(start) or not any(start) else None
+
+
+def _check_version(start: bytes, path: Path) -> None:
+    marked = _MAGIC.match(start)
+    if marked is not None:
+        JOURNAL.check(int(marked[1]), path)
 
 
 def scan(fd: int, uuid: bytes, main: int, path: Path) -> Replay | None:
@@ -100,6 +109,8 @@ def scan(fd: int, uuid: bytes, main: int, path: Path) -> Replay | None:
 
     Raises
     ------
+    NewerFormat, OlderFormat
+        It is a journal of another version.
     StoreDamaged
         Whole frames say what no commit writes: somebody made them.
     OSError
@@ -109,6 +120,8 @@ def scan(fd: int, uuid: bytes, main: int, path: Path) -> Replay | None:
         replay = _fold(fd, uuid)
     except (MemoryError, OverflowError) as error:
         raise OSError(errno.ENOMEM, f"no memory for the frames of {path.name}-journal") from error
+    if replay is None:
+        _check_version(vfs.DISK.pread(fd, SECTOR, 0), path.with_name(f"{path.name}-journal"))
     if replay is not None and not _could_be_committed(replay, main):
         raise StoreDamaged(
             f"{path}: {path.name}-journal holds a transaction that gamwarm cannot have written (it would make the file "
@@ -201,7 +214,7 @@ def _head(fd: int, offset: int, end: int, uuid: bytes) -> _Head | None:
     fields, digest = raw[: _FIELDS.size], raw[_FIELDS.size :]
     magic, sequence, size, of, count, page = _FIELDS.unpack(fields)
     body_bytes = count * (_NUMBER_BYTES + PAGE)
-    if magic != MAGIC or of != uuid or page != PAGE or sequence % 2 or sequence == 0:
+    if magic != JOURNAL_MAGIC or of != uuid or page != PAGE or sequence % 2 or sequence == 0:
         return None
     if offset + HEAD_BYTES + body_bytes > end:
         return None

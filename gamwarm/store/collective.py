@@ -12,6 +12,7 @@ from gamwarm.errors import (
     InvalidInput,
     NewerFormat,
     NotAStore,
+    OlderFormat,
     StoreClosed,
     StoreError,
     StoreNotFound,
@@ -28,7 +29,7 @@ T = TypeVar("T")
 OPEN = "open"
 # What the caller asked for is wrong, not the disk: raised whatever `on_error` says. Later the same errors mean that
 # somebody removed or replaced the file, and no fit fails by that.
-_WRONG_FILE = (NotAStore, NewerFormat, StoreNotFound)
+_WRONG_FILE = (NotAStore, NewerFormat, OlderFormat, StoreNotFound)
 
 
 class Ranks:

@@ -158,8 +158,8 @@ class Upkeep:
         Raises
         ------
         StoreError
-            `NotAStore`, `NewerFormat`, `StoreNotFound`, … about the *other* file, on every rank, whatever
-            ``on_error`` says; this file is as before.
+            `NotAStore`, `NewerFormat`, `OlderFormat`, `StoreNotFound`, … about the *other* file, on every rank,
+            whatever ``on_error`` says; this file is as before.
         """
         source, error = _checked(path, "path")
         self._ranks.agree_equal("merge", str(source), error)

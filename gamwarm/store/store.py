@@ -177,7 +177,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         ------
         StoreNotFound
             Mode ``"r"`` and no file; or no directory.
-        NotAStore, NewerFormat
+        NotAStore, NewerFormat, OlderFormat
             The file is not ours, or of a newer format; it was not changed.
         StoreError
             Anything else about the file, if ``on_error="raise"``.

@@ -24,6 +24,7 @@ from gamwarm.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
+from gamwarm.formats import FILE, FILE_MAGIC
 from gamwarm.storage import container as container_module
 from gamwarm.storage import header as _header
 from gamwarm.storage import pager, redo_journal, vfs
@@ -322,7 +323,7 @@ class TestOpening:
             h5py.File(path, "w", userblock_size=512).close()
             if kind == "newer":
                 data = bytearray(path.read_bytes())
-                data[:10] = _header.MAGIC + (_header.FORMAT_VERSION + 1).to_bytes(2, "little")
+                data[:10] = FILE_MAGIC + (FILE.current + 1).to_bytes(2, "little")
                 path.write_bytes(data)
         before = path.read_bytes(), path.stat().st_mtime_ns
         with pytest.raises(NewerFormat if kind == "newer" else NotAStore) as caught:
