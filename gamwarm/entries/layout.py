@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import h5py
 import numpy as np
-from h5py import h5, h5a, h5g, h5l, h5p
+from h5py import h5, h5a, h5g, h5l, h5o, h5p
 
 from gamwarm.entries import object_header, stored_values, structural_index, texts
 from gamwarm.entries.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, seal_of
@@ -41,7 +41,13 @@ log = logging.getLogger("gamwarm")
 ARCHIVE: Final = "archive"
 _WORDS: Final = ("rho", "beta", "curvature", "inner", "active", "components", "seeds")
 _VECTORS: Final = {name: name.encode() for name in _WORDS}
-_NAMES: Final = {name: word for word, name in _VECTORS.items()}
+_IN_HEADERS: Final = {
+    name: (word, object_header.INTEGERS, "<i8")
+    if stored_values.FORMS[name].kind is Kind.INTEGERS
+    else (word, object_header.FLOATS, "<f8")
+    for word, name in _VECTORS.items()
+}
+"""What the vectors are in an object header: our name, kind of the elements, type of the array."""
 _VALUES: Final = frozenset({"meta", "seal", *_WORDS})
 _TOTALS: Final = ("last_created", "n_entries", "live_bytes")
 
@@ -145,6 +151,7 @@ class FileView:
         self._unwritten: set[str] = set()
         self._keeps_groups = keeps_groups
         self._last: tuple[str, str, Any] = ("", "", None)
+        self._left_to_hdf5: str | None = None  # key whose header has been tried: this handle's file does not change
         self._peek: Peek | None = getattr(h5, "peek", None)
         self._file = h5.id
         self._stated_size = size
@@ -350,6 +357,9 @@ class FileView:
         key, _, name = path.partition("/")
         try:
             gid = self._group(section, path)
+            found = None if path == self._left_to_hdf5 else self._quickly(section, key, gid)
+            if found is not None:
+                return _in_its_place(found, name)
             text, seal = (stored_values.read(gid, value, self.size) for value in (b"meta", b"seal"))
             arrays = self._vectors(gid)
         except UNREADABLE as error:
@@ -360,6 +370,15 @@ class FileView:
         if seal_of(section, key, text, arrays).encode() != seal:
             raise DamagedEntry("its digest does not match its bytes")
         return _in_its_place(Encoded(section, key, texts.parse_text(section, text), arrays), name)
+
+    def _quickly(self, section: str, key: str, gid: Any) -> Encoded | None:
+        """Read the entry of an open group, whose header HDF5 has checked, without an HDF5 object for each value."""
+        if self._peek is None:
+            return None
+        try:
+            return self._from_header(section, key, h5o.get_info(gid).addr)
+        except (DamagedEntry, *UNREADABLE):  # `read` finds out why
+            return None
 
     def _vectors(self, gid: Any) -> dict[str, Any]:
         """Read the vectors that are there; most entries have two, so one asks no further than there are attributes."""
@@ -386,32 +405,39 @@ class FileView:
         """
         if self._peek is None:
             return None
+        self._left_to_hdf5 = key
         try:
             link = self._links(RECORDS).get_info(key.encode())
-            if link.type != h5l.TYPE_HARD:
-                return None
-            found = object_header.attributes(self._peek, link.u)
-            if found is None:
-                return None
-            text, seal = found.pop(b"meta")[1], found.pop(b"seal")[1]
-            vectors: dict[str, bytes] = {}
-            arrays: dict[str, Any] = {}
-            for name, (elements, data) in found.items():
-                known = _NAMES[name]
-                if elements != (
-                    object_header.INTEGERS if stored_values.FORMS[name].kind is Kind.INTEGERS else object_header.FLOATS
-                ):
-                    return None
-                vectors[known] = data
-                arrays[known] = np.frombuffer(data, "<i8" if elements else "<f8")
-            if seal_of(RECORDS, key, text, vectors).encode() != seal:
-                return None
-            return Encoded(RECORDS, key, texts.parse_text(RECORDS, text), arrays)
+            return self._from_header(RECORDS, key, link.u) if link.type == h5l.TYPE_HARD else None
         except DamagedEntry:
             return None
         except UNREADABLE as error:
             pass_on_disk_error(error)
             return None
+
+    def _from_header(self, section: str, key: str, address: int) -> Encoded | None:
+        """Read an entry from the bytes of its object header; None where HDF5 has to be asked.
+
+        May raise `DamagedEntry` or one of `UNREADABLE` too, which say no more than None.
+        """
+        assert self._peek is not None
+        found = object_header.attributes(self._peek, address)
+        if found is None:
+            return None
+        text, seal = found.pop(b"meta"), found.pop(b"seal")
+        if not text[0] == seal[0] == object_header.TEXT:
+            return None
+        vectors: dict[str, bytes] = {}
+        arrays: dict[str, Any] = {}
+        for name, (elements, data) in found.items():
+            known, expected, dtype = _IN_HEADERS[name]
+            if elements != expected:
+                return None
+            vectors[known] = data
+            arrays[known] = np.frombuffer(data, dtype)
+        if seal_of(section, key, text[1], vectors).encode() != seal[1]:
+            return None
+        return Encoded(section, key, texts.parse_text(section, text[1]), arrays)
 
     def read_meta(self, section: str, path: str) -> dict[str, Any]:
         """Read the JSON text of an entry alone, its seal unchecked; raises `DamagedEntry` if it cannot be read."""

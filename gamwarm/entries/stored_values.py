@@ -241,9 +241,8 @@ def _buffer(stored: Any, name: bytes, form: Form) -> tuple[Any, Any]:
     type_ = stored.get_type()
     if type_.committed() or not _is(type_, form):
         raise Misshapen(f"{name_of(name)} does not consist of {form.kind.value}{_of_width(form)}")
-    space = stored.get_space()
-    shape = () if space.get_simple_extent_type() == h5s.SCALAR else space.get_simple_extent_dims()
-    if space.get_simple_extent_type() == h5s.NULL or len(shape) != form.rank or 0 in shape:
+    shape = stored.shape  # None of an empty space
+    if shape is None or len(shape) != form.rank or 0 in shape:
         raise Misshapen(f"{name_of(name)} is not {'a vector' if form.rank else 'one value'}")
     width = type_.get_size()
     claimed = width * (shape[0] if shape else 1)
