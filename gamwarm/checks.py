@@ -74,7 +74,8 @@ def file_path(value: object, what: str = "path") -> Path:
         no_name = True
     if no_name:
         raise InvalidInput(f"{what} is {text!r}; no file can have this name")
-    return Path(os.path.expanduser(text))  # leaves the name of an unknown user as it is, as a shell does
+    expanded = os.path.expanduser(text)  # leaves the name of an unknown user as it is, as a shell does
+    return value if isinstance(value, Path) and expanded == text else Path(expanded)
 
 
 def items(value: Iterable[Any], what: str) -> tuple[Any, ...]:

@@ -546,7 +546,7 @@ def decode(entry: Encoded) -> BlockRecord | FitArtifact:
     """
     try:
         for name, array in entry.arrays.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
+            if array.dtype.kind == "f" and b"\0" in np.isfinite(array).tobytes():
                 raise DamagedEntry(f"{name} holds a non-finite number")
         return _decode_record(entry) if entry.section == RECORDS else _decode_artifact(entry)
     except _UNFIT as error:

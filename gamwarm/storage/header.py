@@ -89,12 +89,13 @@ class Header:
         short = (self.size - size) % SIZE_MODULUS
         return short if self.size and short < SIZE_MODULUS // 2 else 0
 
-    def pack(self) -> bytes:
+    def pack(self, *, applying: bool = False) -> bytes:
+        """Return the bytes; of the state before this one while it is being applied to the file, if ``applying``."""
         body = _BODY.pack(
             FILE_MAGIC,
             FILE.current,
             HEADER_BYTES,
-            self.sequence,
+            self.sequence - applying,
             self.uuid,
             self.boot,
             self.journal_length,

@@ -17,7 +17,6 @@ import logging
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -123,6 +122,7 @@ class FilePair:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._name = os.fspath(path)
         self.journal_path = journal_path(path)
         self.shared = False
         self._presence = Presence()
@@ -441,9 +441,7 @@ class FilePair:
         self._behind = False
 
     def _put_header(self, header: Header, *, applying: bool = False) -> None:
-        if applying:
-            header = replace(header, sequence=header.sequence - 1)
-        vfs.DISK.pwrite(self.main, header.pack(), 0)
+        vfs.DISK.pwrite(self.main, header.pack(applying=applying), 0)
 
     def _create_journal(self) -> None:
         if self.journal < 0:
@@ -531,7 +529,7 @@ class FilePair:
         self._mark = self._look()
 
     def _look(self) -> Mark:
-        status = vfs.DISK.stat(self.path)
+        status = vfs.DISK.stat(self._name)
         block = vfs.DISK.pread(self.main, HEADER_BYTES, 0)
         return block, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
