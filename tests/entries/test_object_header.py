@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm.entries import object_header
+from gamwarm.entries.codec import DamagedEntry
 from gamwarm.entries.layout import RECORDS, FileView
 from gamwarm.storage.container import Container
 from gamwarm.storage.overlay import Overlay
@@ -113,6 +114,29 @@ def test_a_key_with_several_entries_and_a_missing_one_are_left_to_hdf5(tmp_path)
     with Container.open(path, mode="r") as container:
         for key in (KEY, exact_key_of(2)):
             assert container.read(lambda h5, key=key: FileView(h5).read_lone_record(key)) is None
+
+
+@pytest.mark.parametrize("name", ["meta", "seal"])
+def test_numbers_whose_bytes_are_the_text_that_was_sealed_are_no_text(tmp_path, name):
+    """The seal covers bytes, not types: that they are a text is for the reader to check."""
+    path = tmp_path / "fits.h5"
+    with gamwarm.open(path) as store:
+        for padding in range(8):  # one of these texts is as long as some integers
+            store.put_record(record_of(padding, attributes={"note": "x" * padding}))
+    with h5py.File(path, "r+", libver=("v108", "v108")) as plain:  # encoded as our own writer does
+        keys = [exact_key_of(number) for number in range(8)]
+        key = next(key for key in keys if plain[RECORDS][key].attrs.get_id("meta").get_storage_size() % 8 == 0)
+        attributes = plain[RECORDS][key].attrs
+        numbers = np.frombuffer(bytes(attributes[name]), "<i8")
+        del attributes[name]
+        attributes[name] = numbers
+    with Container.open(path, mode="r") as container:
+        assert container.read(lambda h5: FileView(h5).read_lone_record(key)) is None
+        with pytest.raises(DamagedEntry):
+            container.read(lambda h5: FileView(h5).read(RECORDS, key))
+    with gamwarm.open(path) as store:
+        assert store.get_record(key) is None
+        assert [problem.place for problem in store.verify().problems] == [f"/{RECORDS}/{key}"]
 
 
 def test_bytes_that_a_journal_lays_over_the_file_are_what_is_read(tmp_path):
