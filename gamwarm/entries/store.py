@@ -47,7 +47,7 @@ from gamwarm.records import (
     check_entry_id,
     gate_record,
 )
-from gamwarm.storage import Container, LockKind, LookAgain, Snapshot, Turn, explain
+from gamwarm.storage import Container, LockChoice, LookAgain, Snapshot, Turn, explain
 
 __all__ = [
     "ArtifactHeader",
@@ -120,7 +120,7 @@ class EntryStore:
         path: str | os.PathLike[str],
         *,
         mode: Literal["r", "a"] = "a",
-        lock: LockKind = "auto",
+        lock: LockChoice = "auto",
         lock_timeout: float = 60.0,
         producer: Producer | None = None,
         keep_last: int = 1,

@@ -18,7 +18,7 @@ from gamwarm.storage.header import (
     TornHeader,
     parse,
 )
-from gamwarm.storage.locks import LOCK_NAMES, LockKind, choose_lock
+from gamwarm.storage.locks import LOCK_CHOICES, LockChoice, choose_lock
 from gamwarm.storage.overlay import Overlay
 from gamwarm.storage.pager import journal_path, make_scratch, missing, scratch_path
 from gamwarm.storage.reader import LookAgain, Peek, Snapshot
@@ -30,7 +30,7 @@ __all__ = [
     "EXIT_PATIENCE",
     "HDF5_SIGNATURE",
     "HEADER_BYTES",
-    "LOCK_NAMES",
+    "LOCK_CHOICES",
     "PAGE",
     "PROBE_PREFIX",
     "SIGNATURE_OFFSET",
@@ -41,7 +41,7 @@ __all__ = [
     "Container",
     "DirectoryProbe",
     "Header",
-    "LockKind",
+    "LockChoice",
     "LookAgain",
     "Overlay",
     "Peek",

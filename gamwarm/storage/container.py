@@ -43,7 +43,7 @@ from gamwarm.storage.attempts import FIRST_PAUSE, Attempts, Check
 from gamwarm.storage.directory_probe import may_be_shared
 from gamwarm.storage.foreign import OpenElsewhere
 from gamwarm.storage.header import UUID_BYTES, TornHeader, parse
-from gamwarm.storage.locks import LockKind, WriterLock, choose_lock
+from gamwarm.storage.locks import LockChoice, WriterLock, choose_lock
 from gamwarm.storage.reader import Reader, Snapshot
 from gamwarm.storage.replace import rewrite
 from gamwarm.storage.vfs import explain
@@ -97,7 +97,7 @@ class Container(Attempts):
         path: str | os.PathLike[str],
         *,
         mode: Literal["r", "a"] = "a",
-        lock: LockKind = "auto",
+        lock: LockChoice = "auto",
         lock_timeout: float = 60.0,
         create: Callable[[h5py.File], None] | None = None,
         check: Callable[[h5py.File], None] | None = None,
@@ -148,7 +148,7 @@ class Container(Attempts):
         _alive.add(self)
         return self
 
-    def _open(self, lock: LockKind, create: Check | None) -> None:
+    def _open(self, lock: LockChoice, create: Check | None) -> None:
         try:
             status = vfs.DISK.stat(self.path)
         except FileNotFoundError:

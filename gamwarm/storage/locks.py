@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 if sys.platform != "win32":
     import fcntl
@@ -30,14 +30,23 @@ from gamwarm.errors import InvalidInput, StoreError, StoreReadOnly, StoreUnavail
 from gamwarm.storage.coherence import Safety
 from gamwarm.storage.directory_probe import DirectoryProbe, probe, recall
 from gamwarm.storage.vfs import explain, make_beside, open_beside, share_if_ours
-from gamwarm.storage.writer_lock import LOCK_NAMES, LockKind, OtherHost, OtherLock, WriterLock, lock_path, read_start
+from gamwarm.storage.writer_lock import (
+    LOCK_CHOICES,
+    LockChoice,
+    LockKind,
+    OtherHost,
+    OtherLock,
+    WriterLock,
+    lock_path,
+    read_start,
+)
 
 try:  # Not public, hence guarded: without it a claim of a dead process waits for a person.
     from filelock._identity import owner_is_stale
 except ImportError:  # pragma: no cover
     owner_is_stale = None  # type: ignore[assignment]
 
-__all__ = ["LOCK_NAMES", "FlockLock", "LockKind", "SoftLock", "WriterLock", "choose_lock", "lock_path"]
+__all__ = ["KINDS", "LOCK_CHOICES", "FlockLock", "LockChoice", "SoftLock", "WriterLock", "choose_lock", "lock_path"]
 
 RECLAIM_SECONDS: Final = 0.25
 """How long a soft lock is waited for before its claims are searched for dead owners."""
@@ -61,6 +70,7 @@ class FlockLock(WriterLock):
     kind = "flock"
     other = "soft"
     broken = "flock does not exclude"
+    claims_host = True
 
     def __init__(self, path: Path, timeout: float, *, shared: bool, single_host: bool = False) -> None:
         super().__init__(path, timeout, shared=shared, single_host=single_host)
@@ -177,9 +187,10 @@ class SoftLock(WriterLock):
     kind = "soft"
     other = "flock"
     broken = "hard links do not work"
+    claims_host = False
 
-    def __init__(self, path: Path, timeout: float, *, shared: bool = True) -> None:
-        super().__init__(path, timeout, shared=shared)
+    def __init__(self, path: Path, timeout: float, *, shared: bool = True, single_host: bool = False) -> None:
+        super().__init__(path, timeout, shared=True)  # an attempt is some eighty calls, wherever the directory is
         self._lock: StrictSoftFileLock | None = None
         self._search_at = RECLAIM_SECONDS
         self._claims = Path(f"{os.path.realpath(self.path)}.filelock", "claims")
@@ -311,13 +322,13 @@ class SoftLock(WriterLock):
         return f"; if it no longer exists (another node that died), remove {self.path.name}.filelock"
 
 
-_KINDS: Final[dict[str, type[WriterLock]]] = {kind.kind: kind for kind in (FlockLock, SoftLock)}
+KINDS: Final[dict[LockKind, type[WriterLock]]] = {kind.kind: kind for kind in (FlockLock, SoftLock)}
 """In the order in which ``"auto"`` tries them."""
-if (known := {"auto", *_KINDS}) != set(LOCK_NAMES):
-    raise TypeError(f"LockKind names {LOCK_NAMES}, the classes are {known}")
+if set(KINDS) != set(get_args(LockKind)):
+    raise TypeError(f"LockKind names {get_args(LockKind)}, the classes are {tuple(KINDS)}")
 
 
-def choose_lock(path: Path, kind: LockKind, timeout: float) -> WriterLock:
+def choose_lock(path: Path, choice: LockChoice, timeout: float) -> WriterLock:
     """Make the lock of a file; what its directory supports is tried once per device and process.
 
     Where others have kept to the soft lock (its mark stands in the lock file), ``"auto"`` does too: the two locks do
@@ -328,8 +339,8 @@ def choose_lock(path: Path, kind: LockKind, timeout: float) -> WriterLock:
     StoreUnavailable
         The lock asked for (or, for ``"auto"``, any lock) does not work there.
     """
-    if kind not in LOCK_NAMES:
-        raise InvalidInput(f"lock={kind!r}: expected {' or '.join(map(repr, LOCK_NAMES))}.")
+    if choice not in LOCK_CHOICES:
+        raise InvalidInput(f"lock={choice!r}: expected {' or '.join(map(repr, LOCK_CHOICES))}.")
     directory = path.parent
     try:
         device = os.stat(directory).st_dev
@@ -341,14 +352,16 @@ def choose_lock(path: Path, kind: LockKind, timeout: float) -> WriterLock:
     noted = recall(directory)
     single_host = any(c is not None and c.safety is Safety.ONE_WRITER for c in (noted, found.coherence))
     if single_host:
-        if kind == "soft" or not found.flock:
+        able = [name for name, lock in KINDS.items() if lock.claims_host and lock.works(found)]
+        asked = able if choice == "auto" else [name for name in able if name == choice]
+        if not asked:
             raise StoreUnavailable(
                 f"{directory}: gamwarm doctor found that several hosts cannot write safely here, and "
-                + ("only lock='auto' and 'flock' can" if found.flock else "no lock can")
+                + (f"only lock={' and '.join(map(repr, ['auto', *able]))} can" if able else "no lock can")
                 + " keep the file to one host. Put the file on another file system, or open it with mode='r'.",
                 path=str(directory),
             )
-        return FlockLock(path, timeout, shared=True, single_host=True)
+        return KINDS[asked[0]](path, timeout, shared=True, single_host=True)
     if noted is not None:
         found = replace(found, shared=True, flock=found.flock and noted.flock, hard_links=noted.links)
         if not noted.flock and _mark(lock_path(path)).startswith(HOLDER_PREFIX):
@@ -358,16 +371,18 @@ def choose_lock(path: Path, kind: LockKind, timeout: float) -> WriterLock:
                 "then lock='auto' takes the soft lock.",
                 path=str(path),
             )
-    wanted = [kind] if kind != "auto" else ["soft"] if _is_soft_mark(_mark(lock_path(path))) else list(_KINDS)
-    for name in wanted:
-        lock = _KINDS[name]
+    if choice != "auto":
+        wanted = [KINDS[choice]]
+    else:
+        wanted = [SoftLock] if _is_soft_mark(_mark(lock_path(path))) else list(KINDS.values())
+    for lock in wanted:
         if lock.works(found):
-            return lock(path, timeout, shared=found.shared or lock is SoftLock)
-    lacking = " and ".join(_KINDS[name].broken for name in wanted)
+            return lock(path, timeout, shared=found.shared)
+    lacking = " and ".join(lock.broken for lock in wanted)
     raise StoreUnavailable(
         f"{directory}: {lacking} on this file system ({found.file_system or 'unknown type'}), so two writers could not "
         "be kept apart. Put the file on another file system"
-        + (", or open it with lock='auto'." if kind != "auto" else "."),
+        + (", or open it with lock='auto'." if choice != "auto" else "."),
         path=str(directory),
     )
 

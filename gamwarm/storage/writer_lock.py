@@ -18,7 +18,8 @@ from gamwarm.storage.vfs import explain, open_beside
 
 __all__ = [
     "FIRST_COURTESY",
-    "LOCK_NAMES",
+    "LOCK_CHOICES",
+    "LockChoice",
     "LockKind",
     "OtherHost",
     "OtherLock",
@@ -27,8 +28,11 @@ __all__ = [
     "read_start",
 ]
 
-LockKind = Literal["auto", "flock", "soft"]
-LOCK_NAMES: Final[tuple[str, ...]] = get_args(LockKind)
+LockKind = Literal["flock", "soft"]
+"""A subclass of `WriterLock`, by its name."""
+LockChoice = Literal["auto", LockKind]
+"""What a caller may ask for."""
+LOCK_CHOICES: Final[tuple[str, ...]] = get_args(LockChoice)
 
 FIRST_PAUSE: Final = 0.0005
 PACE: Final = 1 / 6, 0.25
@@ -76,6 +80,8 @@ class WriterLock(ABC):
     other: ClassVar[LockKind]
     broken: ClassVar[str]
     """What a directory lacks where this lock does not work."""
+    claims_host: ClassVar[bool]
+    """Whether it can keep a file to the host that has it open for writing."""
 
     def __init__(self, path: Path, timeout: float, *, shared: bool, single_host: bool = False) -> None:
         self.path = lock_path(path)

@@ -30,7 +30,7 @@ from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
 from gamwarm.parallel import SERIAL, Communicator, as_communicator
 from gamwarm.records import FitResult, Producer, StartSource
-from gamwarm.storage import LOCK_NAMES, LockKind
+from gamwarm.storage import LOCK_CHOICES, LockChoice
 from gamwarm.store.arguments import check_choice, check_held_together, require, this_problem
 from gamwarm.store.collective import OPEN, Ranks
 from gamwarm.store.contents import Contents
@@ -80,7 +80,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         path: str | os.PathLike[str],
         mode: Literal["r", "a"],
         comm: Any,
-        lock: LockKind,
+        lock: LockChoice,
         engine: str | None,
         engine_version: str | None,
         on_error: Literal["warn", "raise"],
@@ -92,7 +92,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         error: GamwarmError | None = None
         try:
             check_choice("mode", mode, ("r", "a"))
-            check_choice("lock", lock, LOCK_NAMES)
+            check_choice("lock", lock, LOCK_CHOICES)
             check_choice("on_error", on_error, ("warn", "raise"))
             place = file_path(path)
             for wrong in (budget_error(size_budget), keep_last_error(keep_last)):
@@ -144,7 +144,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         path: str | os.PathLike[str],
         mode: Literal["r", "a"] = "a",
         comm: Any = None,
-        lock: LockKind = "auto",
+        lock: LockChoice = "auto",
         engine: str | None = None,
         engine_version: str | None = None,
         on_error: Literal["warn", "raise"] = "warn",

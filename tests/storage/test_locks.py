@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import subprocess
@@ -15,17 +16,17 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+import gamwarm
 from gamwarm.errors import InvalidInput, LockTimeout, StoreNotFound, StoreUnavailable
 from gamwarm.storage import directory_probe as probing
 from gamwarm.storage import locks
 from gamwarm.storage.container import Container
 from gamwarm.storage.directory_probe import probe
-from gamwarm.storage.locks import FlockLock, SoftLock, choose_lock
+from gamwarm.storage.locks import KINDS, LOCK_CHOICES, FlockLock, SoftLock, choose_lock
 from gamwarm.storage.writer_lock import FIRST_COURTESY
 from tests.support import crash_simulator as kit
 
 ROOT = Path(__file__).resolve().parents[2]
-KINDS = ("flock", "soft")
 pytestmark = pytest.mark.timeout(60)
 
 HOLD = """
@@ -223,8 +224,19 @@ def test_a_lock_is_not_reentrant_between_two_containers_of_one_process(path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_lock_is_offered_and_described(kind):
+    """One that is declared and not explained to users, or explained and gone, is noticed here."""
+    page = (Path(ROOT) / "docs" / "how-to" / "shared-file-systems.md").read_text()
+
+    assert f"| `{kind}` |" in page
+    assert kind in LOCK_CHOICES
+    for signature in (Container.open, gamwarm.open):
+        assert f'"{kind}"' in inspect.getdoc(signature)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_kinds_of_lock_on_one_file_are_refused(path, kind):
-    other = KINDS[kind == "flock"]
+    other = KINDS[kind].other
     for _ in range(2):
         refused = pytest.raises(StoreUnavailable, match=f"lock='{kind}'")
         with Container.open(path, lock=other, lock_timeout=1) as container, refused, container.write():
@@ -292,7 +304,7 @@ def test_a_lock_file_that_was_removed_while_it_was_waited_for_is_not_taken_for_t
 
 
 def made(kind, path, timeout):
-    return FlockLock(path, timeout, shared=False) if kind == "flock" else SoftLock(path, timeout)
+    return KINDS[kind](path, timeout, shared=False)
 
 
 class TestWaiting:
