@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import gamwarm
-from gamwarm._version import __version__
+from gamwarm.version import __version__
 
 project = "gamwarm"
 author = "the gamwarm developers"

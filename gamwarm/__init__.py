@@ -4,7 +4,6 @@ The names below are the public ones, in the order a newcomer meets them. The con
 where a fit begins, never where it ends.
 """
 
-from gamwarm._version import __version__
 from gamwarm.errors import (
     CollectiveError,
     DescriptorMismatch,
@@ -101,6 +100,7 @@ from gamwarm.transfer import (
     inner_cap,
     predicted_step,
 )
+from gamwarm.version import __version__
 from gamwarm.walltime import Walltime
 
 __all__ = [  # noqa: RUF022 - in the order a newcomer meets them

@@ -29,7 +29,7 @@ def fingerprint(root: Path) -> str:
         "project": settings["project"],
         "setuptools": settings["tool"]["setuptools"],
         "setup.cfg": (root / "setup.cfg").read_text(),
-        "version": (root / "gamwarm" / "_version.py").read_text(),
+        "version": (root / "gamwarm" / "version.py").read_text(),
         "python": [sys.version, sys.base_prefix, sysconfig.get_platform()],
         "root": str(root),
     }

@@ -17,13 +17,15 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "gamwarm"
 
 MOST_LINES = 650
+LARGEST_SHARE = 0.15
+"""No folder holds more of the package's lines than this."""
 
-UNDER_PROBLEM = {"_version", "errors", "formats", "interrupts", "checks", "columns", "display", "parallel"}
+UNDER_PROBLEM = {"checks", "columns", "display", "errors", "formats", "interrupts", "parallel", "version"}
 PURE = UNDER_PROBLEM | {"problem", "identity", "records"}
 FILE = {"storage", "entries", "maintenance"}
 
 KNOWS = {
-    "_version": set(),
+    "version": set(),
     "display": set(),
     "errors": {"display"},
     "formats": {"errors", "display"},
@@ -144,6 +146,92 @@ def test_no_module_is_two_modules(path):
     lines = len(path.read_text().splitlines())
 
     assert lines <= MOST_LINES, f"{module_name(path)} has {lines} lines; cut it where it does two things"
+
+
+def test_no_folder_is_most_of_the_package():
+    lines = {path: len(path.read_text().splitlines()) for path in MODULES}
+    total = sum(lines.values())
+    shares = {
+        folder.name: sum(n for path, n in lines.items() if path.is_relative_to(folder)) / total
+        for folder in PACKAGE.iterdir()
+        if folder.is_dir()
+    }
+
+    assert {name: round(share, 3) for name, share in shares.items() if share > LARGEST_SHARE} == {}
+
+
+FOREIGN = {"_asdict", "_exit", "_fields", "_getframe", "_is_owned", "_make", "_replace"}
+"""Underscored names of Python itself: of its modules, locks and named tuples."""
+
+OPEN_HOUSE = {"store"}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def names_defined_in(tree: ast.AST) -> set[str]:
+    """Return every name that a module defines: functions, classes, variables, slots, and attributes that it sets."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+            found.add(node.value)
+    return found
+
+
+@cache
+def names_defined_in_folder(folder: Path) -> set[str]:
+    return set().union(*(names_defined_in(ast.parse(path.read_text())) for path in folder.glob("*.py")))
+
+
+def private_names_of_others(source: str, of_the_folder: set[str]) -> list[str]:
+    """Return the uses of underscored names that another module defines, one line each.
+
+    A class may use, through ``self`` or ``cls``, what its base in another module of the folder defines.
+    """
+    tree = ast.parse(source)
+    own = names_defined_in(tree) | FOREIGN
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found += [f"line {node.lineno}: imports {alias.name}" for alias in node.names if is_private(alias.name)]
+        elif isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
+            inherits = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
+            if not (inherits and node.attr in of_the_folder):
+                found.append(f"line {node.lineno}: uses {ast.unparse(node)}")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_an_underscored_name_is_used_by_its_own_module_only(path):
+    if floor_of(module_name(path)) in OPEN_HOUSE:
+        return
+    of_the_folder = names_defined_in_folder(path.parent)
+
+    assert private_names_of_others(path.read_text(), of_the_folder) == []
+    assert not is_private(path.stem), "modules have no underscore: only what a folder's __init__ lists is public"
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("from gamwarm.storage.pager import _frame", "line 1: imports _frame"),
+        ("def f(store):\n    return store._ranks", "line 2: uses store._ranks"),
+        ("class A:\n    def f(self):\n        return self._of_nobody", "line 3: uses self._of_nobody"),
+    ],
+)
+def test_the_use_of_a_private_name_would_be_seen(source, complaint):
+    assert private_names_of_others(source, {"_ranks"}) == [complaint]
+
+
+def test_a_base_in_the_same_folder_is_no_other():
+    assert private_names_of_others("class A(B):\n    def f(self):\n        return self._ranks", {"_ranks"}) == []
 
 
 def strongly_connected(graph: dict[str, set[str]]) -> list[list[str]]:

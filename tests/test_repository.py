@@ -82,7 +82,7 @@ def test_the_version_is_written_once():
     files = [*ROOT.glob("gamwarm/**/*.py"), ROOT / "pyproject.toml", ROOT / "setup.cfg", ROOT / "docs" / "conf.py"]
     stating = [path for path in files if re.search(rf"""["']{re.escape(version)}["']""", path.read_text())]
 
-    assert [path.relative_to(ROOT).as_posix() for path in stating] == ["gamwarm/_version.py"]
+    assert [path.relative_to(ROOT).as_posix() for path in stating] == ["gamwarm/version.py"]
 
 
 def test_the_changelog_knows_this_version():

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from gamwarm._version import __version__
 from gamwarm.cli import archives, doctor, lineage, listing, maintenance  # noqa: F401 - they register their subcommands
 from gamwarm.cli.exit_codes import Exit
 from gamwarm.cli.options import COMMANDS
 from gamwarm.display import visible_lines
+from gamwarm.version import __version__
 
 __all__ = ["ORDER", "app", "run"]
 

@@ -20,7 +20,6 @@ import h5py
 import typer
 from rich.text import Text
 
-from gamwarm._version import __version__
 from gamwarm.cli.exit_codes import Exit
 from gamwarm.cli.options import Json, command
 from gamwarm.cli.output import facts, human_bytes, show, write_json
@@ -39,6 +38,7 @@ from gamwarm.storage import (
     try_two,
     typed,
 )
+from gamwarm.version import __version__
 
 __all__ = ["doctor"]
 

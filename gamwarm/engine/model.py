@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm._version import __version__
 from gamwarm.columns import known_values
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
 from gamwarm.engine.design import Group, Piece, Products
@@ -23,6 +22,7 @@ from gamwarm.formats import ENGINE_FAMILY
 from gamwarm.identity import Fingerprinter, FitProblem
 from gamwarm.problem import BlockwiseFitOptions, DensePenalty, Gauge, ParameterBlockSpec, Role
 from gamwarm.records import group_label
+from gamwarm.version import __version__
 
 __all__ = ["ENGINE", "Bound", "Case", "CaseFamily", "LookedUpRows", "bind"]
 

@@ -109,7 +109,7 @@ class BufferedEntries(EntryStore):
 
         If that fails, all of it goes on waiting. ``patience``: seconds to wait for other writers.
         """
-        with self._turn:
+        with self.call_lock:
             if not self.container.opened_here and not self.in_transaction:
                 self.open_again()
             waiting = list(self._waiting.values())
@@ -128,7 +128,7 @@ class BufferedEntries(EntryStore):
 
     def give_up(self, reason: str) -> None:
         """Forget what waits; its outcomes say why."""
-        with self._turn:
+        with self.call_lock:
             for each in self._waiting.values():
                 each.settle(written=False, reason=reason)
             self._waits = {}
@@ -145,7 +145,7 @@ class BufferedEntries(EntryStore):
     @contextmanager
     def transaction(self, patience: float | None = None) -> Iterator[None]:
         """File what waits, then begin a transaction whose puts go to the file."""
-        with self._turn:
+        with self.call_lock:
             if not self.in_transaction:
                 self.flush(patience)
             with super().transaction(patience):
@@ -155,7 +155,7 @@ class BufferedEntries(EntryStore):
 
     def put_record(self, record: BlockRecord) -> PutOutcome:
         """Let a record wait if the gates let it pass. A checkpoint worse than the file's is refused at the flush."""
-        with self._turn:
+        with self.call_lock:
             gated, reason = gate_record(record)
             if self.in_transaction or reason is not None:
                 return super().put_record(record)
@@ -163,14 +163,14 @@ class BufferedEntries(EntryStore):
 
     def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
         """Let an artifact wait."""
-        with self._turn:
+        with self.call_lock:
             if self.in_transaction or artifact_refusal(artifact) is not None:
                 return super().put_artifact(artifact)
             return self._wait(encode_artifact(stamped(artifact, clock.now(), self._producer)))
 
     def unchanged(self, entry_id: str) -> PutOutcome:
         """Return the outcome of putting again what is in the file, or waits."""
-        with self._turn:
+        with self.call_lock:
             if self.in_transaction:
                 return super().unchanged(entry_id)
             again = self._waiting.get(entry_id)
@@ -207,7 +207,7 @@ class BufferedEntries(EntryStore):
 
     def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
         """Return the record that ``producer`` means under an exact key, or None."""
-        with self._turn:
+        with self.call_lock:
             if self.in_transaction or not self._waits_for(check_exact_key(key)):
                 return super().find_record(key, producer)
             return ranking.select_record(self._records(key)[1], producer)
@@ -218,19 +218,19 @@ class BufferedEntries(EntryStore):
 
     def find_artifact(self, entry_id: str) -> StoredArtifact | None:
         """Return one artifact by its entry id."""
-        with self._turn:
+        with self.call_lock:
             waiting = self._waiting.get(check_entry_id(entry_id))
             found = None if waiting is None else _stored(waiting.encoded)
             return super().find_artifact(entry_id) if found is None else found
 
     def waiting(self) -> list[Encoded]:
         """Return the entries that wait to be filed."""
-        with self._turn:
+        with self.call_lock:
             return [each.encoded for each in self._waiting.values()]
 
     def artifact_headers(self, descriptor_key: str, *, structural: bool = False) -> list[ArtifactHeader]:
         """Return what a choice of parent ranks by, of the file's artifacts and of those that wait."""
-        with self._turn:
+        with self.call_lock:
             found = super().artifact_headers(descriptor_key, structural=structural)
             there = {header.entry_id for header in found}
 
@@ -245,7 +245,7 @@ class BufferedEntries(EntryStore):
         self, headers: Iterable[ArtifactHeader], accept: Callable[[FitArtifact], bool]
     ) -> StoredArtifact | None:
         """Return the first artifact, in the order given, that is whole and accepted."""
-        with self._turn:
+        with self.call_lock:
             if not self._of(ARTIFACTS):
                 return super().first_usable(headers, accept)
             for header in headers:
@@ -261,17 +261,17 @@ class BufferedEntries(EntryStore):
 
     def keys(self) -> list[str]:
         """Return the exact keys that have a record, sorted."""
-        with self._turn:
+        with self.call_lock:
             return sorted({*super().keys(), *(e.key for e in self._of(RECORDS))})
 
     def descriptor_keys(self) -> list[str]:
         """Return the strict descriptor keys that have artifacts, sorted."""
-        with self._turn:
+        with self.call_lock:
             return sorted({*super().descriptor_keys(), *(e.key for e in self._of(ARTIFACTS))})
 
     def entry_ids(self) -> set[str]:
         """Return what `flush` would leave in the file: the entry ids of all whole entries."""
-        with self._turn:
+        with self.call_lock:
             ids = super().entry_ids() | {e.entry_id for e in self._of(ARTIFACTS)}
             for key in {e.key for e in self._of(RECORDS)}:
                 in_file, kept = self._records(key)
@@ -279,7 +279,7 @@ class BufferedEntries(EntryStore):
             return ids
 
     def __len__(self) -> int:
-        with self._turn:
+        with self.call_lock:
             new = sum(super(BufferedEntries, self).find_artifact(e.entry_id) is None for e in self._of(ARTIFACTS))
             for key in {e.key for e in self._of(RECORDS)}:
                 in_file, kept = self._records(key)
@@ -353,7 +353,7 @@ def _file_all() -> None:
         n = entries.n_waiting
         if n == 0:
             continue
-        if not entries._turn.lock.acquire(timeout=EXIT_PATIENCE):
+        if not entries.call_lock.lock.acquire(timeout=EXIT_PATIENCE):
             lost += n
             reasons.append(f"{entries.container.path}: another thread was still inside a call")
             continue
@@ -364,7 +364,7 @@ def _file_all() -> None:
             reasons.append(str(error))
             entries.give_up(str(error))
         finally:
-            entries._turn.lock.release()
+            entries.call_lock.lock.release()
     _left.clear()
     if lost:
         log.warning("%d entries that waited could not be written at the end: %s", lost, "; ".join(reasons))

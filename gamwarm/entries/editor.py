@@ -29,7 +29,7 @@ class EntryEditor(FileView):
         return set() if self.unread_pins(section) else set(self._pins(section))
 
     def _pins(self, section: str) -> list[str]:
-        return stored_values.read_strings(self._section(section), _PINNED, self.size)
+        return stored_values.read_strings(self.section_group(section), _PINNED, self.size)
 
     def unread_pins(self, section: str) -> Problem | None:
         """Return why the list of pinned entries of a section cannot be read, if so."""
@@ -97,7 +97,7 @@ class EntryEditor(FileView):
             gone.add(entry_id)
         left = self.entry_paths(ARTIFACTS, key)
         if not left:
-            self._section(ARTIFACTS).unlink(key.encode())
+            self.section_group(ARTIFACTS).unlink(key.encode())
         for name in structural - {None} - {e.meta["structural_key"] for e in self._whole(ARTIFACTS, key)}:
             self._unindex(name, key)
         if damaged:
@@ -139,7 +139,7 @@ class EntryEditor(FileView):
         return []
 
     def _lists(self) -> list[bytes]:
-        names = stored_values.attribute_names(self._section(ARTIFACTS))
+        names = stored_values.attribute_names(self.section_group(ARTIFACTS))
         return [name for name in names if name.startswith(structural_index.PREFIX.encode())]
 
     def set_totals(self, **totals: int) -> None:

@@ -169,7 +169,7 @@ class FileView:
         known = int(self._file.get_filesize()) if self._stated_size is None else self._stated_size
         return known + self._filed  # HDF5 counts only what it has flushed
 
-    def _section(self, section: str) -> Any:
+    def section_group(self, section: str) -> Any:
         gid = self._sections.get(section)
         if gid is None:
             gid = self._sections[section] = stored_values.open_group(self._root, section.encode())
@@ -178,14 +178,14 @@ class FileView:
     def _links(self, section: str) -> Any:
         links = self._link_tables.get(section)
         if links is None:
-            links = self._link_tables[section] = self._section(section).links
+            links = self._link_tables[section] = self.section_group(section).links
         return links
 
     def _group(self, section: str, path: str) -> Any:
         last = self._last
         if last[1] == path and last[0] == section:
             return last[2]
-        gid = self._section(section)
+        gid = self.section_group(section)
         for name in path.split("/"):
             gid = stored_values.open_group(gid, encoded(name))
         if self._keeps_groups:
@@ -266,7 +266,7 @@ class FileView:
 
     def keys(self, section: str) -> list[str]:
         """Return the keys of a section, sorted."""
-        return stored_values.names_in(self._section(section))
+        return stored_values.names_in(self.section_group(section))
 
     def may_have(self, section: str, path: str) -> bool:
         """Whether there is something at a path, or so damaged that nobody can tell."""
@@ -282,7 +282,7 @@ class FileView:
 
     def count(self, section: str) -> int:
         """Return the number of keys of a section, without listing them."""
-        return int(self._section(section).get_num_objs())
+        return int(self.section_group(section).get_num_objs())
 
     def some_names(self, section: str, key: str | None, count: int | None) -> list[str] | None:
         """Return the first ``count`` keys of a section, or children of a key, in the order of HDF5's own index.
@@ -297,7 +297,7 @@ class FileView:
             return len(names) == count
 
         try:
-            gid = self._section(section) if key is None else self._group(section, key)
+            gid = self.section_group(section) if key is None else self._group(section, key)
             gid.links.iterate(take, order=h5.ITER_NATIVE)
         except (DamagedEntry, *UNREADABLE) as error:
             if key is None:
@@ -310,7 +310,7 @@ class FileView:
         """Whether there is something at a path; what cannot be looked into has nothing."""
         parent, _, name = path.rpartition("/")
         try:
-            gid = self._group(section, parent) if parent else self._section(section)
+            gid = self._group(section, parent) if parent else self.section_group(section)
         except DamagedEntry:
             return False
         return stored_values.has(gid, encoded(name))
@@ -477,7 +477,7 @@ class FileView:
     def _listed(self, name: bytes) -> list[str]:
         """Return a list of the structural index; of one that cannot be read nothing, until `verify` makes it anew."""
         try:
-            keys = stored_values.read_strings(self._section(ARTIFACTS), name, self.size)
+            keys = stored_values.read_strings(self.section_group(ARTIFACTS), name, self.size)
         except DamagedEntry as error:
             log.warning(
                 "/%s: a list of the structural index cannot be read (%s); verify() makes it anew", ARTIFACTS, error
@@ -497,7 +497,7 @@ class FileView:
         Irreplaceable
             What lies there is damaged so that HDF5 cannot remove it; nothing was changed.
         """
-        parent = self._section(RECORDS)
+        parent = self.section_group(RECORDS)
         damaged = False
         if not missing and stored_values.has(parent, key.encode()):
             damaged = self._remove(RECORDS, key)
@@ -517,7 +517,7 @@ class FileView:
         Irreplaceable
             What lies there is damaged so that HDF5 cannot open or remove it; nothing was changed.
         """
-        parent = self._section(ARTIFACTS)
+        parent = self.section_group(ARTIFACTS)
         name = entry.key.encode()
         try:
             there = stored_values.has(parent, name)
@@ -544,7 +544,7 @@ class FileView:
 
     def _set_strings(self, section: str, name: bytes, values: Collection[str]) -> None:
         """Make an attribute the ascending list of some strings; of none, remove it."""
-        stored_values.set_strings(self._section(section), name, values)
+        stored_values.set_strings(self.section_group(section), name, values)
 
     def _write_entry(self, gid: Any, entry: Encoded) -> None:
         text = entry.text()
@@ -581,7 +581,7 @@ class FileView:
 
     def _parent(self, section: str, path: str) -> tuple[Any, bytes]:
         key, _, name = path.partition("/")
-        return (self._group(section, key), encoded(name)) if name else (self._section(section), encoded(key))
+        return (self._group(section, key), encoded(name)) if name else (self.section_group(section), encoded(key))
 
 
 def _in_its_place(entry: Encoded, name: str) -> Encoded:

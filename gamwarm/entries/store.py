@@ -47,7 +47,7 @@ from gamwarm.records import (
     check_entry_id,
     gate_record,
 )
-from gamwarm.storage import Container, LockChoice, LookAgain, Snapshot, Turn, explain
+from gamwarm.storage import Container, ForkSafeLock, LockChoice, LookAgain, Snapshot, explain
 
 __all__ = [
     "ArtifactHeader",
@@ -138,7 +138,7 @@ class EntryStore:
         self._cached: StateCache[Snapshot, tuple[str, Producer | None], StoredRecord] = StateCache()
         self._warned: set[str] = set()
         # Held for the whole of a transaction: another thread must neither join it nor see what is pending in it.
-        self._turn = Turn(self._forget_transaction)
+        self.call_lock = ForkSafeLock(self._forget_transaction)
         self._path = file_path(path)
         self._translated = _Hdf5Errors(self._path)
         self._lock_options: dict[str, Any] = {"lock": lock, "lock_timeout": lock_timeout}
@@ -175,7 +175,7 @@ class EntryStore:
 
         ``patience``: seconds to wait for other writers, where it is not the file's own ``lock_timeout``.
         """
-        with self._turn:
+        with self.call_lock:
             if self._view is not None:
                 yield
                 return
@@ -223,7 +223,7 @@ class EntryStore:
     @critical
     def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> tuple[T, int, int]:
         """Replace the file by what ``fill(old, new)`` copies to a new one; see `Container.rewrite`."""
-        with self._turn, self._translated:
+        with self.call_lock, self._translated:
             return self.container.rewrite(fill)
 
     def flush(self) -> int:
@@ -273,7 +273,7 @@ class EntryStore:
 
     @critical
     def _write(self, change: Callable[[EntryEditor], PutOutcome]) -> PutOutcome:
-        with self._turn:
+        with self.call_lock:
             if self.in_transaction:
                 return self._write_now(change)
             with self.transaction():
@@ -371,7 +371,7 @@ class EntryStore:
                 raise LookAgain
             return found
 
-        with self._turn, self._translated:
+        with self.call_lock, self._translated:
             if self._view is not None:
                 return look(self._view), None
             return self.container.read_state(with_view)
@@ -416,7 +416,7 @@ class EntryStore:
     def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
         """Return the record that ``producer`` means under an exact key, or None."""
         check_exact_key(key)
-        with self._turn:
+        with self.call_lock:
             found = self._recent(key, producer)
             return self._find_record(key, producer) if found is None else _handed_out(found)
 

@@ -12,8 +12,8 @@ from gamwarm.errors import CollectiveError, InvalidInput, InvalidType
 from gamwarm.folds.outcome import FoldFit, FoldOutcome, FoldsReport, outcome_of
 from gamwarm.folds.progress import bar
 from gamwarm.folds.rounds import Shown, in_rounds
-from gamwarm.folds.splits import Fold, all_rows, folds_of
-from gamwarm.identity import Fingerprinter, FitProblem
+from gamwarm.folds.splits import Fold, all_rows, digest_of, folds_of
+from gamwarm.identity import FitProblem
 from gamwarm.parallel import agree, mark_agreed
 from gamwarm.records import FitResult
 from gamwarm.store import FitInProgress, FrozenView, WarmStartStore
@@ -96,7 +96,7 @@ def leave_one_out(
         folds = folds_of(groups)
     except Exception as caught:  # every rank must reach the agreement below
         error = caught
-    _agree_equal(store, (_content(folds), parent), error)
+    _agree_equal(store, (digest_of(folds), parent), error)
     root = comm.rank == 0
     with ExitStack() as stack:
         shown = None
@@ -184,18 +184,6 @@ def of_engine(describe: Callable[[Fold], FitProblem], solve: Callable[[Fold, Fit
 
 def _behind(shown: Shown, before: int, done: int, total: int) -> None:
     shown(done + before, total + before)
-
-
-def _content(folds: list[Fold]) -> str:
-    """Return a digest of which rows the folds leave out: ranks compare it."""
-    if not folds:
-        return ""
-    hashed = Fingerprinter()
-    for fold in folds:
-        hashed.write_str(str(fold.group))
-        hashed.write_u64(fold._code)
-    hashed.write_bytes(folds[0]._codes.astype("<i8").tobytes())
-    return hashed.hexdigest()
 
 
 def _agree_equal(store: WarmStartStore | FrozenView, value: object, error: Exception | None) -> None:

@@ -1,4 +1,4 @@
-"""Which rows a fold keeps, and in which order folds are dealt to ranks."""
+"""The rows that each fold keeps, and the order in which folds are fitted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from gamwarm.columns import index_of, level_values
 from gamwarm.errors import InvalidInput
+from gamwarm.identity import Fingerprinter
 from gamwarm.records import group_label
 
 __all__ = ["Fold", "folds_of"]
@@ -81,6 +82,18 @@ def folds_of(groups: Any) -> list[Fold]:
 def all_rows(groups: Any) -> Fold:
     """Return the fold that leaves nothing out."""
     return Fold(None, _coded(groups)[1], -1, _indexed(groups))
+
+
+def digest_of(folds: list[Fold]) -> str:
+    """Return a digest of the rows that the folds leave out: ranks compare it."""
+    if not folds:
+        return ""
+    hashed = Fingerprinter()
+    for fold in folds:
+        hashed.write_str(str(fold.group))
+        hashed.write_u64(fold._code)
+    hashed.write_bytes(folds[0]._codes.astype("<i8").tobytes())
+    return hashed.hexdigest()
 
 
 def _indexed(groups: Any) -> Any:

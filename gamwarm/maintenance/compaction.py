@@ -76,10 +76,10 @@ def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
 
 def _copy_key(source: EntryEditor, target: EntryEditor, section: str, key: str) -> list[Problem]:
     """Copy one key's group as it is; if HDF5 cannot or should not, what can be read of it."""
-    parent, name = target._section(section), stored_values.encoded(key)
+    parent, name = target.section_group(section), stored_values.encoded(key)
     try:
         source.check_forms(section, key)
-        h5o.copy(source._section(section), name, parent, name)
+        h5o.copy(source.section_group(section), name, parent, name)
     except (DamagedEntry, *UNREADABLE) as error:
         stored_values.pass_on_disk_error(error)
         if stored_values.has(parent, name):

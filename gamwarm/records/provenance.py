@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from gamwarm._version import __version__
 from gamwarm.checks import plain_string, real_number, whole_number
 from gamwarm.display import short, told
 from gamwarm.errors import InvalidInput, InvalidKey
+from gamwarm.version import __version__
 
 __all__ = ["Cost", "Lineage", "Producer", "Provenance", "StartSource", "check_entry_id", "facts_of_making"]
 

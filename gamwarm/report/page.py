@@ -9,7 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from gamwarm._version import __version__
 from gamwarm.checks import file_path
 from gamwarm.display import html
 from gamwarm.entries import EntryHead, EntryStore, read_heads
@@ -17,6 +16,7 @@ from gamwarm.errors import StoreError
 from gamwarm.report.figures import bars_of_cost, growth, lineage, number, stacked
 from gamwarm.report.summary import PROVENANCES, FitGroup, Summary, summarize
 from gamwarm.storage import replace_text, status_of
+from gamwarm.version import __version__
 
 __all__ = ["write_report"]
 

@@ -4,7 +4,7 @@ from gamwarm.storage import redo_journal, vfs
 from gamwarm.storage.coherence import PROBE_PREFIX, Coherence, Safety, meet_peer, try_two
 from gamwarm.storage.container import EXIT_PATIENCE, Container, in_use_here, tidy_all
 from gamwarm.storage.directory_probe import DirectoryProbe, probe, remember
-from gamwarm.storage.fork_safe_lock import Turn
+from gamwarm.storage.fork_safe_lock import ForkSafeLock
 from gamwarm.storage.header import (
     BODY_OFFSET,
     HDF5_SIGNATURE,
@@ -40,6 +40,7 @@ __all__ = [
     "Coherence",
     "Container",
     "DirectoryProbe",
+    "ForkSafeLock",
     "Header",
     "LockChoice",
     "LookAgain",
@@ -48,7 +49,6 @@ __all__ = [
     "Safety",
     "Snapshot",
     "TornHeader",
-    "Turn",
     "choose_lock",
     "explain",
     "fill_through",

@@ -407,6 +407,9 @@ class Container(Attempts):
         finally:
             self._abandon()
 
+    def _disarm(self) -> None:
+        self._writer.disarm()
+
     def _finish(self, patience: float) -> None:
         """Leave nothing beside the file: our own journal, or what a process that died has left."""
         assert self._lock is not None
@@ -520,7 +523,7 @@ def _at_exit() -> None:
             with contextlib.suppress(Exception):
                 container._close(TIDY_PATIENCE)
         else:
-            container._writer.disarm()
+            container._disarm()
 
 
 def _after_fork_in_child() -> None:
@@ -528,7 +531,7 @@ def _after_fork_in_child() -> None:
         # The thread that held it does not exist here.
         container._rlock = Lock()
         container._reading, container._writing = 0, False
-        container._writer.disarm()
+        container._disarm()
 
 
 atexit.register(_at_exit)

@@ -1,4 +1,4 @@
-"""A lock by which threads take turns, and which a forked child gets anew."""
+"""A reentrant lock that a forked child can take even if another thread held it at the fork."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from typing import Final
 
 from gamwarm.interrupts import Lock
 
-__all__ = ["Turn"]
+__all__ = ["ForkSafeLock"]
 
 
-class Turn(Lock):
-    """A reentrant lock. In a forked child another thread's turn is over: that thread does not exist there.
+class ForkSafeLock(Lock):
+    """A reentrant lock that is replaced in a forked child if another thread held it: that thread is gone there.
 
     Parameters
     ----------
-    forget : bound method
-        Called in a forked child when that happens, to drop what belonged to the turn. Held weakly.
+    discard : bound method
+        Called in a forked child when the lock is replaced, to drop the other thread's unfinished work. Held weakly.
     """
 
-    def __init__(self, forget: Callable[[], None]) -> None:
+    def __init__(self, discard: Callable[[], None]) -> None:
         super().__init__()
-        self._forget = weakref.WeakMethod(forget)
-        _turns.add(self)
+        self._discard = weakref.WeakMethod(discard)
+        _locks.add(self)
 
-    def _begin_anew(self) -> None:
-        if self.lock.acquire(blocking=False):  # free, or held by the very thread that forked and will leave its block
+    def _after_fork(self) -> None:
+        if self.lock.acquire(blocking=False):  # free, or held by the thread that forked, which will release it
             self.lock.release()
             return
         self.lock = threading.RLock()
-        forget = self._forget()
-        if forget is not None:
-            forget()
+        discard = self._discard()
+        if discard is not None:
+            discard()
 
 
-_turns: Final[weakref.WeakSet[Turn]] = weakref.WeakSet()
+_locks: Final[weakref.WeakSet[ForkSafeLock]] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    for turn in list(_turns):
-        turn._begin_anew()
+    for lock in list(_locks):
+        lock._after_fork()
 
 
 if hasattr(os, "register_at_fork"):

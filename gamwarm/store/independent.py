@@ -99,7 +99,7 @@ class IndependentStore(WarmStartStore):
         """
         self._ranks.check_open()
         self._refuse_inside_the_parents_transaction("flush()")
-        with self._writes.turn:
+        with self._writes.lock:
             return self._ranks.at_root("flush", self._ranks.flush, 0)
 
     def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> IndependentStore:
@@ -128,7 +128,7 @@ class IndependentStore(WarmStartStore):
     @critical
     def close(self) -> None:
         """Write what waits and close the file. Collective if the store it came from has a communicator. Idempotent."""
-        with self._writes.turn:
+        with self._writes.lock:
             if self._ranks.closed:
                 return
             if self._writes.in_transaction:
@@ -227,7 +227,7 @@ class _OwnWrites(Writes):
             self.ranks.flush_if_due()
             return value
 
-        with self.turn:
+        with self.lock:
             return self.ranks.at_root(operation, put, fallback)
 
     def track(self, outcome: PutOutcome) -> None:

@@ -169,7 +169,7 @@ class Upkeep:
                 raise StoreReadOnly(f"{self.path}: opened with mode 'r'; open it with mode 'a' to merge into it")
             return _about_source(lambda: merge(self._file, source))
 
-        with self._writes.turn:
+        with self._writes.lock:
             report = self._ranks.at_root("merge", act, None)
         return MergeReport(reason=self._writes.reason_not_written()) if report is None else _raised(report)
 

@@ -496,7 +496,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
     @critical
     def close(self) -> None:
         """Close the file; nothing but the file (and its lock) remains. Collective, idempotent."""
-        with self._writes.turn:
+        with self._writes.lock:
             if self._ranks.closed:
                 return
             error = None

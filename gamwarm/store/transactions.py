@@ -10,7 +10,7 @@ from typing import TypeVar
 from gamwarm.entries import EntryStore, PutOutcome, rolled_back
 from gamwarm.errors import StoreError, StoreReadOnly
 from gamwarm.interrupts import AbandonedBlock, Body
-from gamwarm.storage import Turn
+from gamwarm.storage import ForkSafeLock
 from gamwarm.store.collective import Ranks
 
 __all__ = ["Writes"]
@@ -28,7 +28,7 @@ class _Transaction:
 
     def begin(self) -> None:
         writes, ranks = self._writes, self._writes.ranks
-        writes.turn.__enter__()
+        writes.lock.__enter__()
         try:
             if not writes.in_transaction:
                 ranks.agree("transaction", None)
@@ -36,7 +36,7 @@ class _Transaction:
                 ranks.at_root("transaction", lambda: root.enter_context(writes.at_file().transaction()), None)
                 self._root, writes.in_transaction = root, True
         except BaseException:
-            writes.turn.__exit__(None, None, None)
+            writes.lock.__exit__(None, None, None)
             raise
 
     def end(self, error: BaseException | None) -> None:
@@ -52,7 +52,7 @@ class _Transaction:
                 if not isinstance(error, AbandonedBlock):  # no time to call others; the ``with`` around it tells them
                     writes.ranks.tell("transaction", error)
         finally:
-            writes.turn.__exit__(None, None, None)
+            writes.lock.__exit__(None, None, None)
 
 
 class Writes:
@@ -62,7 +62,7 @@ class Writes:
     ----------
     file : EntryStore or None
         Set by who opens it, on rank 0 only.
-    turn : Turn
+    lock : ForkSafeLock
         Held for the whole of a transaction: another thread must not join it.
     in_transaction : bool
     """
@@ -70,7 +70,7 @@ class Writes:
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
         self.file: EntryStore | None = None
-        self.turn = Turn(self._forget_transaction)
+        self.lock = ForkSafeLock(self._forget_transaction)
         self.in_transaction = False
         self._pending: list[PutOutcome] = []
 
@@ -128,7 +128,7 @@ class Writes:
             with self.at_file().transaction():
                 return act()
 
-        with self.turn:
+        with self.lock:
             return self.ranks.at_root(operation, write, fallback)
 
     def refuse_read_only(self) -> None:

@@ -248,7 +248,7 @@ def test_a_thread_that_never_ends_its_call_does_not_hang_the_end_of_the_process(
     held, over = threading.Event(), threading.Event()
 
     def hold():
-        with own._file._turn:
+        with own._file.call_lock:
             held.set()
             over.wait(30)
 
