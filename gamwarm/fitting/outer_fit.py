@@ -15,7 +15,7 @@ from gamwarm.checks import FloatArray, float_vector, require
 from gamwarm.errors import FitFailed, GamwarmError, InvalidInput, InvalidType
 from gamwarm.fitting.evaluation import Evaluation, Objective
 from gamwarm.fitting.report import GuardReport, OuterFit
-from gamwarm.fitting.search import End, Outcome, Search, usable_metric
+from gamwarm.fitting.search import End, Outcome, Search, complete_metric, usable_metric
 from gamwarm.identity import FitProblem
 from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, StartSource, plateau_flags
 from gamwarm.transfer import StartGuard, StartReport, is_same_objective, off_plateau
@@ -193,7 +193,7 @@ class _Fit:
     def _search_start(self, start: Any, report: StartReport | None) -> Evaluation | None:
         """Search from an exact record or an offered start; return the evaluation that was not gone on from."""
         rho, theta = self._offered(start)
-        metric = usable_metric(getattr(start, "curvature", None), self.q)
+        metric = usable_metric(start, self.q)
         if report is not None and report.source == StartSource.EXACT:
             inside = np.clip(rho, -self.search.bound, self.search.bound)
             first = self.search.evaluate(inside, theta)
@@ -203,7 +203,7 @@ class _Fit:
             metric = None  # of another objective, perhaps
 
         def metric_at(at: Evaluation) -> FloatArray | None:
-            return self.search.hessian(at) if metric is None else metric
+            return self.search.hessian(at) if metric is None else complete_metric(metric, at)
 
         admitted = StartGuard(
             evaluate=self.search.evaluate,

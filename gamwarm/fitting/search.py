@@ -21,7 +21,7 @@ from gamwarm.identity import FitProblem
 from gamwarm.records import PLATEAU_EDF, Cost, InnerMode
 from gamwarm.transfer import InnerCapState, false_plateaus, inner_cap
 
-__all__ = ["End", "Outcome", "Search", "predicted_mode", "usable_metric"]
+__all__ = ["End", "Outcome", "Search", "complete_metric", "predicted_mode", "usable_metric"]
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -227,8 +227,8 @@ class Search:
             return outcome
         exact = metric is None and at.hessian is not None
         chord, slow, nudges, runaways = not exact, 0, 0, 0
-        if metric is None and not exact:
-            metric = self._first_metric(at)
+        if not exact:
+            metric = first_metric(at) if metric is None else complete_metric(metric, at)
         reset: set[int] = set()
         while True:
             self._norm = float(np.abs(at.gradient).max(initial=0.0))
@@ -272,18 +272,18 @@ class Search:
                 at = self._reset(at, fresh, outcome)
                 reset.update(fresh)
                 exact = at.hessian is not None
-                chord, metric = not exact, None if exact else self._first_metric(at)
+                chord, metric = not exact, None if exact else first_metric(at)
                 self._step_done(at, outcome)
                 continue
             if exact:
                 metric = self.hessian(at)
                 if metric is None:
-                    exact, chord, metric = False, True, self._first_metric(at)
+                    exact, chord, metric = False, True, first_metric(at)
             assert metric is not None
             following = self._line_search(at, metric, exact, push)
             if following is None and not exact:
                 again = self.hessian(at)
-                exact, metric = again is not None, self._first_metric(at) if again is None else again
+                exact, metric = again is not None, first_metric(at) if again is None else again
                 chord = not exact
                 following = self._line_search(at, metric, exact, push)
             if following is None:
@@ -308,10 +308,6 @@ class Search:
 
     def _size(self, at: Evaluation) -> float:
         return float(np.abs(self.certificate.projected(at)).max(initial=0.0))
-
-    def _first_metric(self, at: Evaluation) -> FloatArray:
-        """Curvature of V in log lambda is about its gradient's size, and never far below a tenth."""
-        return np.diag(np.maximum(np.abs(at.gradient), 0.1))
 
     def _suspects(self, at: Evaluation) -> BoolArray:
         if at.edf is None:
@@ -403,10 +399,37 @@ class Search:
         return updated
 
 
-def usable_metric(curvature: Any, q: int) -> FloatArray | None:
-    """Return a stored outer Hessian if it can serve as a metric: finite, of shape (q, q), made symmetric."""
-    hessian = getattr(curvature, "hessian", None)
-    if hessian is None or np.shape(hessian) != (q, q) or not np.isfinite(hessian).all():
+def usable_metric(start: Any, q: int) -> FloatArray | None:
+    """Return the outer Hessian of a start if it can serve as a metric: finite, of shape (q, q), made symmetric.
+
+    Of a parent with other terms: with NaN in the rows and columns of coordinates that it does not have, which
+    `complete_metric` fills.
+    """
+    hessian = getattr(getattr(start, "curvature", None), "hessian", None)
+    known = np.ones(q, dtype=np.bool_)
+    if hessian is None:
+        hessian = getattr(start, "partial_hessian", None)
+        if hessian is not None and np.shape(hessian) == (q, q):
+            known = ~np.isnan(np.diagonal(hessian))
+    if (
+        hessian is None
+        or np.shape(hessian) != (q, q)
+        or not np.isfinite(np.asarray(hessian)[np.ix_(known, known)]).all()
+    ):
         return None
     metric: FloatArray = 0.5 * (np.asarray(hessian) + np.asarray(hessian).T)
     return metric
+
+
+def complete_metric(metric: FloatArray, at: Evaluation) -> FloatArray:
+    """Return a metric whose unknown rows and columns are those that a search without one begins with."""
+    unknown = np.isnan(np.diagonal(metric))
+    if not unknown.any():
+        return metric
+    filled: FloatArray = np.where(unknown[:, None] | unknown, first_metric(at), metric)
+    return filled
+
+
+def first_metric(at: Evaluation) -> FloatArray:
+    """Curvature of V in log lambda is about its gradient's size, and never far below a tenth."""
+    return np.diag(np.maximum(np.abs(at.gradient), 0.1))

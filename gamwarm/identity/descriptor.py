@@ -9,7 +9,7 @@ from functools import cached_property
 
 from gamwarm.checks import items, plain_string, whole_number
 from gamwarm.display import told
-from gamwarm.errors import InvalidInput, InvalidKey
+from gamwarm.errors import InvalidKey
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.problem import ParameterBlockSpec, Role
 
@@ -36,10 +36,7 @@ def term_identity(
     width : int
         Reduced width (strict) or raw width (structural).
     """
-    try:
-        code = _ROLE_CODES[Role(role)]
-    except ValueError:
-        raise InvalidInput(f"term {name!r}: role {role!r}; use one of {[str(r) for r in Role]}") from None
+    code = _ROLE_CODES[Role.of(role, f"term {name!r}: role")]
     fp = Fingerprinter()
     fp.write_str("gamwarm-term-identity")
     fp.write_u64(code)

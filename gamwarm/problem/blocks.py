@@ -27,6 +27,14 @@ class Role(StrEnum):
     LOG_SLOPE = "log-slope"
     GENERIC = "generic"
 
+    @classmethod
+    def of(cls, value: Any, what: str) -> Role:
+        """Return ``value`` as a role; `InvalidInput` names ``what`` if it is none."""
+        try:
+            return cls(value)
+        except ValueError:
+            raise InvalidInput(f"{what} {told(value)}; use one of {[str(role) for role in cls]}") from None
+
 
 _LOG_SLOPE_WORDS = ("logslope", "log_slope", "scale", "sigma", "dispersion", "disp")
 _MEAN_WORDS = ("mean", "loc", "marginal")
@@ -122,11 +130,7 @@ class ParameterBlockSpec:
         beta = None
         if self.initial_beta is not None:
             beta = float_vector(self.initial_beta, f"{where}: initial_beta (design {n} x {p})", length=p)
-        try:
-            role = infer_role(name) if self.role is None else Role(self.role)
-        except ValueError:
-            roles = [str(role) for role in Role]
-            raise InvalidInput(f"{where}: role {told(self.role)}; use one of {roles} or None") from None
+        role = infer_role(name) if self.role is None else Role.of(self.role, f"{where}: role")
         raw = self.raw_width
         if raw is not None:
             raw = whole_number(raw, f"{where}: raw_width")

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
-from gamwarm.display import NotebookTable, few, short, told, visible
-from gamwarm.errors import InvalidInput
+from gamwarm.display import NotebookTable, few, short, visible
 from gamwarm.formats import ARTIFACT_SCHEMA
 from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key, check_nuisance
 from gamwarm.problem import BasisMeta, Role
@@ -64,12 +63,8 @@ class TermArtifact(ContentEquality):
         check_descriptor_key(self.identity)
         if self.structural_identity is not None:
             check_descriptor_key(self.structural_identity)
-        try:
-            role = Role(self.role)
-        except ValueError:
-            raise InvalidInput(f"term role {told(self.role)}; use one of {[str(r) for r in Role]}") from None
         require("term basis_meta", self.basis_meta, (BasisMeta, type(None)))
-        object.__setattr__(self, "role", role)
+        object.__setattr__(self, "role", Role.of(self.role, "term role"))
         object.__setattr__(self, "raw_beta", loose_vector(self.raw_beta, "term raw_beta"))
         object.__setattr__(self, "rho_for_term", loose_vector(self.rho_for_term, "term rho_for_term"))
         if self.reduced_width is not None:

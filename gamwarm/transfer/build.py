@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from gamwarm.problem import Gauge
 from gamwarm.records import Curvature, FitArtifact, Provenance, TermArtifact
 from gamwarm.transfer.policy import TransferPolicy
 from gamwarm.transfer.project import project, projection_cost, relative_residual
-from gamwarm.transfer.report import BetaOutcome, RhoOutcome, SlotReport, TermReport, TransferredStart
+from gamwarm.transfer.report import BetaOutcome, MatchKind, RhoOutcome, SlotReport, TermReport, TransferredStart
 from gamwarm.transfer.terms import TermContext
 
 __all__ = ["build_warm_start"]
@@ -31,6 +31,11 @@ _SEED_STEP = 1.0
 _RHO_ORDER = (RhoOutcome.COPIED, RhoOutcome.TIED, RhoOutcome.PLATEAU, RhoOutcome.CLAMPED, RhoOutcome.DEFAULT)
 
 _Beta = tuple[FloatArray, BetaOutcome, str, float | None]
+
+
+class _Match(NamedTuple):
+    term: TermArtifact
+    kind: MatchKind
 
 
 def build_warm_start(
@@ -71,7 +76,8 @@ def build_warm_start(
     ParentUnusable
         Another schema, non-finite numbers, or not converged (``policy.require_converged``).
     DescriptorMismatch
-        Neither strict nor structural keys agree.
+        Neither strict nor structural keys agree, and (unless ``policy.partial`` is False) the families differ or no
+        term of the parent matches.
     CollectiveError
         With ``comm``: a projection failed on one rank, or the ranks pass different gauges.
     """
@@ -86,7 +92,11 @@ def build_warm_start(
     ):
         require(what, value, kind)
     _check_parent(parent, policy)
-    _check_related(descriptor, contexts, parent)
+    partial = not _are_same_terms(descriptor, contexts, parent)
+    if partial and not policy.partial:
+        raise _mismatch(descriptor, contexts, parent, "a parent must have the same family and terms")
+    if partial and descriptor.family_kind != parent.descriptor.family_kind:
+        raise _mismatch(descriptor, contexts, parent, "a parent must be of the same family")
     if gauge is not None and gauge.n_blocks != len(contexts):
         raise InvalidInput(f"gauge has {gauge.n_blocks} blocks; the fit has {len(contexts)} terms")
     if gauge is not None and gauge.reduced_widths != tuple(c.reduced_width for c in contexts):
@@ -95,7 +105,9 @@ def build_warm_start(
             f"the terms have {[c.reduced_width for c in contexts]}"
         )
     terms_of_parent, seed_rho, seeds = _seeded(parent, leave_out)
-    matches = _match(contexts, terms_of_parent)
+    matches = match_terms(contexts, terms_of_parent)
+    if partial and not any(matches):
+        raise _mismatch(descriptor, contexts, parent, "no term of the parent matches")
     rho = np.array(float_vector(rho_default, "rho_default", finite=False))
     sources: dict[int, int | None] = {}
     slot_reports = [_carry_rho(c, m, rho, sources, policy) for c, m in zip(contexts, matches, strict=True)]
@@ -103,14 +115,19 @@ def build_warm_start(
     if seed_rho is not None:
         _add_seed_rho(rho, sources, seed_rho, contexts, slot_reports, policy.rho_bound)
     betas = _carry_betas(contexts, matches, policy, gauge, as_communicator(comm))
-    reports = tuple(_term_report(c, slots, beta) for c, slots, beta in zip(contexts, slot_reports, betas, strict=True))
+    reports = tuple(
+        _term_report(c, m, slots, beta)
+        for c, m, slots, beta in zip(contexts, matches, slot_reports, betas, strict=True)
+    )
     return TransferredStart(
         rho=rho,
         block_beta=tuple(beta[0] for beta in betas),
         curvature=_child_curvature(parent.curvature, sources, len(rho)),
+        partial_hessian=_partial_hessian(parent.curvature, sources, len(rho)),
         provenance=tuple(r.provenance for r in reports),
         terms=reports,
         seeds=seeds,
+        unmatched=_unmatched(terms_of_parent, matches),
     )
 
 
@@ -165,42 +182,74 @@ def _check_parent(parent: FitArtifact, policy: TransferPolicy) -> None:
         )
 
 
-def _check_related(descriptor: FitDescriptor, terms: Sequence[TermContext], parent: FitArtifact) -> None:
+def _are_same_terms(descriptor: FitDescriptor, terms: Sequence[TermContext], parent: FitArtifact) -> bool:
     if descriptor.key == parent.descriptor.key:
-        return
+        return True
     mine = [t.structural_identity for t in terms]
-    if parent.structural_key is not None and all(i is not None for i in mine):
-        own = FitDescriptor(descriptor.family_kind, tuple(i for i in mine if i is not None)).key
-        if own == parent.structural_key:
-            return
-    raise DescriptorMismatch(
+    if parent.structural_key is None or not all(i is not None for i in mine):
+        return False
+    own = FitDescriptor(descriptor.family_kind, tuple(i for i in mine if i is not None)).key
+    return own == parent.structural_key
+
+
+def _mismatch(
+    descriptor: FitDescriptor, terms: Sequence[TermContext], parent: FitArtifact, rule: str
+) -> DescriptorMismatch:
+    return DescriptorMismatch(
         f"the parent's descriptor {parent.descriptor.key[:12]} ({parent.descriptor.family_kind}, "
         f"{len(parent.terms)} terms) is not this fit's {descriptor.key[:12]} ({descriptor.family_kind}, {len(terms)} "
-        "terms), nor are their structural keys equal; a parent must have the same family and terms"
+        f"terms), nor are their structural keys equal; {rule}"
     )
 
 
-def _match(contexts: Sequence[TermContext], terms: Sequence[TermArtifact]) -> list[TermArtifact | None]:
-    strict: dict[str, TermArtifact] = {}
-    structural: dict[str, TermArtifact] = {}
-    for term in terms:
-        strict.setdefault(term.identity, term)
-        if term.structural_identity is not None:
-            structural.setdefault(term.structural_identity, term)
-    return [
-        strict.get(c.identity) or (structural.get(c.structural_identity) if c.structural_identity else None)
-        for c in contexts
-    ]
+def match_terms(contexts: Sequence[TermContext], terms: Sequence[TermArtifact]) -> list[_Match | None]:
+    """Return for each of the child's terms the parent's that it matches, and by what: the closest that there is.
+
+    A term that matches by name alone (the same smooth with another width) gives its smoothing parameters only.
+    """
+    kinds: tuple[tuple[MatchKind, Callable[[TermContext | TermArtifact], Any]], ...] = (
+        (MatchKind.STRICT, lambda t: t.identity),
+        (MatchKind.STRUCTURAL, lambda t: t.structural_identity),
+        (MatchKind.NAME, _name_of),
+    )
+    found: list[_Match | None] = [None] * len(contexts)
+    for kind, what in kinds:
+        known: dict[Any, TermArtifact] = {}
+        for term in terms:
+            known.setdefault(what(term), term)
+        known.pop(None, None)
+        for place, context in enumerate(contexts):
+            term_there = known.get(what(context)) if found[place] is None else None
+            if term_there is not None:
+                found[place] = _Match(term_there, kind)
+    return found
+
+
+def _name_of(term: TermContext | TermArtifact) -> Any:
+    """Return what a term is matched by if its width is another; None: by nothing."""
+    basis, count = (
+        (term.basis, len(term.rho_slots))
+        if isinstance(term, TermContext)
+        else (term.basis_meta, len(term.rho_for_term))
+    )
+    return (term.role, term.name, None if basis is None else basis.kind, count) if term.name and count else None
+
+
+def _unmatched(terms: Sequence[TermArtifact], matches: Sequence[_Match | None]) -> tuple[str, ...]:
+    """Return the names (identities where there are none) of the parent's terms that this fit does not have."""
+    used = {id(match.term) for match in matches if match is not None}
+    return tuple(term.name or term.identity[:12] for term in terms if id(term) not in used)
 
 
 def _carry_rho(
     context: TermContext,
-    parent: TermArtifact | None,
+    match: _Match | None,
     rho: FloatArray,
     sources: dict[int, int | None],
     policy: TransferPolicy,
 ) -> list[SlotReport]:
     """Fill ``rho`` in place; ``sources`` maps each filled slot to the parent's outer coordinate, if known."""
+    parent = None if match is None else match.term
     reports = []
     reason = ""
     if parent is None:
@@ -265,7 +314,7 @@ def _carried_value(value: float, flat: bool, settled: bool, bound: float) -> tup
 
 def _carry_betas(
     contexts: Sequence[TermContext],
-    matches: Sequence[TermArtifact | None],
+    matches: Sequence[_Match | None],
     policy: TransferPolicy,
     gauge: Gauge | None,
     ranks: Communicator,
@@ -277,7 +326,10 @@ def _carry_betas(
         joint = work_dealt(ranks, "project", [1.0], lambda _: _joint_betas(contexts, matches, policy, gauge), same)[0]
         if joint is not None:
             return joint
-    costs = [0.0 if m is None else projection_cost(c.gauge_block) for c, m in zip(contexts, matches, strict=True)]
+    costs = [
+        0.0 if m is None or m.kind is MatchKind.NAME else projection_cost(c.gauge_block)
+        for c, m in zip(contexts, matches, strict=True)
+    ]
 
     def slab(b: int) -> _Beta:
         return _slab_beta(contexts[b], matches[b], policy, approximate=coupled)
@@ -318,16 +370,18 @@ def _theta_reason(theta: FloatArray) -> str:
 
 def _joint_betas(
     contexts: Sequence[TermContext],
-    matches: Sequence[TermArtifact | None],
+    matches: Sequence[_Match | None],
     policy: TransferPolicy,
     gauge: Gauge,
 ) -> list[_Beta] | None:
     """Project through the full T, or return None if some term cannot take part."""
     raw_parts = []
-    for context, parent, raw_width in zip(contexts, matches, gauge.raw_widths, strict=True):
-        if parent is None or len(parent.raw_beta) != raw_width or _gap_reason(context, parent, policy):
+    for context, match, raw_width in zip(contexts, matches, gauge.raw_widths, strict=True):
+        if match is None or match.kind is MatchKind.NAME or len(match.term.raw_beta) != raw_width:
             return None
-        raw_parts.append(parent.raw_beta)
+        if _gap_reason(context, match.term, policy):
+            return None
+        raw_parts.append(match.term.raw_beta)
     target = np.concatenate(raw_parts) - gauge.shift
     theta = project(gauge.lift, target)
     if _theta_reason(theta):
@@ -336,14 +390,15 @@ def _joint_betas(
     return [(part, BetaOutcome.PROJECTED, "", residual) for part in gauge.split_reduced(theta)]
 
 
-def _slab_beta(
-    context: TermContext, parent: TermArtifact | None, policy: TransferPolicy, *, approximate: bool
-) -> _Beta:
+def _slab_beta(context: TermContext, match: _Match | None, policy: TransferPolicy, *, approximate: bool) -> _Beta:
     def cold(reason: str) -> _Beta:
         return np.zeros(context.reduced_width), BetaOutcome.COLD, reason, None
 
-    if parent is None:
+    if match is None:
         return cold("no term of the parent matches")
+    parent = match.term
+    if match.kind is MatchKind.NAME:
+        return cold("the parent's term is of another form; only its smoothing parameters can be taken")
     if context.gauge_block is None:
         return cold("this term has no gauge block")
     if context.reduced_width == 0:
@@ -367,7 +422,7 @@ def _slab_beta(
     return theta, BetaOutcome.PROJECTED, "", residual
 
 
-def _term_report(context: TermContext, slots: list[SlotReport], beta: _Beta) -> TermReport:
+def _term_report(context: TermContext, match: _Match | None, slots: list[SlotReport], beta: _Beta) -> TermReport:
     _, outcome, beta_reason, residual = beta
     worst = max(slots, key=lambda s: _RHO_ORDER.index(s.outcome), default=None)
     if outcome is not BetaOutcome.COLD:
@@ -385,6 +440,7 @@ def _term_report(context: TermContext, slots: list[SlotReport], beta: _Beta) -> 
         beta=outcome,
         beta_reason=beta_reason,
         residual=residual,
+        matched_by=None if match is None else match.kind,
     )
 
 
@@ -402,3 +458,19 @@ def _child_curvature(parent: Curvature | None, sources: dict[int, int | None], n
 
     hessian = None if parent.hessian is None else parent.hessian[np.ix_(columns, columns)]
     return Curvature(pick(parent.gradient), hessian, pick(parent.edf), pick(parent.plateau), pick(parent.settled))
+
+
+def _partial_hessian(parent: Curvature | None, sources: dict[int, int | None], n_outer: int) -> FloatArray | None:
+    """Return the parent's Hessian on the coordinates that were carried over, NaN in the rows and columns of the others.
+
+    None where that is nothing, or all: then `_child_curvature` has it.
+    """
+    known = {slot: source for slot, source in sources.items() if source is not None}
+    if parent is None or parent.hessian is None or not 0 < len(known) < n_outer:
+        return None
+    if len(set(known.values())) < len(known):
+        return None
+    there, here = list(known.values()), list(known)
+    hessian = np.full((n_outer, n_outer), np.nan)
+    hessian[np.ix_(here, here)] = parent.hessian[np.ix_(there, there)]
+    return hessian

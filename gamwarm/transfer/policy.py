@@ -23,13 +23,17 @@ class TransferPolicy:
     rho_bound : float
         The *child's* bound on outer coordinates: values within 1 of it are not copied without a plateau or settled
         flag, others are clamped to 2 inside it.
+    partial : bool
+        Whether a fit of the same family with other terms may be a parent: the terms that match give what they learned.
     """
 
     require_converged: bool = True
     max_width_gap: float = 0.25
     rho_bound: float = 15.0
+    partial: bool = True
 
     def __post_init__(self) -> None:
+        truth(self.partial, "policy partial")
         truth(self.require_converged, "policy require_converged")
         object.__setattr__(
             self, "max_width_gap", real_number(self.max_width_gap, "policy max_width_gap", minimum=0.0, infinite=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from gamwarm.checks import FloatArray
 from gamwarm.display import NotebookTable, short, visible
 from gamwarm.records import ConstrainedWarmStart, Cost, Provenance, StartSource
 
@@ -29,6 +30,17 @@ class BetaOutcome(StrEnum):
     PROJECTED = "projected"
     APPROXIMATE = "approximate"
     COLD = "cold"
+
+
+class MatchKind(StrEnum):
+    """What a term and its parent's have in common."""
+
+    STRICT = "strict"
+    """All that a term's identity holds, the reduced width too."""
+    STRUCTURAL = "structural"
+    """All but what the left-out rows may change: reduced width and null spaces."""
+    NAME = "name"
+    """Role, name, basis kind and number of smoothing parameters: the same smooth with another k."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,8 @@ class TermReport:
     beta, beta_reason
     residual : float, optional
         ``|T theta - (beta_raw - a)| / |beta_raw - a|`` of the projection.
+    matched_by : {"strict", "structural", "name"}, optional
+        How the parent's term was found; None: it has none.
     """
 
     identity: str
@@ -66,6 +80,7 @@ class TermReport:
     beta: BetaOutcome
     beta_reason: str
     residual: float | None = None
+    matched_by: MatchKind | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +88,16 @@ class TransferredStart(ConstrainedWarmStart):
     """A start built from a parent: active sets and cached inner mode are None.
 
     ``seeds`` says what became of ``leave_out``: "used", or why the parent's group seeds could not be; empty if no group
-    was named.
+    was named. Where the parent has other terms, ``unmatched`` names those that this fit does not have, and
+    ``partial_hessian`` is its outer Hessian, of shape (q, q), with NaN in rows and columns of coordinates that did not
+    come from it (``curvature`` is None then).
     """
 
     provenance: tuple[Provenance, ...] = ()
     terms: tuple[TermReport, ...] = ()
     seeds: str = ""
+    unmatched: tuple[str, ...] = ()
+    partial_hessian: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +149,11 @@ class StartReport(NotebookTable):
         """Curvature that came with the start, in this fit's outer coordinates, or None."""
         return None if self.start is None else self.start.curvature
 
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        """Names of the parent's terms that this fit does not have."""
+        return getattr(self.start, "unmatched", ())
+
     def __str__(self) -> str:
         what = f"{self.source} start"
         if self.entry is not None:
@@ -168,8 +192,12 @@ class StartReport(NotebookTable):
             )
         for name, term in zip(self._names(), self.terms, strict=True):
             rho = f"rho {_said(term.rho, term.rho_reason)}" if term.slots else "no rho"
+            if term.matched_by is MatchKind.NAME:
+                name = f"{name} (matched by name)"
             beta = f"beta {_said(term.beta, term.beta_reason)}"
             lines.append(f"  {name}: {rho}; {beta}")
+        if self.unmatched:
+            lines.append(f"  of the parent only: {', '.join(self.unmatched)}")
         return "\n".join(lines)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, float_vector, items, real_array, whole_number
+from gamwarm.checks import FloatArray, float_vector, items, plain_string, real_array, require, whole_number
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem, check_descriptor_key
+from gamwarm.problem import BasisMeta, Role
 
 __all__ = ["TermContext", "term_contexts"]
 
@@ -31,6 +32,10 @@ class TermContext:
     gauge_shift : array of shape (raw width,), optional
         a_b; default zeros.
     structural_identity : str, optional
+    name : str
+        Block name, and with `role` and `basis` what a term of another width is matched by. Empty: by identities only.
+    role : {"mean", "log-slope", "generic"}
+    basis : BasisMeta, optional
     """
 
     identity: str
@@ -39,6 +44,9 @@ class TermContext:
     gauge_block: Any = None
     gauge_shift: Any = None
     structural_identity: str | None = None
+    name: str = ""
+    role: Role | str = Role.GENERIC
+    basis: BasisMeta | None = None
 
     def __post_init__(self) -> None:
         check_descriptor_key(self.identity)
@@ -48,6 +56,9 @@ class TermContext:
         object.__setattr__(self, "rho_slots", slots)
         width = whole_number(self.reduced_width, "term reduced_width")
         object.__setattr__(self, "reduced_width", width)
+        plain_string(self.name, "term name", empty=True)
+        object.__setattr__(self, "role", Role.of(self.role, "term role"))
+        require("term basis", self.basis, (BasisMeta, type(None)))
         if self.gauge_block is None:
             return
         block = real_array(self.gauge_block, "term gauge_block", "a matrix of real numbers")
@@ -71,6 +82,16 @@ def term_contexts(problem: FitProblem) -> tuple[TermContext, ...]:
         elif problem.raw_widths[b] == spec.width:
             block = np.eye(spec.width)
         contexts.append(
-            TermContext(problem.strict_identities[b], slots, spec.width, block, shift, problem.structural_identities[b])
+            TermContext(
+                problem.strict_identities[b],
+                slots,
+                spec.width,
+                block,
+                shift,
+                problem.structural_identities[b],
+                spec.name,
+                spec.role or Role.GENERIC,
+                spec.basis,
+            )
         )
     return tuple(contexts)

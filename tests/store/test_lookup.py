@@ -258,7 +258,7 @@ def test_a_named_parent_of_another_model_is_a_cold_start_that_says_so(store):
     report = store.start_for(plain_fit(), parent=other.artifact.entry_id)
 
     assert report.source == "cold"
-    assert "a parent must have the same family and terms" in report.reason
+    assert "a parent must be of the same family" in report.reason
 
 
 @pytest.mark.parametrize("parent", ["", "abc", "G" * 32, 7, b"0" * 32])

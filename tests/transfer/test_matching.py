@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 
 from gamwarm.errors import DescriptorMismatch, InvalidType, ParentUnusable
 from gamwarm.identity import FitDescriptor
+from gamwarm.problem import BasisMeta
 from gamwarm.records import Curvature, GlobalFitSummary
 from gamwarm.transfer import StartReport, TermContext, TransferPolicy, build_warm_start
 from tests.support.entries import artifact, hex_of, inner, record, term
+
+SPLINE = BasisMeta("bspline")
 
 
 def child(number, slots=(0,), structural=True, strict=None):
@@ -30,7 +33,7 @@ def build(contexts, parent, rho=(0.0,), family="gaussian", **policy):
 
 
 def test_the_default_policy_is_the_published_one():
-    assert TransferPolicy() == TransferPolicy(require_converged=True, max_width_gap=0.25, rho_bound=15.0)
+    assert TransferPolicy() == TransferPolicy(require_converged=True, max_width_gap=0.25, rho_bound=15.0, partial=True)
 
 
 @pytest.mark.parametrize(
@@ -107,12 +110,122 @@ def test_structural_keys_are_enough_where_strict_ones_differ():
 )
 def test_fits_of_other_terms_are_refused(contexts, parent):
     with pytest.raises(DescriptorMismatch, match="same family and terms"):
-        build(contexts, parent)
+        build(contexts, parent, partial=False)
 
 
-def test_fits_of_another_family_are_refused():
+@pytest.mark.parametrize("partial", [True, False])
+def test_fits_of_another_family_are_refused(partial):
     with pytest.raises(DescriptorMismatch, match=r"gaussian, 1 terms.*poisson, 1 terms"):
-        build([child(1)], artifact(), family="poisson")
+        build([child(1)], artifact(), family="poisson", partial=partial)
+
+
+def smooth(number, slot, k, name="s(x)", role="mean", basis=SPLINE):
+    """A child's smooth of ``k`` coefficients whose identities hold its width."""
+    return TermContext(
+        hex_of(100 * number + k), [slot], k, np.eye(k), None, hex_of(10_000 + 100 * number + k), name, role, basis
+    )
+
+
+def fitted(number, k, name="s(x)", role="mean", basis=SPLINE, **changes):
+    """The parent's side of `smooth`."""
+    whole = {
+        "identity": hex_of(100 * number + k),
+        "structural_identity": hex_of(10_000 + 100 * number + k),
+        "raw_beta": np.arange(float(k)),
+        "reduced_width": k,
+        "name": name,
+        "role": role,
+        "basis_meta": basis,
+        "rho_slots": [number],
+    }
+    return term(number, **whole | changes)
+
+
+class TestAParentWithOtherTerms:
+    """One of the same family gives what the terms that match have learned."""
+
+    def test_gives_a_fit_with_one_term_more_all_but_that_term(self):
+        parent = artifact(fitted(0, 4, rho_for_term=[3.0]))
+
+        start = build([smooth(0, 0, 4), smooth(1, 1, 5, "s(z)")], parent, [0.0, -2.0])
+
+        assert start.rho.tolist() == [3.0, -2.0]
+        np.testing.assert_allclose(start.block_beta[0], np.arange(4.0), rtol=1e-6)
+        assert start.block_beta[1].tolist() == [0.0] * 5
+        assert start.provenance == ("projected", "cold")
+        assert [t.matched_by for t in start.terms] == ["strict", None]
+        assert start.unmatched == ()
+        assert "no term of the parent matches" in start.terms[1].beta_reason
+
+    def test_gives_a_fit_with_one_term_fewer_what_is_left(self):
+        parent = artifact(fitted(0, 4, rho_for_term=[3.0]), fitted(1, 5, "s(z)", rho_for_term=[4.0]))
+
+        start = build([smooth(1, 0, 5, "s(z)")], parent)
+
+        assert start.rho.tolist() == [4.0]
+        assert start.provenance == ("projected",)
+        assert start.unmatched == ("s(x)",)
+
+    def test_gives_the_same_smooth_of_another_width_its_smoothing_parameters_alone(self):
+        start = build([smooth(0, 0, 8)], artifact(fitted(0, 5, rho_for_term=[3.0])))
+
+        assert start.rho.tolist() == [3.0]
+        assert start.block_beta[0].tolist() == [0.0] * 8
+        assert start.provenance == ("rho-only",)
+        assert start.terms[0].matched_by == "name"
+        assert "only its smoothing parameters" in start.terms[0].beta_reason
+
+    def test_never_gives_coefficients_by_name_even_where_the_widths_agree(self):
+        parent = artifact(fitted(3, 4, rho_for_term=[3.0], structural_identity=None))
+
+        assert build([smooth(0, 0, 4)], parent).block_beta[0].tolist() == [0.0] * 4
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"name": "s(z)"},
+            {"role": "log-slope"},
+            {"basis": BasisMeta("tensor")},
+            {"basis": None},
+        ],
+    )
+    def test_does_not_take_a_term_of_another_name_role_or_basis_for_the_same(self, other):
+        with pytest.raises(DescriptorMismatch, match="no term of the parent matches"):
+            build([smooth(0, 0, 8)], artifact(fitted(0, 5, **other)))
+
+    def test_does_not_match_by_name_where_the_penalties_are_of_another_number(self):
+        with pytest.raises(DescriptorMismatch, match="no term of the parent matches"):
+            build([smooth(0, 0, 8)], artifact(fitted(0, 5, rho_for_term=[1.0, 2.0], rho_slots=[0, 1])))
+
+    def test_is_matched_by_the_closest_there_is(self):
+        """A term that matches strictly is not lost to a namesake."""
+        parent = artifact(fitted(7, 4, rho_for_term=[9.0]), fitted(0, 4, rho_for_term=[3.0]))
+
+        start = build([smooth(0, 0, 4)], parent)
+
+        assert start.rho.tolist() == [3.0]
+        assert start.terms[0].matched_by == "strict"
+
+    def test_gives_its_outer_hessian_where_it_has_one(self):
+        hessian = np.array([[2.0, 0.5], [0.5, 3.0]])
+        parent = artifact(fitted(0, 4), fitted(1, 5, "s(z)"), curvature=Curvature(gradient=[0.0, 0.0], hessian=hessian))
+
+        start = build([smooth(1, 0, 5, "s(z)"), smooth(2, 1, 6, "s(w)"), smooth(0, 2, 4)], parent, np.zeros(3))
+
+        assert start.curvature is None
+        known = start.partial_hessian[np.ix_([0, 2], [0, 2])]
+        assert known.tolist() == [[3.0, 0.5], [0.5, 2.0]]
+        assert np.isnan(start.partial_hessian[1]).all()
+        assert np.isnan(start.partial_hessian[:, 1]).all()
+
+    def test_gives_a_whole_hessian_as_before_where_every_coordinate_came_over(self):
+        hessian = np.array([[2.0, 0.5], [0.5, 3.0]])
+        parent = artifact(fitted(0, 4), fitted(1, 5, "s(z)"), curvature=Curvature(gradient=[0.0, 0.0], hessian=hessian))
+
+        start = build([smooth(1, 0, 5, "s(z)")], parent)
+
+        assert start.curvature.hessian.tolist() == [[3.0]]
+        assert start.partial_hessian is None
 
 
 def test_a_strict_match_is_preferred_to_a_structural_one():
