@@ -22,6 +22,10 @@ _REAL_KINDS = "biuf"
 
 def real_array(value: Any, what: str, expected: str) -> FloatArray:
     """Return ``value`` as a C-ordered float64 copy; text, complex, object and masked arrays are refused."""
+    return np.array(_real(value, what, expected), dtype=np.float64, order="C")
+
+
+def _real(value: Any, what: str, expected: str) -> npt.NDArray[Any]:
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -30,7 +34,28 @@ def real_array(value: Any, what: str, expected: str) -> FloatArray:
         raise InvalidType(f"{what} is a masked array; fill or drop the masked entries first")
     if array.dtype.kind not in _REAL_KINDS:
         raise InvalidType(f"{what} must be {expected}; it is {type(value).__name__} of element type {array.dtype}")
-    return np.array(array, dtype=np.float64, order="C")
+    return array
+
+
+def frozen(values: npt.NDArray[Any]) -> FloatArray:
+    """Return ``values`` as C-ordered float64 that nothing can write to: themselves if they are, else a copy."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.flags.c_contiguous and is_immutable(array):
+        return array
+    return np.ndarray(array.shape, dtype=np.float64, buffer=array.tobytes())
+
+
+def is_immutable(array: npt.NDArray[Any]) -> bool:
+    """Whether the numbers of ``array`` cannot change: they lie in a ``bytes`` object.
+
+    The flag alone does not tell: whoever owns the memory can make it writeable again, or write through another view.
+    """
+    root: Any = array
+    while isinstance(root, np.ndarray):
+        if root.flags.writeable:
+            return False
+        root = root.base
+    return type(root) is bytes
 
 
 def is_sparse(value: object) -> TypeGuard[Any]:
@@ -86,28 +111,26 @@ def items(value: Iterable[Any], what: str) -> tuple[Any, ...]:
 
 
 def float_vector(value: Any, what: str, *, length: int | None = None, finite: bool = True) -> FloatArray:
-    """Return ``value`` as a read-only float64 copy of shape (length,)."""
-    array = real_array(value, what, "a vector of real numbers")
+    """Return ``value`` as an immutable float64 vector of shape (length,)."""
+    array = frozen(_real(value, what, "a vector of real numbers"))
     if array.ndim != 1 or (length is not None and array.shape[0] != length):
         expected = "(n,)" if length is None else f"({length},)"
         raise InvalidInput(f"{what} has shape {array.shape}; expected {expected}")
     if finite and not np.isfinite(array).all():
         bad = int(np.flatnonzero(~np.isfinite(array))[0])
         raise InvalidInput(f"{what} holds a non-finite number at position {bad} ({array[bad]}); mend it before fitting")
-    array.flags.writeable = False
     return array
 
 
 def float_matrix(value: Any, what: str) -> FloatArray:
-    """Return ``value`` (array or SciPy sparse) as a read-only, finite, C-ordered float64 copy of shape (rows, cols)."""
+    """Return ``value`` (array or SciPy sparse) as an immutable, finite, C-ordered float64 matrix (rows, cols)."""
     dense = value.toarray() if hasattr(value, "toarray") else value
-    array = real_array(dense, what, "a matrix of real numbers")
+    array = frozen(_real(dense, what, "a matrix of real numbers"))
     if array.ndim != 2:
         raise InvalidInput(f"{what} has shape {array.shape}; expected a matrix (rows, columns)")
     if not np.isfinite(array).all():
         row, col = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InvalidInput(f"{what} holds a non-finite number at [{row}, {col}] ({array[row, col]})")
-    array.flags.writeable = False
     return array
 
 

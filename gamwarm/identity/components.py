@@ -15,6 +15,7 @@ from blake3 import blake3
 from gamwarm.checks import items, whole_number
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity.fingerprint import Fingerprinter
+from gamwarm.identity.matrices import Seen
 
 __all__ = ["Components", "Label", "Walk"]
 
@@ -109,6 +110,7 @@ class Walk(Fingerprinter):
     def __init__(self) -> None:
         super().__init__()
         self.parts: list[int] = []
+        self._seen = Seen()
 
     @contextmanager
     def part(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from blake3 import blake3
 from gamwarm.checks import loose_number, plain_string, truth, whole_number
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity.leaves import as_bytes, positive_zeros
-from gamwarm.identity.matrices import matrix_digest
+from gamwarm.identity.matrices import Seen, digest_of
 from gamwarm.problem import DistributedRows, check_exact_dtype
 
 __all__ = ["Fingerprinter"]
@@ -34,6 +34,7 @@ class Fingerprinter:
 
     def __init__(self) -> None:
         self._hasher: Any = blake3()
+        self._seen: Seen | None = None
 
     def write_bytes(self, value: bytes) -> None:
         """Write raw bytes, without their length."""
@@ -90,7 +91,7 @@ class Fingerprinter:
 
     def write_matrix(self, matrix: Any, comm: Any = None) -> None:
         """Write the 32 bytes of `matrix_digest`."""
-        self._hasher.update(bytes.fromhex(matrix_digest(matrix, comm)))
+        self._hasher.update(bytes.fromhex(digest_of(matrix, comm, self._seen)))
 
     def digest(self) -> bytes:
         """Return the 32 bytes of what was written so far."""

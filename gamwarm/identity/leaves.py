@@ -1,4 +1,4 @@
-"""Digests of row leaves, dense and sparse: numbers to the bytes that the protocol hashes, at the speed of the hash.
+"""Digests of leaves, dense, sparse or of an index: numbers to the bytes that the protocol hashes, at the hash's speed.
 
 Memory: one leaf of a lazy source (8 MiB of float64, if rows are not wider than that) and one buffer of half a MiB.
 Sparse: the canonical copy of one leaf, or of about 400,000 entries; DIA and DOK matrices are converted whole.
@@ -15,20 +15,29 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from gamwarm.checks import FloatArray
-from gamwarm.errors import InvalidType
 from gamwarm.interrupts import deliver
+from gamwarm.problem import check_exact_integers, check_row_numbers
 
-__all__ = ["LEAF_ROWS", "DenseLeaves", "as_bytes", "dense_step", "positive_zeros", "sparse_leaves"]
+__all__ = [
+    "INDEX_LEAF",
+    "LEAF_ROWS",
+    "DenseLeaves",
+    "IndexLeaves",
+    "as_bytes",
+    "dense_step",
+    "positive_zeros",
+    "sparse_leaves",
+]
 
 LEAF_ROWS: Final = 4096
 LEAF_BYTES: Final = 8_388_608
+INDEX_LEAF: Final = 1_048_576  # numbers: as many bytes as a dense leaf
 # Half of a small level-2 cache, and enough for the hash library to share out (it does from 128 KiB).
 _BUFFER_BYTES: Final = 1 << 19
 _THREADS_FROM: Final = 1 << 22  # bytes to hash below which starting the hash library's threads does not pay
 _NEGATIVE_ZERO: Final = np.iinfo(np.int64).min  # the bits of -0.0, and the least of all bit patterns read as integers
-_DENSE_LEAF, _SPARSE_LEAF = b"\x00", b"\x02"
+_DENSE_LEAF, _SPARSE_LEAF, _INDEX_LEAF = b"\x00", b"\x02", b"\x04"
 _WINDOW_ENTRIES: Final = 3 << 17  # explicit entries converted to CSR at a time; their temporaries take up to 26 MiB
-_EXACT: Final = 1 << 53
 
 
 def dense_step(p: int) -> int:
@@ -42,8 +51,7 @@ def positive_zeros(values: Any, what: str, out: FloatArray | None = None) -> Flo
     Raises `InvalidType` for integers that binary64 cannot hold exactly.
     """
     array = np.asarray(values)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-        _check_exact_integers(array, what)
+    check_exact_integers(array, what)
     if out is None:
         out = np.empty(array.shape, dtype="<f8")
     with np.errstate(invalid="ignore"):
@@ -71,16 +79,6 @@ def _mend_zeros(values: FloatArray, bits: npt.NDArray[np.int64]) -> None:
 def as_bytes(array: npt.NDArray[Any]) -> memoryview:
     """Return the bytes of a C-contiguous array, without copying."""
     return array.reshape(-1).view(np.uint8).data
-
-
-def _check_exact_integers(array: Any, what: str) -> None:
-    if array.size == 0 or (int(array.max()) <= _EXACT and int(array.min()) >= -_EXACT):
-        return
-    for value in array[(array > _EXACT) | (array < -_EXACT if array.dtype.kind == "i" else False)].tolist():
-        if int(float(value)) != value:
-            raise InvalidType(
-                f"{what} holds the integer {value}, which binary64 cannot hold; convert it to float64 yourself"
-            )
 
 
 class DenseLeaves:
@@ -127,6 +125,46 @@ class DenseLeaves:
         if self._buffer is None or len(self._buffer) < len(part):
             self._buffer = np.empty((len(part), self._p), dtype="<f8")
         return positive_zeros(part, "matrix", out=self._buffer[: len(part)])
+
+
+class IndexLeaves:
+    """Hashes leaf after leaf of an `IndexedDesign`'s index, as `DenseLeaves` does rows.
+
+    Parameters
+    ----------
+    m : int
+        Distinct rows; a number outside of 0 to m - 1 is refused, wherever it came from since the design was made.
+    total, cores : int
+        As of `DenseLeaves`.
+    first : int
+        Position of the first number, for messages.
+    """
+
+    def __init__(self, m: int, total: int, cores: int, first: int) -> None:
+        self._m, self._position = m, first
+        self._hasher = blake3(max_threads=cores if total >= _THREADS_FROM else 1)
+
+    def begin(self, rows: int) -> None:
+        """Start a leaf of so many numbers."""
+        deliver()
+        self._hasher.reset()
+        self._hasher.update(_INDEX_LEAF)
+        self._hasher.update(struct.pack("<Q", rows))
+
+    def add(self, index: npt.NDArray[Any]) -> None:
+        """Hash further numbers, of shape (any,) and any integer type."""
+        for at in range(0, len(index), _BUFFER_BYTES // 8):
+            part = index[at : at + _BUFFER_BYTES // 8]
+            check_row_numbers(part, self._m, self._position)
+            self._position += len(part)
+            if part.dtype == np.dtype("<i8") and part.flags.c_contiguous:
+                self._hasher.update(as_bytes(part))  # not negative: the bits of unsigned numbers
+            else:
+                self._hasher.update(as_bytes(part.astype("<u8")))
+
+    def end(self) -> bytes:
+        """Return the digest of the leaf."""
+        return bytes(self._hasher.digest())
 
 
 def sparse_leaves(m: Any, n: int, p: int, mine: range) -> Iterator[bytes]:
@@ -183,7 +221,7 @@ def _canonical_rows(m: Any, start: int, stop: int, p: int) -> Any:
     else:
         part = m[start:stop, :].tocsr()
         indptr, indices, data = part.indptr, part.indices, part.data
-    _check_values(data)
+    check_exact_integers(data, "sparse matrix")
     shape = (stop - start, p)
     rows = sparse.csr_array((data, indices, indptr), shape=shape)
     with np.errstate(invalid="ignore"):  # signalling NaNs
@@ -196,8 +234,3 @@ def _canonical_rows(m: Any, start: int, stop: int, p: int) -> Any:
     rows.sum_duplicates()
     rows.eliminate_zeros()
     return rows
-
-
-def _check_values(data: Any) -> None:
-    if data.dtype.kind in "iu" and data.dtype.itemsize == 8:
-        _check_exact_integers(data, "sparse matrix")

@@ -1,4 +1,4 @@
-"""Digest of a matrix as a two-level tree of row leaves.
+"""Digest of a matrix as a two-level tree of leaves: rows, dense or sparse, or the index of an `IndexedDesign`.
 
 The cut into leaves depends on the shape alone, so ranks, threads and chunked sources share the work without changing a
 bit. Within a rank the hash library's own threads take part where the ranks leave cores free.
@@ -7,24 +7,87 @@ bit. Within a rank the hash library's own threads take part where the ranks leav
 from __future__ import annotations
 
 import struct
+import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from blake3 import blake3
 
-from gamwarm.checks import is_sparse
+from gamwarm.checks import is_immutable, is_sparse
 from gamwarm.errors import CollectiveError
-from gamwarm.identity.leaves import LEAF_ROWS, DenseLeaves, as_bytes, dense_step, positive_zeros, sparse_leaves
+from gamwarm.identity.leaves import (
+    INDEX_LEAF,
+    LEAF_ROWS,
+    DenseLeaves,
+    IndexLeaves,
+    as_bytes,
+    dense_step,
+    positive_zeros,
+    sparse_leaves,
+)
 from gamwarm.parallel import Communicator, agree, as_communicator, mark_agreed, share
-from gamwarm.problem import DistributedRows, check_same_ranks, design_shape, read_rows
+from gamwarm.problem import DistributedRows, IndexedDesign, check_row_numbers, check_same_ranks, design_shape, read_rows
 
-__all__ = ["matrix_digest"]
+__all__ = ["Seen", "digest_of", "matrix_digest"]
 
-_DENSE_ROOT, _SPARSE_ROOT = b"\x01", b"\x03"
-_WITNESS_ROWS = 16
+_WITNESS_ROWS: Final = 16
 
-_Plan = tuple[bool, int, int, bytes]  # sparse or not, n, p, witness
+
+class _Kind(IntEnum):
+    """First byte of a root; its leaves begin with the number before it."""
+
+    DENSE = 1
+    SPARSE = 3
+    INDEXED = 5
+
+
+class _Plan(NamedTuple):
+    """What all ranks must agree on: of an indexed design also how many distinct rows there are, and their digest."""
+
+    kind: _Kind = _Kind.DENSE
+    n: int = 0
+    p: int = 0
+    distinct: int = 0
+    rows: bytes = b""
+    witness: bytes = b""
+
+    @property
+    def step(self) -> int:
+        """Rows of one leaf."""
+        if self.kind is _Kind.DENSE:
+            return dense_step(self.p)
+        return LEAF_ROWS if self.kind is _Kind.SPARSE else INDEX_LEAF
+
+    @property
+    def width(self) -> int:
+        """Numbers of 8 bytes that a row is hashed as, dense or indexed."""
+        return 1 if self.kind is _Kind.INDEXED else self.p
+
+    def root(self, leaves: Sequence[bytes]) -> str:
+        """Return the digest of the matrix with these leaves, as joined by any rank."""
+        root = blake3(bytes([self.kind]))
+        root.update(struct.pack("<QQ", self.n, self.p))
+        if self.kind is _Kind.INDEXED:
+            root.update(struct.pack("<Q", self.distinct))
+        root.update(struct.pack("<Q", self.step))
+        root.update(self.rows)
+        for part in leaves:
+            root.update(part)
+        return str(root.hexdigest())
+
+
+class Seen:
+    """Digests of the designs and indices that one walk over a fit has met, since blocks often share them.
+
+    By identity, and only while the walk lasts: what a caller may write to later is read again by the next.
+    """
+
+    def __init__(self) -> None:
+        self.designs: dict[int, tuple[Any, str]] = {}
+        self.indices: dict[int, tuple[Any, bytes]] = {}
 
 
 def matrix_digest(m: Any, comm: Any = None) -> str:
@@ -32,9 +95,9 @@ def matrix_digest(m: Any, comm: Any = None) -> str:
 
     Parameters
     ----------
-    m : array, sparse matrix, row source or `DistributedRows` of shape (n, p)
-        bool, integer, float16, float32 or float64. Memory order, chunking and the ranks that hold the rows do not
-        matter; sparse and dense differ.
+    m : array, sparse matrix, `IndexedDesign`, row source or `DistributedRows` of shape (n, p)
+        bool, integer, float16, float32 or float64. Memory order, chunking, the type of an index and the ranks that hold
+        the rows do not matter; dense, sparse and indexed differ.
     comm : mpi4py communicator, optional
         Collective: every rank passes an equal ``m`` and hashes its share of the leaves. Of distributed rows (collective
         anyway) every rank hashes its own; ``comm`` is then None or has the same ranks in the same order.
@@ -44,49 +107,106 @@ def matrix_digest(m: Any, comm: Any = None) -> str:
     InvalidType
         A ``TypeError``: element types or integers that binary64 cannot hold exactly.
     InvalidInput
-        Not two-dimensional, or a row source that returns another shape than asked for.
+        Not two-dimensional, a row source that returns another shape than asked for, or an index that was written to
+        since and names no row.
     CollectiveError
         With ``comm`` or distributed rows: a rank failed, the shapes differ, or ``comm`` has other ranks than the rows.
     """
+    return digest_of(m, comm, None)
+
+
+def digest_of(m: Any, comm: Any, seen: Seen | None) -> str:
+    """Return `matrix_digest`; without a communicator, what one walk has ``seen`` is not read again in it."""
     if isinstance(m, DistributedRows):
         return _distributed_digest(m, m.comm if comm is None else as_communicator(comm))
     ranks = as_communicator(comm)
+    if ranks.is_serial:
+        if isinstance(m, np.ndarray) and is_immutable(m):
+            return _digest_of_immutable(m, ranks)
+        if seen is not None:
+            if id(m) not in seen.designs:
+                seen.designs[id(m)] = m, _shared_digest(m, ranks, seen)
+            return seen.designs[id(m)][1]
+    return _shared_digest(m, ranks, seen)
+
+
+class _Known(NamedTuple):
+    array: weakref.ref[Any]
+    base: Any
+    layout: tuple[Any, ...]
+    digest: str
+
+
+_known: dict[int, _Known] = {}
+
+
+def _layout(m: Any) -> tuple[Any, ...]:
+    return m.shape, m.strides, m.dtype
+
+
+def _digest_of_immutable(m: npt.NDArray[Any], ranks: Communicator) -> str:
+    """Return the digest of an array that nothing can write to: taken once, while that array lives.
+
+    An array object may be given another shape, or another base by unpickling into it: both are compared.
+    """
+    known = _known.get(id(m))
+    if known is not None and known.array() is m and known.base is m.base and known.layout == _layout(m):
+        return known.digest
+    digest = _shared_digest(m, ranks, None)
+    key = id(m)
+
+    def forget(dead: Any) -> None:
+        found = _known.get(key)
+        if found is not None and found.array is dead:
+            _known.pop(key, None)
+
+    _known[key] = _Known(weakref.ref(m, forget), m.base, _layout(m), digest)
+    return digest
+
+
+def _shared_digest(m: Any, ranks: Communicator, seen: Seen | None) -> str:
     cores = ranks.cores()
     error: BaseException | None = None
-    plan: _Plan = (False, 0, 0, b"")
+    plan = _Plan()
     leaves = b""
     count = 0
     try:
-        n, p = design_shape(m, "matrix")
-        plan = (is_sparse(m), n, p, b"" if ranks.is_serial else _witness(m))
-        count = -(-n // _step(plan))
-        mine = _leaves_of(ranks, count)
-        leaves = b"".join(sparse_leaves(m, n, p, mine) if plan[0] else _dense_leaves(m, n, p, mine, cores))
+        plan = _plan(m, witness=not ranks.is_serial)
+        count = -(-plan.n // plan.step)
+        leaves = _leaves(m, plan, _leaves_of(ranks, count), cores, seen if ranks.is_serial else None)
     except BaseException as caught:  # every rank must reach the agreement below
         error = caught
     reports = agree(ranks, "matrix_digest", (plan, leaves), error)
     for rank, other in _strangers(reports, count):
         raise _another_matrix(rank, other, reports[0][0])
-    return _root(plan, [part for _, part in (reports[:count] if count < ranks.size else reports)])
+    return plan.root([part for _, part in (reports[:count] if count < ranks.size else reports)])
 
 
-def _step(plan: _Plan) -> int:
-    return LEAF_ROWS if plan[0] else dense_step(plan[2])
+def _plan(m: Any, *, witness: bool) -> _Plan:
+    n, p = design_shape(m, "matrix")
+    telling = _witness(m) if witness else b""
+    if isinstance(m, IndexedDesign):
+        # Few: each rank names them by itself, and once where nothing can write to them.
+        return _Plan(_Kind.INDEXED, n, p, m.rows.shape[0], bytes.fromhex(matrix_digest(m.rows)), telling)
+    return _Plan(_Kind.SPARSE if is_sparse(m) else _Kind.DENSE, n, p, witness=telling)
 
 
-def _root(plan: _Plan, leaves: Sequence[bytes]) -> str:
-    sparse, n, p, _ = plan
-    root = blake3(_SPARSE_ROOT if sparse else _DENSE_ROOT)
-    root.update(struct.pack("<QQQ", n, p, _step(plan)))
-    for part in leaves:
-        root.update(part)
-    return str(root.hexdigest())
+def _leaves(m: Any, plan: _Plan, mine: range, cores: int, seen: Seen | None) -> bytes:
+    if plan.kind is _Kind.SPARSE:
+        return b"".join(sparse_leaves(m, plan.n, plan.p, mine))
+    if plan.kind is _Kind.DENSE:
+        return b"".join(_dense_leaves(m, plan, mine, cores))
+    if seen is None:
+        return b"".join(_index_leaves(m.index, plan, mine, cores))
+    if id(m.index) not in seen.indices:
+        seen.indices[id(m.index)] = m.index, b"".join(_index_leaves(m.index, plan, mine, cores))
+    return seen.indices[id(m.index)][1]
 
 
 def _another_matrix(rank: int, other: _Plan, first: _Plan) -> CollectiveError:
     differ = CollectiveError(
-        f"matrix_digest: rank {rank} holds another matrix ({other[1]} x {other[2]}) than rank 0 "
-        f"({first[1]} x {first[2]}); pass the same matrix on every rank, or each=True for one fit per rank",
+        f"matrix_digest: rank {rank} holds another matrix ({other.n} x {other.p}) than rank 0 "
+        f"({first.n} x {first.p}); pass the same matrix on every rank, or each=True for one fit per rank",
         rank=rank,
         cause="matrices differ",
         failed=False,
@@ -110,33 +230,44 @@ def _strangers(reports: list[tuple[_Plan, bytes]], count: int) -> Iterator[tuple
     root = reports[0][0]
     witness = b""
     for rank, (plan, leaves) in enumerate(reports):
-        witness = witness or plan[3]
+        witness = witness or plan.witness
         if (
-            plan[:3] != root[:3]
-            or (plan[3] and plan[3] != witness)
+            plan[:-1] != root[:-1]
+            or (plan.witness and plan.witness != witness)
             or (0 < count < len(reports) and leaves != reports[rank % count][1])
         ):
             yield rank, plan
 
 
 def _witness(m: Any) -> bytes:
-    """Return a few rows of an array in memory, digested, so that ranks which hold different arrays notice.
+    """Return a few rows of an array (or index) in memory, digested, so that ranks which hold different ones notice.
 
     Each rank hashes its own leaves only: without a witness, different arrays of one shape would agree on one digest.
     """
+    if isinstance(m, IndexedDesign):
+        m = m.index
     if not isinstance(m, np.ndarray) or m.shape[0] == 0:
         return b""
     rows = np.unique(np.linspace(0, m.shape[0] - 1, _WITNESS_ROWS).astype(np.intp))
     return bytes(blake3(as_bytes(positive_zeros(m[rows], "matrix"))).digest(length=16))
 
 
-def _dense_leaves(m: Any, n: int, p: int, mine: range, cores: int) -> Iterator[bytes]:
-    step = dense_step(p)
-    hasher = DenseLeaves(p, 8 * p * (min(mine.stop * step, n) - mine.start * step), cores)
+def _dense_leaves(m: Any, plan: _Plan, mine: range, cores: int) -> Iterator[bytes]:
+    hasher = DenseLeaves(plan.p, 8 * plan.p * (min(mine.stop * plan.step, plan.n) - mine.start * plan.step), cores)
     for leaf in mine:
-        start, stop = leaf * step, min((leaf + 1) * step, n)
+        start, stop = leaf * plan.step, min((leaf + 1) * plan.step, plan.n)
         hasher.begin(stop - start)
-        hasher.add(m[start:stop] if isinstance(m, np.ndarray) else read_rows(m, start, stop, p))
+        hasher.add(m[start:stop] if isinstance(m, np.ndarray) else read_rows(m, start, stop, plan.p))
+        yield hasher.end()
+
+
+def _index_leaves(index: Any, plan: _Plan, mine: range, cores: int) -> Iterator[bytes]:
+    first = mine.start * INDEX_LEAF
+    hasher = IndexLeaves(plan.distinct, 8 * (min(mine.stop * INDEX_LEAF, plan.n) - first), cores, first)
+    for leaf in mine:
+        start, stop = leaf * INDEX_LEAF, min((leaf + 1) * INDEX_LEAF, plan.n)
+        hasher.begin(stop - start)
+        hasher.add(index[start:stop])
         yield hasher.end()
 
 
@@ -144,28 +275,38 @@ def _distributed_digest(m: DistributedRows, ranks: Communicator) -> str:
     """Every rank hashes the leaves whose first row it holds; the rows of a leaf that later ranks hold come to it."""
     cores = ranks.cores()
     error: BaseException | None = None
-    plan: _Plan = (False, 0, 0, b"")
+    plan = _Plan()
     head: Any = np.zeros((0, 0))
     try:
         check_same_ranks(m, ranks, "distributed matrix")
-        n, p = design_shape(m, "matrix")
-        counts = struct.pack(f"<{len(m.counts)}Q", *m.counts)
-        plan = (False, n, p, bytes(blake3(counts).digest(length=16)))  # what all ranks get from all does not grow twice
+        plan = _distributed_plan(m)
         # Read before the agreement: a rank that cannot read its rows must not leave another waiting for them.
-        head = _head(m, dense_step(p))
+        head = _head(m, plan)
     except BaseException as caught:  # every rank must reach the agreement below
         error = caught
     plans = agree(ranks, "matrix_digest", plan, error)
+    # A rank without rows need not know the distinct ones.
+    plan = plan._replace(rows=next((each.rows for each in plans if each.rows), b""))
     for rank, other in enumerate(plans):
-        if other != plan:
+        if other != plan and other != plan._replace(rows=b""):
             raise _another_matrix(rank, other, plans[0])
-    tail = _tail(m, head, dense_step(plan[2]), ranks)
+    tail = _tail(m, head, plan, ranks)
     leaves = b""
     try:
-        leaves = b"".join(_own_leaves(m, tail, cores))
+        leaves = b"".join(_own_leaves(m, tail, plan, cores))
     except BaseException as caught:  # every rank must reach the agreement below
         error = caught
-    return _root(plan, agree(ranks, "matrix_digest", leaves, error))
+    return plan.root(agree(ranks, "matrix_digest", leaves, error))
+
+
+def _distributed_plan(m: DistributedRows) -> _Plan:
+    n, p = design_shape(m, "matrix")
+    # What all ranks get from all does not grow twice: the counts go as a digest.
+    counts = bytes(blake3(struct.pack(f"<{len(m.counts)}Q", *m.counts)).digest(length=16))
+    if m.distinct is None:
+        return _Plan(_Kind.DENSE, n, p, witness=counts)
+    rows = matrix_digest(m.local_rows.rows) if isinstance(m.local_rows, IndexedDesign) else ""
+    return _Plan(_Kind.INDEXED, n, p, m.distinct, bytes.fromhex(rows), counts)
 
 
 def _first_leaf_row(row: int, step: int) -> int:
@@ -173,45 +314,58 @@ def _first_leaf_row(row: int, step: int) -> int:
     return -(-row // step) * step
 
 
-def _head(m: DistributedRows, step: int) -> Any:
-    """Return this rank's rows before its first leaf as float64; an earlier rank hashes them."""
-    stop = min(_first_leaf_row(m.start, step), m.stop)
+def _read(m: DistributedRows, plan: _Plan, start: int, stop: int) -> Any:
+    """Rows start:stop, which this rank holds, as they are hashed."""
+    return m.local_index(start, stop) if plan.kind is _Kind.INDEXED else m.local_chunk(start, stop)
+
+
+def _head(m: DistributedRows, plan: _Plan) -> Any:
+    """Return this rank's rows before its first leaf as they travel; an earlier rank hashes them."""
+    stop = min(_first_leaf_row(m.start, plan.step), m.stop)
     if stop <= m.start:
-        return np.zeros((0, m.shape[1]))
-    rows = np.asarray(m.local_chunk(m.start, stop))
+        return np.zeros((0, plan.width))
+    rows = np.asarray(_read(m, plan, m.start, stop))
+    if plan.kind is _Kind.INDEXED:
+        check_row_numbers(rows, plan.distinct, m.start)
+        return rows.astype("<u8")
     if rows.dtype == np.dtype("<f8") and rows.flags.c_contiguous:
         return rows  # as it lies; the rank that hashes it looks for negative zeros
     return positive_zeros(rows, "matrix")
 
 
-def _tail(m: DistributedRows, head: Any, step: int, ranks: Communicator) -> list[Any]:
+def _tail(m: DistributedRows, head: Any, plan: _Plan, ranks: Communicator) -> list[Any]:
     """Exchange boundary rows: send the head, return the rows that complete this rank's last leaf, piece by piece."""
-    n, p = m.shape
+    step, width = plan.step, plan.width
     outgoing, incoming = {}, {}
     if len(head):
         outgoing[m.owner(m.start // step * step)] = as_bytes(head)
         m.traffic.rows_sent += len(head)
-        m.traffic.bytes_sent += 8 * p * len(head)
+        m.traffic.bytes_sent += 8 * width * len(head)
     if _first_leaf_row(m.start, step) < m.stop:  # this rank begins a leaf
-        for rank, start, stop in m.pieces(m.stop, min(_first_leaf_row(m.stop, step), n)):
-            incoming[rank] = 8 * p * (stop - start)
+        for rank, start, stop in m.pieces(m.stop, min(_first_leaf_row(m.stop, step), plan.n)):
+            incoming[rank] = 8 * width * (stop - start)
             m.traffic.rows_received += stop - start
     if ranks.size == 1:
         return []
     received = ranks.exchange(outgoing, incoming)
-    lengths = {rank: length // max(8 * p, 1) for rank, length in incoming.items()}
-    return [np.frombuffer(received[rank], dtype="<f8").reshape(lengths[rank], p) for rank in sorted(incoming)]
+    if plan.kind is _Kind.INDEXED:
+        return [np.frombuffer(received[rank], dtype="<u8") for rank in sorted(incoming)]
+    lengths = {rank: length // max(8 * width, 1) for rank, length in incoming.items()}
+    return [np.frombuffer(received[rank], dtype="<f8").reshape(lengths[rank], width) for rank in sorted(incoming)]
 
 
-def _own_leaves(m: DistributedRows, tail: list[Any], cores: int) -> Iterator[bytes]:
-    n, p = m.shape
-    step = dense_step(p)
-    first = _first_leaf_row(m.start, step)
-    hasher = DenseLeaves(p, 8 * p * max(m.stop - first, 0), cores)
-    for start in range(first, m.stop, step):
-        stop = min(start + step, n)
+def _own_leaves(m: DistributedRows, tail: list[Any], plan: _Plan, cores: int) -> Iterator[bytes]:
+    first = _first_leaf_row(m.start, plan.step)
+    total = 8 * plan.width * max(m.stop - first, 0)
+    hasher: Any = (
+        IndexLeaves(plan.distinct, total, cores, first)
+        if plan.kind is _Kind.INDEXED
+        else DenseLeaves(plan.p, total, cores)
+    )
+    for start in range(first, m.stop, plan.step):
+        stop = min(start + plan.step, plan.n)
         hasher.begin(stop - start)
-        hasher.add(m.local_chunk(start, min(stop, m.stop)))
+        hasher.add(_read(m, plan, start, min(stop, m.stop)))
         if stop > m.stop:
             for piece in tail:
                 hasher.add(piece)

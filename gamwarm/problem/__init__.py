@@ -2,7 +2,16 @@
 
 from gamwarm.problem.basis import BasisMeta
 from gamwarm.problem.blocks import ParameterBlockSpec, Role, check_specs, infer_role
-from gamwarm.problem.designs import RowChunkSource, check_exact_dtype, design_shape, is_row_source, read_rows
+from gamwarm.problem.designs import (
+    IndexedDesign,
+    RowChunkSource,
+    check_exact_dtype,
+    check_exact_integers,
+    check_row_numbers,
+    design_shape,
+    is_row_source,
+    read_rows,
+)
 from gamwarm.problem.distributed import DistributedRows, Traffic, check_same_ranks, distributed_of
 from gamwarm.problem.family import CustomFamily, check_family, family_kind_of
 from gamwarm.problem.gauge import Gauge
@@ -26,6 +35,7 @@ __all__ = [
     "DistributedRows",
     "FixedPenalty",
     "Gauge",
+    "IndexedDesign",
     "KroneckerPenalty",
     "LabeledPenalty",
     "ParameterBlockSpec",
@@ -35,7 +45,9 @@ __all__ = [
     "RowChunkSource",
     "Traffic",
     "check_exact_dtype",
+    "check_exact_integers",
     "check_family",
+    "check_row_numbers",
     "check_same_ranks",
     "check_specs",
     "design_shape",

@@ -58,7 +58,7 @@ class ParameterBlockSpec:
     ----------
     name : str
         Unique within a fit; part of every identity of the block.
-    design : array, sparse matrix, row source or `DistributedRows` of shape (n, p)
+    design : array, sparse matrix, `IndexedDesign`, row source or `DistributedRows` of shape (n, p)
         Kept by reference and read when the fit is named; do not change it afterwards.
     offset : array or `DistributedRows` of shape (n,), optional
         Default zeros. With a distributed design it may be the whole offset on every rank, or distributed itself.

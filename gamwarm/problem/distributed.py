@@ -13,7 +13,7 @@ import numpy as np
 from gamwarm.checks import FloatArray, float_vector, is_sparse
 from gamwarm.errors import CollectiveError, InvalidInput, InvalidType
 from gamwarm.parallel import Communicator, agree, as_communicator, mark_agreed
-from gamwarm.problem.designs import check_exact_dtype, design_shape, read_rows
+from gamwarm.problem.designs import IndexedDesign, check_exact_dtype, design_shape, read_rows
 
 __all__ = ["DistributedRows", "Traffic", "check_same_ranks", "distributed_of"]
 
@@ -41,22 +41,25 @@ class Traffic:
 
 
 class DistributedRows:
-    """A dense design (or offset) whose rows are spread over ranks. Making one is collective.
+    """A dense or indexed design (or an offset) whose rows are spread over ranks. Making one is collective.
 
     Row numbers are global: rank 0 holds the first rows, rank 1 the next, and so on. The rows are hashed where they
-    live; the digest is that of the plain array with all rows.
+    live; the digest is that of the plain array with all rows, or of the `IndexedDesign` with the whole index.
 
     Parameters
     ----------
-    local_rows : array or row source of shape (rows of this rank, p)
-        Any number of rows on each rank, none included (an empty array). Kept by reference. For an
-        offset: an array of shape (rows of this rank,), which is copied.
+    local_rows : array, row source or `IndexedDesign` of shape (rows of this rank, p)
+        Any number of rows on each rank, none included (an empty array). Kept by reference. The distinct rows of
+        an `IndexedDesign` are the same on every rank, its index that of this rank's rows. For an offset: an array of
+        shape (rows of this rank,), which is copied.
     comm : mpi4py communicator or None
         Not duplicated: naming a fit uses collective calls on it, in the same order on all ranks. None: one rank.
 
     Attributes
     ----------
-    local_rows : array or row source
+    local_rows : array, row source or IndexedDesign
+    distinct : int or None
+        Distinct rows of an indexed design, also on a rank without rows; None of a dense one.
     start, stop : int
         Global numbers of this rank's rows: ``start:stop``.
     counts : tuple of int
@@ -69,7 +72,7 @@ class DistributedRows:
     InvalidInput, InvalidType
         With ``comm=None``; else
     CollectiveError
-        on every rank: one rank's rows are no dense matrix of numbers, or their widths differ.
+        on every rank: one rank's rows are no dense or indexed matrix of numbers, or their widths or kinds differ.
     """
 
     def __init__(self, local_rows: Any, comm: Any) -> None:
@@ -77,13 +80,17 @@ class DistributedRows:
         self.traffic = Traffic()
         error: BaseException | None = None
         shape: tuple[int, ...] = ()
+        distinct: int | None = None
         try:
             local_rows, shape = _checked(local_rows)
+            distinct = local_rows.rows.shape[0] if isinstance(local_rows, IndexedDesign) else None
         except BaseException as caught:  # every rank must reach the agreement below
             error = caught
-        shapes = agree(self.comm, "DistributedRows", shape, error)
+        told = agree(self.comm, "DistributedRows", (shape, distinct), error)
+        shapes = [shape for shape, _ in told]
         self.comm.cores()  # remembered: here all ranks are known to be there, at a digest one might have failed before
         self._widths = _common_widths(shapes)
+        self.distinct = _common_kind(told)
         self.local_rows = local_rows
         self.counts: tuple[int, ...] = tuple(s[0] for s in shapes)
         self._starts = (0, *accumulate(self.counts))
@@ -112,10 +119,16 @@ class DistributedRows:
         return self.local_chunk(start, stop)
 
     def local_chunk(self, start: int, stop: int) -> Any:
-        """Rows start:stop (global numbers), which this rank holds."""
+        """Rows start:stop (global numbers), which this rank holds, dense."""
         if isinstance(self.local_rows, np.ndarray):
             return self.local_rows[start - self.start : stop - self.start]
+        if isinstance(self.local_rows, IndexedDesign):
+            return self.local_rows.row_chunk(start - self.start, stop - self.start)
         return read_rows(self.local_rows, start - self.start, stop - self.start, self._widths[0])
+
+    def local_index(self, start: int, stop: int) -> Any:
+        """Index of rows start:stop (global numbers) of an indexed design, which this rank holds."""
+        return self.local_rows.index[start - self.start : stop - self.start]
 
     def owner(self, row: int) -> int:
         """Return the rank that holds a row."""
@@ -172,7 +185,8 @@ def check_same_ranks(rows: DistributedRows, comm: Communicator, what: str) -> No
 def _checked(local_rows: Any) -> tuple[Any, tuple[int, ...]]:
     if is_sparse(local_rows):
         raise InvalidType(
-            "local_rows is sparse; distributed rows are dense: pass local_rows.toarray(), or chunks of it"
+            "local_rows is sparse; distributed rows are dense or indexed: pass local_rows.toarray(), chunks of it, "
+            "or an IndexedDesign whose distinct rows are sparse"
         )
     if isinstance(local_rows, DistributedRows):
         raise InvalidType("local_rows is distributed already; pass this rank's own rows")
@@ -188,13 +202,27 @@ def _common_widths(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     telling = [shape for shape in shapes if shape not in _UNTOLD] or shapes
     for rank, shape in enumerate(shapes):
         if shape[1:] != telling[0][1:] and shape not in _UNTOLD:
-            error = CollectiveError(
-                f"DistributedRows: rank {rank} brings rows of shape {shape}, another rank {telling[0]}; "
-                "all ranks bring rows of one width",
-                rank=rank,
-                cause="widths differ",
-                failed=False,
+            raise _different(
+                rank, f"rows of shape {shape}, another rank {telling[0]}; all ranks bring rows of one width", "widths"
             )
-            mark_agreed(error)
-            raise error
     return telling[0][1:]
+
+
+def _common_kind(told: list[tuple[tuple[int, ...], int | None]]) -> int | None:
+    """Return how many distinct rows an indexed design has, None of a dense one; an empty array is of either kind."""
+    kinds = [(rank, distinct) for rank, (shape, distinct) in enumerate(told) if shape[0] or distinct is not None]
+    for rank, distinct in kinds:
+        if distinct != kinds[0][1]:
+            mine, first = ("plain rows" if d is None else f"an index of {d} rows" for d in (distinct, kinds[0][1]))
+            raise _different(
+                rank, f"{mine}, rank {kinds[0][0]} {first}; all ranks bring the same distinct rows, or none", "kinds"
+            )
+    return kinds[0][1] if kinds else None
+
+
+def _different(rank: int, what: str, cause: str) -> CollectiveError:
+    error = CollectiveError(
+        f"DistributedRows: rank {rank} brings {what}", rank=rank, cause=f"{cause} differ", failed=False
+    )
+    mark_agreed(error)
+    return error

@@ -11,7 +11,7 @@ import numpy as np
 
 from gamwarm.checks import FloatArray, float_matrix, float_vector, items, whole_number
 from gamwarm.errors import InvalidInput, InvalidType
-from gamwarm.problem.designs import design_shape, is_row_source
+from gamwarm.problem.designs import IndexedDesign, design_shape, is_row_source
 
 __all__ = ["Gauge"]
 
@@ -176,8 +176,10 @@ class Gauge:
         return lifted
 
     def restrict_design(self, design: Any) -> Any:
-        """Return ``X T`` (n x reduced) of a raw design X (n x raw), dense or sparse."""
+        """Return ``X T`` (n x reduced) of a raw design X (n x raw); an indexed one stays indexed."""
         self._check_columns(design)
+        if isinstance(design, IndexedDesign):
+            return IndexedDesign(design.rows @ self.lift, design.index)
         if is_row_source(design):
             raise InvalidType(
                 "design is a row source; restrict the rows that its row_chunk returns (chunk @ gauge.lift)"
@@ -190,7 +192,11 @@ class Gauge:
         if is_row_source(design):
             raise InvalidType("design is a row source; add its chunks' own `chunk @ gauge.shift` to the offset")
         base = float_vector(offset, f"offset (design {design.shape})", length=int(design.shape[0]))
-        shifted: FloatArray = base + np.asarray(design @ self.shift).ravel()
+        if isinstance(design, IndexedDesign):
+            shift = np.asarray(design.rows @ self.shift)[design.index]
+        else:
+            shift = np.asarray(design @ self.shift).ravel()
+        shifted: FloatArray = base + shift
         return shifted
 
     def restrict_penalty(self, penalty: Any) -> FloatArray:

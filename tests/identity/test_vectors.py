@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from scipy import sparse
 
 from gamwarm.identity import Fingerprinter, FitDescriptor, FitProblem, exact_key, matrix_digest, term_identity
+from gamwarm.problem import IndexedDesign
 from tests.support.problems import Rows, small_problem, wave
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "fingerprint.json").read_text())["vectors"]
+INDEXED = json.loads((Path(__file__).parents[1] / "data" / "indexed.json").read_text())["cases"]
 MATRICES = {name: text for name, text in VECTORS["matrix_digest"].items() if "entry" not in name}
 PROBLEMS = {
     "small_problem(1)": {},
@@ -65,6 +68,14 @@ def test_a_sparse_matrix_has_the_published_digest(form):
     (published,) = VECTORS["sparse_digest"].values()
 
     assert matrix_digest(sparse.csr_array(matrix).asformat(form)) == published
+
+
+@pytest.mark.parametrize("case", INDEXED, ids=lambda case: f"{case['rows']}, {case['index']}")
+def test_an_indexed_design_has_the_published_digest(case):
+    m, p, seed = map(int, re.findall(r"\d+", case["rows"]))
+    step, first, of, n = map(int, re.findall(r"\d+", case["index"]))
+
+    assert matrix_digest(IndexedDesign(wave(m, p, seed), (np.arange(n) * step + first) % of)) == case["hex"]
 
 
 def test_every_published_key_is_covered():

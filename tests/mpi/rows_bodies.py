@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 import gamwarm
-from gamwarm import DistributedRows, matrix_digest
+from gamwarm import DistributedRows, IndexedDesign, matrix_digest
 from gamwarm.parallel import as_communicator, usable_cores
 from gamwarm.parallel.mpi import MpiCommunicator
 from gamwarm.transfer import build
@@ -18,6 +19,7 @@ from tests.support.problems import Rows, wave
 from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
 
 LEAF = 4096
+INDEX_LEAF = 1_048_576
 SIZES = (0, 1, 2, LEAF - 1, LEAF, LEAF + 1, 2 * LEAF - 1, 2 * LEAF, 2 * LEAF + 1, 5 * LEAF + 7)
 WIDE = 300  # a leaf of this many columns has 3495 rows
 
@@ -60,6 +62,30 @@ def digests_at_every_edge(comm: Any, folder: Path) -> Any:
             rows.append([part.traffic.rows_hashed, 2 * (part.stop - part.start - head + tail_of(part, step))])
             sent.append([part.traffic.bytes_sent, 2 * 8 * p * head])
     return {"wrong": wrong, "leaves": leaves, "rows": rows, "sent": sent}
+
+
+def indexed_digests(comm: Any, folder: Path) -> Any:
+    """Digests and keys of an indexed design, replicated and spread, with dense and with sparse distinct rows."""
+    rows = np.where(wave(7, 4, 2) > 0.0, wave(7, 4, 2), 0.0)
+    wrong, names = [], []
+    for n in (0, 1, INDEX_LEAF - 1, INDEX_LEAF, INDEX_LEAF + 1, 2 * INDEX_LEAF + 5):
+        whole = np.arange(n, dtype="i4") * 5 % 7
+        for kind, distinct in (("dense", rows), ("sparse", sparse.csr_array(rows))):
+            serial = matrix_digest(IndexedDesign(distinct, whole))
+            if matrix_digest(IndexedDesign(distinct, whole), comm) != serial:
+                wrong.append(["replicated", kind, n])
+            for name, cut in CUTS.items():
+                mine = mine_of(whole, cut(n, comm.size), comm.rank)
+                part = DistributedRows(IndexedDesign(distinct, mine.astype("i1")), comm)
+                if {matrix_digest(part), matrix_digest(part, comm)} != {serial}:
+                    wrong.append([name, kind, n])
+    whole = np.arange(2 * LEAF + 5) % 7
+    mine = mine_of(whole, CUTS["one row each"](len(whole), comm.size), comm.rank)
+    for design in (IndexedDesign(rows, whole), DistributedRows(IndexedDesign(rows, mine), comm)):
+        problem = plain_fit(design=design)
+        names.append([problem.shared_key(as_communicator(comm)), problem.descriptor.key, problem.components.digests])
+    alone = plain_fit(design=IndexedDesign(rows, whole))
+    return {"wrong": wrong, "names": names, "serial": [alone.key, alone.descriptor.key, alone.components.digests]}
 
 
 def tail_of(part: Any, step: int) -> int:
@@ -274,6 +300,7 @@ def cores_of_a_rank(comm: Any, folder: Path) -> Any:
 
 EVERYTHING = (
     digests_at_every_edge,
+    indexed_digests,
     a_distributed_fit_in_the_store,
     misuse_of_distributed_rows,
     projections_of_a_fold,

@@ -50,6 +50,13 @@ def test_distributed_rows_are_hashed_where_they_live_and_only_boundary_rows_trav
 
 
 @pytest.mark.parametrize("n", RANKS)
+def test_an_indexed_design_has_its_serial_names_however_many_ranks_hold_or_share_it(job, n):
+    for answer in job(n, bodies.indexed_digests):
+        assert answer["wrong"] == []
+        assert answer["names"] == [answer["serial"]] * 2
+
+
+@pytest.mark.parametrize("n", RANKS)
 def test_a_distributed_fit_has_the_names_starts_and_entries_of_the_plain_one(job, n):
     answers = job(n, bodies.a_distributed_fit_in_the_store)
 

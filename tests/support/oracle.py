@@ -9,7 +9,7 @@ import numpy as np
 from blake3 import blake3
 from scipy import sparse
 
-__all__ = ["plain_digest", "plain_sparse_digest"]
+__all__ = ["plain_digest", "plain_indexed_digest", "plain_sparse_digest"]
 
 
 def plain_digest(values: Any) -> str:
@@ -41,4 +41,15 @@ def plain_sparse_digest(row: Any, col: Any, data: Any, shape: tuple[int, int]) -
         leaf += (matrix.indptr[start : stop + 1] - begin).astype("<u8").tobytes()
         leaf += matrix.indices[begin:end].astype("<u8").tobytes() + matrix.data[begin:end].astype("<f8").tobytes()
         root.update(blake3(leaf).digest())
+    return str(root.hexdigest())
+
+
+def plain_indexed_digest(rows_digest: str, shape: tuple[int, int], index: Any) -> str:
+    """Digest of distinct rows of shape (m, p), which have a digest of their own, and an index into them."""
+    m, p = shape
+    numbers = np.array(index, dtype="<u8")
+    root = blake3(b"\x05" + struct.pack("<QQQQ", len(numbers), p, m, 1048576) + bytes.fromhex(rows_digest))
+    for start in range(0, len(numbers), 1048576):
+        leaf = numbers[start : start + 1048576]
+        root.update(blake3(b"\x04" + struct.pack("<Q", len(leaf)) + leaf.tobytes()).digest())
     return str(root.hexdigest())
