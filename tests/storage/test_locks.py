@@ -228,7 +228,7 @@ def test_every_kind_of_lock_is_offered_and_described(kind):
     """One that is declared and not explained to users, or explained and gone, is noticed here."""
     page = (Path(ROOT) / "docs" / "how-to" / "shared-file-systems.md").read_text()
 
-    assert f"| `{kind}` |" in page
+    assert f"\n| `{kind}` |" in page
     assert kind in LOCK_CHOICES
     for signature in (Container.open, gamwarm.open):
         assert f'"{kind}"' in inspect.getdoc(signature)
