@@ -20,7 +20,7 @@ from gamwarm.engine.terms import BoundTerm, Source, Term
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import ENGINE_FAMILY
 from gamwarm.identity import Fingerprinter, FitProblem
-from gamwarm.problem import BlockwiseFitOptions, DensePenalty, Gauge, ParameterBlockSpec, Role
+from gamwarm.problem import BlockwiseFitOptions, DensePenalty, Gauge, ParameterBlockSpec, infer_role
 from gamwarm.records import group_label
 from gamwarm.version import __version__
 
@@ -28,7 +28,6 @@ __all__ = ["ENGINE", "Bound", "Case", "CaseFamily", "LookedUpRows", "bind"]
 
 ENGINE = "gamwarm.engine"
 ENGINE_VERSION = __version__
-_ROLES = {"mean": Role.MEAN, "scale": Role.LOG_SLOPE}
 
 
 class LookedUpRows:
@@ -168,7 +167,7 @@ class Case:
                     LookedUpRows(term.columns(kept), self.groups[term.group].index),
                     penalties=(DensePenalty(np.diag(term.penalty[kept])),) if penalised else (),
                     nullspace_dims=(term.nullspace,) if penalised else (),
-                    role=_ROLES[term.predictor],
+                    role=infer_role(term.predictor),
                     raw_width=term.lift.shape[0],
                     basis=term.basis,
                 )

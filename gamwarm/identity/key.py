@@ -1,7 +1,8 @@
 """The exact key: everything the answer of a fit depends on, in one digest.
 
-Every field of a block, of the options and of each penalty kind is either written by a table here or named in
-`EXCLUDED`; `_check_exhaustive` runs at import, so that a field added later and forgotten stops the package.
+Every field of a block and of the options is either written by a table here or named in `EXCLUDED`, every field of a
+penalty named by its kind; `_check_exhaustive` runs at import, so that a field added later and forgotten stops the
+package.
 """
 
 from __future__ import annotations
@@ -22,14 +23,10 @@ from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.interrupts import allowed
 from gamwarm.parallel import SERIAL, Communicator, agree, as_communicator, mark_agreed
 from gamwarm.problem import (
+    PENALTY_KINDS,
     BlockwiseFitOptions,
-    BlockwisePenalty,
     CustomFamily,
-    DensePenalty,
     DistributedRows,
-    FixedPenalty,
-    KroneckerPenalty,
-    LabeledPenalty,
     ParameterBlockSpec,
     check_family,
     check_same_ranks,
@@ -99,15 +96,15 @@ def _optional(write: Writer) -> Writer:
 
 def _penalty(fp: Fingerprinter, penalty: Any, comm: Communicator) -> None:
     try:
-        tag, writers = _PENALTIES[type(penalty)]
+        tag, forms = PENALTY_KINDS[type(penalty)]
     except KeyError:
         raise InvalidType(
             f"penalty kind {type(penalty).__name__} has no place in the exact key; use one of "
-            f"{', '.join(kind.__name__ for kind in _PENALTIES)}"
+            f"{', '.join(kind.__name__ for kind in PENALTY_KINDS)}"
         ) from None
     fp.write_str(tag)
-    for name, write in writers.items():
-        write(fp, getattr(penalty, name), comm)
+    for name, form in forms.items():
+        _FORMS[form](fp, getattr(penalty, name), comm)
 
 
 def _penalties(fp: Fingerprinter, value: Any, comm: Communicator) -> None:
@@ -130,13 +127,9 @@ def _as_part(write: Writer) -> Writer:
     return write_part
 
 
-_PENALTIES: dict[type, tuple[str, dict[str, Writer]]] = {
-    DensePenalty: ("dense", {"matrix": _matrix}),
-    KroneckerPenalty: ("kron", {"left": _matrix, "right": _matrix}),
-    BlockwisePenalty: ("blockwise", {"start": _integer, "stop": _integer, "total_dim": _integer, "local": _matrix}),
-    LabeledPenalty: ("labeled", {"label": _string, "inner": _penalty}),
-    FixedPenalty: ("fixed", {"log_lambda": _number, "inner": _penalty}),
-}
+_FORMS: dict[str, Writer] = {
+    "matrix": _matrix, "integer": _integer, "number": _number, "string": _string, "penalty": _penalty,
+}  # fmt: skip
 
 _BLOCK: dict[str, Writer] = {
     "name": _string,  # no component: records hold the names
@@ -167,7 +160,7 @@ _OPTIONS: dict[str, Writer] = {
 
 
 def _check_exhaustive() -> None:
-    tables: dict[type, dict[str, Writer]] = {kind: writers for kind, (_, writers) in _PENALTIES.items()}
+    tables = {kind: {name: _FORMS[form] for name, form in forms.items()} for kind, (_, forms) in PENALTY_KINDS.items()}
     tables |= {ParameterBlockSpec: _BLOCK, BlockwiseFitOptions: _OPTIONS}
     for cls, writers in tables.items():
         for field in fields(cls):

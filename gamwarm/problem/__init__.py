@@ -18,6 +18,7 @@ from gamwarm.problem.gauge import Gauge
 from gamwarm.problem.layout import PenaltyLayout
 from gamwarm.problem.options import BlockwiseFitOptions
 from gamwarm.problem.penalties import (
+    PENALTY_KINDS,
     BlockwisePenalty,
     DensePenalty,
     FixedPenalty,
@@ -27,6 +28,7 @@ from gamwarm.problem.penalties import (
 )
 
 __all__ = [
+    "PENALTY_KINDS",
     "BasisMeta",
     "BlockwiseFitOptions",
     "BlockwisePenalty",

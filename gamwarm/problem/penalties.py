@@ -1,19 +1,30 @@
 """Quadratic penalties ``lambda * beta' S beta`` of one block, as descriptions of their matrix S (p x p).
 
+A kind is declared here, in its class statement: the tag and the fields that the exact key takes, in its order. What
+else knows a kind by its name is the list of public names.
+
 Matrices are finite and symmetric within 1e-10 * max(1, max|S|); a Kronecker product checks each factor by itself.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from gamwarm.checks import FloatArray, plain_string, real_number, symmetric_matrix, whole_number
 from gamwarm.errors import InvalidInput, InvalidType
 
-__all__ = ["BlockwisePenalty", "DensePenalty", "FixedPenalty", "KroneckerPenalty", "LabeledPenalty", "Penalty"]
+__all__ = [
+    "PENALTY_KINDS",
+    "BlockwisePenalty",
+    "DensePenalty",
+    "FixedPenalty",
+    "KroneckerPenalty",
+    "LabeledPenalty",
+    "Penalty",
+]
 
 
 @runtime_checkable
@@ -40,7 +51,19 @@ class Penalty(Protocol):
         ...
 
 
-class _Untied:
+PENALTY_KINDS: Final[dict[type, tuple[str, dict[str, str]]]] = {}
+"""Of each kind its tag in the exact key, and the form of each field: matrix, integer, number, string or penalty."""
+
+
+class _Kind:
+    def __init_subclass__(cls, tag: str = "", **forms: str) -> None:
+        if tag in (known for known, _ in PENALTY_KINDS.values()):
+            raise TypeError(f"{cls.__name__}: another kind of penalty has the tag {tag!r}")
+        if tag:
+            PENALTY_KINDS[cls] = tag, forms
+
+
+class _Untied(_Kind):
     """A penalty with a smoothing parameter of its own."""
 
     @property
@@ -53,7 +76,7 @@ class _Untied:
 
 
 @dataclass(frozen=True, eq=False)
-class DensePenalty(_Untied):
+class DensePenalty(_Untied, tag="dense", matrix="matrix"):
     """S given in full.
 
     Parameters
@@ -75,7 +98,7 @@ class DensePenalty(_Untied):
 
 
 @dataclass(frozen=True, eq=False)
-class KroneckerPenalty(_Untied):
+class KroneckerPenalty(_Untied, tag="kron", left="matrix", right="matrix"):
     """S = left ⊗ right, row index ``i_left * p_right + i_right``.
 
     Parameters
@@ -99,7 +122,7 @@ class KroneckerPenalty(_Untied):
 
 
 @dataclass(frozen=True, eq=False)
-class BlockwisePenalty(_Untied):
+class BlockwisePenalty(_Untied, tag="blockwise", start="integer", stop="integer", total_dim="integer", local="matrix"):
     """S is ``local`` on coefficients ``start:stop`` and zero elsewhere.
 
     Parameters
@@ -148,7 +171,7 @@ def _check_inner(inner: object, what: str) -> None:
         raise InvalidType(f"{what} must wrap a penalty; it wraps {type(inner).__name__}")
 
 
-class _Around:
+class _Around(_Kind):
     """A penalty that has the matrix of another."""
 
     inner: Penalty
@@ -162,7 +185,7 @@ class _Around:
 
 
 @dataclass(frozen=True, eq=False)
-class LabeledPenalty(_Around):
+class LabeledPenalty(_Around, tag="labeled", label="string", inner="penalty"):
     """A penalty whose smoothing parameter is shared with every other penalty of the same label.
 
     Parameters
@@ -189,7 +212,7 @@ class LabeledPenalty(_Around):
 
 
 @dataclass(frozen=True, eq=False)
-class FixedPenalty(_Around):
+class FixedPenalty(_Around, tag="fixed", log_lambda="number", inner="penalty"):
     """A penalty whose log smoothing parameter is given and not optimised; any label inside is ignored.
 
     Parameters

@@ -13,17 +13,9 @@ from tests.support import models
 from tests.support.reference_driver import Motorcycle, ReferenceDriver, Seeded
 
 
-def _is_family(value):
-    return isinstance(value, type) and issubclass(value, gamwarm.engine.Family) and value is not gamwarm.engine.Family
-
-
-SHARED = {"GaussianLocationScale": "gaussian", "Poisson": "poisson", "Binomial": "binomial"}
-FAMILIES = [name for name in gamwarm.engine.__all__ if _is_family(getattr(gamwarm.engine, name))]
-
-
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*models.MODELS, "Gaussian"])
 def test_no_start_moves_an_answer_of_the_reference_engine(family):
-    report = assert_neutral(ReferenceDriver(SHARED.get(family, family)))
+    report = assert_neutral(ReferenceDriver(models.MODELS.get(family, family)))
 
     assert report.evaluations("exact") == 1.0
     assert report.formations("exact") <= 1.0

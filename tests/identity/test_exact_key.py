@@ -15,6 +15,7 @@ from scipy import sparse
 from gamwarm.errors import InvalidInput, InvalidKey, InvalidType, UnkeyableFit
 from gamwarm.identity import EXCLUDED, FitProblem, check_exact_key, exact_key, key
 from gamwarm.problem import (
+    PENALTY_KINDS,
     BasisMeta,
     BlockwiseFitOptions,
     BlockwisePenalty,
@@ -25,7 +26,7 @@ from gamwarm.problem import (
     LabeledPenalty,
     ParameterBlockSpec,
 )
-from tests.support.problems import NamedFamily, Rows, block, fit_problem, small_problem, wave
+from tests.support.problems import PENALTY_FIELDS, NamedFamily, Rows, block, fit_problem, small_problem, wave
 
 
 def key_of(family=None, specs=None, options=None, engine="reference", **choices):
@@ -63,29 +64,13 @@ BLOCK = {
     "raw_width": 9,
     "basis": BasisMeta("bspline"),
 }
-LOCAL = np.eye(2)
-PENALTIES = {
-    DensePenalty: ({"matrix": np.eye(4)}, {"matrix": 2 * np.eye(4)}),
-    KroneckerPenalty: ({"left": LOCAL, "right": LOCAL}, {"left": 2 * LOCAL, "right": 2 * LOCAL}),
-    BlockwisePenalty: (
-        {"local": LOCAL, "start": 1, "stop": 3, "total_dim": 4},
-        {"local": 2 * LOCAL, "start": (0, "stop", 2), "stop": (2, "start", 0), "total_dim": None},
-    ),
-    LabeledPenalty: (
-        {"label": "a", "inner": DensePenalty(np.eye(4))},
-        {"label": "b", "inner": DensePenalty(2 * np.eye(4))},
-    ),
-    FixedPenalty: (
-        {"log_lambda": 1.0, "inner": DensePenalty(np.eye(4))},
-        {"log_lambda": 2.0, "inner": DensePenalty(2 * np.eye(4))},
-    ),
-}
 
 
 def test_every_field_has_a_perturbation():
     assert set(OPTIONS) == {f.name for f in dataclasses.fields(BlockwiseFitOptions)}
     assert set(BLOCK) == {f.name for f in dataclasses.fields(ParameterBlockSpec)}
-    for kind, (first, other) in PENALTIES.items():
+    assert set(PENALTY_FIELDS) == set(PENALTY_KINDS)
+    for kind, (first, other) in PENALTY_FIELDS.items():
         assert set(first) == set(other) == {f.name for f in dataclasses.fields(kind)}
 
 
@@ -105,10 +90,11 @@ def test_every_field_of_a_block_moves_the_key_or_is_excluded(name):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(kind, name) for kind, (first, _) in PENALTIES.items() for name in first if name != "total_dim"]
+    ("kind", "name"),
+    [(kind, name) for kind, (first, _) in PENALTY_FIELDS.items() for name in first if name != "total_dim"],
 )
 def test_every_field_of_a_penalty_moves_the_key(kind, name):
-    first, other = PENALTIES[kind]
+    first, other = PENALTY_FIELDS[kind]
     value = other[name]
     changes = {name: value}
     if isinstance(value, tuple):
@@ -124,7 +110,7 @@ def test_every_field_of_a_penalty_moves_the_key(kind, name):
 def test_a_penalty_of_equal_matrix_but_another_kind_moves_the_key():
     kinds = [
         DensePenalty(np.eye(4)),
-        KroneckerPenalty(LOCAL, LOCAL),
+        KroneckerPenalty(np.eye(2), np.eye(2)),
         BlockwisePenalty(np.eye(4), 0, 4, 4),
         LabeledPenalty("a", DensePenalty(np.eye(4))),
         FixedPenalty(0.0, DensePenalty(np.eye(4))),
@@ -205,9 +191,9 @@ def test_a_field_that_is_neither_written_nor_excluded_stops_the_package(monkeypa
 
 
 def test_a_penalty_field_that_is_forgotten_stops_the_package(monkeypatch):
-    tag, writers = key._PENALTIES[BlockwisePenalty]
-    without = {field: write for field, write in writers.items() if field != "stop"}
-    monkeypatch.setitem(key._PENALTIES, BlockwisePenalty, (tag, without))
+    tag, forms = PENALTY_KINDS[BlockwisePenalty]
+    without = {field: form for field, form in forms.items() if field != "stop"}
+    monkeypatch.setitem(PENALTY_KINDS, BlockwisePenalty, (tag, without))
 
     with pytest.raises(AssertionError, match=r"BlockwisePenalty\.stop"):
         key._check_exhaustive()

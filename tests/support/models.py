@@ -26,7 +26,9 @@ from gamwarm.engine import (
 TIGHT = BlockwiseFitOptions(inner_tol=1e-9, outer_tol=1e-6, rho_bound=15.0)
 USUAL = BlockwiseFitOptions(inner_tol=3e-4, outer_tol=1e-3, rho_bound=15.0)
 
-FAMILIES = ("gaussian", "poisson", "binomial")
+MODELS = {"GaussianLocationScale": "gaussian", "Poisson": "poisson", "Binomial": "binomial"}
+"""Families of the engine with derivative tables, each with the model and the response column that tests fit."""
+FAMILIES = tuple(MODELS.values())
 
 
 def columns(n: int = 400, seed: int = 5, groups: int = 12) -> dict[str, Any]:

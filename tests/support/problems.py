@@ -21,9 +21,29 @@ from gamwarm.problem import (
     Penalty,
 )
 
-__all__ = ["NamedFamily", "Rows", "block", "fit_problem", "small_problem", "smooth", "wave"]
+__all__ = ["PENALTY_FIELDS", "NamedFamily", "Rows", "block", "fit_problem", "small_problem", "smooth", "wave"]
 
 FloatArray = npt.NDArray[np.float64]
+
+
+_LOCAL = np.eye(2)
+PENALTY_FIELDS: dict[type, tuple[dict[str, Any], dict[str, Any]]] = {
+    DensePenalty: ({"matrix": np.eye(4)}, {"matrix": 2 * np.eye(4)}),
+    KroneckerPenalty: ({"left": _LOCAL, "right": _LOCAL}, {"left": 2 * _LOCAL, "right": 2 * _LOCAL}),
+    BlockwisePenalty: (
+        {"local": _LOCAL, "start": 1, "stop": 3, "total_dim": 4},
+        {"local": 2 * _LOCAL, "start": (0, "stop", 2), "stop": (2, "start", 0), "total_dim": None},
+    ),
+    LabeledPenalty: (
+        {"label": "a", "inner": DensePenalty(np.eye(4))},
+        {"label": "b", "inner": DensePenalty(2 * np.eye(4))},
+    ),
+    FixedPenalty: (
+        {"log_lambda": 1.0, "inner": DensePenalty(np.eye(4))},
+        {"log_lambda": 2.0, "inner": DensePenalty(2 * np.eye(4))},
+    ),
+}
+"""Of every penalty kind the fields of one of width 4, and for each another value, or that, a twin and its value."""
 
 
 def wave(n: int, p: int, seed: int) -> FloatArray:

@@ -1,0 +1,38 @@
+"""What a declared family needs beside its class: one that is forgotten is named here."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import gamwarm.engine
+from gamwarm.engine import families
+from tests.support import models
+from tests.support.declared import DOCS, public_classes
+
+FAMILIES = sorted(public_classes(families, gamwarm.engine.Family) - {gamwarm.engine.Family}, key=lambda f: f.__name__)
+
+
+def test_every_family_is_tried_on_a_model():
+    """The lists by which derivative tables, objectives and neutrality are tested."""
+    assert {family.__name__ for family in FAMILIES} == {*models.MODELS, "Gaussian"}
+    assert set(models.MODELS.values()) <= set(models.columns())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_public_described_named_and_complete(family):
+    lacks = {
+        name
+        for name, function in inspect.getmembers(gamwarm.engine.Family, inspect.isfunction)
+        if not name.startswith("_")
+        and "raise NotImplementedError" in inspect.getsource(function)
+        and getattr(family, name) is function
+    }
+
+    assert getattr(gamwarm.engine, family.__name__) is family
+    assert f"| `{family.__name__}(" in (DOCS / "engine.md").read_text()
+    assert family.kind == f"gamwarm.engine.{family.__name__}"
+    assert set(family.response_units) <= set(family.predictors)
+    # The variance of the Gaussian is profiled out, by an objective of its own.
+    assert lacks == ({"nll", "constants", "derivatives"} if family.__name__ == "Gaussian" else set())
