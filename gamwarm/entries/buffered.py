@@ -15,7 +15,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from gamwarm.entries import clock, ranking
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, Encoded, decode, encode_artifact, encode_record, stamped
+from gamwarm.entries.codec import ARTIFACTS, RECORDS, Encoded, decode, stamped, stamped_at
 from gamwarm.entries.outcome import PutOutcome
 from gamwarm.entries.store import UNCHANGED, EntryStore
 from gamwarm.entries.stored import ArtifactHeader, StoredArtifact, StoredRecord
@@ -26,9 +26,7 @@ from gamwarm.records import (
     BlockRecord,
     FitArtifact,
     Producer,
-    artifact_refusal,
     check_entry_id,
-    gate_record,
 )
 from gamwarm.storage import EXIT_PATIENCE, in_use_here, tidy_all
 
@@ -45,13 +43,10 @@ LEFT_BEHIND_PATIENCE: Final = 0.5
 
 @dataclass
 class _Waiting:
-    """One entry and all who put it. What is filed is decoded again: the caller may change what it put."""
+    """One entry and all who put it."""
 
     encoded: Encoded
     outcomes: list[PutOutcome] = field(default_factory=list)
-
-    def entry(self) -> BlockRecord | FitArtifact:
-        return decode(self.encoded)
 
     def settle(self, *, written: bool, reason: str) -> None:
         for outcome in self.outcomes:
@@ -116,15 +111,12 @@ class BufferedEntries(EntryStore):
             if not waiting:
                 return 0
             with super().transaction(patience):
-                filed = [self._file_now(each.entry()) for each in waiting]
+                filed = [super(BufferedEntries, self).put_encoded(each.encoded) for each in waiting]
             self._waits = {}
             self._flushed = time.monotonic()
             for each, outcome in zip(waiting, filed, strict=True):
                 each.settle(written=outcome.written, reason=outcome.reason)
             return sum(outcome.written for outcome in filed)
-
-    def _file_now(self, entry: BlockRecord | FitArtifact) -> PutOutcome:
-        return super().put_record(entry) if isinstance(entry, BlockRecord) else super().put_artifact(entry)
 
     def give_up(self, reason: str) -> None:
         """Forget what waits; its outcomes say why."""
@@ -153,20 +145,12 @@ class BufferedEntries(EntryStore):
 
     # -- putting -----------------------------------------------------------------------------------------------
 
-    def put_record(self, record: BlockRecord) -> PutOutcome:
-        """Let a record wait if the gates let it pass. A checkpoint worse than the file's is refused at the flush."""
+    def put_encoded(self, entry: Encoded) -> PutOutcome:
+        """Let an entry wait. A checkpoint worse than the file's is refused at the flush."""
         with self.call_lock:
-            gated, reason = gate_record(record)
-            if self.in_transaction or reason is not None:
-                return super().put_record(record)
-            return self._wait(encode_record(stamped(gated, clock.now(), self._producer)))
-
-    def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
-        """Let an artifact wait."""
-        with self.call_lock:
-            if self.in_transaction or artifact_refusal(artifact) is not None:
-                return super().put_artifact(artifact)
-            return self._wait(encode_artifact(stamped(artifact, clock.now(), self._producer)))
+            if self.in_transaction:
+                return super().put_encoded(entry)
+            return self._wait(stamped_at(entry, clock.now()))
 
     def unchanged(self, entry_id: str) -> PutOutcome:
         """Return the outcome of putting again what is in the file, or waits."""

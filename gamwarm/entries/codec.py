@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-import sys
 from bisect import bisect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import accumulate, pairwise, zip_longest
@@ -22,7 +21,7 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from gamwarm.checks import loose_number, truth
-from gamwarm.formats import ARTIFACT_SCHEMA, ENTRY_ID
+from gamwarm.formats import ARTIFACT_SCHEMA
 from gamwarm.identity import Components, FitDescriptor, check_exact_key, check_nuisance, positive_zeros
 from gamwarm.problem import BasisMeta
 from gamwarm.records import (
@@ -39,6 +38,7 @@ from gamwarm.records import (
     TermArtifact,
     artifact_refusal,
     check_attributes,
+    gate_record,
     normalize_active_sets,
 )
 
@@ -50,6 +50,7 @@ __all__ = [
     "DamagedEntry",
     "Encoded",
     "decode",
+    "encode",
     "encode_artifact",
     "encode_record",
     "seal_of",
@@ -73,7 +74,7 @@ class DamagedEntry(Exception):
 
 
 class Encoded(NamedTuple):
-    """One entry, ready to be stored or just read.
+    """One entry, ready to be stored or just read: what travels between ranks, waits in memory, moves between files.
 
     Attributes
     ----------
@@ -86,6 +87,8 @@ class Encoded(NamedTuple):
         int64 vectors.
     segments : tuple of str
         JSON of the fields before, between and after those that the entry id leaves out, where it is known already.
+    stored : bytes
+        The text as it was read; empty if the entry was not.
     """
 
     section: str
@@ -93,6 +96,7 @@ class Encoded(NamedTuple):
     meta: Meta
     arrays: dict[str, Array]
     segments: tuple[str, ...] = ()
+    stored: bytes = b""
 
     @property
     def entry_id(self) -> str:
@@ -104,8 +108,10 @@ class Encoded(NamedTuple):
 
     def text(self) -> bytes:
         """The JSON text as stored: sorted, without blanks, UTF-8."""
+        if self.stored:
+            return self.stored
         if not self.segments:
-            return _canonical(self.meta)
+            return _write_json(self.meta).encode()
         parts = []
         for segment, name in zip_longest(self.segments, _VOLATILE):
             if segment:
@@ -120,28 +126,7 @@ class Encoded(NamedTuple):
         return len(self.text()) + sum(int(a.nbytes) for a in self.arrays.values())
 
 
-_encoder: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _json_writer() -> Callable[[Any], str]:
-    """Return ``_encoder.encode`` without what it sets up anew for each call, where CPython lets us have that."""
-    try:
-        make = vars(json.encoder)["c_make_encoder"]
-        string = vars(json.encoder)["c_encode_basestring"]
-        write = make(None, _encoder.default, string, None, ":", ",", True, False, False)
-        sample = {"b": [1.5, None, True, {"ä": "\n"}], "a": {}}
-        if "".join(write(sample, 0)) != _encoder.encode(sample):
-            return _encoder.encode
-    except (KeyError, TypeError):
-        return _encoder.encode
-    return lambda value: "".join(write(value, 0))
-
-
-_write_json: Final = _json_writer()
-
-
-def _canonical(meta: Meta) -> bytes:
-    return _write_json(meta).encode("utf-8")
+_write_json: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
 def _segments_of(meta: Meta) -> tuple[str, ...]:
@@ -162,36 +147,51 @@ def seal_of(section: str, key: str, text: bytes, arrays: Mapping[str, Array | by
 
     Vectors are arrays, or their elements as stored.
     """
-    return str(blake3(sealed_parts(section, key, text, arrays)).hexdigest(length=_ENTRY_ID_BYTES))
+    return _digest(_sealed(section, key, text, arrays))
 
 
 def sealed_parts(section: str, key: str, text: bytes, arrays: Mapping[str, Array | bytes]) -> bytes:
     """Return the bytes that a seal is of."""
+    return b"".join(_sealed(section, key, text, arrays))
+
+
+def _sealed(section: str, key: str, text: bytes, arrays: Mapping[str, Array | bytes]) -> list[Buffer]:
     place = f"{section}/{key}".encode()
-    parts = [b"place:%d:" % len(place), place, b"meta:%d:" % len(text), text]
+    parts: list[Buffer] = [b"place:%d:" % len(place), place, b"meta:%d:" % len(text), text]
     for name in sorted(arrays):
         vector = arrays[name]
         data = vector if isinstance(vector, bytes) else _little_endian(vector)
-        parts += [f"{name}:{len(data)}:".encode(), data]
-    return b"".join(parts)
+        parts += [b"%s:%d:" % (name.encode(), len(data)), data]
+    return parts
 
 
-def _little_endian(array: Array) -> bytes:
-    if sys.byteorder == "little" and array.dtype.isnative:
-        return array.tobytes()
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+def _digest(parts: list[Buffer]) -> str:
+    """Hash buffers one after another; long ones where they lie, as a copy of each would cost as much as the hash."""
+    if sum(map(len, parts)) < _LONG:
+        return str(blake3(b"".join(parts)).hexdigest(length=_ENTRY_ID_BYTES))
+    hasher = blake3()
+    for part in parts:
+        hasher.update(part)
+    return str(hasher.hexdigest(length=_ENTRY_ID_BYTES))
+
+
+Buffer = bytes | memoryview
+_LONG: Final = 1 << 16
+
+
+def _little_endian(array: Array) -> memoryview:
+    """Return the bytes of a vector as stored, without a copy where it lies in memory so."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).view(np.uint8).data
 
 
 _U64: Final = struct.Struct("<Q")
-_MINUS_ZERO: Final = bytes(7) + b"\x80"
+_MINUS_ZERO: Final = np.uint64(1 << 63)
 
 
-def _fingerprinted(array: Array) -> bytes:
+def _fingerprinted(array: Array) -> Buffer:
     """Return a vector as `Fingerprinter.write_f64_array` hashes it, after its length."""
-    if array.dtype == np.float64:
-        data = _little_endian(array)
-        if _MINUS_ZERO not in data:  # nor across two numbers, then
-            return data
+    if array.dtype == np.float64 and not (array.view(np.uint64) == _MINUS_ZERO).any():
+        return _little_endian(array)
     return positive_zeros(array, "entry vector").tobytes()
 
 
@@ -208,20 +208,21 @@ def _content_id(
     if meta.get("attributes") and not labels:
         changed["attributes"] = {}
     if changed:
-        segments = _segments_of({**meta, **changed})
+        first = {name: value for name, value in meta.items() if not _segment_of(name) and name not in _VOLATILE}
+        segments = (_write_json(first | changed)[1:-1], *segments[1:])
     content = f"{{{','.join(filter(None, segments))}}}".encode()
-    parts: list[bytes] = []
-    for text in (ENTRY_ID, section.encode(), key.encode(), content):
+    parts: list[Buffer] = []
+    for text in (b"gamwarm-entry-1", section.encode(), key.encode(), content):
         parts += [_U64.pack(len(text)), text]
     for name in sorted(arrays.keys() - {_DERIVED}):
         array = arrays[name]
         parts += [_U64.pack(len(name)), name.encode(), _U64.pack(len(array)), _fingerprinted(array)]
-    return str(blake3(b"".join(parts)).hexdigest(length=_ENTRY_ID_BYTES))
+    return _digest(parts)
 
 
 def stamped_at(encoded: Encoded, created: int) -> Encoded:
     """Return an entry with another time; its id does not change."""
-    return encoded._replace(meta={**encoded.meta, "created": created})
+    return encoded._replace(meta={**encoded.meta, "created": created}, stored=b"")
 
 
 def _encoded(section: str, key: str, meta: Meta, arrays: dict[str, Array]) -> Encoded:
@@ -319,9 +320,21 @@ def _split(array: Array | None, sizes: Sequence[int]) -> list[Array]:
     return [whole[a:b] for a, b in pairwise(edges)]
 
 
+def encode(entry: BlockRecord | FitArtifact, producer: Producer, created: int = 0) -> Encoded | str:
+    """Encode an entry for its way to a file, once, or return why a gate refuses it.
+
+    ``producer`` counts where the entry names none; who files it says when (`stamped_at`).
+    """
+    if isinstance(entry, FitArtifact):
+        refusal = artifact_refusal(entry)
+        return encode_artifact(stamped(entry, created, producer)) if refusal is None else refusal
+    record, refusal = gate_record(entry)
+    return encode_record(stamped(record, created, producer)) if refusal is None else refusal
+
+
 def encode_record(record: BlockRecord) -> Encoded:
     """Encode a gated record whose ``created`` is stamped."""
-    arrays: dict[str, Array] = {"rho": record.rho, "beta": _concatenate(record.block_beta)}
+    arrays: dict[str, Array] = {"rho": _concatenate([record.rho]), "beta": _concatenate(record.block_beta)}
     active = [None if s is None else len(s) for s in record.active_sets]
     arrays["active"] = np.array([row for s in record.active_sets if s is not None for row in s], dtype=np.int64)
     inner: Meta | None = None

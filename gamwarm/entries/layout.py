@@ -369,7 +369,7 @@ class FileView:
             raise DamagedEntry("it has no text or no seal")
         if seal_of(section, key, text, arrays).encode() != seal:
             raise DamagedEntry("its digest does not match its bytes")
-        return _in_its_place(Encoded(section, key, texts.parse_text(section, text), arrays), name)
+        return _in_its_place(Encoded(section, key, texts.parse_text(section, text), arrays, stored=text), name)
 
     def _quickly(self, section: str, key: str, gid: Any) -> Encoded | None:
         """Read the entry of an open group, whose header HDF5 has checked, without an HDF5 object for each value."""
@@ -437,7 +437,7 @@ class FileView:
             arrays[known] = np.frombuffer(data, dtype)
         if seal_of(section, key, text[1], vectors).encode() != seal[1]:
             return None
-        return Encoded(section, key, texts.parse_text(section, text[1]), arrays)
+        return Encoded(section, key, texts.parse_text(section, text[1]), arrays, stored=text[1])
 
     def read_meta(self, section: str, path: str) -> dict[str, Any]:
         """Read the JSON text of an entry alone, its seal unchecked; raises `DamagedEntry` if it cannot be read."""

@@ -22,10 +22,8 @@ from gamwarm.entries.codec import (
     DamagedEntry,
     Encoded,
     decode,
-    encode_artifact,
-    encode_record,
+    encode,
     private_copy,
-    stamped,
     stamped_at,
 )
 from gamwarm.entries.decoded_cache import StateCache
@@ -43,9 +41,7 @@ from gamwarm.records import (
     BlockRecord,
     FitArtifact,
     Producer,
-    artifact_refusal,
     check_entry_id,
-    gate_record,
 )
 from gamwarm.storage import Container, ForkSafeLock, LockChoice, LookAgain, Snapshot, explain
 
@@ -296,50 +292,50 @@ class EntryStore:
 
     def put_record(self, record: BlockRecord) -> PutOutcome:
         """File a record if the gates let it pass; pending until the transaction around it ends."""
-        gated, reason = gate_record(record)
-        if reason is not None:
-            log.debug("record of %s not written: %s", record.key, reason)
-            return PutOutcome(reason=reason)
-        return self._write(lambda view: self._file_record(view, gated))
+        return self._put(record)
 
-    def _file_record(self, view: EntryEditor, record: BlockRecord) -> PutOutcome:
+    def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
+        """File an artifact; pending until the transaction around it ends."""
+        return self._put(artifact)
+
+    def _put(self, entry: BlockRecord | FitArtifact) -> PutOutcome:
+        encoded = encode(entry, self._producer)
+        if isinstance(encoded, str):
+            key = entry.descriptor.key if isinstance(entry, FitArtifact) else entry.key
+            log.debug("%s of %s not written: %s", type(entry).__name__, key, encoded)
+            return PutOutcome(reason=encoded)
+        return self.put_encoded(encoded)
+
+    def put_encoded(self, entry: Encoded) -> PutOutcome:
+        """File an entry that `encode` gave, here or on another rank; it gets its time now."""
+        file = self._file_record if entry.section == RECORDS else self._file_artifact
+        return self._write(lambda view: file(view, entry))
+
+    def _file_record(self, view: EntryEditor, new: Encoded) -> PutOutcome:
         there: list[tuple[StoredRecord, Encoded]] = []
-        paths = view.entry_paths(RECORDS, record.key)
+        paths = view.entry_paths(RECORDS, new.key)
         for path in paths:
             try:
                 encoded = view.read(RECORDS, path)
                 there.append((StoredRecord(_as_record(encoded), encoded.entry_id), encoded))
             except DamagedEntry as error:
                 self._warn_damaged(RECORDS, path, error)
-        new = encode_record(stamped(record, 0, self._producer))
         if any(stored.entry_id == new.entry_id for stored, _ in there):
             return self._again(new.entry_id)
-        created = view.next_created(clock.now())
-        new = stamped_at(new, created)
+        new = stamped_at(new, view.next_created(clock.now()))
         if not paths:
-            view.write_records(record.key, [new], missing=True)
+            view.write_records(new.key, [new], missing=True)
             return PutOutcome(pending=True, entry_id=new.entry_id)
-        record = stamped(record, created, self._producer)
         entries = {stored.entry_id: encoded for stored, encoded in there} | {new.entry_id: new}
-        candidates = [stored for stored, _ in there] + [StoredRecord(record, new.entry_id)]
+        candidates = [stored for stored, _ in there] + [StoredRecord(_as_record(new), new.entry_id)]
         kept = [stored.entry_id for stored in ranking.retained(candidates, self.keep_last)]
         if new.entry_id not in kept:
             return PutOutcome(reason="a better checkpoint of this fit is kept", entry_id=new.entry_id)
-        view.write_records(record.key, [entries[entry_id] for entry_id in kept])
+        view.write_records(new.key, [entries[entry_id] for entry_id in kept])
         return PutOutcome(pending=True, entry_id=new.entry_id)
 
-    def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
-        """File an artifact; pending until the transaction around it ends."""
-        reason = artifact_refusal(artifact)
-        if reason is not None:
-            log.debug("artifact of %s not written: %s", artifact.descriptor.key, reason)
-            return PutOutcome(reason=reason)
-        return self._write(lambda view: self._file_artifact(view, artifact))
-
-    def _file_artifact(self, view: EntryEditor, artifact: FitArtifact) -> PutOutcome:
-        key = artifact.descriptor.key
-        new = encode_artifact(stamped(artifact, 0, self._producer))
-        entry_id = new.entry_id
+    def _file_artifact(self, view: EntryEditor, new: Encoded) -> PutOutcome:
+        key, entry_id = new.key, new.entry_id
         if view.has_artifact(key, entry_id):
             try:
                 view.read(ARTIFACTS, f"{key}/{entry_id}")
@@ -347,9 +343,8 @@ class EntryStore:
                 self._warn_damaged(ARTIFACTS, f"{key}/{entry_id}", error)
             else:
                 return self._again(entry_id)
-        new = stamped_at(new, view.next_created(clock.now()))
-        view.write_artifact(new)
-        return PutOutcome(pending=True, entry_id=new.entry_id)
+        view.write_artifact(stamped_at(new, view.next_created(clock.now())))
+        return PutOutcome(pending=True, entry_id=entry_id)
 
     # -- looking up --------------------------------------------------------------------------------------------
 
@@ -571,10 +566,8 @@ def _handed_out(stored: StoredRecord) -> StoredRecord:
 
 def content_id(entry: BlockRecord | FitArtifact, producer: Producer) -> str:
     """Return the entry id that ``entry`` would be filed under by a store of ``producer``; "" if a gate refuses it."""
-    if isinstance(entry, FitArtifact):
-        return "" if artifact_refusal(entry) is not None else encode_artifact(stamped(entry, 0, producer)).entry_id
-    record, reason = gate_record(entry)
-    return "" if reason is not None else encode_record(stamped(record, 0, producer)).entry_id
+    encoded = encode(entry, producer)
+    return "" if isinstance(encoded, str) else encoded.entry_id
 
 
 def _as_record(encoded: Encoded) -> BlockRecord:

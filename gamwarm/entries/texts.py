@@ -54,8 +54,8 @@ def parse_text(section: str, text: bytes) -> dict[str, Any]:
     """
     try:
         string = text.decode("utf-8")
-        meta, end = vars(_decoder)["scan_once"](string, 0)
-    except (ValueError, StopIteration, RecursionError, MemoryError) as error:
+        meta, end = _decoder.raw_decode(string)
+    except (ValueError, RecursionError, MemoryError) as error:
         raise DamagedEntry(f"its text is no JSON ({type(error).__name__}: {error})") from None
     if end != len(string) or type(meta) is not dict:
         raise DamagedEntry("its text is not one JSON object")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,9 +31,11 @@ from gamwarm.entries.codec import (
     Encoded,
     check_content,
     decode,
+    encode,
     encode_artifact,
     encode_record,
     seal_of,
+    sealed_parts,
     stamped_at,
 )
 from gamwarm.entries.texts import LATEST
@@ -404,3 +408,44 @@ def test_a_text_that_does_not_describe_its_vectors_is_damage_and_nothing_else(sp
 
     with pytest.raises(DamagedEntry):
         decode(encoded)
+
+
+def big_record(numbers):
+    return record_of(block_names=["x"], block_dims=[numbers], block_beta=[np.arange(float(numbers))])
+
+
+def test_encoding_and_sealing_copy_a_vector_once():
+    record = big_record(1 << 20)
+
+    tracemalloc.start()
+    try:
+        encoded = encode(record, Producer("e"))
+        seal_of(encoded.section, encoded.key, encoded.text(), encoded.arrays)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 1.5 * encoded.arrays["beta"].nbytes
+
+
+@pytest.mark.parametrize("numbers", [9, 1 << 14], ids=["short", "long"])
+def test_the_digests_are_those_of_the_joined_bytes_however_long_these_are(numbers):
+    encoded = encode(big_record(numbers), Producer("e"))
+    parts = encoded.section, encoded.key, encoded.text(), encoded.arrays
+
+    assert seal_of(*parts) == blake3(sealed_parts(*parts)).hexdigest(length=16)
+    check_content(stored_again(encoded))
+
+
+def test_what_was_encoded_does_not_change_with_what_it_was_made_of():
+    record = record_of(rho=[0.5, -1.0])
+    encoded = encode(record, Producer("e"))
+    for array in (record.rho, *record.block_beta):
+        array.setflags(write=True)
+        array[:] = 7.0
+
+    check_content(encoded)
+
+
+def test_a_refused_entry_is_not_encoded():
+    assert "saturated" in encode(record_of(rho=[9.75, 0.0]), Producer("e"))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import InvalidInput, InvalidType, Producer, StoreClosed, StoreUnavailable
-from gamwarm.entries import buffered
+from gamwarm.entries import buffered, codec
 from gamwarm.storage import vfs
 from tests.support.stores import artifact_of, carrier_fit, exact_key_of, leftovers, plain_fit, record_of, result_of
 
@@ -650,3 +650,17 @@ def test_look_ups_cost_no_look_at_the_buffer_that_grows_with_it(own):
     finally:
         buffered.decode = began
     assert count[0] <= 2
+
+
+def test_an_entry_that_waits_is_encoded_once(own, path, monkeypatch):
+    encoded = []
+    for name in ("encode_record", "encode_artifact"):
+        genuine = getattr(codec, name)
+        monkeypatch.setattr(codec, name, lambda entry, genuine=genuine: encoded.append(entry) or genuine(entry))
+
+    outcomes = [own.put_record(record_of(1)), own.put_artifact(artifact_of())]
+    own.flush()
+
+    assert all(outcome.written for outcome in outcomes)
+    assert len(encoded) == 2
+    assert in_file(path) == {outcome.entry_id for outcome in outcomes}
