@@ -163,8 +163,6 @@ def test_no_folder_is_most_of_the_package():
 FOREIGN = {"_asdict", "_exit", "_fields", "_getframe", "_is_owned", "_make", "_replace"}
 """Underscored names of Python itself: of its modules, locks and named tuples."""
 
-OPEN_HOUSE = {"store"}
-
 
 def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
@@ -210,8 +208,6 @@ def private_names_of_others(source: str, of_the_folder: set[str]) -> list[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_an_underscored_name_is_used_by_its_own_module_only(path):
-    if floor_of(module_name(path)) in OPEN_HOUSE:
-        return
     of_the_folder = names_defined_in_folder(path.parent)
 
     assert private_names_of_others(path.read_text(), of_the_folder) == []
@@ -267,7 +263,6 @@ def strongly_connected(graph: dict[str, set[str]]) -> list[list[str]]:
 def test_no_modules_import_each_other():
     """Lazy and type-only imports count: what needs a promise to avoid a circle is in the wrong place."""
     names = {module_name(path): path for path in MODULES if path.name != "__init__.py"}
-    names = {name: path for name, path in names.items() if floor_of(name) not in {"store", "parallel"}}
     graph = {
         name: {i.target for i in imports_of(path.read_text(), name, False) if i.target in names and i.target != name}
         for name, path in names.items()

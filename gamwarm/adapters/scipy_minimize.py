@@ -16,6 +16,7 @@ from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import SCIPY_MINIMIZE
 from gamwarm.identity import Fingerprinter, FitProblem, NamedFamily, write_value
 from gamwarm.problem import BlockwiseFitOptions
+from gamwarm.store import FitStore
 
 __all__ = ["minimize", "minimize_problem"]
 
@@ -25,7 +26,7 @@ def minimize(
     x0: Any,
     args: Any = (),
     *,
-    store: Any,
+    store: FitStore | None,
     name: str,
     data: Mapping[str, Any] | None = None,
     rho: Any = None,
@@ -61,7 +62,7 @@ def minimize(
         Where to begin cold. Its log smoothing parameters are part of the exact key, its other entries are not.
     args : tuple or object
         As SciPy takes them; numbers, strings, arrays; part of the exact key.
-    store : WarmStartStore or None
+    store : FitStore or None
         None: nothing is looked up or kept.
     name : str
         Names the *function*, which cannot be hashed: other functions (and gradients, constraints) need other names.
@@ -124,7 +125,7 @@ def minimize(
     run = Run(problem, described, search, callback)
     if store is None:
         return run.finish(run.search(None), None, None)
-    with store.fit(problem, parent, **({} if attributes is None else {"attributes": attributes})) as handle:
+    with store.fit(problem, parent, attributes=attributes) as handle:
         run.handle = handle
         return run.finish(run.search(handle.start), handle.start, handle)
 

@@ -22,6 +22,7 @@ from gamwarm.engine.seeds import GroupChanges, downdated_changes, group_changes
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem import BlockwiseFitOptions
 from gamwarm.records import Cost, GroupSeeds, InnerMode
+from gamwarm.store import FitStore
 
 __all__ = ["CaseObjective", "fit"]
 
@@ -30,7 +31,7 @@ def fit(
     case: Case | None,
     *,
     options: BlockwiseFitOptions | None = None,
-    store: Any = None,
+    store: FitStore | None = None,
     parent: str | None = None,
     start: Any = None,
     cold_start: ColdStart | str = ColdStart.BEST,
@@ -49,7 +50,7 @@ def fit(
         None only with ``each=True``: this rank has nothing to do in this round.
     options : BlockwiseFitOptions, optional
         ``outer_tol`` bounds max|dV/drho|, ``inner_tol`` the Newton decrement ``sqrt(g' H^-1 g)``; both absolute.
-    store : WarmStartStore, optional
+    store : FitStore, optional
         Without one nothing is looked up and nothing is kept.
     parent : str, optional
         Entry id of the artifact to start from.

@@ -18,6 +18,7 @@ from gamwarm.fitting.report import GuardReport, OuterFit
 from gamwarm.fitting.search import End, Outcome, Search, complete_metric, usable_metric
 from gamwarm.identity import FitProblem
 from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, StartSource, plateau_flags
+from gamwarm.store import FitInProgress, FitStore
 from gamwarm.transfer import StartGuard, StartReport, is_same_objective, off_plateau
 
 __all__ = ["fit"]
@@ -36,7 +37,7 @@ _CANNOT_EVALUATE = (ArithmeticError, AssertionError, IndexError, RuntimeError, V
 def fit(
     problem: FitProblem | None,
     objective: Objective | None,
-    store: Any = None,
+    store: FitStore | None = None,
     *,
     parent: Any = None,
     leave_out: Any = None,
@@ -59,7 +60,7 @@ def fit(
     objective : Objective or None
         The engine: an object with ``evaluate(rho, theta, budget) -> Evaluation``; see `Objective` for what else it may
         have.
-    store : WarmStartStore or view of one, optional
+    store : FitStore, optional
         Without one nothing is looked up and nothing is kept; the road is the same.
     parent : str or KeepOutcome, optional
         The fit to start from.
@@ -129,7 +130,7 @@ class _Fit:
         seeds: str | GroupSeeds | None,
         outer_hessian: bool,
         attributes: Mapping[str, str | int | float] | None,
-        handle: Any = None,
+        handle: FitInProgress | None = None,
         *,
         checkpoint: bool = True,
     ) -> None:
@@ -160,8 +161,8 @@ class _Fit:
 
     # -- the road ----------------------------------------------------------------------------------------------
 
-    def run(self, start: Any, report: StartReport | None, handle: Any) -> OuterFit:
-        stop = None if handle is None else getattr(handle, "should_stop", None)
+    def run(self, start: Any, report: StartReport | None, handle: FitInProgress | None) -> OuterFit:
+        stop = None if handle is None else handle.should_stop
         cached = getattr(start, "cached_inner", None)
         self.search = Search(self.problem, self.objective, self.null, self.off_plateau, cached, self._step_done, stop)
         other = None if start is None else self._search_offered(start, report)
@@ -363,7 +364,9 @@ class _Fit:
             FitResult(at.rho, self._blocks(at.theta), at.value, False, iteration=cost.outer_iterations, cost=cost)
         )
 
-    def _finish(self, outcome: Outcome, start: Any, report: StartReport | None, handle: Any) -> OuterFit:
+    def _finish(
+        self, outcome: Outcome, start: Any, report: StartReport | None, handle: FitInProgress | None
+    ) -> OuterFit:
         at, converged = outcome.at, outcome.is_answer
         for _, each in self.outcomes:
             self.guard.resets += each.resets

@@ -1,11 +1,11 @@
 """Ranks behind one small interface: a serial stand-in, mpi4py where a communicator is given, agreement on errors."""
 
-from gamwarm.parallel.agreement import agree, already_agreed, mark_agreed, work_dealt
+from gamwarm.parallel.adapt import as_communicator
+from gamwarm.parallel.agreement import agree, already_agreed, mark_agreed, tell, work_dealt
 from gamwarm.parallel.communicator import (
     SERIAL,
     Communicator,
     SerialCommunicator,
-    as_communicator,
     cores_each,
     deal,
     share,
@@ -23,6 +23,7 @@ __all__ = [
     "deal",
     "mark_agreed",
     "share",
+    "tell",
     "usable_cores",
     "work_dealt",
 ]

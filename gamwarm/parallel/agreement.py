@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from gamwarm.errors import CollectiveError, UnkeyableFit
+from gamwarm.errors import CollectiveError, InvalidInput, UnkeyableFit
 from gamwarm.interrupts import cause
 from gamwarm.parallel.communicator import Communicator, deal
 
-__all__ = ["agree", "already_agreed", "mark_agreed", "work_dealt"]
+__all__ = ["agree", "already_agreed", "mark_agreed", "tell", "work_dealt"]
 
 T = TypeVar("T")
 
@@ -63,6 +63,17 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
                 failed=False,
             )
     return [report[3] for report in reports]  # type: ignore[misc]
+
+
+def tell(comm: Communicator, operation: str, error: BaseException) -> None:
+    """Let the other ranks know of an exception that leaves a ``with`` block here; at most once per exception."""
+    if comm.is_serial or already_agreed(error):
+        return
+    mark_agreed(error)
+    try:
+        agree(comm, operation, None, error)
+    except (CollectiveError, InvalidInput):  # MPI may have ended meanwhile
+        return
 
 
 def _named(error: BaseException) -> str:

@@ -1,24 +1,26 @@
 """The one facade over storage and transfer: open, fit, start_for, keep, put and get, transactions, verify."""
 
 from gamwarm.store.explain import Difference, Explanation, compare_records
-from gamwarm.store.fit import FitInProgress
+from gamwarm.store.fit import FitInProgress, FitStore
 from gamwarm.store.frozen import FrozenView
-from gamwarm.store.independent import IndependentStore
 from gamwarm.store.keep import KeepOutcome
 from gamwarm.store.maintenance import salvage
 from gamwarm.store.savings import Saving, Savings, SourceSavings, add_up
-from gamwarm.store.store import WarmStartStore, open_store
+from gamwarm.store.store import IndependentStore, WarmStartStore, open_store
+from gamwarm.store.wrapper import StoreWrapper
 
 __all__ = [
     "Difference",
     "Explanation",
     "FitInProgress",
+    "FitStore",
     "FrozenView",
     "IndependentStore",
     "KeepOutcome",
     "Saving",
     "Savings",
     "SourceSavings",
+    "StoreWrapper",
     "WarmStartStore",
     "add_up",
     "compare_records",

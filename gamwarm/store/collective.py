@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from gamwarm.errors import (
     CollectiveError,
-    InvalidInput,
     NewerFormat,
     NotAStore,
     OlderFormat,
@@ -18,8 +17,10 @@ from gamwarm.errors import (
     StoreNotFound,
     StoreReadOnly,
 )
+from gamwarm.identity import FitProblem
 from gamwarm.interrupts import cause
-from gamwarm.parallel import Communicator, agree, already_agreed, mark_agreed
+from gamwarm.parallel import Communicator, agree, mark_agreed, tell
+from gamwarm.walltime import Walltime
 
 __all__ = ["Ranks"]
 
@@ -42,6 +43,8 @@ class Ranks:
     disabled_reason : str or None
         Equal on all ranks.
     closed : bool
+    walltime : Walltime
+        When the job ends.
     """
 
     def __init__(self, comm: Communicator, path: Path, mode: str, on_error: str) -> None:
@@ -51,6 +54,7 @@ class Ranks:
         self.on_error = on_error
         self.disabled_reason: str | None = None
         self.closed = False
+        self.walltime = Walltime()
         self._said_read_only = False
 
     @property
@@ -86,15 +90,16 @@ class Ranks:
                 mark_agreed(different)
                 raise different
 
+    def key_of(self, problem: FitProblem) -> str:
+        """Return the exact key of a problem that all ranks hold, each hashing its share; hashed once per problem."""
+        if all(self.agree("name the fit", "key" in vars(problem))):
+            return problem.key
+        return problem.shared_key(self.comm)
+
     def tell(self, operation: str, error: BaseException) -> None:
-        """Let the other ranks know of an exception that leaves a ``with`` block here; at most once per exception."""
-        if self.comm.is_serial or self.closed or already_agreed(error):
-            return
-        mark_agreed(error)
-        try:
-            agree(self.comm, operation, None, error)
-        except (CollectiveError, InvalidInput):  # MPI may have ended meanwhile
-            return
+        """See `gamwarm.parallel.tell`; nothing after `closed`."""
+        if not self.closed:
+            tell(self.comm, operation, error)
 
     # -- acting ------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from gamwarm.display import visible
 from gamwarm.entries import EntryStore, StoredRecord
@@ -14,10 +13,7 @@ from gamwarm.interrupts import deliver
 from gamwarm.records import BlockRecord
 from gamwarm.store.lookup import Request, exact_answer
 
-if TYPE_CHECKING:
-    from gamwarm.store.store import WarmStartStore
-
-__all__ = ["Difference", "Explanation", "compare_records", "explain_fit"]
+__all__ = ["Difference", "Explanation", "Subject", "compare_records", "explain_request"]
 
 
 class Difference(str):
@@ -94,35 +90,21 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class _Described:
-    """What is compared (it travels to rank 0)."""
+class Subject:
+    """The fit that is to be explained, in plain values (it travels to rank 0)."""
 
     request: Request
     components: Components
     sizes: dict[str, tuple[int, int]]
 
-
-def explain_fit(store: WarmStartStore, problem: FitProblem) -> Explanation:
-    """See `WarmStartStore.explain`."""
-    ranks = store._ranks
-    ranks.check_open()
-    off = "the store is off"
-    if store.disabled_reason is not None:
-        return Explanation(False, reason=f"{off}: {store.disabled_reason}")
-    request, unkeyable, error = store._described(problem, None, None)
-    wanted = None
-    if request is not None:
-        sizes = {spec.name: (spec.n_rows, spec.width) for spec in problem.specs}
-        wanted = _Described(request, problem.components, sizes)
-    ranks.agree_equal("explain", wanted, error)
-    if unkeyable is not None:
-        return Explanation(False, reason=str(unkeyable))
-    assert wanted is not None
-    fit = wanted
-    return ranks.at_root("explain", lambda: _explain(store._file, fit), Explanation(False, fit.request.key, reason=off))
+    @classmethod
+    def of(cls, request: Request, problem: FitProblem) -> Subject:
+        """Return the request of ``problem`` and what it is compared by."""
+        return cls(request, problem.components, {s.name: (s.n_rows, s.width) for s in problem.specs})
 
 
-def _explain(entries: EntryStore, fit: _Described) -> Explanation:
+def explain_request(entries: EntryStore, fit: Subject) -> Explanation:
+    """Say whether the file holds a fit and, if not, what differs from the nearest that it holds."""
     request = fit.request
     found = exact_answer(entries, request)
     if found.record is not None:

@@ -1,4 +1,4 @@
-"""A fit in progress: hashed once, started, checkpointed at a measured pace, kept."""
+"""A fit in progress, and what it needs of a store: the seam between engines and the kinds of store."""
 
 from __future__ import annotations
 
@@ -7,24 +7,83 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, isfinite
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import Any, Final, Protocol, Self, TypeVar, cast
 
 from gamwarm.entries import PutOutcome
-from gamwarm.errors import InvalidInput
+from gamwarm.errors import InvalidInput, StoreClosed
 from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
+from gamwarm.parallel import Communicator, agree, tell
 from gamwarm.records import Cost, FitResult, check_attributes
 from gamwarm.store.arguments import wrong_type
 from gamwarm.store.keep import KeepOutcome
 from gamwarm.transfer import StartReport, check_result
 
-if TYPE_CHECKING:
-    from gamwarm.store.frozen import FrozenView
-    from gamwarm.store.store import WarmStartStore
-
-__all__ = ["FitInProgress"]
+__all__ = ["FitInProgress", "FitStore"]
 
 CHECKPOINT_SECONDS: Final = 2.0
+T = TypeVar("T")
+
+
+class FitStore(Protocol):
+    """A store that a fit can use: all that `gamwarm.fit`, `FitInProgress` and an engine may ask of one.
+
+    `WarmStartStore` (serial or collective), `IndependentStore` and `FrozenView` are such stores. Another kind needs no
+    base class; its ``fit`` returns ``FitInProgress(self, problem, parent, leave_out, attributes, each=each)``. One that
+    changes single calls of another store derives from `StoreWrapper`.
+    """
+
+    @property
+    def comm(self) -> Communicator:
+        """The ranks whose calls are one; `gamwarm.parallel.SERIAL` of a single process. Local."""
+        ...
+
+    @property
+    def disabled_reason(self) -> str | None:
+        """Why nothing is found and kept, equal on all ranks; None where the store works. Local."""
+        ...
+
+    def check_open(self) -> None:
+        """Raise `StoreClosed` after `close`. Local."""
+        ...
+
+    def fit(
+        self,
+        problem: FitProblem | None,
+        parent: str | KeepOutcome | None = None,
+        leave_out: Any = None,
+        attributes: Mapping[str, str | int | float] | None = None,
+        *,
+        each: bool = False,
+    ) -> FitInProgress:
+        """See `WarmStartStore.fit`."""
+        ...
+
+    def start_for(
+        self,
+        problem: FitProblem | None,
+        parent: str | KeepOutcome | None = None,
+        leave_out: Any = None,
+        *,
+        each: bool = False,
+    ) -> StartReport:
+        """See `WarmStartStore.start_for`. Collective; never raises for a fit that is not there."""
+        ...
+
+    def keep(
+        self,
+        problem: FitProblem | None,
+        result: FitResult | None,
+        start: StartReport | None = None,
+        *,
+        each: bool = False,
+    ) -> KeepOutcome:
+        """See `WarmStartStore.keep`. Collective; a result that has not converged is a checkpoint."""
+        ...
+
+    def should_stop_fits(self) -> bool:
+        """Whether this rank's fits should end early and keep where they stand. Local."""
+        ...
 
 
 class FitInProgress:
@@ -39,7 +98,7 @@ class FitInProgress:
 
     def __init__(
         self,
-        store: WarmStartStore | FrozenView,
+        store: FitStore,
         problem: FitProblem | None,
         parent: str | KeepOutcome | None,
         leave_out: Any = None,
@@ -76,10 +135,9 @@ class FitInProgress:
 
         Collective where all ranks fit one problem; with ``each=True`` nothing is written (a round files at its end).
         """
-        ranks = self._store._ranks
         if self.start.key is None:
             return PutOutcome(reason=self.start.reason)
-        if self._each and not ranks.comm.is_serial:
+        if self._each and not self._store.comm.is_serial:
             return PutOutcome(reason="checkpoints are written where all ranks fit one problem, not with each=True")
         error: Exception | None = None
         offered = cast(object, result)
@@ -90,12 +148,13 @@ class FitInProgress:
             if error is None and (self._best is None or _is_better(offered, self._best)):
                 self._best = self._completed(offered)
         due = time.monotonic() - self._last_written >= CHECKPOINT_SECONDS
-        if not ranks.agree("checkpoint", due, error)[0]:
+        if not self._agree("checkpoint", due, error)[0]:
             return PutOutcome(reason=f"not due: at most one checkpoint every {CHECKPOINT_SECONDS:g} s")
         self._last_written = time.monotonic()
         assert self._best is not None
-        outcome = self._store._checkpoint(self.problem, self._best, self.start)
-        if outcome.entry_id is None and not ranks.disabled_reason:  # a gate refused it: what comes next has a chance
+        # A checkpoint even if the result claims to have converged.
+        outcome = self._store.keep(self.problem, replace(self._best, converged=False), self.start).record
+        if outcome.entry_id is None and not self._store.disabled_reason:  # refused by a gate: the next has a chance
             self._best = None
         return outcome
 
@@ -106,11 +165,10 @@ class FitInProgress:
         True only after `WarmStartStore.walltime`: no search is cut short unless its user asked for that. Collective
         where all ranks fit one problem; with ``each=True`` a rank hears its own signal and clock only.
         """
-        ranks = self._store._ranks
-        ranks.check_open()
-        due = self._store._end_is_near()
+        self._store.check_open()
+        due = self._store.should_stop_fits()
         if not self._each:
-            due = any(ranks.agree("should_stop", due))
+            due = any(self._agree("should_stop", due))
         self._stopping |= due
         return due
 
@@ -147,9 +205,17 @@ class FitInProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
-            self._store._ranks.agree("end of fit", None)
-        else:
-            self._store._ranks.tell("end of fit", error)
+            self._agree("end of fit", None)
+            return
+        try:
+            self._store.check_open()
+        except StoreClosed:
+            return
+        tell(self._store.comm, "end of fit", error)
+
+    def _agree(self, operation: str, payload: T, error: BaseException | None = None) -> list[T]:
+        self._store.check_open()
+        return agree(self._store.comm, operation, payload, error)
 
 
 def _is_better(new: FitResult, old: FitResult) -> bool:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from gamwarm.entries import Held
 from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
+from gamwarm.parallel import tell
 from gamwarm.records import FitResult, check_attributes
-from gamwarm.store.fit import FitInProgress
+from gamwarm.store.fit import FitInProgress, FitStore
 from gamwarm.store.keep import KeepOutcome
+from gamwarm.store.starts import Starts
+from gamwarm.store.wrapper import StoreWrapper
 from gamwarm.transfer import StartReport
-
-if TYPE_CHECKING:
-    from gamwarm.store.store import WarmStartStore
 
 __all__ = ["FrozenView"]
 
 
-class FrozenView:
+class FrozenView(StoreWrapper):
     """The store as it was for parents, as it is for everything else; made by `WarmStartStore.frozen`.
 
     `fit` and `start_for` choose parents among those that were in the file when the view was made, whatever is committed
@@ -34,9 +34,19 @@ class FrozenView:
     store : WarmStartStore
     """
 
-    def __init__(self, store: WarmStartStore, parents: Held | None) -> None:
-        self.store = store
+    def __init__(
+        self,
+        store: FitStore,
+        starts: Starts,
+        parents: Held | None,
+        reopen: Callable[[Held | None, float, int], FrozenView],
+        *,
+        owns_store: bool = False,
+    ) -> None:
+        super().__init__(store)
+        self._starts, self._reopen = starts, reopen
         self._parents = parents  # on rank 0, which decides; None elsewhere
+        self._owns_store = owns_store  # opened for this view: leaving the `with` closes it
         self._labels: dict[str, str | int | float] = {}
 
     def fit(
@@ -50,7 +60,7 @@ class FrozenView:
     ) -> FitInProgress:
         """Begin a fit; see `WarmStartStore.fit`."""
         labels = {**self._labels, **check_attributes({} if attributes is None else attributes)}
-        return FitInProgress(self, problem, parent, leave_out, labels, each=each)
+        return super().fit(problem, parent, leave_out, labels, each=each)
 
     @critical
     def start_for(
@@ -62,13 +72,12 @@ class FrozenView:
         each: bool = False,
     ) -> StartReport:
         """Look one fit up. Collective. See `WarmStartStore.start_for`."""
-        return self.store._start(problem, parent, leave_out, each, self._parents)
+        return self._starts.find(problem, parent, leave_out, each, self._parents)
 
     @critical
     def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> FrozenView:
         """Open the file for this rank by itself, with this view's parents. See `WarmStartStore.independent`."""
-        own = self.store.independent(flush_seconds, flush_entries)
-        return _FrozenIndependent(own, own._hold(self.store.comm.bcast(self._parents)))
+        return self._reopen(self._parents, flush_seconds, flush_entries)
 
     def frozen(self) -> Self:
         """Return this view: its moment stays."""
@@ -76,7 +85,7 @@ class FrozenView:
 
     def labelled(self, attributes: Mapping[str, str | int | float]) -> FrozenView:
         """Return a view of the same moment that labels every fit with these attributes too. Local."""
-        view = FrozenView(self.store, self._parents)
+        view = FrozenView(self.store, self._starts, self._parents, self._reopen)
         view._labels = {**self._labels, **check_attributes(attributes)}
         return view
 
@@ -91,39 +100,18 @@ class FrozenView:
         """File a result, with this view's labels; see `WarmStartStore.keep`."""
         if self._labels and result is not None:
             result = replace(result, attributes={**self._labels, **result.attributes})
-        return self.store.keep(problem, result, start, each=each)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "store":  # not yet set: a copy or a pickle is being made
-            raise AttributeError(name)
-        return getattr(self.store, name)
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def __bool__(self) -> bool:
-        return True
+        kept: KeepOutcome = self.store.keep(problem, result, start, each=each)
+        return kept
 
     def __enter__(self) -> Self:
-        self.store._ranks.check_open()
+        self.check_open()
         return self
 
     @critical
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self.store._ranks.tell("frozen campaign", error)
-
-    def __repr__(self) -> str:
-        return f"FrozenView({self.store!r})"
-
-
-class _FrozenIndependent(FrozenView):
-    """The view of a store that was opened for it: leaving the ``with`` closes it."""
-
-    @critical
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.store.__exit__(kind, error, trace)
+        if self._owns_store:
+            self.store.__exit__(kind, error, trace)
+        elif error is not None:
+            tell(self.comm, "frozen campaign", error)

@@ -8,58 +8,51 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
+from weakref import finalize
 
-from gamwarm.checks import file_path
+from gamwarm.checks import file_path, real_number, whole_number
 from gamwarm.display import NotebookTable
-from gamwarm.entries import EntryStore, Held, PutOutcome
+from gamwarm.entries import BufferedEntries, EntryStore, Held, PutOutcome, leave
 from gamwarm.errors import (
     CollectiveError,
     GamwarmError,
+    InvalidInput,
     InvalidType,
     StoreError,
     UnkeyableFit,
 )
 from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
-from gamwarm.parallel import SERIAL, Communicator, as_communicator
-from gamwarm.records import FitResult, Producer, StartSource
+from gamwarm.parallel import Communicator, as_communicator
+from gamwarm.records import FitResult, Producer
 from gamwarm.storage import LOCK_CHOICES, LockChoice
 from gamwarm.store.arguments import check_choice, check_held_together, require, this_problem
 from gamwarm.store.collective import OPEN, Ranks
 from gamwarm.store.contents import Contents
-from gamwarm.store.explain import Explanation, explain_fit
+from gamwarm.store.explain import Explanation, Subject, explain_request
 from gamwarm.store.fit import FitInProgress
 from gamwarm.store.frozen import FrozenView
+from gamwarm.store.independent import OwnRanks, OwnWrites
 from gamwarm.store.keep import Filing, KeepOutcome, file_fit, prepare
-from gamwarm.store.lookup import (
-    Answer,
-    NamedRecords,
-    Parent,
-    Request,
-    answer,
-    cold_unkeyable,
-    describe,
-    start_from,
-)
 from gamwarm.store.maintenance import Upkeep, budget_error, keep_last_error
 from gamwarm.store.savings import Session
+from gamwarm.store.starts import Starts
 from gamwarm.store.transactions import Writes
 from gamwarm.transfer import StartReport
 from gamwarm.walltime import Walltime
 
-if TYPE_CHECKING:
-    from gamwarm.store.independent import IndependentStore
-
-__all__ = ["WarmStartStore", "open_store"]
+__all__ = ["IndependentStore", "WarmStartStore", "open_store"]
 
 log = logging.getLogger("gamwarm")
+
+OPENING = "independent"
+ENDING = "end of independent mode"
 
 
 class WarmStartStore(NotebookTable, Contents, Upkeep):
@@ -105,7 +98,6 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         self.mode = mode
         self._on_error = on_error
         self._producer = self._foreign or Producer()
-        self._walltime = Walltime()
         self._may_end_fits = False
         self._options: dict[str, Any] = {
             "mode": mode,
@@ -119,7 +111,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         self._ranks = self._make_ranks(comm)
         self._writes = self._make_writes()
         self._session = Session()
-        self._named = NamedRecords()
+        self._starts = Starts(self._ranks, self._writes, self._session)
 
         def open_file() -> None:
             self._writes.file = self._open_entries(
@@ -206,6 +198,10 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         """Why the store is off for this run (unwritable directory, full disk, lock time-out); fits go on cold."""
         return self._ranks.disabled_reason
 
+    def check_open(self) -> None:
+        """Raise `StoreClosed` after `close`. Local."""
+        self._ranks.check_open()
+
     @property
     def _file(self) -> EntryStore:
         return self._writes.at_file()
@@ -258,80 +254,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         each: bool = False,
     ) -> StartReport:
         """Look one fit up. Collective. Returns where it should begin; see `fit` for the parameters."""
-        return self._start(problem, parent, leave_out, each, None)
-
-    @critical
-    def _start(
-        self, problem: FitProblem | None, parent: Parent, leave_out: Any, each: bool, parents: Held | None
-    ) -> StartReport:
-        self._ranks.check_open()
-        if self.disabled_reason is not None:
-            return StartReport(StartSource.COLD, reason=f"the store is off: {self.disabled_reason}")
-        look = self._start_each if each else self._start_together
-        return look(problem, parent, leave_out, lambda request: self._answer(request, parents))
-
-    def _answer(self, request: Request, parents: Held | None) -> Answer:
-        found = answer(self._file, request, parents, self._named)
-        if found.lost_parent:
-            self._session.say_once(
-                f"parent {request.parent}", f"{self.path}: {found.lost_parent}; such fits start cold"
-            )
-        return found
-
-    def _described(
-        self, problem: FitProblem | None, parent: Parent, leave_out: Any, *, each: bool = False
-    ) -> tuple[Request | None, UnkeyableFit | None, BaseException | None]:
-        """Return the request of a fit, or why it has no name, or what every rank must be told of."""
-        try:
-            fit = this_problem(problem)
-            check_held_together(fit, self._ranks.comm, each=each)
-            return describe(fit, fit.key if each else self._shared_key(fit), parent, leave_out), None, None
-        except UnkeyableFit as caught:
-            return None, caught, None
-        except BaseException as caught:  # every rank must reach the agreement that follows
-            if isinstance(caught, CollectiveError) and not each:
-                raise
-            return None, None, caught
-
-    def _start_together(
-        self, problem: FitProblem | None, parent: Parent, leave_out: Any, look: Callable[[Request], Answer]
-    ) -> StartReport:
-        request, unkeyable, error = self._described(problem, parent, leave_out)
-        self._ranks.agree_equal("start_for", request, error)
-        if unkeyable is not None:
-            return self._unkeyable(unkeyable, warn=self._ranks.is_root)
-        assert problem is not None
-        assert request is not None
-        wanted = request
-        found = self._ranks.at_root("start_for", lambda: look(wanted), Answer(reason="the store is off"))
-        return self._report(problem, wanted.key, found, leave_out, self._ranks.comm)
-
-    def _shared_key(self, problem: FitProblem) -> str:
-        """Return the exact key of a problem that all ranks hold, each hashing its share; hashed once per problem."""
-        known = "key" in vars(problem)
-        if all(self._ranks.agree("name the fit", known)):
-            return problem.key
-        return problem.shared_key(self._ranks.comm)
-
-    def _start_each(
-        self, problem: FitProblem | None, parent: Parent, leave_out: Any, look: Callable[[Request], Answer]
-    ) -> StartReport:
-        request, unkeyable, error = None, None, None
-        if problem is not None:
-            request, unkeyable, error = self._described(problem, parent, leave_out, each=True)
-        self._ranks.agree("start_for", None, error)
-        off = Answer(reason="the store is off")
-
-        def look_all(requests: list[Request | None]) -> list[Answer]:
-            return [Answer() if request is None else look(request) for request in requests]
-
-        found = self._ranks.serve_each("start_for", request, look_all, off, self._ranks.at_root)
-        if problem is None:
-            return StartReport(StartSource.COLD, reason="nothing to do on this rank")
-        if unkeyable is not None:
-            return self._unkeyable(unkeyable, warn=True)
-        assert request is not None
-        return self._report(problem, request.key, found, leave_out)
+        return self._starts.find(problem, parent, leave_out, each, None)
 
     @critical
     def frozen(self) -> FrozenView:
@@ -339,7 +262,15 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         self._ranks.agree("frozen", None)
         parents: list[Held] = []
         self._ranks.at_root("frozen", lambda: parents.append(self._file.hold_artifacts()), None)
-        return FrozenView(self, parents[0] if parents else Held({}))
+        return FrozenView(self, self._starts, parents[0] if parents else Held({}), self._reopen_frozen)
+
+    def _reopen_frozen(self, parents: Held | None, flush_seconds: float, flush_entries: int) -> FrozenView:
+        """Return a frozen view of a new independent store, with rank 0's parents."""
+        own = self.independent(flush_seconds, flush_entries)
+        held: Held = self.comm.bcast(parents)
+        if own._writes.file is not None:
+            own._writes.file.held.add(held)
+        return FrozenView(own, own._starts, held, own._reopen_frozen, owns_store=True)
 
     @critical
     def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> IndependentStore:
@@ -361,9 +292,30 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         --------
         IndependentStore : what differs from this store.
         """
-        from gamwarm.store.independent import open_independent  # noqa: PLC0415 - it is a kind of this class
-
-        return open_independent(self, flush_seconds, flush_entries)
+        ranks = self._ranks
+        error: BaseException | None = None
+        try:
+            flush_seconds = real_number(flush_seconds, "flush_seconds", minimum=0.0, infinite=True)
+            flush_entries = whole_number(flush_entries, "flush_entries", minimum=1)
+            if self._writes.in_transaction:
+                raise InvalidInput(f"{self.path}: independent() inside transaction(); leave the block first")
+        except GamwarmError as caught:  # every rank must reach the agreement below
+            error = caught
+        ranks.agree_equal(OPENING, (flush_seconds, flush_entries), error)
+        path = ranks.agree(OPENING, str(self.path.absolute()))[0]
+        own: IndependentStore | None = None
+        try:
+            own = IndependentStore(self, path, flush_seconds, flush_entries)
+        except BaseException as caught:
+            error = caught
+        try:
+            ranks.agree(OPENING, None, error)
+        except BaseException:
+            if own is not None:
+                own._release(quiet=True)
+            raise
+        assert own is not None
+        return own
 
     @critical
     def explain(self, problem: FitProblem) -> Explanation:
@@ -371,26 +323,19 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
 
         Collective: all ranks pass the same problem. On a miss every record of the file is read.
         """
-        return explain_fit(self, problem)
-
-    @staticmethod
-    def _unkeyable(error: UnkeyableFit, *, warn: bool) -> StartReport:
-        if warn and error.details.get("why") != "opt-out":
-            log.warning("%s", error)
-        return cold_unkeyable(error)
-
-    def _report(
-        self, problem: FitProblem, key: str, found: Answer, leave_out: Any, comm: Communicator = SERIAL
-    ) -> StartReport:
+        ranks = self._ranks
+        ranks.check_open()
+        off = "the store is off"
         if self.disabled_reason is not None:
-            return StartReport(StartSource.COLD, None, key, reason=f"the store is off: {self.disabled_reason}")
-        report = start_from(problem, key, found, leave_out, comm)
-        if comm.rank == 0:  # one fit is one line, on however many ranks
-            level = logging.DEBUG if report.source == StartSource.COLD else logging.INFO
-            log.log(level, "%s… %s", key[:15], report)
-            if report.terms and log.isEnabledFor(logging.DEBUG):
-                log.debug("%s… %s", key[:15], report.summary())
-        return report
+            return Explanation(False, reason=f"{off}: {self.disabled_reason}")
+        request, unkeyable, error = self._starts.described(problem, None, None)
+        fit = None if request is None else Subject.of(request, problem)
+        ranks.agree_equal("explain", fit, error)
+        if unkeyable is not None:
+            return Explanation(False, reason=str(unkeyable))
+        assert fit is not None
+        key = fit.request.key
+        return ranks.at_root("explain", lambda: explain_request(self._file, fit), Explanation(False, key, reason=off))
 
     # -- keeping -----------------------------------------------------------------------------------------------
 
@@ -432,7 +377,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
                 if start is not None and start.key is None:
                     reason = start.reason
                 else:
-                    key = fit.key if each else self._shared_key(fit)
+                    key = fit.key if each else self._ranks.key_of(fit)
                     filing = prepare(fit, key, result, start)
                     content = key, *(self._content_id(e) for e in (filing.record, filing.artifact) if e is not None)
         except UnkeyableFit as caught:
@@ -463,21 +408,17 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         self._writes.track(outcome.artifact)
         return outcome
 
-    def _checkpoint(self, problem: FitProblem | None, result: FitResult, start: StartReport) -> PutOutcome:
-        """File where a search stands, as a checkpoint even if ``result`` claims to have converged."""
-        return self.keep(problem, replace(result, converged=False), start).record
-
     # -- time --------------------------------------------------------------------------------------------------
 
     def walltime(self, margin: float = 60.0, deadline: float | datetime | None = None) -> Walltime:
         """Listen to the batch system inside ``with store.walltime():``; see `gamwarm.Walltime`. Main thread. Local."""
-        self._walltime = Walltime(margin, deadline, self._ranks.comm)
+        self._ranks.walltime = Walltime(margin, deadline, self._ranks.comm)
         self._may_end_fits = True
-        return self._walltime
+        return self._ranks.walltime
 
-    def _end_is_near(self) -> bool:
+    def should_stop_fits(self) -> bool:
         """Whether a fit under way should end on this rank: never unless `walltime` was called. Local."""
-        return self._may_end_fits and self._walltime.is_due()
+        return self._may_end_fits and self._ranks.walltime.is_due()
 
     @critical
     def should_stop(self) -> bool:
@@ -485,11 +426,11 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
 
         Without `walltime` only the clock counts, with a margin of a minute.
         """
-        return any(self._ranks.agree("should_stop", self._walltime.is_due()))
+        return any(self._ranks.agree("should_stop", self._ranks.walltime.is_due()))
 
     def time_left(self) -> float:
         """Return the seconds to the end of the job (`gamwarm.Walltime`); infinite where nobody told. Local."""
-        return self._walltime.time_left()
+        return self._ranks.walltime.time_left()
 
     # -- end ---------------------------------------------------------------------------------------------------
 
@@ -562,6 +503,132 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         if self._session.refused:
             state += f", {self._session.refused} converged fits not kept"
         return f"{type(self).__name__}({str(self.path)!r}, {state})"
+
+
+class IndependentStore(WarmStartStore):
+    """The file, opened by one process for itself; made by `WarmStartStore.independent`, used in a ``with``.
+
+    It has every call of a store, and none of them is collective. What differs:
+
+    * ``fit``, ``keep``, ``put_record`` and ``put_artifact`` return *pending* outcomes. They are settled when what waits
+      is written: by `flush`, when a flush is due, or at the end. Only then is a put acknowledged; a kill before loses
+      what waits, and nothing else.
+    * A flush is due, in whatever call comes next, when the last one was ``flush_seconds`` ago (a fit that took longer
+      is written as soon as it is kept), when ``flush_entries`` wait, and always once the batch system has signalled.
+    * Without `close`, what waits is written when the store is garbage collected or its process ends: a program, or a
+      worker of a pool. What cannot be written then is one warning with a count.
+    * Look-ups see the file as it is now, other processes' fits included, and one's own waiting puts.
+    * `transaction` and what looks after the file (``pin``, ``evict``, ``merge``, ``compact``, ``verify``) write what
+      waits first.
+    * Leaving the ``with`` (also by an exception) and `close` write what waits. Where the store it came from has a
+      communicator they are collective, so that what follows sees the puts of all ranks.
+
+    A flush that fails follows ``on_error``. ``"warn"``: one warning, this rank's store is off for this run, and what
+    waited is given up. ``"raise"``: the call that flushed raises, and what waits goes on waiting for the next flush.
+
+    A forked child has its own puts; what waited when it was forked belongs to its parent.
+    """
+
+    _ranks: OwnRanks
+    _writes: OwnWrites
+
+    def __init__(
+        self, parent: WarmStartStore, path: str | os.PathLike[str], flush_seconds: float, flush_entries: int
+    ) -> None:
+        self._parent = parent
+        self._pace: dict[str, Any] = {"flush_seconds": flush_seconds, "flush_entries": flush_entries}
+        super().__init__(path, comm=None, **parent._options)
+
+    def _make_ranks(self, comm: Communicator) -> Ranks:
+        return OwnRanks(self.path, self.mode, self._on_error, self._parent._ranks, self._parent._writes)
+
+    def _make_writes(self) -> Writes:
+        return OwnWrites(self._ranks)
+
+    def _open_entries(self, **options: Any) -> EntryStore:
+        entries = BufferedEntries(self.path, **self._pace, **options)
+        self._ranks.entries = entries
+        # Held by the finalizer, so that it outlives this object by as long as filing takes.
+        finalize(self, leave, entries).atexit = False
+        return entries
+
+    @property
+    def pending(self) -> int:
+        """Number of entries that wait to be written."""
+        return 0 if self._ranks.entries is None else self._ranks.entries.n_waiting
+
+    @critical
+    def flush(self) -> int:
+        """Write what waits, in one transaction, and settle its outcomes.
+
+        Returns
+        -------
+        int
+            Number of entries that are on disk by it.
+        """
+        self._ranks.check_open()
+        self._refuse_inside_the_parents_transaction("flush()")
+        with self._writes.lock:
+            return self._ranks.at_root("flush", self._ranks.flush, 0)
+
+    def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> IndependentStore:
+        """Refuse: it is independent already."""
+        raise InvalidInput(f"{self.path}: independent() of an independent store; use it as it is")
+
+    @critical
+    def should_stop(self) -> bool:
+        """Whether it is time to end: a signal came to this process, or its time is up. Local."""
+        return super().should_stop() or self._parent._ranks.walltime.is_due()
+
+    @critical
+    def should_stop_fits(self) -> bool:
+        """Whether a fit under way should end, as of the store that this one came from; writes what is due. Local."""
+        self._ranks.at_root("flush", lambda: None, None)  # a long fit must not keep back what is due
+        return super().should_stop_fits() or self._parent.should_stop_fits()
+
+    def time_left(self) -> float:
+        """Return the seconds to the end of the job; infinite where nobody told. Local."""
+        return min(super().time_left(), self._parent.time_left())
+
+    @critical
+    def close(self) -> None:
+        """Write what waits and close the file. Collective if the store it came from has a communicator. Idempotent."""
+        with self._writes.lock:
+            if self._ranks.closed:
+                return
+            if self._writes.in_transaction:
+                super().close()  # says that it cannot
+            self._refuse_inside_the_parents_transaction("close()")
+            error: BaseException | None = None
+            try:
+                self.flush()
+            except BaseException as caught:  # the ranks of the store it came from must reach the agreement below
+                error = caught
+            try:
+                super().close()
+            except BaseException as caught:
+                error = error or caught
+        parent = self._parent._ranks
+        if not parent.closed:
+            parent.agree(ENDING, None, error)
+        if error is not None:
+            raise error
+
+    def _leave(self, error: BaseException) -> None:
+        if not self._ranks.closed:
+            try:
+                self.flush()
+            except GamwarmError as late:
+                log.warning("%s: while leaving independent mode: %s", self.path, late)
+            self._release(quiet=True)
+        self._parent._ranks.tell(ENDING, error)
+
+    def _refuse_inside_the_parents_transaction(self, what: str) -> None:
+        if self._parent._writes.in_transaction:
+            raise InvalidInput(
+                f"{self.path}: {what} of an independent store inside transaction() of the store it came from, which "
+                "holds the file's lock; leave that block first"
+            )
 
 
 open_store = WarmStartStore.open

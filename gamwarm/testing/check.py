@@ -22,7 +22,7 @@ from gamwarm.testing.driver import Driver, Fitted, Tolerances, check_driver, pro
 from gamwarm.testing.isolated import cold_fits
 from gamwarm.testing.judge import Judge
 from gamwarm.testing.report import Finding, NeutralityReport, Run, Verdict
-from gamwarm.testing.store_proxy import Offering
+from gamwarm.testing.store_proxy import InterceptingStore
 
 __all__ = ["assert_neutral", "check_neutrality"]
 
@@ -145,10 +145,12 @@ class _Check:
     def find(self, check: str, where: str, message: str) -> None:
         self.report.findings.append(Finding(check, where, message))
 
-    def fit(self, phase: str, i: int, store: Any, change: Corruption | None = None) -> tuple[Fitted | None, Offering]:
+    def fit(
+        self, phase: str, i: int, store: Any, change: Corruption | None = None
+    ) -> tuple[Fitted | None, InterceptingStore]:
         """Run one fit; an exception is a finding."""
         self.progress(f"{self.report.engine}: {_where(phase, i, change)}, {len(self.report.findings)} findings so far")
-        offering = Offering(store, None if change is None else change.apply)
+        offering = InterceptingStore(store, None if change is None else change.apply)
         try:
             return self.driver.fit(self.cases[i], offering), offering
         except Exception as error:  # what the engine makes of a bad start is what is tested
@@ -156,7 +158,7 @@ class _Check:
             self.find("raised", where, f"{type(error).__name__}: {error}; the cold fit did not fail")
             return None, offering
 
-    def look(self, phase: str, i: int, answer: Fitted, offering: Offering, label: str = "") -> Verdict:
+    def look(self, phase: str, i: int, answer: Fitted, offering: InterceptingStore, label: str = "") -> Verdict:
         """Judge an answer, whatever it started from."""
         judge, result = self.judges[i], answer.result
         where = f"{phase}, case {i}" + (f", {label}" if label else "")
@@ -173,7 +175,7 @@ class _Check:
         self.look_at_use(where, answer, offering, judge.cold)
         return found.verdict
 
-    def look_at_use(self, where: str, answer: Fitted, offering: Offering, cold: Fitted) -> None:
+    def look_at_use(self, where: str, answer: Fitted, offering: InterceptingStore, cold: Fitted) -> None:
         """Find a start that was said to be used and was not."""
         if not answer.result.start_used:
             return

@@ -13,6 +13,7 @@ from gamwarm.checks import real_array, real_number
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity import FitProblem
 from gamwarm.records import FitResult
+from gamwarm.store import FitStore
 
 __all__ = ["Driver", "Fitted", "Tolerances", "check_driver", "objective_at", "problem_of"]
 
@@ -43,10 +44,10 @@ class Driver(Protocol):
     @property
     def cases(self) -> Sequence[Any]: ...
 
-    def fit(self, case: Any, store: Any) -> Fitted:
+    def fit(self, case: Any, store: FitStore | None) -> Fitted:
         """Fit a case, with all that the engine does around a fit: look up, guard, search, certify, keep.
 
-        ``store`` is None or has ``fit``, ``start_for``, ``keep`` and what else a store has; do not ask for its class.
+        ``store`` is None or a `FitStore`; do not ask for its class.
         """
         ...
 

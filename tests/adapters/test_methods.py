@@ -17,7 +17,7 @@ import gamwarm
 from gamwarm import GamwarmError, InvalidInput, InvalidType
 from gamwarm.adapters import minimize, minimize_problem
 from gamwarm.adapters.methods import DIFFERENCES, METHODS
-from gamwarm.testing.store_proxy import Offering
+from gamwarm.testing.store_proxy import InterceptingStore
 
 LOW, HIGH = np.array([-1.0, -1.0, -1.0]), np.array([0.5, 2.0, 0.25])
 X0 = [0.0, 0.2, 0.1]
@@ -613,7 +613,7 @@ def test_a_start_that_is_no_number_is_not_followed(spoil, method, store):
     cold, _ = run(METHODS[method.lower()], None, (0.9, 1.1, 0.2))
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        found, _ = run(METHODS[method.lower()], Offering(store, spoiled), (0.9, 1.1, 0.2))
+        found, _ = run(METHODS[method.lower()], InterceptingStore(store, spoiled), (0.9, 1.1, 0.2))
 
     assert found.success
     assert found.x == pytest.approx(cold.x, abs=1e-3)

@@ -49,6 +49,7 @@ def test_every_public_call_is_in_the_table(cls):
 
 
 CALLS = {
+    "check_open": lambda s, _: s.check_open(),
     "close": lambda s, _: s.close(),
     "comm": lambda s, _: s.comm,
     "compact": lambda s, _: s.compact(),
@@ -76,6 +77,7 @@ CALLS = {
     "salvage": lambda s, folder: s.salvage(folder / "salvaged.h5"),
     "savings": lambda s, _: s.savings(),
     "should_stop": lambda s, _: s.should_stop(),
+    "should_stop_fits": lambda s, _: s.should_stop_fits(),
     "start_for": lambda s, _: s.start_for(plain_fit()),
     "time_left": lambda s, _: s.time_left(),
     "transaction": lambda s, _: s.transaction().__enter__(),

@@ -245,7 +245,7 @@ def test_a_stop_on_any_rank_stops_all_between_rounds(path):
 
             def solve(fold, fit):
                 if comm.rank == 1:  # the signal comes while its first fold is fitted
-                    store._walltime.is_due = lambda: True
+                    store._ranks.walltime.is_due = lambda: True
                 return real(fold, fit)
 
             solver.fit = folds.of_engine(solver.describe, solve)

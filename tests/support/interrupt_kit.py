@@ -153,7 +153,10 @@ CALLS: dict[str, tuple[Callable[[Scene], object], set[str]]] = {
 }
 """What to do, and which public calls that tries."""
 
-HARMLESS = {"comm", "disabled_reason", "labelled", "mode", "path", "problem", "start", "store", "time_left", "walltime"}
+HARMLESS = {
+    *("check_open", "comm", "disabled_reason", "labelled", "mode", "path", "problem", "should_stop_fits", "start"),
+    *("store", "time_left", "walltime"),
+}
 """They look at what this process has in memory, or at the clock."""
 
 
