@@ -7,7 +7,7 @@ full data, `Bound.case` cuts a fit (all rows, or a fold), `fit` fits it, with or
 from gamwarm.engine.cold import ColdStart
 from gamwarm.engine.driver import fit
 from gamwarm.engine.families import Binomial, Family, Gaussian, GaussianLocationScale, Poisson
-from gamwarm.engine.model import ENGINE, Bound, Case, CaseFamily, LookedUpRows, bind
+from gamwarm.engine.model import ENGINE, Bound, Case, CaseFamily, bind
 from gamwarm.engine.report import ColdTrial, EngineFit
 from gamwarm.engine.terms import Factor, Intercept, Linear, RandomEffect, Smooth, Term
 from gamwarm.fitting import GuardReport
@@ -28,7 +28,6 @@ __all__ = [
     "GuardReport",
     "Intercept",
     "Linear",
-    "LookedUpRows",
     "Poisson",
     "RandomEffect",
     "Smooth",

@@ -20,40 +20,14 @@ from gamwarm.engine.terms import BoundTerm, Source, Term
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import ENGINE_FAMILY
 from gamwarm.identity import Fingerprinter, FitProblem
-from gamwarm.problem import BlockwiseFitOptions, DensePenalty, Gauge, ParameterBlockSpec, infer_role
+from gamwarm.problem import BlockwiseFitOptions, Gauge, IndexedDesign, ParameterBlockSpec, infer_role
 from gamwarm.records import group_label
 from gamwarm.version import __version__
 
-__all__ = ["ENGINE", "Bound", "Case", "CaseFamily", "LookedUpRows", "bind"]
+__all__ = ["ENGINE", "Bound", "Case", "CaseFamily", "bind"]
 
 ENGINE = "gamwarm.engine"
 ENGINE_VERSION = __version__
-
-
-class LookedUpRows:
-    """A design whose row i is ``table[index[i]]``: n x p without holding n x p numbers.
-
-    Parameters
-    ----------
-    table : array of shape (m, p)
-    index : array of int of shape (n,)
-    """
-
-    def __init__(self, table: FloatArray, index: IntArray) -> None:
-        self.table, self.index = table, index
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, p)."""
-        return self.index.shape[0], self.table.shape[1]
-
-    def row_chunk(self, start: int, stop: int, /) -> FloatArray:
-        """Rows start:stop, of shape (stop - start, p)."""
-        return self.table[self.index[start:stop]]
-
-    def to_dense(self) -> FloatArray:
-        """All rows, of shape (n, p)."""
-        return self.table[self.index]
 
 
 class CaseFamily:
@@ -82,7 +56,12 @@ class CaseFamily:
             fp.write_str(spec.name)
             fp.write_str(predictor)
         for array in (self.y, self.w, self.offset):
-            fp.write_f64_array(array)
+            # Weights and offset are mostly one number, whether a column says so or none was given.
+            constant = array.size > 0 and bool((array == array[0]).all())
+            fp.write_bool(constant)
+            if constant:
+                fp.write_u64(array.size)
+            fp.write_f64_array(array[:1] if constant else array)
         return fp.hexdigest()
 
 
@@ -164,8 +143,8 @@ class Case:
             specs.append(
                 ParameterBlockSpec(
                     term.name,
-                    LookedUpRows(term.columns(kept), self.groups[term.group].index),
-                    penalties=(DensePenalty(np.diag(term.penalty[kept])),) if penalised else (),
+                    IndexedDesign(term.distinct_rows(kept), self.groups[term.group].index),
+                    penalties=(term.dense_penalty(kept),) if penalised else (),
                     nullspace_dims=(term.nullspace,) if penalised else (),
                     role=infer_role(term.predictor),
                     raw_width=term.lift.shape[0],

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy import sparse
 from scipy.interpolate import BSpline
 
+from gamwarm.checks import frozen
 from gamwarm.columns import Alignment, columns_of, level_values, numeric_values
 from gamwarm.engine.arrays import FloatArray, IntArray
 from gamwarm.engine.design import Group
 from gamwarm.errors import InvalidInput, InvalidType
-from gamwarm.problem import BasisMeta, DistributedRows
+from gamwarm.problem import BasisMeta, DensePenalty, DistributedRows
 
 __all__ = ["BoundTerm", "Factor", "Intercept", "Linear", "RandomEffect", "Smooth", "Source", "Term"]
 
@@ -26,6 +28,8 @@ _NULL_EIGENVALUE = 1e-9
 # Directions of a penalty that no data informs count as this share of the best informed one, so that the penalty's
 # scale stays finite.
 _UNINFORMED = 1e-8
+# Of one term, over the folds of a campaign: all levels kept, and one of them left out.
+_SHARED_PENALTIES = 2
 
 
 class Source:
@@ -137,11 +141,36 @@ class BoundTerm:
     reference: int = -1
     labels: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        # Nothing can write to it: all folds name one table, and its digest is taken once.
+        object.__setattr__(self, "table", frozen(self.table))
+        object.__setattr__(self, "_penalties", {})
+
     def columns(self, kept: IntArray) -> FloatArray:
         """Return the kept (ascending) columns of the table, of shape (m, len(kept))."""
         if len(kept) == self.table.shape[1]:
             return self.table
         return np.ascontiguousarray(self.table[:, kept])
+
+    def distinct_rows(self, kept: IntArray) -> Any:
+        """Return the kept columns of the table as a fit is named by them: a random effect's are sparse."""
+        if not self.by_level or self.reference >= 0:
+            return self.columns(kept)
+        entries = np.zeros(self.table.shape[0] + 1, dtype=np.int32)
+        entries[kept + 1] = 1
+        parts = np.ones(len(kept)), np.arange(len(kept), dtype=np.int32), np.cumsum(entries, dtype=np.int32)
+        return sparse.csr_array(parts, shape=(self.table.shape[0], len(kept)))
+
+    def dense_penalty(self, kept: IntArray) -> DensePenalty:
+        """Return the penalty of the kept columns; folds whose diagonals are equal share one object, and its digest."""
+        diagonal = self.penalty[kept]
+        known: dict[bytes, DensePenalty] = self.__dict__["_penalties"]
+        key = diagonal.tobytes()
+        if key not in known:
+            if len(known) >= _SHARED_PENALTIES:
+                known.clear()
+            known[key] = DensePenalty(np.diag(diagonal))
+        return known[key]
 
     def kept_columns(self, counts: IntArray) -> IntArray:
         """Return the reduced columns that rows with these level counts (m,) can inform."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from gamwarm import (
     BlockwiseFitOptions,
     DistributedRows,
     FitFailed,
+    IndexedDesign,
     InvalidInput,
     InvalidType,
     UnsupportedOption,
-    matrix_digest,
 )
 from gamwarm.engine import (
     Binomial,
@@ -66,10 +67,51 @@ def test_the_same_rows_asked_for_in_different_ways_are_the_same_fit():
     assert len({bound.case(rows).problem().key for rows in ways}) == 1
 
 
-def test_designs_are_hashed_as_the_arrays_they_stand_for():
-    spec = model("poisson").case().problem().specs[3]
+def test_designs_are_described_as_they_are_held_and_folds_share_what_does_not_differ():
+    data = columns()
+    bound = model("poisson", data)
+    folds = [bound.case(data["group"] != group).problem() for group in ("g03", "g05")]
+    full = bound.case().problem()
 
-    assert matrix_digest(spec.design) == matrix_digest(spec.design.to_dense())
+    designs = [spec.design for spec in full.specs]
+    assert {type(design) for design in designs} == {IndexedDesign}
+    for i, name in enumerate(full.block_names):
+        design, one, other = (problem.specs[i].design for problem in (full, *folds))
+        penalties = [problem.specs[i].penalties for problem in folds]
+        assert penalties[0] == penalties[1]
+        if name == "mean:re(group)":
+            assert sparse.issparse(design.rows)
+            levels = np.unique(data["group"], return_inverse=True)[1]
+            assert np.array_equal(design.to_dense(), np.eye(12)[levels])
+        else:
+            assert one.rows is other.rows is design.rows
+
+
+def test_a_design_is_not_read_row_by_row_to_be_named(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("expanded")
+
+    monkeypatch.setattr(IndexedDesign, "row_chunk", refuse)
+    monkeypatch.setattr(IndexedDesign, "to_dense", refuse)
+
+    assert model("poisson").case().problem().key.startswith("cf-")
+
+
+@pytest.mark.parametrize("what", ["weights", "offset"])
+def test_weights_and_offsets_of_one_number_are_told_apart_by_it_and_not_by_who_gave_them(what):
+    usual = {"weights": 1.0, "offset": 0.0}[what]
+
+    def key(value, n=400):
+        data = {name: values[:n] for name, values in columns().items()}
+        given = {}
+        if value is not None:
+            data["given"] = np.full(n, value)
+            given = {what: "given"}
+        family = Poisson("poisson", **given)
+        return bind(data, [Intercept()], family).case().problem().key
+
+    assert key(None) == key(usual)
+    assert len({key(None), key(usual + 0.5), key(usual + 1.0), key(None, 399)}) == 4
 
 
 @pytest.mark.parametrize("change", ["response", "weights", "offset", "predictor"])
