@@ -15,7 +15,7 @@ from gamwarm.archive.crate import CRATE_NAME, About, Creator, about_archive, cra
 from gamwarm.archive.format import BundleContents, BundleWritten, absorb_bundle, check_bundle, write_bundle
 from gamwarm.archive.select import Selection, choose
 from gamwarm.checks import file_path
-from gamwarm.entries import EntryHead, EntryStore, Problem
+from gamwarm.entries import EntryStore, EntrySummary, Problem
 from gamwarm.errors import InvalidInput, InvalidType, StoreDamaged, StoreError
 from gamwarm.interrupts import critical
 from gamwarm.maintenance import MergeReport
@@ -144,13 +144,13 @@ def export_archive(
             raise StoreError(f"{beside}: exists already; export into another folder, or pass overwrite=True")
     absent: tuple[str, ...] = ()
 
-    def contents(heads: list[EntryHead]) -> BundleContents:
+    def contents(summaries: list[EntrySummary]) -> BundleContents:
         nonlocal absent
-        chosen, absent = choose(heads, wanted)
+        chosen, absent = choose(summaries, wanted)
         if not chosen:
-            raise InvalidInput(f"{store_path}: nothing is selected of {len(heads)} entries; select less strictly")
+            raise InvalidInput(f"{store_path}: nothing is selected of {len(summaries)} entries; select less strictly")
 
-        def describe(kept: Sequence[EntryHead]) -> dict[str, str]:
+        def describe(kept: Sequence[EntrySummary]) -> dict[str, str]:
             return {CRATE_NAME: crate_text(about, kept), FORMAT_PAGE: _format_page()}
 
         return BundleContents(chosen, describe, about.title)

@@ -14,7 +14,7 @@ from typing import Any
 
 from gamwarm.checks import plain_string
 from gamwarm.display import json_text
-from gamwarm.entries import EntryHead
+from gamwarm.entries import EntrySummary
 from gamwarm.errors import InvalidInput
 
 __all__ = ["CRATE_NAME", "About", "Creator", "about_archive", "crate_text"]
@@ -88,13 +88,13 @@ def about_archive(
     return About(title.strip(), checked, licence.strip(), plain_string(description, "archive description", empty=True))
 
 
-def crate_text(about: About, entries: Sequence[EntryHead], file: Entity | None = None) -> str:
+def crate_text(about: About, entries: Sequence[EntrySummary], file: Entity | None = None) -> str:
     """Return the metadata as JSON text.
 
     Parameters
     ----------
     about : About
-    entries : sequence of EntryHead
+    entries : sequence of EntrySummary
         What the archive holds.
     file : dict, optional
         The archive itself as a file of the crate; None inside the archive, which does not know its own name.
@@ -102,9 +102,9 @@ def crate_text(about: About, entries: Sequence[EntryHead], file: Entity | None =
     licence = _licence(about.license)
     people = [_person(n, who) for n, who in enumerate(about.creators, 1)]
     software = _software(entries)
-    counts = {kind: sum(head.kind == kind for head in entries) for kind in ("final", "checkpoint", "artifact")}
+    counts = {kind: sum(entry.kind == kind for entry in entries) for kind in ("final", "checkpoint", "artifact")}
     held = f"{counts['final']} final records, {counts['checkpoint']} checkpoints and {counts['artifact']} artifacts"
-    latest = max((head.created for head in entries), default=0)
+    latest = max((entry.created for entry in entries), default=0)
     root: Entity = {
         "@id": "./",
         "@type": "Dataset",
@@ -146,9 +146,10 @@ def _licence(name: str) -> Entity:
     return {"@id": "#license", "@type": "CreativeWork", "name": name}
 
 
-def _software(entries: Sequence[EntryHead]) -> list[Entity]:
-    builds = {(head.engine, head.engine_version) for head in entries if head.engine}
-    builds |= {("gamwarm", head.gamwarm_version) for head in entries if head.gamwarm_version}
+def _software(entries: Sequence[EntrySummary]) -> list[Entity]:
+    makers = {entry.producer for entry in entries}
+    builds = {(maker.engine, maker.engine_version) for maker in makers if maker.engine}
+    builds |= {("gamwarm", maker.gamwarm_version) for maker in makers if maker.gamwarm_version}
     return [
         {"@id": f"#software-{n}", "@type": "SoftwareApplication", "name": name, "softwareVersion": version}
         for n, (name, version) in enumerate(sorted(builds), 1)

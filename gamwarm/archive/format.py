@@ -28,8 +28,8 @@ from gamwarm.entries import (
     DamagedEntry,
     Encoded,
     EntryEditor,
-    EntryHead,
     EntryStore,
+    EntrySummary,
     Problem,
     Progress,
     check_content,
@@ -37,7 +37,7 @@ from gamwarm.entries import (
     create_file,
     decode,
     in_portions,
-    read_heads,
+    list_entries,
     sealed_parts,
     stored_values,
     tell,
@@ -87,16 +87,16 @@ _README: Final = (
 class BundleContents:
     """What goes into an archive: chosen entries, the title, and what makes the texts of the entries that were sound."""
 
-    chosen: Sequence[EntryHead]
-    describe: Callable[[Sequence[EntryHead]], Mapping[str, str]]
+    chosen: Sequence[EntrySummary]
+    describe: Callable[[Sequence[EntrySummary]], Mapping[str, str]]
     title: str
 
 
 @dataclass(frozen=True)
 class BundleWritten:
-    """What an archive holds: the heads of its entries, the digest of its manifest, its bytes; and what was left out."""
+    """What an archive holds: entries, the digest of its manifest, its bytes; and what was left out."""
 
-    kept: Sequence[EntryHead]
+    kept: Sequence[EntrySummary]
     digest: str
     nbytes: int
     problems: tuple[Problem, ...]
@@ -135,22 +135,22 @@ class BundleCheck:
 def write_bundle(
     store: EntryStore,
     target: Path,
-    choose: Callable[[list[EntryHead]], BundleContents],
+    choose: Callable[[list[EntrySummary]], BundleContents],
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> BundleWritten:
     """Write the entries that ``choose`` picks to a new file at ``target``.
 
-    They are chosen from the heads first and read in portions then, so that a writer beside cannot keep a large export
-    from ending; what it replaces or removes meanwhile is left out and listed.
+    They are chosen from their summaries and read in batches, so that a busy writer cannot keep a large export from
+    ending; what it replaces or removes meanwhile is left out and listed.
     """
     if os.path.lexists(target) and not overwrite:
         raise StoreError(f"{target}: exists already; give another path, or overwrite=True", path=str(target))
     vfs.require_directory(target)
-    heads, unreadable = read_heads(store)
+    summaries, unreadable = list_entries(store)
     problems = [Problem(place, "it cannot be read") for place in unreadable]
-    contents = choose(heads)
+    contents = choose(summaries)
     scratch = scratch_path(target)
     with vfs.typed(target, "write it"):
         fd = make_scratch(target, None)
@@ -179,27 +179,27 @@ def _fill(
     contents: BundleContents,
     problems: list[Problem],
     progress: Progress | None,
-) -> tuple[str, list[EntryHead]]:
-    """Lay out all but the header; return the digest of the manifest and the heads of what the archive holds."""
-    kept: list[EntryHead] = []
+) -> tuple[str, list[EntrySummary]]:
+    """Lay out all but the header; return the digest of the manifest and the summaries of what the archive holds."""
+    kept: list[EntrySummary] = []
     lines: list[str] = []
     create_file(h5)
     target = _BundleView(h5)
     done = 0
-    keys = [list(group) for _, group in groupby(contents.chosen, key=lambda head: (head.section, head.key))]
-    for heads, found in zip(keys, in_portions(source, keys, _sound_or_why), strict=True):
+    keys = [list(group) for _, group in groupby(contents.chosen, key=lambda summary: (summary.section, summary.key))]
+    for summaries, found in zip(keys, in_portions(source, keys, _sound_or_why), strict=True):
         sound: list[Encoded] = []
-        for head, entry in zip(heads, found, strict=True):
+        for summary, entry in zip(summaries, found, strict=True):
             if not tell(progress, done, len(contents.chosen)):
                 raise StoreError(f"{path}: the export was ended by its progress callback; nothing was written")
             done += 1
             if isinstance(entry, str):
-                problems.append(Problem(head.place, entry))
+                problems.append(Problem(summary.place, entry))
                 continue
-            kept.append(head)
+            kept.append(summary)
             sound.append(entry)
         if sound:
-            section, key = heads[0].section, heads[0].key
+            section, key = summaries[0].section, summaries[0].key
             target.absorb(section, key, sound, KEEP_ALL)
             paths = target.entry_paths(section, key)
             lines += [f"{_digest(target.read(section, path))}  {section}/{path}" for path in paths]
@@ -213,19 +213,22 @@ def _fill(
     return digest, kept
 
 
-def _sound_or_why(view: EntryEditor, heads: Sequence[EntryHead]) -> list[Encoded | str]:
+def _sound_or_why(view: EntryEditor, summaries: Sequence[EntrySummary]) -> list[Encoded | str]:
     """Read chosen entries of one key, wherever in it they lie by now; of each that is not sound say why."""
     found: list[Encoded | str] = []
-    for head in heads:
-        paths = [head.path, *(path for path in view.entry_paths(head.section, head.key) if path != head.path)]
+    for summary in summaries:
+        paths = [
+            summary.path,
+            *(path for path in view.entry_paths(summary.section, summary.key) if path != summary.path),
+        ]
         why = "it was replaced or removed while the export ran"
         for path in paths:
             try:
-                entry = _sound(view, head.section, path)
+                entry = _sound(view, summary.section, path)
             except DamagedEntry as error:
-                why = str(error) if path == head.path else why
+                why = str(error) if path == summary.path else why
                 continue
-            if entry.entry_id == head.entry_id:
+            if entry.entry_id == summary.entry_id:
                 found.append(entry)
                 break
         else:
@@ -438,9 +441,9 @@ def _check_contents(
 
 
 def _parse_manifest(manifest: str, problems: list[Problem]) -> dict[str, str]:
-    head, *lines = manifest.splitlines() or [""]
+    summary, *lines = manifest.splitlines() or [""]
     listed = {place: digest for digest, gap, place in (line.partition("  ") for line in lines) if gap}
-    if head != MANIFEST_TITLE or len(listed) != len(lines):
+    if summary != MANIFEST_TITLE or len(listed) != len(lines):
         problems.append(Problem(f"/{ARCHIVE}/{MANIFEST}", "it is not the list of an archive"))
     return listed
 

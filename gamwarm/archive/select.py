@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from gamwarm.checks import items, plain_string, truth
 from gamwarm.display import told
-from gamwarm.entries import EntryHead
+from gamwarm.entries import EntrySummary
 from gamwarm.errors import InvalidInput, InvalidKey
 
 __all__ = ["Selection", "choose", "families_of"]
@@ -54,7 +54,7 @@ class Selection:
                 raise InvalidInput(f"selection kind {told(kind)}; use one of {', '.join(KINDS)}")
 
 
-def choose(heads: Sequence[EntryHead], selection: Selection) -> tuple[list[EntryHead], tuple[str, ...]]:
+def choose(summaries: Sequence[EntrySummary], selection: Selection) -> tuple[list[EntrySummary], tuple[str, ...]]:
     """Return the chosen entries in the order of the file, and the parents that the file does not hold.
 
     Raises
@@ -62,46 +62,47 @@ def choose(heads: Sequence[EntryHead], selection: Selection) -> tuple[list[Entry
     InvalidKey
         A key that is not there, or a beginning of several.
     """
-    meant = {key for short in selection.keys for key in _resolve(heads, short)}
-    family = families_of(heads)
-    chosen = [head for head in heads if _meets(head, selection, meant, family)]
+    meant = {key for short in selection.keys for key in _resolve(summaries, short)}
+    family = families_of(summaries)
+    chosen = [entry for entry in summaries if _meets(entry, selection, meant, family)]
     if not selection.lineage:
         return chosen, ()
-    by_id: dict[str, list[EntryHead]] = {}
-    for head in heads:
-        by_id.setdefault(head.entry_id, []).append(head)
-    taken = {head.entry_id for head in chosen}
+    by_id: dict[str, list[EntrySummary]] = {}
+    for entry in summaries:
+        by_id.setdefault(entry.entry_id, []).append(entry)
+    taken = {entry.entry_id for entry in chosen}
     absent: set[str] = set()
-    wanted = [head.parent for head in chosen if head.parent is not None]
+    wanted = [entry.parent for entry in chosen if entry.parent is not None]
     while wanted:
         parent = wanted.pop()
         if parent not in by_id:
             absent.add(parent)
         elif parent not in taken:
             taken.add(parent)
-            wanted += [head.parent for head in by_id[parent] if head.parent is not None]
-    return [head for head in heads if head.entry_id in taken], tuple(sorted(absent))
+            wanted += [entry.parent for entry in by_id[parent] if entry.parent is not None]
+    return [entry for entry in summaries if entry.entry_id in taken], tuple(sorted(absent))
 
 
-def families_of(heads: Iterable[EntryHead]) -> dict[str, str]:
+def families_of(summaries: Iterable[EntrySummary]) -> dict[str, str]:
     """Return the family kind of every exact key whose fit has an artifact."""
-    return {head.fit_key: head.family for head in heads if head.family is not None and head.fit_key is not None}
+    return {each.fit_key: each.family for each in summaries if each.family is not None and each.fit_key is not None}
 
 
-def _meets(head: EntryHead, selection: Selection, meant: set[str], family: dict[str, str]) -> bool:
-    own_family = head.family if head.family is not None else family.get(head.fit_key or "")
+def _meets(entry: EntrySummary, selection: Selection, meant: set[str], family: dict[str, str]) -> bool:
+    names = {entry.producer.engine, entry.producer.build}
+    own_family = entry.family if entry.family is not None else family.get(entry.fit_key or "")
     return (
-        (not selection.keys or head.key in meant or head.entry_id in meant)
+        (not selection.keys or entry.key in meant or entry.entry_id in meant)
         and (not selection.families or own_family in selection.families)
-        and (not selection.blocks or not set(selection.blocks).isdisjoint(head.blocks))
-        and (not selection.kinds or head.kind in selection.kinds)
-        and (not selection.producers or head.engine in selection.producers or head.producer in selection.producers)
+        and (not selection.blocks or not set(selection.blocks).isdisjoint(entry.blocks))
+        and (not selection.kinds or entry.kind in selection.kinds)
+        and (not selection.producers or not names.isdisjoint(selection.producers))
     )
 
 
-def _resolve(heads: Sequence[EntryHead], short: str) -> set[str]:
+def _resolve(summaries: Sequence[EntrySummary], short: str) -> set[str]:
     """Return what a key or the beginning of one means: exactly one key or entry id."""
-    names = {name for head in heads for name in (head.key, head.entry_id)}
+    names = {name for entry in summaries for name in (entry.key, entry.entry_id)}
     found = {short} & names or {n for n in names if n.startswith((short, f"cf-{short}"))}
     if len(found) == 1:
         return found

@@ -16,7 +16,7 @@ from gamwarm.errors import InvalidInput
 from gamwarm.identity import Fingerprinter, Label, component_labels
 from gamwarm.records import BlockRecord, FitArtifact
 
-__all__ = ["KINDS", "Families", "Selection", "blocks_of", "parse_age", "parse_bytes", "parse_moment"]
+__all__ = ["KINDS", "Families", "Selection", "parse_age", "parse_bytes", "parse_moment"]
 
 KINDS: Final = ("final", "checkpoint", "artifact")
 SAMPLED_ARTIFACTS: Final = 32
@@ -63,13 +63,6 @@ def parse_moment(text: str) -> int:
     return round(then.timestamp() * 1e6)
 
 
-def blocks_of(seen: Seen) -> list[str]:
-    """Return the names of an entry's blocks."""
-    if seen.section == ARTIFACTS:
-        return [str(term.get("name", "")) for term in seen.meta.get("terms", [])]
-    return [str(name) for name in seen.meta.get("blocks", [])]
-
-
 def family_digest(kind: str) -> int:
     """Return what records keep of their family kind."""
     fingerprint = Fingerprinter()
@@ -93,11 +86,9 @@ class Families:
 
     def name(self, seen: Seen) -> str:
         """Return the family kind of an entry; empty if nothing tells."""
-        if seen.section == ARTIFACTS:
-            name = str(seen.meta.get("descriptor", {}).get("family_kind", ""))
-            if name:
-                self._names.setdefault(family_digest(name), name)
-            return name
+        if seen.summary is not None and seen.summary.family is not None:
+            self._names.setdefault(family_digest(seen.summary.family), seen.summary.family)
+            return seen.summary.family
         record = seen.entry
         if not isinstance(record, BlockRecord) or record.components is None:
             return ""
@@ -156,15 +147,13 @@ class Selection:
             return False
         if self.until is not None and not 0 < seen.created < self.until:
             return False
+        attributes = {} if seen.summary is None else seen.summary.attributes
         return (
             _any(self.families, [self.named.name(seen)] if self.families else [])
-            and _any(self.blocks, blocks_of(seen))
+            and _any(self.blocks, seen.blocks)
             and _any(self.producers, producers_of(seen))
-            and _any(self.jobs, [str(seen.meta.get("attributes", {}).get("job", ""))])
-            and all(
-                name in seen.meta.get("attributes", {}) and fnmatchcase(str(seen.meta["attributes"][name]), value)
-                for name, value in self.attributes
-            )
+            and _any(self.jobs, [str(attributes.get("job", ""))])
+            and all(name in attributes and fnmatchcase(str(attributes[name]), value) for name, value in self.attributes)
         )
 
 
@@ -177,9 +166,10 @@ def is_valid(seen: Seen) -> bool:
 
 def producers_of(seen: Seen) -> list[str]:
     """Return how an entry's build may be called: engine, ``engine version``, ``gamwarm version``."""
-    stated = seen.meta.get("producer") or {}
-    engine, version = str(stated.get("engine", "")), str(stated.get("engine_version", ""))
-    return [engine, f"{engine} {version}".strip(), f"gamwarm {stated.get('gamwarm_version', '')}".strip()]
+    if seen.summary is None:
+        return []
+    producer = seen.summary.producer
+    return [producer.engine, producer.build, f"gamwarm {producer.gamwarm_version}".strip()]
 
 
 def _any(patterns: Sequence[str], values: Sequence[str]) -> bool:

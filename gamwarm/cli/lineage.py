@@ -17,7 +17,7 @@ from gamwarm.cli.exit_codes import Exit, NoSuchKey
 from gamwarm.cli.keys import SHORT, Target, looking_into, resolve
 from gamwarm.cli.options import File, Json, Key, command
 from gamwarm.cli.output import followed, human_number, moment, show, write_json
-from gamwarm.entries import ARTIFACTS, RECORDS, Browser, Seen
+from gamwarm.entries import ARTIFACTS, RECORDS, Browser, EntrySummary
 from gamwarm.records import BlockRecord, RecordKind
 from gamwarm.store import Difference, compare_records
 
@@ -32,17 +32,12 @@ class _Fit:
     """One fit as its lineage shows it: its record or, where that is gone, its artifact."""
 
     key: str
-    seen: Seen
+    summary: EntrySummary
     ids: set[str] = field(default_factory=set)
 
     @property
-    def source(self) -> str:
-        return str((self.seen.meta.get("lineage") or {}).get("source", ""))
-
-    @property
     def parent(self) -> str | None:
-        entry = (self.seen.meta.get("lineage") or {}).get("entry")
-        return None if entry is None else str(entry)
+        return self.summary.parent
 
 
 class _Family:
@@ -55,10 +50,10 @@ class _Family:
         total = browser.totals().entries
         walk = (seen for section in (RECORDS, ARTIFACTS) for seen in browser.walk(section, decoded=False))
         for seen in followed(walk, "reading lineage", total):
-            if seen.problem:
+            if seen.problem or seen.summary is None:
                 continue
-            key = str(seen.meta.get("fit_key") or seen.key)
-            fit = self.fits.setdefault(key, _Fit(key, _light(seen)))
+            key = seen.summary.fit_key or seen.key
+            fit = self.fits.setdefault(key, _Fit(key, seen.summary))
             fit.ids.add(seen.entry_id)
             self._fit_of[seen.entry_id] = key
         for fit in self.fits.values():
@@ -74,7 +69,7 @@ class _Family:
     def children(self, fit: _Fit) -> list[_Fit]:
         """Return the fits that started from this one, oldest first."""
         keys = {key for entry_id in fit.ids for key in self._children.get(entry_id, ())}
-        return sorted((self.fits[key] for key in keys), key=lambda child: (child.seen.created, child.key))
+        return sorted((self.fits[key] for key in keys), key=lambda child: (child.summary.created, child.key))
 
     def ancestors(self, fit: _Fit) -> list[_Fit]:
         """Return the fits above, the first of all first."""
@@ -84,14 +79,6 @@ class _Family:
             found.insert(0, at)
             at = self.parent(at)
         return found
-
-
-def _light(seen: Seen) -> Seen:
-    """Leave the vectors out, so that a large file's lineage fits into memory."""
-    if seen.encoded is None:
-        return seen
-    encoded = seen.encoded
-    return Seen(seen.section, seen.path, type(encoded)(encoded.section, encoded.key, encoded.meta, {}), None)
 
 
 @command("lineage", "a tree: what started from what")
@@ -106,8 +93,8 @@ def lineage(
         target = resolve(browser, key)
         entries = target.entries(browser)
         family = _Family(browser)
-    keys = {str(seen.meta.get("fit_key") or seen.key) for seen in entries if not seen.problem}
-    fits = sorted((family.fits[each] for each in keys if each in family.fits), key=lambda fit: fit.seen.created)
+    keys = {seen.summary.fit_key or seen.key for seen in entries if seen.summary and not seen.problem}
+    fits = sorted((family.fits[each] for each in keys if each in family.fits), key=lambda fit: fit.summary.created)
     if not fits:
         raise NoSuchKey(f"{key}: what is there is damaged and tells no lineage; `gamwarm show` says what is wrong")
     if as_json:
@@ -141,14 +128,13 @@ def _add_below(family: _Family, fit: _Fit, at: Tree, most: int, known: set[str])
 
 def _label(family: _Family, fit: _Fit, *, marked: bool = False) -> Text:
     """Return one line; what matters least is at its end, where a narrow terminal cuts it."""
-    seen = fit.seen
-    cost = seen.meta.get("cost")
+    said = fit.summary
     facts = [
-        _how(family, fit) + ("" if seen.kind == "final" else f" ({seen.kind})"),
-        *([] if cost is None else [f"{cost['hessian_formations']:,} Hessians"]),
-        f"{seen.meta.get('n_rows', 0):,} rows",
-        f"objective {human_number(seen.meta.get('objective'))}",
-        moment(seen.created),
+        _how(family, fit) + ("" if said.kind == "final" else f" ({said.kind})"),
+        *([] if said.cost is None else [f"{said.cost.hessian_formations:,} Hessians"]),
+        f"{said.n_rows:,} rows",
+        f"objective {human_number(said.objective)}",
+        moment(said.created),
     ]
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(fit.key[:SHORT], style="bold cyan" if marked else "cyan")
@@ -157,11 +143,11 @@ def _label(family: _Family, fit: _Fit, *, marked: bool = False) -> Text:
 
 def _how(family: _Family, fit: _Fit) -> str:
     if fit.parent is None:
-        return fit.source or "start not told"
+        return fit.summary.source or "start not told"
     if family._fit_of.get(fit.parent) == fit.key:
         return "resumed its own checkpoint"
     gone = "" if family.parent(fit) is not None else f" from {fit.parent[:SHORT]}, which is not in this file"
-    return fit.source + gone
+    return f"{fit.summary.source}{gone}"
 
 
 def _lineage_json(family: _Family, fit: _Fit, known: set[str]) -> dict[str, Any]:
@@ -169,11 +155,11 @@ def _lineage_json(family: _Family, fit: _Fit, known: set[str]) -> dict[str, Any]
     return {
         "key": fit.key,
         "entry_ids": sorted(fit.ids),
-        "kind": fit.seen.kind,
-        "created": fit.seen.created,
-        "n_rows": fit.seen.meta.get("n_rows"),
-        "objective": fit.seen.meta.get("objective"),
-        "source": fit.source or None,
+        "kind": fit.summary.kind,
+        "created": fit.summary.created,
+        "n_rows": fit.summary.n_rows,
+        "objective": fit.summary.objective,
+        "source": fit.summary.source,
         "parent": fit.parent,
         "ancestors": [ancestor.key for ancestor in family.ancestors(fit)],
         "children": [_lineage_json(family, child, known) for child in family.children(fit) if child.key not in known],
@@ -256,7 +242,7 @@ def _record(browser: Browser, key: str) -> BlockRecord:
             raise NoSuchKey(_about_missing(browser, key)) from error
         raise
     if target.section == ARTIFACTS:
-        fits = {str(seen.meta.get("fit_key") or "") for seen in target.entries(browser)} - {""}
+        fits = {seen.summary.fit_key for seen in target.entries(browser) if seen.summary and seen.summary.fit_key}
         if len(fits) != 1:
             raise NoSuchKey(f"{key} names artifacts of {len(fits)} fits; give the exact key of one")
         target = Target(RECORDS, fits.pop())
@@ -270,7 +256,7 @@ def _about_missing(browser: Browser, key: str) -> str:
     """Say all that can be said of a fit whose record is not there."""
     walk = browser.walk(ARTIFACTS, decoded=False)
     for seen in followed(walk, "seeking an artifact of that fit", browser.totals().entries):
-        if seen.meta.get("fit_key") == key:
+        if seen.summary is not None and seen.summary.fit_key == key:
             return (
                 f"{key[:SHORT]}: its record is not in the file (evicted, damaged, or refused by a gate), but its "
                 f"artifact {seen.entry_id[:SHORT]} is: related fits start from that, and so would this one"

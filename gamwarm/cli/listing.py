@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -13,7 +14,7 @@ import typer
 from rich.text import Text
 
 from gamwarm.cli.exit_codes import BadUsage, Exit
-from gamwarm.cli.filters import Families, Selection, blocks_of, is_valid, parse_moment
+from gamwarm.cli.filters import Families, Selection, is_valid, parse_moment
 from gamwarm.cli.keys import SHORT, looking_into, resolve, short
 from gamwarm.cli.options import File, Json, Key, command
 from gamwarm.cli.output import (
@@ -30,8 +31,8 @@ from gamwarm.cli.output import (
     table,
     write_json,
 )
-from gamwarm.entries import ARTIFACTS, RECORDS, Browser, Seen, read_ledger
-from gamwarm.records import BlockRecord, FitArtifact
+from gamwarm.entries import ARTIFACTS, RECORDS, Browser, Seen, list_sealed
+from gamwarm.records import BlockRecord, Cost, FitArtifact, Lineage
 from gamwarm.store import Savings, SourceSavings, add_up
 
 __all__ = ["ls", "show_entry", "stats"]
@@ -177,22 +178,22 @@ def _listing(page: Sequence[Seen], families: Families, *, full: bool) -> Any:
 
 
 def _cells(seen: Seen, families: Families, *, full: bool, whole_keys: bool) -> Iterator[str | Text]:
-    meta = seen.meta
-    producer, cost = meta.get("producer") or {}, meta.get("cost")
+    said = seen.summary
+    cost = None if said is None else said.cost
     key = _whole_key(seen) if whole_keys else short(seen)
     yield Text(key, style="cyan")
     yield seen.kind
     yield _valid(seen)
     yield moment(seen.created)
-    yield f"{meta['n_rows']:,}" if "n_rows" in meta else "-"
-    yield human_number(meta.get("objective"))
-    yield str((meta.get("lineage") or {}).get("source", "-"))
+    yield "-" if seen.n_rows is None else f"{seen.n_rows:,}"
+    yield human_number(None if said is None else said.objective)
+    yield "-" if said is None else said.source or "-"
     family = families.name(seen) or "-"
     yield family if full else family.rpartition(".")[2]
-    yield " ".join(part for part in (producer.get("engine"), producer.get("engine_version")) if part) or "-"
-    yield "-" if cost is None else f"{cost['hessian_formations']:,}"
-    yield "-" if cost is None else f"{cost['seconds']:.3g}"
-    yield ", ".join(blocks_of(seen)) or "-"
+    yield "-" if said is None else said.producer.build or "-"
+    yield "-" if cost is None else f"{cost.hessian_formations:,}"
+    yield "-" if cost is None else f"{cost.seconds:.3g}"
+    yield ", ".join(seen.blocks) or "-"
 
 
 def _whole_key(seen: Seen) -> str:
@@ -206,25 +207,24 @@ def _valid(seen: Seen) -> Text:
 
 
 def _row_json(seen: Seen, families: Families) -> dict[str, Any]:
-    meta = seen.meta
+    said = _UNKNOWN if seen.summary is None else seen.summary.as_json()
     return {
+        **said,
         "key": seen.key,
-        "entry_id": seen.entry_id or None,
         "kind": seen.kind,
         "valid": is_valid(seen),
         "problem": seen.problem or None,
         "created": seen.created or None,
-        "n_rows": meta.get("n_rows"),
-        "objective": meta.get("objective"),
-        "converged": meta.get("converged"),
+        "n_rows": seen.n_rows,
         "family": families.name(seen) or None,
-        "blocks": blocks_of(seen),
-        "producer": meta.get("producer"),
-        "lineage": meta.get("lineage"),
-        "cost": meta.get("cost"),
-        "attributes": meta.get("attributes", {}),
+        "blocks": seen.blocks,
         "nbytes": seen.nbytes,
     }
+
+
+_NOT_TOLD: Final = ("entry_id", "objective", "converged", "producer", "lineage", "cost")
+_UNKNOWN: Final[dict[str, Any]] = {**dict.fromkeys(_NOT_TOLD), "attributes": {}}
+"""Of a damaged entry no more is known than what a row says of it besides."""
 
 
 # -- show ------------------------------------------------------------------------------------------------------
@@ -265,57 +265,54 @@ def _show(seen: Seen, families: Families, pins: set[str], *, values: bool) -> No
 
 
 def _facts(seen: Seen, families: Families, pins: set[str]) -> Iterator[tuple[str, str | Text]]:
-    meta = seen.meta
+    said = seen.summary
     if seen.section == ARTIFACTS:
         yield "descriptor key", seen.key
-        yield "of the fit", str(meta.get("fit_key") or "-")
+        yield "of the fit", (said and said.fit_key) or "-"
     if seen.entry_id:
         yield "entry id", seen.entry_id + (" (pinned)" if seen.entry_id in pins else "")
     yield "valid", Text(seen.problem, style="bold red") if seen.problem else _valid(seen)
-    if not meta:
+    if seen.created:
+        yield "created", f"{moment(seen.created)} UTC"
+    if said is None:
+        if seen.n_rows is not None:
+            yield "rows", f"{seen.n_rows:,}"
         return
-    yield "created", f"{moment(seen.created)} UTC"
     yield "family", families.name(seen) or "- (no artifact of this file names it)"
-    producer = meta.get("producer") or {}
-    engine = " ".join(part for part in (producer.get("engine"), producer.get("engine_version")) if part)
-    yield "producer", f"{engine or 'unknown engine'}, gamwarm {producer.get('gamwarm_version') or 'unknown'}"
-    yield "rows", f"{meta.get('n_rows', 0):,}"
-    converged = "converged" if meta.get("converged") else "not converged"
-    iteration = meta.get("iteration")
-    yield (
-        "objective",
-        f"{human_number(meta.get('objective'))}, {converged}" + (f" after {iteration} iterations" if iteration else ""),
-    )
+    producer = said.producer
+    yield "producer", f"{producer.build or 'unknown engine'}, gamwarm {producer.gamwarm_version or 'unknown'}"
+    yield "rows", f"{said.n_rows:,}"
+    converged = "converged" if said.converged else "not converged"
+    after = f" after {said.iteration} iterations" if said.iteration else ""
+    yield "objective", f"{human_number(said.objective)}, {converged}{after}"
     if isinstance(seen.entry, BlockRecord):
         for cut in seen.entry.cuts:
             yield "cut", cut
-    yield "started", _start_text(meta.get("lineage"))
-    cost = meta.get("cost")
-    if cost is not None:
-        yield "cost", _cost_text(cost)
-    for name, value in meta.get("attributes", {}).items():
+    yield "started", _start_text(said.lineage)
+    if said.cost is not None:
+        yield "cost", _cost_text(said.cost)
+    for name, value in said.attributes.items():
         yield name, str(value)
     yield "size", human_bytes(seen.nbytes)
 
 
-def _cost_text(cost: dict[str, Any]) -> str:
+def _cost_text(cost: Cost) -> str:
     return (
-        f"{cost['evaluations']:,} evaluations, {cost['outer_iterations']:,} outer and {cost['inner_iterations']:,} "
-        f"inner iterations, {cost['hessian_formations']:,} Hessian formations, {cost['seconds']:.3g} s"
+        f"{cost.evaluations:,} evaluations, {cost.outer_iterations:,} outer and {cost.inner_iterations:,} "
+        f"inner iterations, {cost.hessian_formations:,} Hessian formations, {cost.seconds:.3g} s"
     )
 
 
-def _start_text(lineage: dict[str, Any] | None) -> str:
+def _start_text(lineage: Lineage | None) -> str:
     if lineage is None:
         return "- (the start was not looked up)"
-    text = str(lineage["source"])
-    if lineage.get("entry"):
-        text += f" from {lineage['entry']}"
-    terms = Counter(provenance for _, provenance in lineage.get("terms", ()))
+    text = str(lineage.source)
+    if lineage.entry:
+        text += f" from {lineage.entry}"
+    terms = Counter(provenance for _, provenance in lineage.terms)
     if terms:
         text += " (" + ", ".join(f"{count} {name}" for name, count in terms.items()) + ")"
-    consumed = lineage.get("consumed")
-    return text + {True: ", used by the engine", False: ", NOT used by the engine", None: ""}[consumed]
+    return text + {True: ", used by the engine", False: ", NOT used by the engine", None: ""}[lineage.consumed]
 
 
 def _record_blocks(record: BlockRecord) -> Any:
@@ -379,10 +376,10 @@ def _terms(artifact: FitArtifact) -> Any:
 
 
 def _entry_json(seen: Seen, families: Families, pins: set[str], *, values: bool) -> dict[str, Any]:
-    whole = _row_json(seen, families) | {"pinned": seen.entry_id in pins, "path": f"/{seen.section}/{seen.path}"}
+    whole = _row_json(seen, families) | {"pinned": seen.entry_id in pins, "path": seen.place}
     arrays = {} if seen.encoded is None else seen.encoded.arrays
     whole["rho"] = arrays["rho"].tolist() if "rho" in arrays else []
-    whole["meta"] = seen.meta
+    whole["meta"] = {} if seen.encoded is None else json.loads(seen.encoded.text())
     if values:
         whole["values"] = {name: array.tolist() for name, array in arrays.items()}
     return whole
@@ -411,7 +408,7 @@ def stats(
         costs = _Costs()
         for each in followed(seen, "reading records", SAMPLE if sample else totals.exact_keys):
             costs.add(each)
-        ledger = followed(read_ledger(entries), "adding up", totals.entries)
+        ledger = followed(list_sealed(entries), "adding up", totals.entries)
         savings = None if sample else add_up(ledger, SourceSavings())
     if as_json:
         told = None if savings is None else _savings_json(savings)
@@ -474,22 +471,22 @@ class _Costs:
 
     def __init__(self) -> None:
         self.records = 0
-        self._finals: dict[str, list[dict[str, Any]]] = {}
+        self._finals: dict[str, list[Cost]] = {}
         self._counts: Counter[str] = Counter()
 
     def add(self, seen: Seen) -> None:
-        if seen.problem:
+        said = seen.summary
+        if said is None:
             return
         self.records += 1
-        lineage, cost = seen.meta.get("lineage"), seen.meta.get("cost")
-        source = "not told" if lineage is None else str(lineage["source"])
+        source = said.source or "not told"
         self._counts[source] += 1
-        if cost is not None and seen.kind == "final":
-            self._finals.setdefault(source, []).append(cost)
+        if said.cost is not None and said.kind == "final":
+            self._finals.setdefault(source, []).append(said.cost)
 
     def _mean(self, source: str, what: str) -> float | None:
         costs = self._finals.get(source)
-        return None if not costs else sum(float(cost[what]) for cost in costs) / len(costs)
+        return None if not costs else sum(float(getattr(cost, what)) for cost in costs) / len(costs)
 
     def as_json(self) -> dict[str, Any]:
         means = {source: {what: self._mean(source, what) for what in _MEANS} for source in self._counts}

@@ -1,26 +1,37 @@
-"""Looking through a file entry by entry, damaged ones too: for people, and for `verify`.
+"""Looking through a file entry by entry: for people, reports and sums, and for `verify`.
 
-Kept apart from the heads, which come in order: a listing shows its first entries before all keys are listed.
+`Browser` shows damaged entries too, and the first ones before all keys are listed; lists of summaries come in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from gamwarm.entries.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, check_content, decode
 from gamwarm.entries.editor import EntryEditor
-from gamwarm.entries.scan import each_entry, key_of, names, places
+from gamwarm.entries.scan import each_entry, names, places, places_in_order
+from gamwarm.entries.summary import EntrySummary, key_of
 from gamwarm.records import BlockRecord, FitArtifact
 from gamwarm.storage import status_of
 
 if TYPE_CHECKING:
     from gamwarm.entries.store import EntryStore
 
-__all__ = ["ARTIFACTS", "RECORDS", "Browser", "Seen", "Totals"]
+__all__ = [
+    "ARTIFACTS",
+    "RECORDS",
+    "Browser",
+    "FitOfRecord",
+    "Seen",
+    "Totals",
+    "find_fit_of_record",
+    "list_entries",
+    "list_sealed",
+]
 
 
 @dataclass(frozen=True)
@@ -33,37 +44,54 @@ class Seen:
         ``block_records`` or ``fit_artifacts``, and the place in it; the path begins with the key.
     encoded : Encoded or None
         None if it cannot be read or its seal fails.
+    summary : EntrySummary or None
+        What it says of itself; likewise.
     entry : BlockRecord, FitArtifact or None
         None if it does not decode, or was not asked for.
     problem : str
         Why it is damaged; else empty.
+    stated : EntrySummary or None
+        Of a damaged entry: what its text says, for which no seal vouches; None if even that cannot be read.
     """
 
     section: str
     path: str
     encoded: Encoded | None
+    summary: EntrySummary | None
     entry: BlockRecord | FitArtifact | None = None
     problem: str = ""
-    stated: Mapping[str, Any] = field(default_factory=dict)
-    """Of a damaged entry: what its text, which no seal vouches for, says of kind, time, rows and blocks."""
+    stated: EntrySummary | None = None
 
     @property
     def key(self) -> str:
         return key_of(self.path)
 
     @property
-    def meta(self) -> dict[str, Any]:
-        """What the entry's text says; of a damaged one, as much of `stated` as is of the right type."""
-        return dict(self.stated) if self.encoded is None else self.encoded.meta
+    def place(self) -> str:
+        """Where it lies in the file."""
+        return f"/{self.section}/{self.path}"
 
     @property
     def entry_id(self) -> str:
-        return str(self.meta.get("entry_id", ""))
+        """Empty if unknown."""
+        return "" if self.summary is None else self.summary.entry_id
 
     @property
     def created(self) -> int:
         """UTC microseconds; 0 if unknown."""
-        return int(self.meta.get("created") or 0)
+        said = self.summary or self.stated
+        return 0 if said is None else said.created
+
+    @property
+    def n_rows(self) -> int | None:
+        said = self.summary or self.stated
+        return None if said is None else said.n_rows
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of its blocks or terms; none if unknown."""
+        said = self.summary or self.stated
+        return () if said is None else said.blocks
 
     @property
     def nbytes(self) -> int:
@@ -72,7 +100,10 @@ class Seen:
     @property
     def kind(self) -> str:
         """``final``, ``checkpoint`` or ``artifact``; ``?`` of a record that cannot be read."""
-        return "artifact" if self.section == ARTIFACTS else str(self.meta.get("kind", "?"))
+        said = self.summary or self.stated
+        if said is not None:
+            return said.kind
+        return "artifact" if self.section == ARTIFACTS else "?"
 
 
 @dataclass(frozen=True)
@@ -189,19 +220,87 @@ KEY_LENGTH: Final = {RECORDS: 67, ARTIFACTS: 64}
 
 def _look(view: EntryEditor, section: str, path: str, *, decoded: bool, content: bool) -> Seen:
     encoded: Encoded | None = None
+    summary: EntrySummary | None = None
     try:
         encoded = view.read(section, path)
+        summary = encoded.summary(path)
         if content:
             check_content(encoded)
-        return Seen(section, path, encoded, decode(encoded) if decoded else None)
+        return Seen(section, path, encoded, summary, decode(encoded) if decoded else None)
     except DamagedEntry as error:
-        stated = _stated(view, section, path) if encoded is None else {}
-        return Seen(section, path, encoded, None, str(error), stated)
+        stated = _summary_if_readable(view, section, path) if encoded is None else None
+        return Seen(section, path, encoded, summary, None, str(error), stated)
 
 
-def _stated(view: EntryEditor, section: str, path: str) -> dict[str, Any]:
-    """Return what the text of a damaged entry says, if that at least is one."""
+def _summary_if_readable(view: EntryEditor, section: str, path: str) -> EntrySummary | None:
     with suppress(DamagedEntry):
-        meta = view.read_meta(section, path)
-        return {name: meta[name] for name in ("created", "n_rows", "kind", "blocks") if name in meta}
-    return {}
+        return view.read_summary(section, path)
+    return None
+
+
+def list_entries(store: EntryStore) -> tuple[list[EntrySummary], list[str]]:
+    """Return the summaries of all entries in order of section, key and path, and where those lie that have none.
+
+    Seals are not checked.
+    """
+    summaries: list[EntrySummary] = []
+    unreadable: list[str] = []
+    for section in SECTIONS:
+        for found in each_entry(store, section, places_in_order(store, section), _summary_or_place):
+            if isinstance(found, str):
+                unreadable.append(found)
+            else:
+                summaries.append(found)
+    return summaries, unreadable
+
+
+def _summary_or_place(view: EntryEditor, section: str, path: str) -> EntrySummary | str:
+    return _summary_if_readable(view, section, path) or f"/{section}/{path}"
+
+
+def list_sealed(store: EntryStore) -> Iterator[EntrySummary | None]:
+    """Yield the summary of every entry, records before artifacts; None for one whose seal does not hold.
+
+    For sums, which are made of intact entries alone.
+    """
+    store.flush()
+    for section in SECTIONS:
+        yield from each_entry(store, section, places_in_order(store, section), _summary_if_sealed)
+
+
+def _summary_if_sealed(view: EntryEditor, section: str, path: str) -> EntrySummary | None:
+    with suppress(DamagedEntry):
+        return view.read(section, path).summary(path)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class FitOfRecord:
+    """What a record's entry id leads to.
+
+    Attributes
+    ----------
+    is_record : bool
+        Whether a record of that id is in the file.
+    artifact_id : str or None
+        Newest artifact of the same fit.
+    """
+
+    is_record: bool
+    artifact_id: str | None
+
+
+def find_fit_of_record(store: EntryStore, entry_id: str) -> FitOfRecord:
+    """Find the artifact of the fit that a record is of. Reads the text of entries until it has met the record."""
+    waiting = [encoded.summary() for encoded in store.waiting()]
+
+    def summaries(section: str) -> Iterator[EntrySummary]:
+        yield from (summary for summary in waiting if summary.section == section)
+        yield from filter(None, each_entry(store, section, places(store, section), _summary_if_readable))
+
+    key = next((summary.key for summary in summaries(RECORDS) if summary.entry_id == entry_id), None)
+    if key is None:
+        return FitOfRecord(False, None)
+    of_fit = [summary for summary in summaries(ARTIFACTS) if summary.fit_key == key]
+    newest = max(of_fit, key=lambda summary: (summary.created, summary.entry_id), default=None)
+    return FitOfRecord(True, None if newest is None else newest.entry_id)

@@ -18,7 +18,8 @@ from gamwarm.entries import clock, ranking
 from gamwarm.entries.codec import ARTIFACTS, RECORDS, Encoded, decode, stamped, stamped_at
 from gamwarm.entries.outcome import PutOutcome
 from gamwarm.entries.store import UNCHANGED, EntryStore
-from gamwarm.entries.stored import ArtifactHeader, StoredArtifact, StoredRecord
+from gamwarm.entries.stored import StoredArtifact, StoredRecord
+from gamwarm.entries.summary import EntrySummary
 from gamwarm.errors import LockTimeout
 from gamwarm.identity import check_exact_key
 from gamwarm.interrupts import critical, quiet
@@ -212,30 +213,28 @@ class BufferedEntries(EntryStore):
         with self.call_lock:
             return [each.encoded for each in self._waiting.values()]
 
-    def artifact_headers(self, descriptor_key: str, *, structural: bool = False) -> list[ArtifactHeader]:
+    def artifact_summaries(self, descriptor_key: str, *, structural: bool = False) -> list[EntrySummary]:
         """Return what a choice of parent ranks by, of the file's artifacts and of those that wait."""
         with self.call_lock:
-            found = super().artifact_headers(descriptor_key, structural=structural)
-            there = {header.entry_id for header in found}
-
-            def is_asked_for(encoded: Encoded) -> bool:
-                key = encoded.meta["structural_key"] if structural else encoded.key
-                return key == descriptor_key and encoded.entry_id not in there
-
-            more = self._of(ARTIFACTS, is_asked_for)
-            return found + [ArtifactHeader.of(f"{e.key}/{e.entry_id}", e.meta) for e in more]
+            found = super().artifact_summaries(descriptor_key, structural=structural)
+            there = {summary.entry_id for summary in found}
+            for each in (encoded.summary() for encoded in self._of(ARTIFACTS)):
+                key = each.structural_key if structural else each.key
+                if key == descriptor_key and each.entry_id not in there:
+                    found.append(each)
+            return found
 
     def first_usable(
-        self, headers: Iterable[ArtifactHeader], accept: Callable[[FitArtifact], bool]
+        self, summaries: Iterable[EntrySummary], accept: Callable[[FitArtifact], bool]
     ) -> StoredArtifact | None:
         """Return the first artifact, in the order given, that is whole and accepted."""
         with self.call_lock:
             if not self._of(ARTIFACTS):
-                return super().first_usable(headers, accept)
-            for header in headers:
-                waiting = self._waiting.get(header.entry_id)
+                return super().first_usable(summaries, accept)
+            for summary in summaries:
+                waiting = self._waiting.get(summary.entry_id)
                 if waiting is None:
-                    found = super().first_usable([header], accept)
+                    found = super().first_usable([summary], accept)
                 else:
                     found = _stored(waiting.encoded)
                     found = found if found is not None and accept(found.artifact) else None

@@ -21,18 +21,17 @@ import numpy.typing as npt
 from blake3 import blake3
 
 from gamwarm.checks import loose_number, truth
+from gamwarm.entries.summary import EntrySummary, cost_fields, cost_of, lineage_of, producer_of, summarize
 from gamwarm.formats import ARTIFACT_SCHEMA
 from gamwarm.identity import Components, FitDescriptor, check_exact_key, check_nuisance, positive_zeros
 from gamwarm.problem import BasisMeta
 from gamwarm.records import (
     BlockRecord,
-    Cost,
     Curvature,
     FitArtifact,
     GlobalFitSummary,
     GroupSeeds,
     InnerMode,
-    Lineage,
     Producer,
     RecordKind,
     TermArtifact,
@@ -105,6 +104,10 @@ class Encoded(NamedTuple):
     @property
     def created(self) -> int:
         return int(self.meta["created"])
+
+    def summary(self, path: str = "") -> EntrySummary:
+        """What it says of itself; ``path``: where it lies, if not under its entry id."""
+        return summarize(self.section, path or f"{self.key}/{self.entry_id}", self.meta)
 
     def text(self) -> bytes:
         """The JSON text as stored: sorted, without blanks, UTF-8."""
@@ -250,34 +253,21 @@ def _common_meta(entry: BlockRecord | FitArtifact) -> Meta:
         "created": entry.created,
         "producer": dict(vars(producer)),
         "lineage": None if entry.lineage is None else dict(vars(entry.lineage)),
-        "cost": None if entry.cost is None else _cost_meta(entry.cost),
+        "cost": None if entry.cost is None else cost_fields(entry.cost),
         "attributes": dict(entry.attributes),
         "rho_bound": _finite_or_none(entry.rho_bound),
     }
 
 
-def _cost_meta(cost: Cost) -> Meta:
-    """Of a fit that did nothing for children, nothing is said of it."""
-    return {name: value for name, value in vars(cost).items() if value or name != "for_children"}
-
-
 def _common_fields(meta: Meta) -> dict[str, Any]:
-    lineage, cost = meta["lineage"], meta["cost"]
-    if lineage is not None:
-        lineage = Lineage(**{**lineage, "terms": tuple((n, p) for n, p in lineage["terms"])})
     return {
         "created": _count(meta["created"]),
-        "producer": _producer(**meta["producer"]),
-        "lineage": lineage,
-        "cost": None if cost is None else Cost(**cost),
+        "producer": producer_of(**meta["producer"]),
+        "lineage": lineage_of(meta["lineage"]),
+        "cost": cost_of(meta["cost"]),
         "attributes": check_attributes(meta["attributes"]),
         "rho_bound": _bound(meta["rho_bound"]),
     }
-
-
-@lru_cache(maxsize=64)
-def _producer(engine: str, engine_version: str, gamwarm_version: str) -> Producer:
-    return Producer(engine, engine_version, gamwarm_version)
 
 
 CURVATURE_PARTS: Final = ("gradient", "hessian", "edf", "plateau", "settled")

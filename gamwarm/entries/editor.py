@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from gamwarm.entries import stored_values, structural_index
 from gamwarm.entries.batch import Batch, Problem
 from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode
 from gamwarm.entries.layout import FileView, Irreplaceable
+from gamwarm.entries.summary import EntrySummary
 from gamwarm.entries.texts import is_descriptor_key
 
 __all__ = ["EntryEditor"]
@@ -51,7 +52,7 @@ class EntryEditor(FileView):
         for key in self.keys(RECORDS):
             for path in self.entry_paths(RECORDS, key):
                 try:
-                    if path.endswith("/" + entry_id) or self.read_meta(RECORDS, path).get("entry_id") == entry_id:
+                    if path.endswith("/" + entry_id) or self.read_summary(RECORDS, path).entry_id == entry_id:
                         return RECORDS
                 except DamagedEntry:
                     continue
@@ -87,7 +88,7 @@ class EntryEditor(FileView):
 
     def _remove_artifacts(self, key: str, ids: set[str]) -> set[str]:
         gone: set[str] = set()
-        structural = {e.meta["structural_key"] for e in self._whole(ARTIFACTS, key) if e.entry_id in ids}
+        structural = self._structural_keys(key, ids)
         damaged = False
         for entry_id in sorted(ids):
             try:
@@ -98,11 +99,16 @@ class EntryEditor(FileView):
         left = self.entry_paths(ARTIFACTS, key)
         if not left:
             self.section_group(ARTIFACTS).unlink(key.encode())
-        for name in structural - {None} - {e.meta["structural_key"] for e in self._whole(ARTIFACTS, key)}:
+        for name in structural - self._structural_keys(key):
             self._unindex(name, key)
         if damaged:
             self.recount()
         return gone
+
+    def _structural_keys(self, key: str, ids: Collection[str] | None = None) -> set[str]:
+        """Return the structural keys of the intact artifacts of a strict key (of these ids)."""
+        summaries = [entry.summary() for entry in self._whole(ARTIFACTS, key)]
+        return {s.structural_key for s in summaries if s.structural_key and (ids is None or s.entry_id in ids)}
 
     # -- the structural index ----------------------------------------------------------------------------------
 
@@ -170,8 +176,8 @@ class EntryEditor(FileView):
         self.recount()
         index: dict[str, list[str]] = {}
         for key in self.keys(ARTIFACTS):
-            for name in {e.meta.get("structural_key") for e in self._whole(ARTIFACTS, key)} - {None}:
-                index.setdefault(str(name), []).append(key)
+            for name in self._structural_keys(key):
+                index.setdefault(name, []).append(key)
         self.set_index(index)
 
     # -- other files -------------------------------------------------------------------------------------------
@@ -213,11 +219,11 @@ class EntryEditor(FileView):
         counts, and checkpoints are ranked without the tolerance that a put allows (it is not transitive).
         """
         there = self._whole(RECORDS, key)
-        best = _latest([*there, *entries])
-        finals = [e for e in best if e.meta.get("kind") == "final"]
-        checkpoints = [e for e in best if e.meta.get("kind") != "final"]
+        best = [(entry, entry.summary()) for entry in _latest([*there, *entries])]
+        finals = [e for e, said in best if said.kind == "final"]
+        checkpoints = [(_checkpoint_rank(said), e) for e, said in best if said.kind != "final"]
         finals.sort(key=lambda e: (e.created, e.entry_id), reverse=True)
-        kept = finals[:keep_last] + sorted(checkpoints, key=_checkpoint_rank)[:1]
+        kept = finals[:keep_last] + [e for _, e in sorted(checkpoints, key=lambda ranked: ranked[0])[:1]]
         if {(e.entry_id, e.created) for e in kept} != {(e.entry_id, e.created) for e in there}:
             self.write_records(key, kept)
         return {e.entry_id for e in there}, {e.entry_id for e in kept}
@@ -244,8 +250,7 @@ def _latest(entries: Iterable[Encoded]) -> list[Encoded]:
     return list(best.values())
 
 
-def _checkpoint_rank(entry: Encoded) -> tuple[bool, float, int, str]:
-    objective: Any = entry.meta.get("objective")
+def _checkpoint_rank(said: EntrySummary) -> tuple[bool, float, int, str]:
     # Ties go to the newest, then to the larger entry id, as everywhere; the id is compared upside down.
-    upside_down = "".join(f"{15 - int(digit, 16):x}" for digit in entry.entry_id)
-    return objective is None, 0.0 if objective is None else float(objective), -entry.created, upside_down
+    upside_down = "".join(f"{15 - int(digit, 16):x}" for digit in said.entry_id)
+    return said.objective is None, said.objective or 0.0, -said.created, upside_down

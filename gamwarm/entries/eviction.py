@@ -128,8 +128,8 @@ def _candidates(editor: EntryEditor) -> list[EvictionCandidate]:
     for section, path in editor.all_paths():
         try:
             entry = editor.read(section, path)
-            lineage = entry.meta.get("lineage") if entry.meta.get("kind") == "checkpoint" else None
-            parent = None if lineage is None else lineage.get("entry")
+            said = entry.summary(path)
+            parent = said.parent if said.kind == "checkpoint" else None
             found.append(EvictionCandidate(section, path, entry.entry_id, entry.created, entry.nbytes, parent))
         except DamagedEntry:
             continue

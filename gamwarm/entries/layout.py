@@ -30,6 +30,7 @@ from h5py import h5, h5a, h5g, h5l, h5o, h5p
 from gamwarm.entries import object_header, stored_values, structural_index, texts
 from gamwarm.entries.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, seal_of
 from gamwarm.entries.stored_values import UNREADABLE, Kind, encoded, pass_on_disk_error
+from gamwarm.entries.summary import EntrySummary, place_in_text, summarize
 from gamwarm.errors import NotAStore, StoreDamaged, StoreReadOnly
 from gamwarm.formats import ENTRY
 from gamwarm.storage import Peek
@@ -439,8 +440,15 @@ class FileView:
             return None
         return Encoded(section, key, texts.parse_text(section, text[1]), arrays, stored=text[1])
 
-    def read_meta(self, section: str, path: str) -> dict[str, Any]:
-        """Read the JSON text of an entry alone, its seal unchecked; raises `DamagedEntry` if it cannot be read."""
+    def read_summary(self, section: str, path: str) -> EntrySummary:
+        """Read what an entry says of itself, its seal unchecked; raises `DamagedEntry` if its text is none."""
+        return summarize(section, path, self._read_meta(section, path))
+
+    def place_in_text(self, section: str, path: str) -> str | None:
+        """Return where its own text says that an entry belongs; None if it does not."""
+        return place_in_text(self._read_meta(section, path))
+
+    def _read_meta(self, section: str, path: str) -> dict[str, Any]:
         try:
             text = stored_values.read(self._group(section, path), b"meta", self.size)
         except UNREADABLE as error:
@@ -529,7 +537,7 @@ class FileView:
         self._write_entry(h5g.create(gid, entry.entry_id.encode(), gcpl=_GROUP), entry)
         if damaged:
             self.recount()
-        structural = entry.meta["structural_key"]
+        structural = entry.summary().structural_key
         if structural is not None:
             self._index(structural, entry.key)
 

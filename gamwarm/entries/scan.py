@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from gamwarm.entries.codec import RECORDS
 from gamwarm.entries.editor import EntryEditor
+from gamwarm.entries.summary import key_of
 from gamwarm.interrupts import allowed, deliver
 
 if TYPE_CHECKING:
     from gamwarm.entries.store import EntryStore
 
-__all__ = ["Progress", "each_entry", "in_portions", "key_of", "names", "places", "places_in_order", "tell"]
+__all__ = ["Progress", "each_entry", "in_portions", "names", "places", "places_in_order", "tell"]
 
 Progress = Callable[[int, int], object]
 T = TypeVar("T")
@@ -35,11 +36,6 @@ def tell(progress: Progress | None, done: int, total: int) -> bool:
     """Call the user's progress function; whether the walk goes on."""
     with allowed():
         return progress is None or progress(done, total) is not False
-
-
-def key_of(place: str) -> str:
-    """Return the key that a place (or path) in a section belongs to."""
-    return place.split("/", 1)[0]
 
 
 def in_portions(store: EntryStore, items: Iterable[T], look: Callable[[EntryEditor, T], R]) -> Iterator[R]:

@@ -31,8 +31,9 @@ from gamwarm.entries.editor import EntryEditor
 from gamwarm.entries.eviction import evict_entries
 from gamwarm.entries.layout import Irreplaceable, check_file, create_file
 from gamwarm.entries.outcome import PutOutcome, rolled_back
-from gamwarm.entries.stored import ArtifactHeader, Held, StoredArtifact, StoredRecord
+from gamwarm.entries.stored import Held, StoredArtifact, StoredRecord
 from gamwarm.entries.stored_values import UNREADABLE
+from gamwarm.entries.summary import EntrySummary
 from gamwarm.entries.texts import is_key
 from gamwarm.errors import GamwarmError, StoreDamaged
 from gamwarm.identity import check_descriptor_key, check_exact_key
@@ -46,7 +47,6 @@ from gamwarm.records import (
 from gamwarm.storage import Container, ForkSafeLock, LockChoice, LookAgain, Snapshot, explain
 
 __all__ = [
-    "ArtifactHeader",
     "EntryStore",
     "StoredArtifact",
     "StoredRecord",
@@ -455,45 +455,45 @@ class EntryStore:
         """Return the entries that wait to be filed; here none do."""
         return []
 
-    def artifact_headers(self, descriptor_key: str, *, structural: bool = False) -> list[ArtifactHeader]:
+    def artifact_summaries(self, descriptor_key: str, *, structural: bool = False) -> list[EntrySummary]:
         """Return what a choice of parent ranks by, for every artifact under a strict (or structural) descriptor key.
 
-        Headers are read without their seals: what is chosen is checked when it is read whole.
+        They are read without their seals: what is chosen is checked when it is read whole.
         """
         check_descriptor_key(descriptor_key)
 
-        def look(view: EntryEditor) -> tuple[list[ArtifactHeader], list[_Damaged]]:
+        def look(view: EntryEditor) -> tuple[list[EntrySummary], list[_Damaged]]:
             keys = view.strict_keys(descriptor_key) if structural else [descriptor_key]
-            headers: list[ArtifactHeader] = []
+            summaries: list[EntrySummary] = []
             damaged: list[_Damaged] = []
             for path in (p for key in keys for p in view.entry_paths(ARTIFACTS, key)):
                 try:
-                    headers.append(ArtifactHeader.of(path, view.read_meta(ARTIFACTS, path)))
+                    summaries.append(view.read_summary(ARTIFACTS, path))
                 except DamagedEntry as error:
                     damaged.append((path, error))
-            return headers, damaged
+            return summaries, damaged
 
         # A look may be repeated because a writer came between; only what the last one met is warned of.
-        headers, damaged = self.read(look)
+        summaries, damaged = self.read(look)
         for path, error in damaged:
             self._warn_damaged(ARTIFACTS, path, error)
-        return headers
+        return summaries
 
     def hold_artifacts(self) -> Held:
         """Return the artifacts that are in the file now, and keep them from eviction here while the answer lives."""
         created: dict[str, int] = {}
         for key in self.descriptor_keys():
             deliver()
-            created.update((header.entry_id, header.created) for header in self.artifact_headers(key))
+            created.update((summary.entry_id, summary.created) for summary in self.artifact_summaries(key))
         held = Held(created)
         self.held.add(held)
         return held
 
     def first_usable(
-        self, headers: Iterable[ArtifactHeader], accept: Callable[[FitArtifact], bool]
+        self, summaries: Iterable[EntrySummary], accept: Callable[[FitArtifact], bool]
     ) -> StoredArtifact | None:
         """Return the first artifact, in the order given, that is whole and accepted."""
-        paths = [header.path for header in headers]
+        paths = [summary.path for summary in summaries]
         return self._first_artifact(lambda _: paths, accept)
 
     def _first_artifact(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gamwarm.records import BlockRecord, FitArtifact, Producer, RecordKind
 
-__all__ = ["ArtifactHeader", "Held", "StoredArtifact", "StoredRecord"]
+__all__ = ["Held", "StoredArtifact", "StoredRecord"]
 
 
 class StoredRecord(NamedTuple):
@@ -43,32 +43,6 @@ class StoredArtifact:
     @property
     def created(self) -> int:
         return self.artifact.created or 0
-
-
-@dataclass(frozen=True)
-class ArtifactHeader:
-    """What a choice of parent ranks by."""
-
-    path: str
-    entry_id: str
-    n_rows: int
-    created: int
-    reduced_width: int
-    fit_key: str | None
-    producer: Producer
-
-    @classmethod
-    def of(cls, path: str, meta: dict[str, Any]) -> ArtifactHeader:
-        """Take the header from an artifact's JSON text."""
-        return cls(
-            path=path,
-            entry_id=meta["entry_id"],
-            n_rows=meta["n_rows"],
-            created=meta["created"],
-            reduced_width=sum(term["reduced_width"] or 0 for term in meta["terms"]),
-            fit_key=meta["fit_key"],
-            producer=Producer(**meta["producer"]),
-        )
 
 
 @dataclass(frozen=True, eq=False)

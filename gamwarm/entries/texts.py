@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
 from gamwarm.entries.codec import CURVATURE_PARTS, RECORDS, DamagedEntry
-from gamwarm.records import LATEST
+from gamwarm.records import LATEST, Provenance, StartSource
 
 __all__ = ["LATEST", "is_descriptor_key", "is_key", "is_time", "parse_text"]
 
@@ -154,15 +155,30 @@ def _fields(optional: dict[str, Check] | None = None, **needed: Check) -> Check:
 
 
 def _labels(value: Any) -> bool:
-    return type(value) is dict and all(type(each) in (str, int, float) for each in value.values())
+    if type(value) is not dict or "" in value:
+        return False
+    for each in value.values():
+        if type(each) not in (str, int, float) or (type(each) is int and abs(each) > sys.float_info.max):
+            return False
+    return True
 
 
-def _pair(value: Any) -> bool:
-    return type(value) is list and len(value) == 2 and _string(value[0]) and _string(value[1])
+def _seconds(value: Any) -> bool:
+    return _number(value) and value >= 0
+
+
+def _started(value: Any) -> bool:
+    """A pair of block name and provenance."""
+    return (
+        type(value) is list and len(value) == 2 and type(value[0]) is str and value[0] != "" and _provenance(value[1])
+    )
 
 
 def _curvature(value: Any) -> bool:
     return type(value) is list and len(set(map(str, value))) == len(value) and all(p in CURVATURE_PARTS for p in value)
+
+
+_provenance: Final = _one_of(*Provenance)
 
 
 def _shallow(value: Any, depth: int) -> bool:
@@ -190,9 +206,9 @@ _COMMON: Final[dict[str, Check]] = {
     "producer": _fields(engine=_string, engine_version=_string, gamwarm_version=_string),
     "lineage": _or_none(
         _fields(
-            source=_one_of("exact", "transfer", "cold"),
+            source=_one_of(*StartSource),
             entry=_or_none(_ENTRY_ID),
-            terms=_list(_pair),
+            terms=_list(_started),
             consumed=_or_none(_truth),
         )
     ),
@@ -203,7 +219,7 @@ _COMMON: Final[dict[str, Check]] = {
             outer_iterations=_count,
             inner_iterations=_count,
             hessian_formations=_count,
-            seconds=_number,
+            seconds=_seconds,
         )
     ),
     "attributes": _labels,

@@ -63,7 +63,7 @@ def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
                 nbytes += entry.nbytes
                 last = max(last, entry.created)
                 ids[section].add(entry.entry_id)
-                structural = entry.meta.get("structural_key") if section == ARTIFACTS else None
+                structural = entry.summary(path).structural_key
                 if structural is not None and key not in index.setdefault(structural, []):
                     index[structural].append(key)
         unread = source.unread_pins(section)

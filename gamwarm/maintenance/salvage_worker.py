@@ -20,7 +20,6 @@ import h5py
 
 from gamwarm.entries import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, FileView, seal_of
 from gamwarm.errors import StoreDamaged, StoreError
-from gamwarm.identity import FitDescriptor
 from gamwarm.storage import (
     BODY_OFFSET,
     HDF5_SIGNATURE,
@@ -140,12 +139,11 @@ def carve(h5: h5py.File, size: int, path: Path, skip: set[str]) -> None:
         say(at=place)
         try:
             found = Found(h5, size, h5py.h5r.dereference(reference_to(match.start() - USER_BLOCK), h5.id))
-            stored = descriptor_in(found)
-            if stored is not None:
-                key = FitDescriptor(stored["family_kind"], tuple(stored["term_identities"])).key
-                tell(found, ARTIFACTS, f"{key}/{found.read_meta(ARTIFACTS, '')['entry_id']}", carved=place)
+            artifact = artifact_place(found)
+            if artifact is not None:
+                tell(found, ARTIFACTS, artifact, carved=place)
                 continue
-            found.read_meta(RECORDS, "")
+            found.read_summary(RECORDS, "")
         except Exception:
             continue  # not an entry, or not readable
         for key in keys:
@@ -153,10 +151,10 @@ def carve(h5: h5py.File, size: int, path: Path, skip: set[str]) -> None:
                 break
 
 
-def descriptor_in(found: FileView) -> Any:
-    """The descriptor in an artifact's text; None if the text is no artifact's."""
+def artifact_place(found: FileView) -> str | None:
+    """Where an artifact's text says that it belongs; None if the text is no artifact's."""
     try:
-        return found.read_meta(ARTIFACTS, "")["descriptor"]
+        return found.place_in_text(ARTIFACTS, "")
     except DamagedEntry:
         return None
 

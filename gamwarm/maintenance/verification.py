@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from itertools import chain
 
-from gamwarm.entries import ARTIFACTS, SECTIONS, Browser, EntryEditor, EntryStore, Problem, Progress, tell
+from gamwarm.entries import SECTIONS, Browser, EntryEditor, EntryStore, Problem, Progress, tell
 from gamwarm.errors import StoreError
 from gamwarm.interrupts import critical
 from gamwarm.maintenance.reports import VerifyReport
@@ -60,11 +60,9 @@ def _check_entries(entries: EntryStore, progress: Progress | None) -> tuple[Veri
         nbytes += seen.nbytes
         last = max(last, seen.created)
         if seen.problem:
-            problems.append(Problem(f"/{seen.section}/{seen.path}", seen.problem))
-            continue
-        structural = seen.meta.get("structural_key") if seen.section == ARTIFACTS else None
-        if structural is not None:
-            index.setdefault(structural, set()).add(seen.key)
+            problems.append(Problem(seen.place, seen.problem))
+        elif seen.summary is not None and seen.summary.structural_key is not None:
+            index.setdefault(seen.summary.structural_key, set()).add(seen.key)
     tell(progress, done, done)
     pins = entries.read(lambda view: [view.unread_pins(section) for section in SECTIONS])
     report = VerifyReport(_sorted([*problems, *filter(None, pins)]), done, nbytes)

@@ -62,6 +62,11 @@ class Producer:
         for name in ("engine", "engine_version", "gamwarm_version"):
             plain_string(getattr(self, name), f"producer {name}", empty=True)
 
+    @property
+    def build(self) -> str:
+        """Engine and version in one string; empty if unknown."""
+        return f"{self.engine} {self.engine_version}".strip()
+
     def is_same_build(self, other: Producer | None) -> bool:
         """Whether both name one engine and version; gamwarm's does not count, an unnamed engine is unknown."""
         return (
@@ -144,5 +149,5 @@ def facts_of_making(
     if cost is not None:
         spent = f"{cost.evaluations} evaluations, {cost.hessian_formations} Hessian formations, {cost.seconds:.3g} s"
     when = "" if created is None else f"{datetime.fromtimestamp(created / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    engine = "" if producer is None else f"{producer.engine} {producer.engine_version}".strip()
+    engine = "" if producer is None else producer.build
     return [("engine", engine), ("start", start), ("cost", spent), ("made", when)]

@@ -11,7 +11,7 @@ from typing import Final
 
 from gamwarm.checks import file_path
 from gamwarm.display import html
-from gamwarm.entries import EntryHead, EntryStore, read_heads
+from gamwarm.entries import EntryStore, EntrySummary, list_entries
 from gamwarm.errors import StoreError
 from gamwarm.report.figures import bars_of_cost, growth, lineage, number, stacked
 from gamwarm.report.summary import PROVENANCES, FitGroup, Summary, summarize
@@ -52,7 +52,7 @@ def write_report(
 
     Notes
     -----
-    Heads of entries are read without their seals; ``verify`` checks those. Costs are means over different fits that
+    Summaries of entries are read without their seals; ``verify`` checks those. Costs are means over different fits that
     began from each source: a comparison of jobs, not a paired one.
     """
     path, target = file_path(store_path, "store_path"), file_path(out_html, "out_html")
@@ -61,12 +61,12 @@ def write_report(
         raise StoreError(f"{target}: the report would replace the store itself; give another path")
     store = EntryStore(path, mode="r")
     try:
-        heads, unreadable = read_heads(store)
+        summaries, unreadable = list_entries(store)
         generation = store.generation
     finally:
         store.close()
     size = store_there.st_size if store_there is not None else 0
-    page = _page(size, title or path.name, summarize(heads, NEWEST), unreadable, generation)
+    page = _page(size, title or path.name, summarize(summaries, NEWEST), unreadable, generation)
     replace_text(target, page)
     return target
 
@@ -218,22 +218,22 @@ def _few(names: Sequence[str]) -> str:
     return f'<span title="{everything}">{html(", ".join(shown))}{rest}</span>'
 
 
-def _newest(newest: Sequence[EntryHead]) -> str:
+def _newest(newest: Sequence[EntrySummary]) -> str:
     heading = "Newest entries"
     if not newest:
         return _section(heading, _note("None."))
     heads = ["entry", "kind", "blocks", "rows", "objective", "start", "from", "made"]
     rows = [
         [
-            f"<code>{html(head.entry_id[:12])}</code>",
-            html(head.kind),
-            _few(head.blocks),
-            f"{head.n_rows:,}",
-            "" if head.objective is None else html(f"{head.objective:.6g}"),
-            html(head.source or ""),
-            f"<code>{html((head.parent or '')[:12])}</code>",
-            html(datetime.fromtimestamp(head.created / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")),
+            f"<code>{html(entry.entry_id[:12])}</code>",
+            html(entry.kind),
+            _few(entry.blocks),
+            f"{entry.n_rows:,}",
+            "" if entry.objective is None else html(f"{entry.objective:.6g}"),
+            html(entry.source or ""),
+            f"<code>{html((entry.parent or '')[:12])}</code>",
+            html(datetime.fromtimestamp(entry.created / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")),
         ]
-        for head in newest
+        for entry in newest
     ]
     return _section(heading, _table(heads, rows))

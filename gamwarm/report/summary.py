@@ -1,4 +1,4 @@
-"""The numbers of a report, from the heads of a file's entries."""
+"""The numbers of a report, from the summaries of a file's entries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gamwarm.entries import EntryHead
+from gamwarm.entries import EntrySummary
+from gamwarm.records import Cost
 
 __all__ = ["SOURCES", "CostRow", "Fit", "FitGroup", "Summary", "Tree", "summarize"]
 
@@ -76,32 +77,32 @@ class Summary:
     trees: tuple[Tree, ...]
     alone: int
     created: tuple[int, ...]
-    newest: tuple[EntryHead, ...]
+    newest: tuple[EntrySummary, ...]
 
 
-def summarize(heads: Sequence[EntryHead], newest: int) -> Summary:
+def summarize(summaries: Sequence[EntrySummary], newest: int) -> Summary:
     """Count, average and order."""
-    finals = [head for head in heads if head.kind == "final"]
-    trees, alone = _trees(heads)
+    finals = [entry for entry in summaries if entry.kind == "final"]
+    trees, alone = _trees(summaries)
     return Summary(
-        counts={kind: sum(head.kind == kind for head in heads) for kind in ("final", "checkpoint", "artifact")},
-        families=dict(Counter(head.family for head in heads if head.family is not None).most_common()),
-        engines=dict(Counter(head.producer or "unknown" for head in heads).most_common()),
+        counts={kind: sum(entry.kind == kind for entry in summaries) for kind in ("final", "checkpoint", "artifact")},
+        families=dict(Counter(entry.family for entry in summaries if entry.family is not None).most_common()),
+        engines=dict(Counter(entry.producer.build or "unknown" for entry in summaries).most_common()),
         costs=_costs(finals),
-        untold=sum(head.cost is None or head.source is None for head in finals),
+        untold=sum(entry.cost is None or entry.source is None for entry in finals),
         terms=_terms(finals),
         trees=trees,
         alone=alone,
-        created=tuple(sorted(head.created for head in heads)),
-        newest=tuple(sorted(heads, key=lambda h: (h.created, h.entry_id), reverse=True)[:newest]),
+        created=tuple(sorted(entry.created for entry in summaries)),
+        newest=tuple(sorted(summaries, key=lambda h: (h.created, h.entry_id), reverse=True)[:newest]),
     )
 
 
-def _costs(finals: Sequence[EntryHead]) -> tuple[FitGroup, ...]:
-    groups: dict[tuple[str, tuple[str, ...]], dict[str, list[EntryHead]]] = defaultdict(lambda: defaultdict(list))
-    for head in finals:
-        if head.cost is not None and head.source is not None:
-            groups[head.producer, head.blocks][head.source].append(head)
+def _costs(finals: Sequence[EntrySummary]) -> tuple[FitGroup, ...]:
+    groups: dict[tuple[str, tuple[str, ...]], dict[str, list[EntrySummary]]] = defaultdict(lambda: defaultdict(list))
+    for entry in finals:
+        if entry.cost is not None and entry.source is not None:
+            groups[entry.producer.build, entry.blocks][entry.source].append(entry)
     ordered = sorted(groups.items(), key=lambda item: (-sum(map(len, item[1].values())), item[0]))
     return tuple(
         FitGroup(engine, blocks, tuple(_mean_cost(s, by_source[s]) for s in SOURCES if by_source.get(s)))
@@ -109,22 +110,28 @@ def _costs(finals: Sequence[EntryHead]) -> tuple[FitGroup, ...]:
     )
 
 
-def _mean_cost(source: str, heads: Sequence[EntryHead]) -> CostRow:
-    costs = [head.cost for head in heads if head.cost is not None]
-    return CostRow(source, len(costs), *(sum(cost[n] for cost in costs) / len(costs) for n in range(5)))
+def _mean_cost(source: str, summaries: Sequence[EntrySummary]) -> CostRow:
+    costs = [entry.cost for entry in summaries if entry.cost is not None]
+    return CostRow(source, len(costs), *(sum(each) / len(costs) for each in zip(*map(_counted, costs), strict=True)))
 
 
-def _terms(finals: Sequence[EntryHead]) -> dict[str, dict[str, int]]:
+def _counted(cost: Cost) -> tuple[float, ...]:
+    """Work for the fit itself, not for its children."""
+    formations = cost.hessian_formations - cost.for_children
+    return cost.evaluations, cost.outer_iterations, cost.inner_iterations, formations, cost.seconds
+
+
+def _terms(finals: Sequence[EntrySummary]) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for head in finals:
-        for name, provenance in head.terms:
+    for entry in finals:
+        for name, provenance in () if entry.lineage is None else entry.lineage.terms:
             counts[name][provenance] += 1
     return {name: {p: counter[p] for p in PROVENANCES} for name, counter in counts.items()}
 
 
-def _trees(heads: Sequence[EntryHead]) -> tuple[tuple[Tree, ...], int]:
+def _trees(summaries: Sequence[EntrySummary]) -> tuple[tuple[Tree, ...], int]:
     """Return fits as trees of what started from what, largest first, and how many fits stand alone."""
-    fits, fit_of_entry = _fits(heads)
+    fits, fit_of_entry = _fits(summaries)
     children: dict[str, list[Fit]] = defaultdict(list)
     roots: list[Fit] = []
     for fit in fits.values():
@@ -148,18 +155,18 @@ def _trees(heads: Sequence[EntryHead]) -> tuple[tuple[Tree, ...], int]:
     return tuple(trees), sum(not children[root.name] for root in roots)
 
 
-def _fits(heads: Sequence[EntryHead]) -> tuple[dict[str, Fit], dict[str, str]]:
+def _fits(summaries: Sequence[EntrySummary]) -> tuple[dict[str, Fit], dict[str, str]]:
     """Join records and artifacts to fits by exact key; return them by name, and the name of each entry's fit."""
-    parts: dict[str, list[EntryHead]] = defaultdict(list)
-    for head in heads:
-        parts[head.fit_key or head.entry_id].append(head)
+    parts: dict[str, list[EntrySummary]] = defaultdict(list)
+    for entry in summaries:
+        parts[entry.fit_key or entry.entry_id].append(entry)
     fits, fit_of_entry = {}, {}
     for name, entries in parts.items():
-        for head in entries:
-            fit_of_entry[head.entry_id] = name
+        for entry in entries:
+            fit_of_entry[entry.entry_id] = name
         # The first one made says what the fit itself started from: a repeat starts from its own answer.
         first = min(entries, key=lambda h: (h.created, h.entry_id))
-        record = next((head for head in entries if head.kind == "final"), first)
+        record = next((entry for entry in entries if entry.kind == "final"), first)
         short = name.removeprefix("cf-")[:10]
         width = f"{record.n_rows:,} rows, {record.width:,} coefficients"
         fits[name] = Fit(name, f"{short}  {width}", first.source, record.kind, first.parent, first.created)

@@ -143,7 +143,7 @@ def _same_answer(entries: EntryStore, record: BlockRecord) -> str | None:
 
 
 def _artifact_of_fit(entries: EntryStore, artifact: FitArtifact) -> str | None:
-    headers = entries.artifact_headers(artifact.descriptor.key)
+    headers = entries.artifact_summaries(artifact.descriptor.key)
     own = [h for h in headers if h.fit_key == artifact.fit_key and h.producer == artifact.producer]
     # Seeds that the file does not have yet are worth another artifact of the same answer.
     column = None if artifact.seeds is None else artifact.seeds.column

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gamwarm.entries import (
-    ArtifactHeader,
     EntryStore,
+    EntrySummary,
     FitOfRecord,
     Held,
     StoredArtifact,
@@ -161,8 +161,7 @@ def _rank_note(found: StoredRecord, producer: Producer) -> str:
     if found.kind is RecordKind.CHECKPOINT:
         return "a checkpoint of this fit"
     if not producer.is_same_build(found.producer):
-        other = " ".join(part for part in (found.producer.engine, found.producer.engine_version) if part)
-        return f"a final of another build ({other or 'unknown'}), taken as a checkpoint"
+        return f"a final of another build ({found.producer.build or 'unknown'}), taken as a checkpoint"
     return "this fit's own answer"
 
 
@@ -189,7 +188,7 @@ def _is_usable(artifact: FitArtifact) -> bool:
 def best_artifact(entries: EntryStore, descriptor_key: str) -> StoredArtifact | None:
     """Return the best parent under a strict descriptor key, else under that structural key; usable ones first."""
     for structural in (False, True):
-        ranked = _ranked(entries.artifact_headers(descriptor_key, structural=structural), None)
+        ranked = _ranked(entries.artifact_summaries(descriptor_key, structural=structural), None)
         for accept in (_is_usable, lambda _: True):
             found = entries.first_usable(ranked, accept)
             if found is not None:
@@ -198,29 +197,29 @@ def best_artifact(entries: EntryStore, descriptor_key: str) -> StoredArtifact | 
 
 
 def _choose_parent(entries: EntryStore, request: Request, parents: Held | None) -> StoredArtifact | None:
-    def among(headers: Sequence[ArtifactHeader]) -> Sequence[ArtifactHeader]:
+    def among(summaries: Sequence[EntrySummary]) -> Sequence[EntrySummary]:
         if parents is None:
-            return headers
+            return summaries
         # A merge may give an artifact a later time: that of the frozen moment counts.
         times = parents.created
-        return [replace(h, created=times[h.entry_id]) for h in headers if h.entry_id in times]
+        return [replace(s, created=times[s.entry_id]) for s in summaries if s.entry_id in times]
 
-    strict = among(entries.artifact_headers(request.strict_key))
+    strict = among(entries.artifact_summaries(request.strict_key))
     best = entries.first_usable(_ranked(strict, None), _is_usable)
     if best is not None or request.structural_key is None:
         return best
-    related = among(entries.artifact_headers(request.structural_key, structural=True))
+    related = among(entries.artifact_summaries(request.structural_key, structural=True))
     return entries.first_usable(_ranked(related, sum(request.block_dims)), _is_usable)
 
 
-def _ranked(headers: Sequence[ArtifactHeader], width: int | None) -> list[ArtifactHeader]:
+def _ranked(summaries: Sequence[EntrySummary], width: int | None) -> list[EntrySummary]:
     """Nearest total reduced width (if ``width`` is given), then most rows, then newest."""
 
-    def rank(header: ArtifactHeader) -> tuple[int, int, int, str]:
-        gap = 0 if width is None else abs(header.reduced_width - width)
-        return -gap, header.n_rows, header.created, header.entry_id
+    def rank(summary: EntrySummary) -> tuple[int, int, int, str]:
+        gap = 0 if width is None else abs(summary.reduced_width - width)
+        return -gap, summary.n_rows, summary.created, summary.entry_id
 
-    return sorted(headers, key=rank, reverse=True)
+    return sorted(summaries, key=rank, reverse=True)
 
 
 def start_from(

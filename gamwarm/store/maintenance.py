@@ -10,7 +10,7 @@ from threading import TIMEOUT_MAX
 from typing import Any, TypeVar
 
 from gamwarm.checks import file_path, real_number, whole_number
-from gamwarm.entries import EntryStore, EvictReport, Problem, read_ledger
+from gamwarm.entries import EntryStore, EvictReport, Problem, list_sealed
 from gamwarm.errors import GamwarmError, StoreError, StoreReadOnly
 from gamwarm.interrupts import critical
 from gamwarm.maintenance import (
@@ -82,7 +82,7 @@ class Upkeep:
         self._ranks.agree("savings", None)
         seen = self._session
         found = self._ranks.at_root(
-            "savings", lambda: add_up(read_ledger(self._file), seen.so_far(), seen.refused), None
+            "savings", lambda: add_up(list_sealed(self._file), seen.so_far(), seen.refused), None
         )
         return Savings(reason=f"not read: {self._writes.reason_not_written()}") if found is None else found
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from gamwarm.entries import LedgerLine
+from gamwarm.entries import EntrySummary
 from gamwarm.records import Cost, StartSource
 from gamwarm.transfer import StartReport
 
@@ -278,15 +278,16 @@ class _Told:
 class _Baselines:
     """What fits may be measured against, by entry, by key and by family of fits."""
 
-    def __init__(self, lines: Iterable[LedgerLine]) -> None:
+    def __init__(self, lines: Iterable[EntrySummary]) -> None:
         self._by_entry: dict[str, _Told] = {}
         self._family_of: dict[str, str] = {}
         self._cold_of_key: dict[str, list[_Told]] = {}
         self._cold_of_family: dict[str, list[_Told]] = {}
         cold: list[tuple[str, _Told]] = []
         for line in lines:
-            if line.fit_key is not None and line.family is not None:
-                self._family_of[line.fit_key] = line.family
+            family = (line.structural_key or line.key) if line.kind == "artifact" else None
+            if line.fit_key is not None and family is not None:
+                self._family_of[line.fit_key] = family
             if line.cost is None:
                 continue
             told = _Told(line.cost, line.n_rows, line.kind == "checkpoint")
@@ -300,7 +301,7 @@ class _Baselines:
             if family is not None:
                 self._cold_of_family.setdefault(family, []).append(told)
 
-    def against_entry(self, line: LedgerLine) -> Saving | None:
+    def against_entry(self, line: EntrySummary) -> Saving | None:
         """Return the saving against the entry that the fit started from."""
         if line.cost is None or line.lineage is None or line.lineage.entry is None:
             return None
@@ -309,7 +310,7 @@ class _Baselines:
             return None
         return spent(told.cost) if told.is_checkpoint else difference(told.cost, told.rows, line.cost, line.n_rows)
 
-    def against_cold(self, line: LedgerLine) -> Saving | None:
+    def against_cold(self, line: EntrySummary) -> Saving | None:
         """Return the saving against the cold fit of this key, else of these terms that is nearest in rows."""
         if line.cost is None or line.fit_key is None:
             return None
@@ -323,12 +324,12 @@ class _Baselines:
         return difference(told.cost, told.rows, line.cost, line.n_rows)
 
 
-def add_up(ledger: Iterable[LedgerLine | None], session: SourceSavings, refused: int = 0) -> Savings:
+def add_up(ledger: Iterable[EntrySummary | None], session: SourceSavings, refused: int = 0) -> Savings:
     """Add up what the entries of a file tell.
 
     A converged fit is filed twice, as record and as artifact: entries of one key, build, lineage and cost are one fit.
     """
-    lines: list[LedgerLine] = []
+    lines: list[EntrySummary] = []
     damaged = 0
     for each in ledger:
         if each is None:
@@ -358,13 +359,14 @@ def add_up(ledger: Iterable[LedgerLine | None], session: SourceSavings, refused:
     return Savings(by_source, session, len(unfinished), untold, damaged, refused)
 
 
-def _fits_once(lines: Iterable[LedgerLine]) -> Iterator[LedgerLine]:
+def _fits_once(lines: Iterable[EntrySummary]) -> Iterator[EntrySummary]:
     """Yield one line per converged fit; records come before artifacts."""
     seen: set[object] = set()
     for line in lines:
         if line.kind == "checkpoint":
             continue
-        this = (line.fit_key or line.entry_id, line.producer, line.lineage, line.cost)
+        start = line.lineage and (line.lineage.source, line.lineage.entry, line.lineage.consumed)
+        this = (line.fit_key or line.entry_id, line.producer, start, line.cost)
         if this not in seen:
             seen.add(this)
             yield line

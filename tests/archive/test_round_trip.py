@@ -189,7 +189,7 @@ def selected(store: Path, tmp_path: Path, **criteria: Any) -> set[str]:
 
 def heads(path: Path) -> list[Any]:
     with gamwarm.open(path, "r") as opened:
-        return gamwarm.entries.read_heads(opened._file)[0]
+        return gamwarm.entries.list_entries(opened._file)[0]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def heads(path: Path) -> list[Any]:
         ({"kinds": ["artifact"]}, lambda h: h.kind == "artifact"),
         ({"keys": [record_of(2).key]}, lambda h: h.key == record_of(2).key),
         ({"blocks": ["mean carrier"], "kinds": ["final"]}, lambda h: "mean carrier" in h.blocks and h.kind == "final"),
-        ({"producers": ["tests 1"]}, lambda h: h.engine == "tests"),
+        ({"producers": ["tests 1"]}, lambda h: h.producer.engine == "tests"),
         ({"families": ["tests.plain"]}, lambda h: h.family == "tests.plain" or h.blocks == ("mean",)),
     ],
     ids=["checkpoints", "artifacts", "key", "block and kind", "producer", "family with its records"],

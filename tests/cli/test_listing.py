@@ -141,8 +141,8 @@ MANY = [pytest.param(700, 100), pytest.param(20_000, 500, marks=pytest.mark.long
 @pytest.fixture
 def looked(monkeypatch):
     """Count entries read, and names listed."""
-    count = {"read": 0, "meta": 0, "names": 0}
-    read, meta, names = FileView.read, FileView.read_meta, FileView.some_names
+    count = {"read": 0, "summary": 0, "names": 0}
+    read, summary, names = FileView.read, FileView.read_summary, FileView.some_names
 
     def counted_names(self, section, key, number):
         found = names(self, section, key, number)
@@ -155,12 +155,12 @@ def looked(monkeypatch):
         count["read"] += 1
         return read(self, section, path)
 
-    def counted_meta(self, section, path):
-        count["meta"] += 1
-        return meta(self, section, path)
+    def counted_summary(self, section, path):
+        count["summary"] += 1
+        return summary(self, section, path)
 
     monkeypatch.setattr(FileView, "read", counted_read)
-    monkeypatch.setattr(FileView, "read_meta", counted_meta)
+    monkeypatch.setattr(FileView, "read_summary", counted_summary)
     return count
 
 
@@ -173,12 +173,12 @@ def test_a_first_page_and_stats_read_the_same_few_entries_of_a_file_of_any_size(
     with gamwarm.open(path) as store, store.transaction():
         for number in range(records):
             store.put_record(record_of(number))
-    looked.update(read=0, meta=0, names=0)
+    looked.update(read=0, summary=0, names=0)
 
     page = gamwarm_command("ls", path, "--limit", 20, "--json", "--sort", "file")
-    after_page = looked["read"] + looked["meta"]
+    after_page = looked["read"] + looked["summary"]
     stats = gamwarm_command("stats", path, "--json")
-    after_stats = looked["read"] + looked["meta"] - after_page
+    after_stats = looked["read"] + looked["summary"] - after_page
 
     assert len(page.json_lines) == 20
     assert after_page <= 64

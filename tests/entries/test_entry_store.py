@@ -141,7 +141,7 @@ def test_more_strict_keys_than_an_attribute_holds_lie_under_one_structural_key(e
 
     entries.put_artifact(artifact_of(width=4))
 
-    headers = entries.artifact_headers(first.structural_key, structural=True)
+    headers = entries.artifact_summaries(first.structural_key, structural=True)
     assert sorted(h.reduced_width for h in headers) == [3, 4]
     assert verify(entries).ok
 
@@ -167,7 +167,7 @@ def test_generation_counts_transactions_that_changed_something(entries):
     assert entries.generation == start + 1
 
 
-@pytest.mark.parametrize("call", ["find_record", "find_artifact", "artifact_headers"])
+@pytest.mark.parametrize("call", ["find_record", "find_artifact", "artifact_summaries"])
 def test_a_malformed_key_is_refused_before_the_file_is_looked_at(entries, call):
     arguments = ("x", None) if call == "find_record" else ("x",)
     with pytest.raises(InvalidKey):

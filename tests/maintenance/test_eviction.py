@@ -90,7 +90,7 @@ def test_the_index_of_many_strict_keys_is_right_after_every_eviction(store, path
     for share in (0.99, 0.9, 0.6, 0.1, 0):
         store.evict(size_budget=round(share * whole))
         assert store.verify().verdict == "sound"
-        found = store._file.artifact_headers(structural, structural=True)
+        found = store._file.artifact_summaries(structural, structural=True)
         assert len(found) == len(store)
 
     with h5py.File(path) as h5:

@@ -49,7 +49,7 @@ def see(store: EntryStore) -> Seen:
         records[key] = found.record
     artifacts: dict[str, dict[str, FitArtifact]] = {}
     for key in store.descriptor_keys():
-        for header in store.artifact_headers(key):
+        for header in store.artifact_summaries(key):
             whole = store.first_usable([header], lambda _: True)
             if whole is not None:
                 artifacts.setdefault(key, {})[whole.entry_id] = whole.artifact
