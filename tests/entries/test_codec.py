@@ -38,7 +38,8 @@ from gamwarm.entries.codec import (
     sealed_parts,
     stamped_at,
 )
-from gamwarm.entries.texts import LATEST
+from gamwarm.entries.summary import summarize
+from gamwarm.entries.texts import LATEST, parse_text
 from gamwarm.identity import Components
 from tests.support.stores import artifact_of, exact_key_of, record_of
 
@@ -197,6 +198,37 @@ def test_an_artifact_survives_with_all_its_optional_parts(artifact):
     assert again.created == artifact.created
     assert again.descriptor.key == encoded.key
     assert again.structural_key == encoded.meta["structural_key"]
+
+
+@given(records() | artifacts())
+def test_what_is_written_is_parsed_back_to_an_equal_summary_that_says_what_the_entry_does(entry):
+    encoded = encode_record(entry) if isinstance(entry, BlockRecord) else encode_artifact(entry)
+    path = f"{encoded.key}/{encoded.entry_id}"
+
+    summary = summarize(encoded.section, path, parse_text(encoded.section, encoded.text()))
+
+    assert summary == encoded.summary()
+    assert hash((summary.producer, summary.lineage, summary.cost)) is not None
+    for name in ("created", "lineage", "cost", "attributes"):
+        assert getattr(summary, name) == getattr(entry, name)
+    assert summary.producer == (entry.producer or Producer("", "", ""))
+    assert summary.cost is None or summary.cost.seconds == entry.cost.seconds
+    if isinstance(entry, BlockRecord):
+        assert (summary.kind, summary.fit_key, summary.key) == (entry.kind, entry.key, entry.key)
+        assert (summary.blocks, summary.n_rows, summary.width) == (
+            entry.block_names,
+            entry.n_rows,
+            sum(entry.block_dims),
+        )
+        assert (summary.objective, summary.converged) == (entry.objective, entry.converged)
+        assert (summary.n_outer, summary.iteration) == (len(entry.rho), entry.iteration)
+    else:
+        assert (summary.kind, summary.fit_key, summary.key) == ("artifact", entry.fit_key, entry.descriptor.key)
+        assert (summary.family, summary.structural_key) == (entry.descriptor.family_kind, entry.structural_key)
+        assert summary.blocks == tuple(term.name for term in entry.terms)
+        assert summary.width == sum(len(term.raw_beta) for term in entry.terms)
+        assert summary.reduced_width == sum(term.reduced_width or 0 for term in entry.terms)
+        assert (summary.objective, summary.converged) == (entry.summary.outer_objective, entry.summary.converged)
 
 
 RECORD = record_of(

@@ -1,0 +1,105 @@
+"""What an entry says of itself is taken from its text in one place, and every text gives a summary or is damage."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry, encode_artifact, encode_record
+from gamwarm.entries.summary import summarize
+from gamwarm.entries.texts import parse_text
+from gamwarm.records import Cost, Lineage
+from tests.support.crafted import plain
+from tests.support.stores import artifact_of, record_of
+
+PACKAGE = Path(__file__).resolve().parents[2] / "gamwarm"
+THE_PLACE = {"entries/codec.py", "entries/summary.py", "entries/texts.py"}
+PARSERS = {"parse_text", "_read_meta"}
+TAKERS = {"Encoded", "summarize", "place_in_text"}
+"""What a parsed text may be handed to outside the one place."""
+
+
+def name_of(node):
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def uses_of_raw_metadata(source):
+    """Return the lines that take something out of an entry's text: fields of ``meta``, or of what a parser returns."""
+    tree = ast.parse(source)
+    handed_on = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Return):
+            handed_on.add(node.value)
+        elif isinstance(node, ast.Call) and name_of(node.func) in TAKERS:
+            handed_on |= set(node.args)
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            taken = node.attr == "meta" or name_of(node.value) == "meta"
+        elif isinstance(node, ast.Subscript):
+            taken = name_of(node.value) == "meta"
+        elif isinstance(node, ast.Compare):
+            taken = any(name_of(each) == "meta" for each in node.comparators)
+        else:
+            taken = isinstance(node, ast.Call) and name_of(node.func) in PARSERS and node not in handed_on
+        if taken:
+            found.add(node.lineno)
+    return sorted(found)
+
+
+@pytest.mark.parametrize(
+    "module",
+    sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")),
+)
+def test_no_module_outside_the_one_place_takes_fields_out_of_raw_metadata(module):
+    if module not in THE_PLACE:
+        assert uses_of_raw_metadata((PACKAGE / module).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'entry.meta["kind"]',
+        'meta["kind"]',
+        'meta.get("kind")',
+        '"kind" in meta',
+        "said = entry.meta",
+        'texts.parse_text(section, text)["kind"]',
+        "said = view._read_meta(section, path)",
+        'show(parse_text(section, text).get("kind"))',
+    ],
+)
+def test_a_use_of_raw_metadata_would_be_seen(source):
+    assert uses_of_raw_metadata(source) == [1]
+
+
+def test_a_text_that_is_only_handed_on_is_let_pass():
+    assert uses_of_raw_metadata("found = Encoded(section, key, texts.parse_text(section, text), arrays)") == []
+
+
+START = Lineage("transfer", "ab" * 16, (("mean", "projected"),), True)
+TEXTS = {
+    RECORDS: encode_record(record_of(created=5, lineage=START, cost=Cost(1, 2, 3, 4, 5.0), attributes={"job": 1})).meta,
+    ARTIFACTS: encode_artifact(artifact_of(created=5, lineage=START, cost=Cost(1, 2, 3, 4, 5.0))).meta,
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lineage": TEXTS[RECORDS]["lineage"] | {"terms": [["mean", "borrowed"]]}},
+        {"lineage": TEXTS[RECORDS]["lineage"] | {"terms": [["", "cold"]]}},
+        {"lineage": TEXTS[RECORDS]["lineage"] | {"source": "dream"}},
+        {"cost": TEXTS[RECORDS]["cost"] | {"seconds": -1.0}},
+        {"attributes": {"": 1}},
+        {"attributes": {"huge": 10**400}},
+    ],
+)
+@pytest.mark.parametrize("section", [RECORDS, ARTIFACTS])
+def test_a_text_whose_parts_no_record_could_have_is_damage_before_a_summary_is_made_of_it(section, change):
+    assert summarize(section, "key", parse_text(section, plain(TEXTS[section]))).lineage == START
+
+    with pytest.raises(DamagedEntry):
+        parse_text(section, plain(TEXTS[section] | change))
