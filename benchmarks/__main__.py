@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {
     "store": "the store beside sqlite3, diskcache and joblib.Memory",
     "loso": "leave one group out of real data, cold and warm, corrupted starts, exact resumes",
+    "layer": "what naming, finding and keeping a fold costs beside its warm fit, part by part",
     "datasets": "twelve small data sets with default options: warm folds beside cold ones, and why any differ",
     "fingerprint": "naming a design beside joblib.hash and a copy of memory, serial and over ranks",
     "mpi": "one collective save beside single ones, collective look-ups beside local ones",

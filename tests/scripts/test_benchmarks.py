@@ -68,3 +68,41 @@ def test_a_round_costs_rank_0_in_proportion_to_the_ranks(scaling, constants):
     assert large["MB through rank 0"] == pytest.approx(100 * small["MB through rank 0"])
     assert large["rank 0 at the file s"] == pytest.approx(10_000 * 1.06e-3, rel=0.01)
     assert large["messages deep"] == 6 * 14
+
+
+@pytest.fixture
+def layer():
+    return import_module("benchmarks.layer")
+
+
+def test_a_part_of_the_layer_that_begins_inside_another_interrupts_it(layer, monkeypatch):
+    now = iter([0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0, 127.0])
+    monkeypatch.setattr(layer.time, "process_time", lambda: next(now))
+    watch = layer.Stopwatch()
+    inner = watch.around("inner", lambda: None)
+    with watch.of("outer"):
+        inner()
+        watch.around("never", lambda: None, inside="elsewhere")()
+        with watch.of("other"):
+            pass
+
+    assert dict(watch.seconds) == {"outer": 1.0 + 4.0 + 16.0, "inner": 2.0, "other": 8.0}
+
+
+def test_every_part_of_the_layer_is_timed_and_the_watched_functions_are_put_back(layer, tmp_path):
+    from gamwarm import StartGuard
+    from gamwarm.storage.vfs import DISK
+
+    before = layer.codec.decode, layer.lookup.start_from, StartGuard.admit
+    bench = layer.Bench(layer.DATA_SETS["mcycle"], 2, None, None)
+
+    folds = layer.measure(bench, tmp_path, cold=True)
+    figures = layer.figures_of(bench, folds)
+
+    assert len(folds) == 2
+    means = figures["seconds per fold"]
+    assert means["layer"] == pytest.approx(sum(means[part] for part in layer.PARTS))
+    for fold in folds:
+        assert all(fold[part] > 0.0 for part in layer.ALL)
+    assert (layer.codec.decode, layer.lookup.start_from, StartGuard.admit) == before
+    assert not {"fdatasync", "fsync_dir"} & set(vars(DISK))
