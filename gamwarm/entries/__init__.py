@@ -13,13 +13,23 @@ from gamwarm.entries.browse import (
     list_sealed,
 )
 from gamwarm.entries.buffered import BufferedEntries, leave
-from gamwarm.entries.codec import SECTIONS, DamagedEntry, Encoded, check_content, decode, seal_of, sealed_parts
+from gamwarm.entries.codec import (
+    SECTIONS,
+    DamagedEntry,
+    Encoded,
+    Refused,
+    check_content,
+    decode,
+    encode,
+    seal_of,
+    sealed_parts,
+)
 from gamwarm.entries.editor import EntryEditor
 from gamwarm.entries.eviction import Evicted, EvictReport, evict_entries
 from gamwarm.entries.layout import ARCHIVE, FileView, Irreplaceable, check_file, create_file
 from gamwarm.entries.outcome import PutOutcome, rolled_back
 from gamwarm.entries.scan import Progress, in_portions, tell
-from gamwarm.entries.store import EntryStore, StoredArtifact, StoredRecord, content_id
+from gamwarm.entries.store import EntryStore, StoredArtifact, StoredRecord
 from gamwarm.entries.stored import Held
 from gamwarm.entries.stored_values import ARCHIVE_TEXT, UNREADABLE, timeless
 from gamwarm.entries.summary import EntrySummary
@@ -48,15 +58,16 @@ __all__ = [
     "Problem",
     "Progress",
     "PutOutcome",
+    "Refused",
     "Seen",
     "StoredArtifact",
     "StoredRecord",
     "check_content",
     "check_file",
     "clock",
-    "content_id",
     "create_file",
     "decode",
+    "encode",
     "evict_entries",
     "find_fit_of_record",
     "in_portions",

@@ -15,7 +15,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from gamwarm.entries import clock, ranking
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, Encoded, decode, stamped, stamped_at
+from gamwarm.entries.codec import ARTIFACTS, RECORDS, Encoded, Refused, decode, stamped, stamped_at
 from gamwarm.entries.outcome import PutOutcome
 from gamwarm.entries.store import UNCHANGED, EntryStore
 from gamwarm.entries.stored import StoredArtifact, StoredRecord
@@ -146,10 +146,10 @@ class BufferedEntries(EntryStore):
 
     # -- putting -----------------------------------------------------------------------------------------------
 
-    def put_encoded(self, entry: Encoded) -> PutOutcome:
+    def put_encoded(self, entry: Encoded | Refused) -> PutOutcome:
         """Let an entry wait. A checkpoint worse than the file's is refused at the flush."""
         with self.call_lock:
-            if self.in_transaction:
+            if self.in_transaction or isinstance(entry, Refused):
                 return super().put_encoded(entry)
             return self._wait(stamped_at(entry, clock.now()))
 

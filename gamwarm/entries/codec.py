@@ -48,6 +48,7 @@ __all__ = [
     "SECTIONS",
     "DamagedEntry",
     "Encoded",
+    "Refused",
     "decode",
     "encode",
     "encode_artifact",
@@ -310,16 +311,25 @@ def _split(array: Array | None, sizes: Sequence[int]) -> list[Array]:
     return [whole[a:b] for a, b in pairwise(edges)]
 
 
-def encode(entry: BlockRecord | FitArtifact, producer: Producer, created: int = 0) -> Encoded | str:
+class Refused(NamedTuple):
+    """An entry that a gate keeps out of the file, and why."""
+
+    key: str
+    reason: str
+
+
+def encode(entry: BlockRecord | FitArtifact, producer: Producer, created: int = 0) -> Encoded | Refused:
     """Encode an entry for its way to a file, once, or return why a gate refuses it.
 
     ``producer`` counts where the entry names none; who files it says when (`stamped_at`).
     """
     if isinstance(entry, FitArtifact):
         refusal = artifact_refusal(entry)
-        return encode_artifact(stamped(entry, created, producer)) if refusal is None else refusal
+        if refusal is not None:
+            return Refused(entry.descriptor.key, refusal)
+        return encode_artifact(stamped(entry, created, producer))
     record, refusal = gate_record(entry)
-    return encode_record(stamped(record, created, producer)) if refusal is None else refusal
+    return encode_record(stamped(record, created, producer)) if refusal is None else Refused(record.key, refusal)
 
 
 def encode_record(record: BlockRecord) -> Encoded:

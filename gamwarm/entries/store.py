@@ -21,6 +21,7 @@ from gamwarm.entries.codec import (
     SECTIONS,
     DamagedEntry,
     Encoded,
+    Refused,
     decode,
     encode,
     private_copy,
@@ -50,7 +51,6 @@ __all__ = [
     "EntryStore",
     "StoredArtifact",
     "StoredRecord",
-    "content_id",
 ]
 
 log = logging.getLogger("gamwarm")
@@ -292,22 +292,17 @@ class EntryStore:
 
     def put_record(self, record: BlockRecord) -> PutOutcome:
         """File a record if the gates let it pass; pending until the transaction around it ends."""
-        return self._put(record)
+        return self.put_encoded(encode(record, self._producer))
 
     def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
         """File an artifact; pending until the transaction around it ends."""
-        return self._put(artifact)
+        return self.put_encoded(encode(artifact, self._producer))
 
-    def _put(self, entry: BlockRecord | FitArtifact) -> PutOutcome:
-        encoded = encode(entry, self._producer)
-        if isinstance(encoded, str):
-            key = entry.descriptor.key if isinstance(entry, FitArtifact) else entry.key
-            log.debug("%s of %s not written: %s", type(entry).__name__, key, encoded)
-            return PutOutcome(reason=encoded)
-        return self.put_encoded(encoded)
-
-    def put_encoded(self, entry: Encoded) -> PutOutcome:
-        """File an entry that `encode` gave, here or on another rank; it gets its time now."""
+    def put_encoded(self, entry: Encoded | Refused) -> PutOutcome:
+        """File an entry that `encode` gave, here or on another rank, or say why it gave none; it gets its time now."""
+        if isinstance(entry, Refused):
+            log.debug("entry of %s not written: %s", entry.key, entry.reason)
+            return PutOutcome(reason=entry.reason)
         file = self._file_record if entry.section == RECORDS else self._file_artifact
         return self._write(lambda view: file(view, entry))
 
@@ -562,12 +557,6 @@ class EntryStore:
 
 def _handed_out(stored: StoredRecord) -> StoredRecord:
     return StoredRecord(private_copy(stored.record), stored.entry_id)
-
-
-def content_id(entry: BlockRecord | FitArtifact, producer: Producer) -> str:
-    """Return the entry id that ``entry`` would be filed under by a store of ``producer``; "" if a gate refuses it."""
-    encoded = encode(entry, producer)
-    return "" if isinstance(encoded, str) else encoded.entry_id
 
 
 def _as_record(encoded: Encoded) -> BlockRecord:

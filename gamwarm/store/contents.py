@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from gamwarm.entries import EntryStore, PutOutcome, content_id
+from gamwarm.entries import Encoded, EntryStore, PutOutcome, Refused, encode
 from gamwarm.identity import check_descriptor_key, check_exact_key
 from gamwarm.interrupts import critical
 from gamwarm.records import BlockRecord, FitArtifact, Producer
 from gamwarm.store.arguments import malformed, wrong_type
 from gamwarm.store.collective import Ranks
+from gamwarm.store.keep import content_of
 from gamwarm.store.lookup import best_artifact
 from gamwarm.store.transactions import Writes
 
@@ -29,35 +30,32 @@ class Contents:
     @critical
     def put_record(self, record: BlockRecord | None, *, each: bool = False) -> PutOutcome:
         """File one exact record if the gates let it pass. Collective; ``each`` as in `keep`."""
-        error = None if record is None and each else wrong_type("record", record, BlockRecord)
-        if each:
-            self._ranks.agree("put_record", None, error)
+        if not each:
+            return self._put_together("put_record", record, BlockRecord)
+        error = None if record is None else wrong_type("record", record, BlockRecord)
+        encoded = None if record is None or error is not None else encode(record, self._producer)
+        self._ranks.agree("put_record", None, error)
 
-            def put_all(records: list[BlockRecord | None]) -> list[PutOutcome | None]:
-                return [None if r is None else self._file.put_record(r) for r in records]
+        def put_all(entries: list[Encoded | Refused | None]) -> list[PutOutcome | None]:
+            return [None if entry is None else self._file.put_encoded(entry) for entry in entries]
 
-            outcome = self._ranks.serve_each("put_record", record, put_all, None, self._writes.run)
-            if record is None and outcome is None:
-                return PutOutcome(reason="nothing to put on this rank")
-        else:
-            content = None if error is not None or record is None else self._content_id(record)
-            self._ranks.agree_equal("put_record", content, error)
-            assert record is not None
-            filed = record
-            outcome = self._writes.run("put_record", lambda: self._file.put_record(filed), None)
+        outcome = self._ranks.serve_each("put_record", encoded, put_all, None, self._writes.run)
+        if record is None and outcome is None:
+            return PutOutcome(reason="nothing to put on this rank")
         return self._put(outcome)
 
     @critical
     def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
         """File one artifact. Collective: all ranks pass the same."""
-        error = wrong_type("artifact", artifact, FitArtifact)
-        content = self._content_id(artifact) if error is None else None
-        self._ranks.agree_equal("put_artifact", content, error)
-        return self._put(self._writes.run("put_artifact", lambda: self._file.put_artifact(artifact), None))
+        return self._put_together("put_artifact", artifact, FitArtifact)
 
-    def _content_id(self, entry: BlockRecord | FitArtifact) -> str | None:
-        """Return what ranks compare before they file one entry together; a single process need not work it out."""
-        return None if self._ranks.comm.is_serial else content_id(entry, self._producer)
+    def _put_together(self, operation: str, entry: BlockRecord | FitArtifact | None, kind: type) -> PutOutcome:
+        error: BaseException | None = wrong_type(operation.removeprefix("put_"), entry, kind)
+        encoded: Encoded | Refused = Refused("", "")
+        if error is None and entry is not None:
+            encoded = encode(entry, self._producer)
+        self._ranks.agree_equal(operation, content_of(encoded), error)
+        return self._put(self._writes.run(operation, lambda: self._file.put_encoded(encoded), None))
 
     def _put(self, outcome: PutOutcome | None) -> PutOutcome:
         if outcome is None:

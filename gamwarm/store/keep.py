@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gamwarm.display import NotebookTable
-from gamwarm.entries import EntryStore, PutOutcome
+from gamwarm.entries import Encoded, EntryStore, PutOutcome, Refused, decode, encode
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem
 from gamwarm.records import (
     BlockRecord,
-    FitArtifact,
+    Cost,
     FitResult,
     Lineage,
     Producer,
@@ -20,9 +20,9 @@ from gamwarm.records import (
     StartSource,
 )
 from gamwarm.store.savings import Saving, Session, saving_of
-from gamwarm.transfer import StartReport, capture_artifact, capture_record, check_result
+from gamwarm.transfer import StartReport, capture_artifact, capture_record, check_result, producer_of
 
-__all__ = ["Filing", "KeepOutcome", "file_fit", "lineage_of", "prepare"]
+__all__ = ["Filing", "KeepOutcome", "content_of", "file_fit", "lineage_of", "prepare"]
 
 
 @dataclass
@@ -54,12 +54,27 @@ class KeepOutcome(NotebookTable):
 
 @dataclass(frozen=True)
 class Filing:
-    """What is to be filed, in plain values (it travels to rank 0)."""
+    """What is to be filed, encoded once, and what deciding on it takes (it travels to rank 0)."""
 
-    record: BlockRecord
-    artifact: FitArtifact | None
-    artifact_reason: str
-    saved: Saving | None = None
+    key: str
+    producer: Producer
+    record: Encoded | Refused
+    artifact: Encoded | Refused
+    converged: bool
+    lineage: Lineage | None
+    cost: Cost | None
+    seeds_column: str | None
+    saved: Saving | None
+
+    @property
+    def content(self) -> tuple[str, str, str]:
+        """What ranks compare before they file one fit together."""
+        return self.key, content_of(self.record), content_of(self.artifact)
+
+
+def content_of(entry: Encoded | Refused) -> str:
+    """Return what ranks compare of an entry: its id; nothing if a gate refuses it."""
+    return "" if isinstance(entry, Refused) else entry.entry_id
 
 
 def lineage_of(problem: FitProblem, result: FitResult, start: StartReport | None) -> Lineage | None:
@@ -77,8 +92,8 @@ def lineage_of(problem: FitProblem, result: FitResult, start: StartReport | None
     return Lineage(start.source, start.entry, terms, result.start_used)
 
 
-def prepare(problem: FitProblem, key: str, result: FitResult, start: StartReport | None) -> Filing:
-    """Build record and artifact of ``result``. Local and pure.
+def prepare(problem: FitProblem, key: str, result: FitResult, start: StartReport | None, producer: Producer) -> Filing:
+    """Build and encode record and artifact of ``result``. Local and pure.
 
     Raises
     ------
@@ -88,9 +103,17 @@ def prepare(problem: FitProblem, key: str, result: FitResult, start: StartReport
     check_result(problem, result)
     lineage = lineage_of(problem, result, start)
     artifact, reason = capture_artifact(problem, key, result, lineage)
-    saved = saving_of(start, result.cost, problem.n_rows)
-    record = capture_record(problem, key, result, lineage)
-    return Filing(record, artifact, reason, saved)
+    return Filing(
+        key,
+        producer_of(problem),
+        encode(capture_record(problem, key, result, lineage), producer),
+        Refused(key, reason) if artifact is None else encode(artifact, producer),
+        result.converged,
+        lineage,
+        result.cost,
+        None if artifact is None or artifact.seeds is None else artifact.seeds.column,
+        saving_of(start, result.cost, problem.n_rows),
+    )
 
 
 def file_fit(entries: EntryStore, filing: Filing, session: Session) -> KeepOutcome:
@@ -98,22 +121,21 @@ def file_fit(entries: EntryStore, filing: Filing, session: Session) -> KeepOutco
 
     The same answer of the same build is not written again: the first fit's lineage and cost stay, repeats cannot drift.
     """
-    outcome = KeepOutcome(artifact=PutOutcome(reason=filing.artifact_reason), saved=filing.saved)
-    known = _same_answer(entries, filing.record)
-    if known is not None:
-        outcome.record = entries.unchanged(known)
-        lineage = filing.record.lineage
-        if lineage is not None and lineage.source == StartSource.EXACT and lineage.consumed is not False:
-            session.count(filing.record.cost, filing.saved)
+    known = _same_answer(entries, filing)
+    if known is None:
+        record = entries.put_encoded(filing.record)
     else:
-        outcome.record = entries.put_record(filing.record)
-    if filing.artifact is not None:
-        kept = _artifact_of_fit(entries, filing.artifact) if known is not None else None
-        if kept is not None:
-            outcome.artifact = entries.unchanged(kept)
-        else:
-            outcome.artifact = entries.put_artifact(filing.artifact)
-    if filing.record.converged:
+        record = entries.unchanged(known)
+        lineage = filing.lineage
+        if lineage is not None and lineage.source == StartSource.EXACT and lineage.consumed is not False:
+            session.count(filing.cost, filing.saved)
+    if isinstance(filing.artifact, Refused):
+        artifact = PutOutcome(reason=filing.artifact.reason)
+    else:
+        there = None if known is None else _artifact_of_fit(entries, filing.artifact, filing)
+        artifact = entries.put_encoded(filing.artifact) if there is None else entries.unchanged(there)
+    outcome = KeepOutcome(record, artifact, filing.saved)
+    if filing.converged:
         _say_refusal(entries, outcome, session)
     return outcome
 
@@ -125,27 +147,28 @@ def _say_refusal(entries: EntryStore, outcome: KeepOutcome, session: Session) ->
             return
 
 
-def _same_answer(entries: EntryStore, record: BlockRecord) -> str | None:
-    producer = record.producer or Producer()
-    if record.kind is not RecordKind.FINAL:
+def _same_answer(entries: EntryStore, filing: Filing) -> str | None:
+    """Return the entry id of the final that holds this very answer of this build, if one does."""
+    if isinstance(filing.record, Refused) or not filing.converged:
         return None
-    stored = entries.find_record(record.key, producer)
-    if stored is None or stored.kind is not RecordKind.FINAL or not producer.is_same_build(stored.producer):
+    stored = entries.find_record(filing.key, filing.producer)
+    if stored is None or stored.kind is not RecordKind.FINAL or not filing.producer.is_same_build(stored.producer):
         return None
-    old = stored.record
+    old, new = stored.record, decode(filing.record)
+    assert isinstance(new, BlockRecord)
     same = (
-        np.array_equal(old.rho, record.rho)
-        and len(old.block_beta) == len(record.block_beta)
-        and all(np.array_equal(a, b) for a, b in zip(old.block_beta, record.block_beta, strict=True))
-        and old.active_sets == record.active_sets
+        np.array_equal(old.rho, new.rho)
+        and len(old.block_beta) == len(new.block_beta)
+        and all(np.array_equal(a, b) for a, b in zip(old.block_beta, new.block_beta, strict=True))
+        and old.active_sets == new.active_sets
     )
     return stored.entry_id if same else None
 
 
-def _artifact_of_fit(entries: EntryStore, artifact: FitArtifact) -> str | None:
-    headers = entries.artifact_summaries(artifact.descriptor.key)
-    own = [h for h in headers if h.fit_key == artifact.fit_key and h.producer == artifact.producer]
+def _artifact_of_fit(entries: EntryStore, artifact: Encoded, filing: Filing) -> str | None:
+    headers = entries.artifact_summaries(artifact.key)
+    own = [h for h in headers if h.fit_key == filing.key and h.producer == filing.producer]
     # Seeds that the file does not have yet are worth another artifact of the same answer.
-    column = None if artifact.seeds is None else artifact.seeds.column
-    whole = entries.first_usable(own, lambda a: column is None or (a.seeds is not None and a.seeds.column == column))
-    return None if whole is None else whole.entry_id
+    column = filing.seeds_column
+    found = entries.first_usable(own, lambda a: column is None or (a.seeds is not None and a.seeds.column == column))
+    return None if found is None else found.entry_id

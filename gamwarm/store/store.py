@@ -378,8 +378,8 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
                     reason = start.reason
                 else:
                     key = fit.key if each else self._ranks.key_of(fit)
-                    filing = prepare(fit, key, result, start)
-                    content = key, *(self._content_id(e) for e in (filing.record, filing.artifact) if e is not None)
+                    filing = prepare(fit, key, result, start, self._producer)
+                    content = filing.content
         except UnkeyableFit as caught:
             reason = str(caught)
         except CollectiveError:

@@ -480,4 +480,4 @@ def test_what_was_encoded_does_not_change_with_what_it_was_made_of():
 
 
 def test_a_refused_entry_is_not_encoded():
-    assert "saturated" in encode(record_of(rho=[9.75, 0.0]), Producer("e"))
+    assert "saturated" in encode(record_of(rho=[9.75, 0.0]), Producer("e")).reason

@@ -386,7 +386,7 @@ def interrupting_rank_0_inside_its_write(comm: Any, folder: Path) -> Any:
             def interrupted(*_: Any) -> None:
                 raise KeyboardInterrupt
 
-            store._file.put_record = interrupted
+            store._file.put_encoded = interrupted
         store.put_record(record_of(2))
 
     return attempt(comm, folder / "interrupt.h5", body)

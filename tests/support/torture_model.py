@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gamwarm import BlockRecord, Curvature, FitArtifact, InnerMode
-from gamwarm.entries import EntryStore, content_id
+from gamwarm.entries import Encoded, EntryStore, encode
 from gamwarm.records import Producer
 from tests.support.stores import artifact_of, record_of
 
@@ -110,7 +110,8 @@ class Model:
 
     def _hold(self, entry: Any) -> Held:
         self.turn += 1
-        entry_id = content_id(entry, STORE_PRODUCER)
+        encoded = encode(entry, STORE_PRODUCER)
+        entry_id = encoded.entry_id if isinstance(encoded, Encoded) else ""
         if entry.producer is None:
             entry = replace(entry, producer=STORE_PRODUCER)
         return Held(entry, entry_id, self.turn)
