@@ -139,6 +139,7 @@ class CaseObjective:
         self.counters = Counters()
         self.laml: Objective = case.objective(self.counters)
         self.null = self.laml.null
+        self.one_mode = self.laml.family.log_concave
         self.cold: list[ColdTrial] = []
         self.seed_cost = SeedCost()
         self._gram: FloatArray | None = None

@@ -48,6 +48,8 @@ class Family:
     kind: ClassVar[str] = ""
     response_units: ClassVar[tuple[str, ...]] = ()
     """Predictors that are measured in the units of the response."""
+    log_concave: ClassVar[bool] = True
+    """Whether the likelihood is log-concave in the predictors, so that the inner problem has one mode."""
 
     def check(self, y: FloatArray) -> None:
         """Refuse responses outside the family's range, naming the column."""
@@ -100,6 +102,7 @@ class GaussianLocationScale(Family):
     predictors: ClassVar[tuple[str, ...]] = ("mean", "scale")
     response_units: ClassVar[tuple[str, ...]] = ("mean",)
     kind: ClassVar[str] = "gamwarm.engine.GaussianLocationScale"
+    log_concave: ClassVar[bool] = False
 
     def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
         residual = y - etas[0]

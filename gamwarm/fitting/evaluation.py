@@ -113,6 +113,9 @@ class Objective(Protocol):
     cold_starts() -> iterable
         Starts that know nothing but the data, best first: `Evaluation`, a rho of shape (q,), or a pair (rho, theta).
         They are asked one by one, at most 64. Default: the initial rho of the penalties, and 4 to either side.
+    one_mode : bool
+        Whether the inner problem has one mode at every rho, as a log-concave likelihood has. Where it is False, the
+        fit's notes say that another start may lead to another answer.
     cost() -> Cost
         What the engine has counted itself; else evaluations, cycles and formations are added up here.
     inner_mode(evaluation) -> InnerMode

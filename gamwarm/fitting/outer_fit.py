@@ -239,29 +239,42 @@ class _Fit:
             if other is not None and other.is_finite and self.search.is_answer(other):
                 met = "cold" if self.outcomes[-1][0] == "start" else "start"
                 self.outcomes.append((met, self.search.run(other)))  # takes no step: it is an answer already
+        elif self._has_ended_here_before(start, report):
             return
-        if self._has_ended_here_before(start, report):
-            return
-        if other is not None and other.is_finite:
+        elif other is not None and other.is_finite:
             origin = "cold" if self.outcomes[-1][0] == "start" else "start"
             why = self.outcomes[-1][1].reason
             self.guard.notes.append(f"no answer ({why}): the {origin} start was searched too")
             self.outcomes.append((origin, self.search.run(other)))
-        while not self._is_settled() and self._search_cold():
+        while self._is_open() and self._search_cold():
             pass
 
     def _search_cold(self) -> bool:
-        """Search from the next cold start; False if there is none left."""
-        at = self._next_cold()
-        if at is None:
+        """Search from the next cold start; False if there is none left, or if it fails where there is an answer."""
+        try:
+            at = self._next_cold()
+            if at is None:
+                return False
+            if self.outcomes:
+                last = self.outcomes[-1][1]
+                why = "another branch of the objective was met" if last.is_answer else f"no answer ({last.reason})"
+                self.guard.notes.append(f"{why}: the next cold start was searched")
+            self.outcomes.append(("cold", self.search.run(at)))
+        except (FitFailed, *_CANNOT_EVALUATE) as error:
+            if not any(each.is_answer for _, each in self.outcomes):
+                raise
+            self.guard.notes.append(f"the search from another cold start failed ({error})")
             return False
-        if self.outcomes:
-            self.guard.notes.append(f"no answer ({self.outcomes[-1][1].reason}): the next cold start was searched")
-        self.outcomes.append(("cold", self.search.run(at)))
         return True
 
     def _is_settled(self) -> bool:
         return any(each.end in (End.ANSWER, End.ITERATIONS, End.STOPPED) for _, each in self.outcomes)
+
+    def _is_open(self) -> bool:
+        """Whether another cold start may help: there is no answer, or only ones whose searches met another branch."""
+        ends = [each for _, each in self.outcomes]
+        cut_short = any(each.end in (End.ITERATIONS, End.STOPPED) for each in ends)
+        return not cut_short and all(each.branch for each in ends if each.is_answer)
 
     def _has_ended_here_before(self, start: Any, report: StartReport | None) -> bool:
         """Whether a whole fit ended at this checkpoint (it has a gradient) and its search gets nowhere from there.
@@ -288,6 +301,7 @@ class _Fit:
             if not is_same_objective(values[-1], values[0]):
                 told = " and ".join(f"{value:.10g}" for value in values)
                 self.notes.append(f"this objective has more than one answer ({told}); the lower counts")
+        self.notes += dict.fromkeys(each.branch for _, each in answers if each.branch)
         finite = [each for each in self.outcomes if np.isfinite(each[1].at.value)]
         return min(answers or finite or self.outcomes, key=lambda each: each[1].at.value)
 
@@ -394,6 +408,11 @@ class _Fit:
             self.notes += cuts
             if cuts:
                 log.warning("%s: %s", self.problem, "; ".join(cuts))
+            if getattr(self.objective, "one_mode", None) is False:
+                self.notes.append(
+                    f"the inner problem may have several modes: this answer is where the {self.guard.continued_from} "
+                    "start led, another start may lead to another"
+                )
             missing = certificate.unchecked(at)
             if missing:
                 self.notes.append(f"the engine gives no means to check {', '.join(missing)}")

