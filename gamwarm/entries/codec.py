@@ -266,7 +266,7 @@ def _common_fields(meta: Meta) -> dict[str, Any]:
         "producer": producer_of(**meta["producer"]),
         "lineage": lineage_of(meta["lineage"]),
         "cost": cost_of(meta["cost"]),
-        "attributes": check_attributes(meta["attributes"]),
+        "attributes": check_attributes(meta["attributes"]) if meta["attributes"] != {} else {},
         "rho_bound": _bound(meta["rho_bound"]),
     }
 
@@ -420,7 +420,7 @@ def _decode_record(entry: Encoded) -> BlockRecord:
         iteration=None if iteration is None else _count(iteration),
         curvature=_decode_curvature(meta, arrays),
         components=components,
-        nuisance=check_nuisance(meta.get("nuisance", ())),
+        nuisance=check_nuisance(meta["nuisance"]) if "nuisance" in meta else (),
         **_common_fields(meta),
     )
     return record

@@ -17,7 +17,7 @@ same name. `stored_values` says what each may be, and reads and writes them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -495,10 +495,10 @@ class FileView:
 
     # -- writing -----------------------------------------------------------------------------------------------
 
-    def write_records(self, key: str, entries: list[Encoded], *, missing: bool = False) -> None:
+    def write_records(self, key: str, entries: list[Encoded], *, replaced: Sequence[Encoded] | None = None) -> None:
         """Make ``entries`` the entries of an exact key, the first in the key's own group.
 
-        ``missing`` says that the key is known to have none, not even damaged ones.
+        ``replaced``: all that the key has now, read in this transaction and whole; so it is not read again.
 
         Raises
         ------
@@ -507,7 +507,10 @@ class FileView:
         """
         parent = self.section_group(RECORDS)
         damaged = False
-        if not missing and stored_values.has(parent, key.encode()):
+        if replaced:
+            self._account(-len(replaced), -sum(entry.nbytes for entry in replaced))
+            parent.unlink(key.encode())
+        elif replaced is None and stored_values.has(parent, key.encode()):
             damaged = self._remove(RECORDS, key)
         if entries:
             gid = h5g.create(parent, key.encode(), gcpl=_GROUP)

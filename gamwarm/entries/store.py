@@ -319,14 +319,15 @@ class EntryStore:
             return self._again(new.entry_id)
         new = stamped_at(new, view.next_created(clock.now()))
         if not paths:
-            view.write_records(new.key, [new], missing=True)
+            view.write_records(new.key, [new], replaced=())
             return PutOutcome(pending=True, entry_id=new.entry_id)
         entries = {stored.entry_id: encoded for stored, encoded in there} | {new.entry_id: new}
         candidates = [stored for stored, _ in there] + [StoredRecord(_as_record(new), new.entry_id)]
         kept = [stored.entry_id for stored in ranking.retained(candidates, self.keep_last)]
         if new.entry_id not in kept:
             return PutOutcome(reason="a better checkpoint of this fit is kept", entry_id=new.entry_id)
-        view.write_records(new.key, [entries[entry_id] for entry_id in kept])
+        replaced = [encoded for _, encoded in there] if len(there) == len(paths) else None
+        view.write_records(new.key, [entries[entry_id] for entry_id in kept], replaced=replaced)
         return PutOutcome(pending=True, entry_id=new.entry_id)
 
     def _file_artifact(self, view: EntryEditor, new: Encoded) -> PutOutcome:

@@ -22,6 +22,8 @@ _DEPTH: Final = 8
 """Levels below a field that this version does not know."""
 
 Check = Callable[[Any], bool]
+Field = tuple[frozenset[type], Check]
+"""Types whose values all pass, for which nothing is called; and the check of the others."""
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def parse_text(section: str, text: bytes) -> dict[str, Any]:
     if end != len(string) or type(meta) is not dict:
         raise DamagedEntry("its text is not one JSON object")
     _check(meta, section == RECORDS)
-    if b"\\ud" in text.lower() and _has_lone_surrogate(meta):
+    if b"\\" in text and b"\\ud" in text.lower() and _has_lone_surrogate(meta):
         raise DamagedEntry("its text cannot be written as UTF-8")
     return meta
 
@@ -76,12 +78,15 @@ def _has_lone_surrogate(meta: dict[str, Any]) -> bool:
 
 def _check(meta: dict[str, Any], is_record: bool) -> None:
     fields = _RECORD if is_record else _ARTIFACT
-    for name, fits in fields.items():
-        if name in meta:
-            if not fits(meta[name]):
-                raise DamagedEntry(f"field {name} of its text is not what it should be")
-        elif name not in _OPTIONAL:
-            raise DamagedEntry(f"its text has no field {name}")
+    for name, (types, fits) in fields.items():
+        try:
+            value = meta[name]
+        except KeyError:
+            if name not in _OPTIONAL:
+                raise DamagedEntry(f"its text has no field {name}") from None
+            continue
+        if type(value) not in types and not fits(value):
+            raise DamagedEntry(f"field {name} of its text is not what it should be")
     if len(meta) > len(fields) - len(_OPTIONAL):
         for name in meta.keys() - fields.keys():
             if not _shallow(meta[name], _DEPTH):
@@ -200,6 +205,18 @@ def is_key(section: str, name: str) -> bool:
     return (_EXACT_KEY if section == RECORDS else _HEX64)(name)
 
 
+_ANY_OF: Final[dict[Check, type]] = {_string: str, _truth: bool, _number: float}
+
+
+def _with_types(checks: dict[str, Check]) -> dict[str, Field]:
+    """Put before each check the types of which it takes every value."""
+    none = {name: {type(None)} if check(None) else set[type]() for name, check in checks.items()}
+    return {
+        name: (frozenset(none[name] | ({_ANY_OF[check]} if check in _ANY_OF else set())), check)
+        for name, check in checks.items()
+    }
+
+
 _COMMON: Final[dict[str, Check]] = {
     "entry_id": _ENTRY_ID,
     "created": is_time,
@@ -232,62 +249,68 @@ _COMMON: Final[dict[str, Check]] = {
     "nuisance": _list(_string),
 }
 _OPTIONAL: Final = frozenset({"nuisance", "penalties", "seeds"})
-_RECORD: Final[dict[str, Check]] = _COMMON | {
-    "entry": _one_of("record"),
-    "kind": _one_of("final", "checkpoint"),
-    "blocks": _list(_string),
-    "widths": _list(_count),
-    "active": _or_none(_list(_or_none(_count))),
-    "penalties": _list(_count),
-    "iteration": _or_none(_count),
-    "inner": _or_none(
-        _fields(
-            log_likelihood=_number,
-            penalty_value=_number,
-            cycles=_count,
-            converged=_truth,
-            inner_tol=_or_none(_number),
-            logdet_h=_or_none(_count),
-            logdet_s=_or_none(_count),
-            log_lambdas=_or_none(_count),
-        )
-    ),
-}
-_ARTIFACT: Final[dict[str, Check]] = _COMMON | {
-    "entry": _one_of("artifact"),
-    "schema": _string,
-    "descriptor": _fields(
-        family_kind=_string,
-        term_identities=_list(_HEX64),
-        response_signature=_or_none(_string),
-        row_population=_or_none(_string),
-    ),
-    "structural_key": _or_none(_HEX64),
-    "fit_key": _or_none(_EXACT_KEY),
-    "terms": _list(
-        _fields(
-            {"settled": _or_none(_list(_truth))},
-            name=_string,
-            identity=_HEX64,
-            structural_identity=_or_none(_HEX64),
-            role=_one_of("mean", "log-slope", "generic"),
-            basis=_or_none(
-                _fields(
-                    kind=_string,
-                    degree=_or_none(_count),
-                    num_knots=_or_none(_count),
-                    n_centers=_or_none(_count),
-                    nullspace_order=_or_none(_count),
-                    matern_nu=_or_none(_number),
-                    periodic=_or_none(_truth),
-                )
-            ),
-            raw_width=_count,
-            reduced_width=_or_none(_count),
-            n_rho=_count,
-            rho_slots=_or_none(_list(_count)),
-            plateau=_or_none(_list(_truth)),
-        )
-    ),
-    "seeds": _fields(column=_string, labels=_list(_string), n_outer=_count),
-}
+_RECORD: Final = _with_types(
+    _COMMON
+    | {
+        "entry": _one_of("record"),
+        "kind": _one_of("final", "checkpoint"),
+        "blocks": _list(_string),
+        "widths": _list(_count),
+        "active": _or_none(_list(_or_none(_count))),
+        "penalties": _list(_count),
+        "iteration": _or_none(_count),
+        "inner": _or_none(
+            _fields(
+                log_likelihood=_number,
+                penalty_value=_number,
+                cycles=_count,
+                converged=_truth,
+                inner_tol=_or_none(_number),
+                logdet_h=_or_none(_count),
+                logdet_s=_or_none(_count),
+                log_lambdas=_or_none(_count),
+            )
+        ),
+    }
+)
+_ARTIFACT: Final = _with_types(
+    _COMMON
+    | {
+        "entry": _one_of("artifact"),
+        "schema": _string,
+        "descriptor": _fields(
+            family_kind=_string,
+            term_identities=_list(_HEX64),
+            response_signature=_or_none(_string),
+            row_population=_or_none(_string),
+        ),
+        "structural_key": _or_none(_HEX64),
+        "fit_key": _or_none(_EXACT_KEY),
+        "terms": _list(
+            _fields(
+                {"settled": _or_none(_list(_truth))},
+                name=_string,
+                identity=_HEX64,
+                structural_identity=_or_none(_HEX64),
+                role=_one_of("mean", "log-slope", "generic"),
+                basis=_or_none(
+                    _fields(
+                        kind=_string,
+                        degree=_or_none(_count),
+                        num_knots=_or_none(_count),
+                        n_centers=_or_none(_count),
+                        nullspace_order=_or_none(_count),
+                        matern_nu=_or_none(_number),
+                        periodic=_or_none(_truth),
+                    )
+                ),
+                raw_width=_count,
+                reduced_width=_or_none(_count),
+                n_rho=_count,
+                rho_slots=_or_none(_list(_count)),
+                plateau=_or_none(_list(_truth)),
+            )
+        ),
+        "seeds": _fields(column=_string, labels=_list(_string), n_outer=_count),
+    }
+)

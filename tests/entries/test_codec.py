@@ -481,3 +481,14 @@ def test_what_was_encoded_does_not_change_with_what_it_was_made_of():
 
 def test_a_refused_entry_is_not_encoded():
     assert "saturated" in encode(record_of(rho=[9.75, 0.0]), Producer("e")).reason
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@given(vector=st.lists(finite, min_size=2, max_size=2), place=st.integers(0, 1))
+def test_a_vector_with_a_number_that_is_not_finite_is_damage(wrong, vector, place):
+    encoded = encode_record(record_of(rho_bound=np.inf, rho=vector, created=1))
+    assert decode(encoded).rho.tolist() == vector
+    encoded.arrays["rho"][place] = wrong
+
+    with pytest.raises(DamagedEntry, match="rho"):
+        decode(encoded)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gamwarm import BlockRecord, InnerMode, InvalidKey, Producer
-from gamwarm.entries import EntryStore
+from gamwarm.entries import EntryEditor, EntryStore
 from gamwarm.entries import store as entries_module
 from gamwarm.maintenance import verify
 from tests.support.stores import artifact_of, exact_key_of, record_of
@@ -214,3 +214,14 @@ def test_a_file_that_moves_while_it_is_opened_is_not_remembered_as_damaged(tmp_p
         with contextlib.closing(EntryStore(path)) as store:
             assert len(calls) > 1
             assert store.put_record(record_of(2)).written
+
+
+def test_a_record_that_is_replaced_is_read_once(entries, monkeypatch):
+    reads = []
+    genuine = EntryEditor.read
+    monkeypatch.setattr(EntryEditor, "read", lambda self, *place: reads.append(place) or genuine(self, *place))
+    entries.put_record(record_of(1, 1.0))
+    entries.put_record(record_of(1, 2.0))
+
+    assert len(reads) == 1
+    assert verify(entries).ok
