@@ -31,6 +31,7 @@ __all__ = [
     "InvalidType",
     "LockTimeout",
     "NewerFormat",
+    "NoSuchKey",
     "NotAStore",
     "OlderFormat",
     "ParentUnusable",
@@ -87,6 +88,12 @@ class InvalidKey(InvalidInput):
     """A string that is not an exact key, descriptor key or entry id."""
 
     code = "invalid-key"
+
+
+class NoSuchKey(InvalidKey):
+    """A key, or the beginning of one, that no entry of the file has, or that several have."""
+
+    code = "no-such-key"
 
 
 class UnsupportedOption(GamwarmError, NotImplementedError):

@@ -16,6 +16,7 @@ TREE = {
     "InvalidInput": ("invalid-input", "GamwarmError", ValueError),
     "InvalidType": ("invalid-type", "GamwarmError", TypeError),
     "InvalidKey": ("invalid-key", "InvalidInput", ValueError),
+    "NoSuchKey": ("no-such-key", "InvalidKey", ValueError),
     "UnsupportedOption": ("unsupported-option", "GamwarmError", NotImplementedError),
     "UnkeyableFit": ("unkeyable-fit", "GamwarmError", ValueError),
     "TransferError": ("transfer", "GamwarmError", ValueError),

@@ -8,7 +8,7 @@ from gamwarm.archive.bundle import (
     verify_archive,
 )
 from gamwarm.archive.crate import Creator
-from gamwarm.archive.select import Selection
+from gamwarm.entries import Selection
 
 __all__ = [
     "ArchiveReport",

@@ -13,9 +13,8 @@ from blake3 import blake3
 
 from gamwarm.archive.crate import CRATE_NAME, About, Creator, about_archive, crate_text
 from gamwarm.archive.format import BundleContents, BundleWritten, absorb_bundle, check_bundle, write_bundle
-from gamwarm.archive.select import Selection, choose
 from gamwarm.checks import file_path
-from gamwarm.entries import EntryStore, EntrySummary, Problem
+from gamwarm.entries import Browser, EntryStore, EntrySummary, Problem, Selection, Selector
 from gamwarm.errors import InvalidInput, InvalidType, StoreDamaged, StoreError
 from gamwarm.interrupts import critical
 from gamwarm.maintenance import MergeReport
@@ -146,9 +145,12 @@ def export_archive(
 
     def contents(summaries: list[EntrySummary]) -> BundleContents:
         nonlocal absent
-        chosen, absent = choose(summaries, wanted)
+        selector = Selector(Browser(store), wanted)
+        chosen = [entry for entry in summaries if selector.takes(entry)]
+        if wanted.lineage:
+            chosen, absent = _with_parents(summaries, chosen)
         if not chosen:
-            raise InvalidInput(f"{store_path}: nothing is selected of {len(summaries)} entries; select less strictly")
+            raise InvalidInput(f"{store_path}: no entry matches the selection ({len(summaries)} in the file); relax it")
 
         def describe(kept: Sequence[EntrySummary]) -> dict[str, str]:
             return {CRATE_NAME: crate_text(about, kept), FORMAT_PAGE: _format_page()}
@@ -243,6 +245,26 @@ def _selection(select: object) -> Selection:
     if not isinstance(select, Selection):
         raise InvalidType(f"select is {type(select).__name__}; expected gamwarm.archive.Selection or None")
     return select
+
+
+def _with_parents(
+    entries: Sequence[EntrySummary], chosen: Sequence[EntrySummary]
+) -> tuple[list[EntrySummary], tuple[str, ...]]:
+    """Add what the chosen entries started from; return them in the order of the file, and the parents not in it."""
+    by_id: dict[str, list[EntrySummary]] = {}
+    for entry in entries:
+        by_id.setdefault(entry.entry_id, []).append(entry)
+    taken = {entry.entry_id for entry in chosen}
+    absent: set[str] = set()
+    wanted = [entry.parent for entry in chosen if entry.parent is not None]
+    while wanted:
+        parent = wanted.pop()
+        if parent not in by_id:
+            absent.add(parent)
+        elif parent not in taken:
+            taken.add(parent)
+            wanted += [entry.parent for entry in by_id[parent] if entry.parent is not None]
+    return [entry for entry in entries if entry.entry_id in taken], tuple(sorted(absent))
 
 
 def _format_page() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from gamwarm.archive import Selection, export_archive, import_archive
 from gamwarm.cli.exit_codes import Exit, Interrupted
+from gamwarm.cli.filters import selecting
 from gamwarm.cli.keys import SHORT, looking_into, refuse_no_file
 from gamwarm.cli.maintenance import listed
 from gamwarm.cli.options import File, Json, command
@@ -19,10 +21,10 @@ from gamwarm.storage import status_of
 __all__ = ["export", "import_", "report"]
 
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="NEW", help="the file to write", show_default=False)]
-Many = list[str] | None
 
 
 @command("export", "chosen entries as an archive that stands alone")
+@selecting
 def export(
     file: File,
     output: Output,
@@ -33,13 +35,7 @@ def export(
     licence: Annotated[
         str, typer.Option("--license", metavar="SPDX", help="CC-BY-4.0, an address, or words", show_default=False)
     ],
-    select: Annotated[
-        Many, typer.Option("--select", metavar="KEY", help="only this key or entry (its beginning)")
-    ] = None,
-    kind: Annotated[Many, typer.Option("--kind", metavar="KIND", help="only final, checkpoint or artifact")] = None,
-    family: Annotated[Many, typer.Option("--family", metavar="NAME", help="only of this family kind")] = None,
-    block: Annotated[Many, typer.Option("--block", metavar="NAME", help="only with this block or term")] = None,
-    producer: Annotated[Many, typer.Option("--producer", metavar="NAME", help="only of this engine [version]")] = None,
+    selection: Selection,
     lineage: Annotated[
         bool, typer.Option("--lineage/--no-lineage", help="also what the chosen entries started from")
     ] = True,
@@ -52,23 +48,16 @@ def export(
 ) -> Exit:
     """Write chosen entries to an archive: one file that stands alone, with a manifest and its own description.
 
-    Options that select may be repeated, and all given ones are met. The same entries give the same bytes.
+    Options that select may be repeated, their names may hold * and ?, and all options given are met. The same entries
+    give the same bytes.
     """
     refuse_no_file(file)
-    wanted = Selection(
-        keys=select or (),
-        families=family or (),
-        blocks=block or (),
-        kinds=kind or (),
-        producers=producer or (),
-        lineage=lineage,
-    )
     with watched("exporting") as watch:
         try:
             done = export_archive(
                 file,
                 output,
-                wanted,
+                replace(selection, lineage=lineage),
                 title=title,
                 creators=creator,
                 license=licence,

@@ -10,6 +10,7 @@ from gamwarm.errors import (
     InvalidType,
     LockTimeout,
     NewerFormat,
+    NoSuchKey,
     NotAStore,
     OlderFormat,
     StoreDamaged,
@@ -18,7 +19,7 @@ from gamwarm.errors import (
     StoreReadOnly,
 )
 
-__all__ = ["BadUsage", "Exit", "Interrupted", "NoSuchKey", "exit_of"]
+__all__ = ["BadUsage", "Exit", "Interrupted", "exit_of"]
 
 
 class Exit(IntEnum):
@@ -37,12 +38,6 @@ class Exit(IntEnum):
     DISK = 10
     INTERNAL = 70
     INTERRUPTED = 130
-
-
-class NoSuchKey(GamwarmError, KeyError):
-    """A key, or the beginning of one, that no entry of the file has, or that several have."""
-
-    code = "no-such-key"
 
 
 class BadUsage(InvalidInput):

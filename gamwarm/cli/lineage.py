@@ -13,11 +13,12 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
-from gamwarm.cli.exit_codes import Exit, NoSuchKey
-from gamwarm.cli.keys import SHORT, Target, looking_into, resolve
+from gamwarm.cli.exit_codes import Exit
+from gamwarm.cli.keys import SHORT, looking_into, resolve
 from gamwarm.cli.options import File, Json, Key, command
 from gamwarm.cli.output import followed, human_number, moment, show, write_json
-from gamwarm.entries import ARTIFACTS, RECORDS, Browser, EntrySummary
+from gamwarm.entries import ARTIFACTS, RECORDS, Browser, EntrySummary, Target
+from gamwarm.errors import NoSuchKey
 from gamwarm.records import BlockRecord, RecordKind
 from gamwarm.store import Difference, compare_records
 

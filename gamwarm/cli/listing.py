@@ -6,7 +6,8 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from functools import partial
+from itertools import islice
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -14,8 +15,8 @@ import typer
 from rich.text import Text
 
 from gamwarm.cli.exit_codes import BadUsage, Exit
-from gamwarm.cli.filters import Families, Selection, is_valid, parse_moment
-from gamwarm.cli.keys import SHORT, looking_into, resolve, short
+from gamwarm.cli.filters import selecting
+from gamwarm.cli.keys import SHORT, looking_into, resolve, search, short
 from gamwarm.cli.options import File, Json, Key, command
 from gamwarm.cli.output import (
     WIDE,
@@ -31,7 +32,7 @@ from gamwarm.cli.output import (
     table,
     write_json,
 )
-from gamwarm.entries import ARTIFACTS, RECORDS, Browser, Seen, list_sealed
+from gamwarm.entries import ARTIFACTS, RECORDS, Families, Seen, Selection, Selector, list_sealed
 from gamwarm.records import BlockRecord, Cost, FitArtifact, Lineage
 from gamwarm.store import Savings, SourceSavings, add_up
 
@@ -44,41 +45,11 @@ SAMPLE: Final = 500
 SHOWN_NUMBERS: Final = 8
 
 
-def walk(browser: Browser, selection: Selection) -> Iterator[Seen]:
-    """Yield the entries that may be meant, records first."""
-    records, artifacts = selection.sections()
-    return chain(
-        browser.walk(RECORDS) if records else (),
-        browser.walk(ARTIFACTS) if artifacts else (),
-    )
-
-
 @command("ls", "list entries")
+@selecting
 def ls(
     file: File,
-    kind: Annotated[
-        list[str] | None, typer.Option("--kind", metavar="KIND", help="final, checkpoint or artifact; may be repeated")
-    ] = None,
-    family: Annotated[
-        list[str] | None, typer.Option("--family", metavar="NAME", help="family kind; * and ? allowed")
-    ] = None,
-    block: Annotated[
-        list[str] | None, typer.Option("--block", metavar="NAME", help="a block (term) of this name")
-    ] = None,
-    producer: Annotated[
-        list[str] | None,
-        typer.Option("--producer", metavar="NAME", help="engine, 'engine version' or 'gamwarm version'"),
-    ] = None,
-    job: Annotated[
-        list[str] | None, typer.Option("--job", metavar="ID", help="the attribute 'job' of the entry")
-    ] = None,
-    attribute: Annotated[
-        list[str] | None, typer.Option("--attribute", metavar="NAME=VALUE", help="any attribute of the entry")
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="2026-11-25, 2026-11-25T14:30 (UTC), or an age: 12h, 30d")
-    ] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="before this moment")] = None,
+    selection: Selection,
     damaged: Annotated[
         bool, typer.Option("--damaged", help="only entries that are not VALID by their digests")
     ] = False,
@@ -94,8 +65,9 @@ def ls(
 ) -> Exit:
     """List entries: exact records (final, checkpoint) and artifacts.
 
-    KEY is the beginning of an exact key (records) or of an entry id (artifacts); every subcommand takes it. VALID says
-    whether a look-up would be served the entry. With --json, one object per line.
+    KEY is the beginning of an exact key (records) or of an entry id (artifacts); every subcommand takes it. Options
+    that select may be repeated, their names may hold * and ?, and all options given are met. VALID says whether a
+    look-up would be served the entry. With --json, one object per line.
     """
     if sort not in ("auto", "newest", "oldest", "file"):
         raise BadUsage(f"--sort {sort!r}; use newest, oldest, file or auto")
@@ -103,36 +75,19 @@ def ls(
         raise BadUsage(f"--limit {limit}; give 0 (all) or more")
     with looking_into(file) as (_, browser):
         entries = browser.totals().entries
-        families = Families.of(browser, *(name for name in family or [] if not set(name) & set("*?[")))
-        selection = Selection(
-            kinds=kind or [],
-            families=family or [],
-            blocks=block or [],
-            producers=producer or [],
-            jobs=job or [],
-            attributes=[_attribute(text) for text in attribute or []],
-            since=None if since is None else parse_moment(since),
-            until=None if until is None else parse_moment(until),
-            damaged=damaged,
-            named=families,
-        )
+        selector = Selector(browser, selection, partial(search, browser))
+        families = selector.families
         order = sort if sort != "auto" else ("newest" if entries <= SORTED_BY_ITSELF else "file")
-        seen = (s for s in followed(walk(browser, selection), "looking", entries) if selection.takes(s))
+        found = followed(selector.scan(), "looking", entries)
+        seen = (each for each in found if each.problem) if damaged else found
         page, more = _page(seen, order, limit)
         if as_json:
             for each in page:
                 write_json(_row_json(each, families))
         else:
             show(_listing(page, families, full=full), width=WIDE if full else None)
-        _footer(page, more, entries, order, selection)
+        _footer(page, more, entries, order, selects=damaged or not selection.is_all)
     return Exit.OK
-
-
-def _attribute(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise BadUsage(f"--attribute {text!r}; write NAME=VALUE")
-    return name, value
 
 
 def _page(seen: Iterator[Seen], order: str, limit: int) -> tuple[list[Seen], bool]:
@@ -151,14 +106,14 @@ def _page(seen: Iterator[Seen], order: str, limit: int) -> tuple[list[Seen], boo
     return page[:limit], len(page) > limit
 
 
-def _footer(page: Sequence[Seen], more: bool, entries: int, order: str, selection: Selection) -> None:
+def _footer(page: Sequence[Seen], more: bool, entries: int, order: str, *, selects: bool) -> None:
     how = {"file": "as stored", "newest": "newest first", "oldest": "oldest first"}[order]
     if not page:
-        say("no entry is so" if entries else "the file holds no entries yet")
+        say("no entries match" if entries else "the file holds no entries yet")
     elif more:
-        which = f"{len(page):,} of {entries:,} entries" if selection.is_all else f"the first {len(page):,} that match"
+        which = f"{len(page):,} of {entries:,} entries" if not selects else f"the first {len(page):,} that match"
         say(f"{which}, {how}; --limit 0 shows all, --limit N more")
-    elif not selection.is_all:
+    elif selects:
         say(f"{len(page):,} of {entries:,} entries match, {how}")
 
 
@@ -188,7 +143,7 @@ def _cells(seen: Seen, families: Families, *, full: bool, whole_keys: bool) -> I
     yield "-" if seen.n_rows is None else f"{seen.n_rows:,}"
     yield human_number(None if said is None else said.objective)
     yield "-" if said is None else said.source or "-"
-    family = families.name(seen) or "-"
+    family = _family(seen, families) or "-"
     yield family if full else family.rpartition(".")[2]
     yield "-" if said is None else said.producer.build or "-"
     yield "-" if cost is None else f"{cost.hessian_formations:,}"
@@ -196,12 +151,24 @@ def _cells(seen: Seen, families: Families, *, full: bool, whole_keys: bool) -> I
     yield ", ".join(seen.blocks) or "-"
 
 
+def _family(seen: Seen, families: Families) -> str:
+    record = seen.entry if isinstance(seen.entry, BlockRecord) else None
+    return "" if seen.summary is None else families.name(seen.summary, record)
+
+
+def _is_valid(seen: Seen) -> bool:
+    """Whether a look-up would be served this entry: sound, and an artifact that may be a parent."""
+    if seen.problem or seen.entry is None:
+        return False
+    return not isinstance(seen.entry, FitArtifact) or seen.entry.is_usable
+
+
 def _whole_key(seen: Seen) -> str:
     return seen.key if seen.section == RECORDS else seen.path.rpartition("/")[2]
 
 
 def _valid(seen: Seen) -> Text:
-    if is_valid(seen):
+    if _is_valid(seen):
         return Text("yes", style="green")
     return Text("no" if seen.problem else "unfit", style="bold red")
 
@@ -212,11 +179,11 @@ def _row_json(seen: Seen, families: Families) -> dict[str, Any]:
         **said,
         "key": seen.key,
         "kind": seen.kind,
-        "valid": is_valid(seen),
+        "valid": _is_valid(seen),
         "problem": seen.problem or None,
         "created": seen.created or None,
         "n_rows": seen.n_rows,
-        "family": families.name(seen) or None,
+        "family": _family(seen, families) or None,
         "blocks": seen.blocks,
         "nbytes": seen.nbytes,
     }
@@ -241,7 +208,7 @@ def show_entry(
     with looking_into(file) as (_, browser):
         target = resolve(browser, key)
         found = target.entries(browser)
-        families, pins = Families.of(browser), browser.pins()
+        families, pins = Families(browser), browser.pins()
     if as_json:
         write_json([_entry_json(seen, families, pins, values=values) for seen in found])
         return Exit.OK if not any(seen.problem for seen in found) else Exit.NO
@@ -278,7 +245,7 @@ def _facts(seen: Seen, families: Families, pins: set[str]) -> Iterator[tuple[str
         if seen.n_rows is not None:
             yield "rows", f"{seen.n_rows:,}"
         return
-    yield "family", families.name(seen) or "- (no artifact of this file names it)"
+    yield "family", _family(seen, families) or "- (no artifact of this file names it)"
     producer = said.producer
     yield "producer", f"{producer.build or 'unknown engine'}, gamwarm {producer.gamwarm_version or 'unknown'}"
     yield "rows", f"{said.n_rows:,}"

@@ -13,13 +13,13 @@ from rich.text import Text
 
 from gamwarm import maintenance
 from gamwarm.archive import ArchiveReport, verify_archive
-from gamwarm.cli.exit_codes import BadUsage, Exit, Interrupted, NoSuchKey
+from gamwarm.cli.exit_codes import BadUsage, Exit, Interrupted
 from gamwarm.cli.filters import parse_age, parse_bytes
 from gamwarm.cli.keys import SHORT, changing, looking_into, refuse_no_file, resolve
 from gamwarm.cli.options import File, Json, Key, Wait, command
 from gamwarm.cli.output import Watch, human_bytes, say, show, table, waiting, watched, write_json
 from gamwarm.entries import Browser, EntryStore, Evicted, Problem
-from gamwarm.errors import StoreDamaged
+from gamwarm.errors import NoSuchKey, StoreDamaged
 from gamwarm.maintenance import Verdict, VerifyReport, salvage_file
 from gamwarm.storage import status_of
 

@@ -29,6 +29,7 @@ from gamwarm.entries.eviction import Evicted, EvictReport, evict_entries
 from gamwarm.entries.layout import ARCHIVE, FileView, Irreplaceable, check_file, create_file
 from gamwarm.entries.outcome import PutOutcome, rolled_back
 from gamwarm.entries.scan import Progress, in_portions, tell
+from gamwarm.entries.selection import Families, Selection, Selector, Target, resolve_key
 from gamwarm.entries.store import EntryStore, StoredArtifact, StoredRecord
 from gamwarm.entries.stored import Held
 from gamwarm.entries.stored_values import ARCHIVE_TEXT, UNREADABLE, timeless
@@ -51,6 +52,7 @@ __all__ = [
     "EntrySummary",
     "EvictReport",
     "Evicted",
+    "Families",
     "FileView",
     "FitOfRecord",
     "Held",
@@ -60,8 +62,11 @@ __all__ = [
     "PutOutcome",
     "Refused",
     "Seen",
+    "Selection",
+    "Selector",
     "StoredArtifact",
     "StoredRecord",
+    "Target",
     "check_content",
     "check_file",
     "clock",
@@ -74,6 +79,7 @@ __all__ = [
     "leave",
     "list_entries",
     "list_sealed",
+    "resolve_key",
     "rolled_back",
     "seal_of",
     "sealed_parts",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm.archive import Selection, export_archive, import_archive, verify_archive
-from gamwarm.errors import InvalidInput, InvalidKey, StoreError, StoreNotFound, StoreReadOnly
+from gamwarm.errors import InvalidInput, InvalidKey, NoSuchKey, StoreError, StoreNotFound, StoreReadOnly
 from tests.support.stores import artifact_of, carrier_fit, plain_fit, record_of, result_of
 
 SAID: dict[str, Any] = {"title": "Flights", "creators": ["Ada Lovelace"], "license": "CC-BY-4.0"}
@@ -246,9 +246,9 @@ def test_a_parent_that_is_gone_is_reported(tmp_path):
         ({"license": ""}, InvalidInput, "license"),
         ({"creators": []}, InvalidInput, "creator"),
         ({"creators": ["Ada <0000>"]}, InvalidInput, "ORCID"),
-        ({"select": Selection(keys=["ffffffffffff"])}, InvalidKey, "no key"),
-        ({"select": Selection(keys=["cf-"])}, InvalidKey, "more digits"),
-        ({"select": Selection(families=["nobody's"])}, InvalidInput, "nothing is selected"),
+        ({"select": Selection(keys=["ffffffffffff"])}, NoSuchKey, "no entry of this file has a key"),
+        ({"select": Selection(keys=["cf-"])}, InvalidKey, "at least 4 hex digits"),
+        ({"select": Selection(families=["nobody's"])}, InvalidInput, "no entry matches the selection"),
         ({"select": {"kinds": ["final"]}}, gamwarm.InvalidType, "Selection"),
         ({"progress": lambda done, total: False}, StoreError, "ended by its progress"),
     ],
