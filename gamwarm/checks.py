@@ -5,9 +5,10 @@ from __future__ import annotations
 import operator
 import os
 import sys
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +57,69 @@ def is_immutable(array: npt.NDArray[Any]) -> bool:
             return False
         root = root.base
     return type(root) is bytes
+
+
+_FEW: Final = 1024  # numbers that are looked at in less time than something is noted of them
+
+
+class _Noted(NamedTuple):
+    array: weakref.ref[Any]
+    base: Any
+    layout: tuple[Any, ...]
+    notes: dict[str, Any]
+
+
+_noted: dict[int, _Noted] = {}
+
+
+def notes_of(array: npt.NDArray[Any]) -> dict[str, Any]:
+    """Return what this process has found out about an array: a dict to look into and to add to.
+
+    Of an array that nothing can write to, it lasts as long as the array object; of any other it is empty and new each
+    time. An array object may be given another shape, or another base by unpickling into it: both are compared.
+    """
+    if not is_immutable(array):
+        return {}
+    key = id(array)
+    layout = array.shape, array.strides, array.dtype
+    noted = _noted.get(key)
+    if noted is not None and noted.array() is array and noted.base is array.base and noted.layout == layout:
+        return noted.notes
+
+    def forget(dead: Any) -> None:
+        found = _noted.get(key)
+        if found is not None and found.array is dead:
+            _noted.pop(key, None)
+
+    notes: dict[str, Any] = {}
+    _noted[key] = _Noted(weakref.ref(array, forget), array.base, layout, notes)
+    return notes
+
+
+_zeros: weakref.WeakValueDictionary[int, FloatArray] = weakref.WeakValueDictionary()
+
+
+def zero_vector(n: int) -> FloatArray:
+    """Return n immutable zeros: one array for all who ask while one of them holds it."""
+    zeros = _zeros.get(n)
+    if zeros is None:
+        zeros = _zeros[n] = np.ndarray((n,), dtype=np.float64, buffer=bytes(8 * n))
+    return zeros
+
+
+def is_zero_vector(array: npt.NDArray[Any]) -> bool:
+    """Whether this is an array of `zero_vector`. Others are not looked into."""
+    return array.ndim == 1 and _zeros.get(array.shape[0]) is array
+
+
+def is_finite(array: npt.NDArray[Any]) -> bool:
+    """Whether all numbers are finite; looked at once where nothing can write to them."""
+    if array.size < _FEW:
+        return bool(np.isfinite(array).all())
+    notes = notes_of(array)
+    if "finite" not in notes:
+        notes["finite"] = bool(np.isfinite(array).all())
+    return bool(notes["finite"])
 
 
 def is_sparse(value: object) -> TypeGuard[Any]:
@@ -116,7 +180,7 @@ def float_vector(value: Any, what: str, *, length: int | None = None, finite: bo
     if array.ndim != 1 or (length is not None and array.shape[0] != length):
         expected = "(n,)" if length is None else f"({length},)"
         raise InvalidInput(f"{what} has shape {array.shape}; expected {expected}")
-    if finite and not np.isfinite(array).all():
+    if finite and not is_finite(array):
         bad = int(np.flatnonzero(~np.isfinite(array))[0])
         raise InvalidInput(f"{what} holds a non-finite number at position {bad} ({array[bad]}); mend it before fitting")
     return array
@@ -128,7 +192,7 @@ def float_matrix(value: Any, what: str) -> FloatArray:
     array = frozen(_real(dense, what, "a matrix of real numbers"))
     if array.ndim != 2:
         raise InvalidInput(f"{what} has shape {array.shape}; expected a matrix (rows, columns)")
-    if not np.isfinite(array).all():
+    if not is_finite(array):
         row, col = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InvalidInput(f"{what} holds a non-finite number at [{row}, {col}] ({array[row, col]})")
     return array
@@ -139,12 +203,14 @@ def symmetric_matrix(value: Any, what: str) -> FloatArray:
     array = float_matrix(value, what)
     if array.shape[0] != array.shape[1]:
         raise InvalidInput(f"{what} has shape {array.shape}; a penalty is square")
-    if array.size:
+    notes = notes_of(array)
+    if array.size and "symmetric" not in notes:
         gap = float(np.abs(array - array.T).max())
         if gap > 1e-10 * max(1.0, float(np.abs(array).max())):
             raise InvalidInput(
                 f"{what} is not symmetric: max|S - S^T| = {gap:.3g}; pass (S + S.T) / 2 if that is what you mean"
             )
+        notes["symmetric"] = True
     return array
 
 

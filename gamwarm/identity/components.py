@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from blake3 import blake3
 
-from gamwarm.checks import items, whole_number
+from gamwarm.checks import FloatArray, items, whole_number, zero_vector
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.identity.matrices import Seen
@@ -122,7 +123,23 @@ class Walk(Fingerprinter):
             yield
         finally:
             self._hasher = whole
-        self.parts.append(int.from_bytes(both.part.digest()[:8], "little", signed=True))
+        self.parts.append(_first_bytes(both.part.digest()))
+
+    def write_zeros_part(self, zeros: FloatArray) -> None:
+        """Write a `zero_vector` as a part of its own, whose digest depends on its length alone."""
+        self.write_f64_array(zeros)
+        self.parts.append(_zeros_part(zeros.shape[0]))
+
+
+def _first_bytes(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "little", signed=True)
+
+
+@lru_cache(maxsize=64)
+def _zeros_part(n: int) -> int:
+    fp = Fingerprinter()
+    fp.write_f64_array(zero_vector(n))
+    return _first_bytes(fp.digest())
 
 
 class _Both:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from gamwarm.checks import loose_number, plain_string, truth, whole_number
+from gamwarm.checks import is_zero_vector, loose_number, plain_string, truth, whole_number
 from gamwarm.errors import InvalidInput, InvalidType
-from gamwarm.identity.leaves import as_bytes, positive_zeros
+from gamwarm.identity.leaves import as_bytes, plain_numbers, positive_zeros
 from gamwarm.identity.matrices import Seen, digest_of
 from gamwarm.problem import DistributedRows, check_exact_dtype
 
@@ -23,7 +23,8 @@ __all__ = ["Fingerprinter"]
 _U64 = struct.Struct("<Q")
 _F64 = struct.Struct("<d")
 _U64_LIMIT = 1 << 64
-_CHUNK = 1 << 17  # numbers converted at a time: 1 MiB
+_CHUNK = 1 << 16  # numbers converted at a time: half a MiB, which stays in cache
+_ZEROS = memoryview(bytes(8 * _CHUNK))
 
 
 class Fingerprinter:
@@ -73,6 +74,9 @@ class Fingerprinter:
         if isinstance(values, np.ma.MaskedArray):
             raise InvalidType("fingerprint array is a masked array; fill or drop the masked entries first")
         array = np.asarray(values)
+        if is_zero_vector(array):
+            self._write_zeros(array.shape[0])
+            return
         if array.ndim != 1:
             raise InvalidInput(f"fingerprint array has shape {array.shape}; expected a vector (matrices: write_matrix)")
         if array.size == 0:
@@ -80,7 +84,12 @@ class Fingerprinter:
         check_exact_dtype(array.dtype, "fingerprint array")
         self._hasher.update(_U64.pack(array.shape[0]))
         for at in range(0, array.shape[0], _CHUNK):
-            self._hasher.update(as_bytes(positive_zeros(array[at : at + _CHUNK], "fingerprint array")))
+            self._hasher.update(as_bytes(plain_numbers(array[at : at + _CHUNK], "fingerprint array")))
+
+    def _write_zeros(self, n: int) -> None:
+        self._hasher.update(_U64.pack(n))
+        for at in range(0, n, _CHUNK):
+            self._hasher.update(_ZEROS[: 8 * min(_CHUNK, n - at)])
 
     def _write_distributed(self, values: DistributedRows) -> None:
         if len(values.shape) != 1:

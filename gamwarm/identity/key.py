@@ -14,7 +14,9 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from gamwarm.checks import items, plain_string, require
+import numpy as np
+
+from gamwarm.checks import is_zero_vector, items, plain_string, require
 from gamwarm.display import told
 from gamwarm.errors import CollectiveError, InvalidInput, InvalidKey, InvalidType, UnkeyableFit
 from gamwarm.formats import EXACT_KEY
@@ -127,6 +129,13 @@ def _as_part(write: Writer) -> Writer:
     return write_part
 
 
+def _offset(fp: Fingerprinter, value: Any, comm: Communicator) -> None:
+    if isinstance(fp, Walk) and isinstance(value, np.ndarray) and is_zero_vector(value):
+        fp.write_zeros_part(value)
+    else:
+        _as_part(_vector)(fp, value, comm)
+
+
 _FORMS: dict[str, Writer] = {
     "matrix": _matrix, "integer": _integer, "number": _number, "string": _string, "penalty": _penalty,
 }  # fmt: skip
@@ -134,7 +143,7 @@ _FORMS: dict[str, Writer] = {
 _BLOCK: dict[str, Writer] = {
     "name": _string,  # no component: records hold the names
     "design": _as_part(_shared_matrix),
-    "offset": _as_part(_vector),
+    "offset": _offset,
     "penalties": _penalties,
     "nullspace_dims": _as_part(_integers),
     "initial_log_lambdas": _as_part(_vector),

@@ -25,6 +25,7 @@ __all__ = [
     "IndexLeaves",
     "as_bytes",
     "dense_step",
+    "plain_numbers",
     "positive_zeros",
     "sparse_leaves",
 ]
@@ -61,6 +62,20 @@ def positive_zeros(values: Any, what: str, out: FloatArray | None = None) -> Flo
         if _has_negative_zeros(bits):
             _mend_zeros(out, bits)
     return out
+
+
+def plain_numbers(values: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
+    """Return `positive_zeros` of ``values``: themselves where they lie as they are hashed."""
+    if lies_plain(values):
+        return values
+    return positive_zeros(values, what)
+
+
+def lies_plain(values: npt.NDArray[Any]) -> bool:
+    """Whether the bytes of ``values`` are those to hash."""
+    return (
+        values.dtype == np.dtype("<f8") and values.flags.c_contiguous and not _has_negative_zeros(values.view(np.int64))
+    )
 
 
 def _has_negative_zeros(bits: npt.NDArray[np.int64]) -> bool:
@@ -119,8 +134,7 @@ class DenseLeaves:
 
     def _plain(self, part: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return rows as the bytes to hash: as they lie if they lie so, else through a buffer that stays in cache."""
-        plain = part.dtype == np.dtype("<f8") and part.flags.c_contiguous
-        if plain and not _has_negative_zeros(part.view(np.int64)):
+        if lies_plain(part):
             return part
         if self._buffer is None or len(self._buffer) < len(part):
             self._buffer = np.empty((len(part), self._p), dtype="<f8")

@@ -7,16 +7,14 @@ bit. Within a rank the hash library's own threads take part where the ranks leav
 from __future__ import annotations
 
 import struct
-import weakref
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from blake3 import blake3
 
-from gamwarm.checks import is_immutable, is_sparse
+from gamwarm.checks import is_immutable, is_sparse, notes_of
 from gamwarm.errors import CollectiveError
 from gamwarm.identity.leaves import (
     INDEX_LEAF,
@@ -122,46 +120,15 @@ def digest_of(m: Any, comm: Any, seen: Seen | None) -> str:
     ranks = as_communicator(comm)
     if ranks.is_serial:
         if isinstance(m, np.ndarray) and is_immutable(m):
-            return _digest_of_immutable(m, ranks)
+            notes = notes_of(m)
+            if "digest" not in notes:
+                notes["digest"] = _shared_digest(m, ranks, None)
+            return str(notes["digest"])
         if seen is not None:
             if id(m) not in seen.designs:
                 seen.designs[id(m)] = m, _shared_digest(m, ranks, seen)
             return seen.designs[id(m)][1]
     return _shared_digest(m, ranks, seen)
-
-
-class _Known(NamedTuple):
-    array: weakref.ref[Any]
-    base: Any
-    layout: tuple[Any, ...]
-    digest: str
-
-
-_known: dict[int, _Known] = {}
-
-
-def _layout(m: Any) -> tuple[Any, ...]:
-    return m.shape, m.strides, m.dtype
-
-
-def _digest_of_immutable(m: npt.NDArray[Any], ranks: Communicator) -> str:
-    """Return the digest of an array that nothing can write to: taken once, while that array lives.
-
-    An array object may be given another shape, or another base by unpickling into it: both are compared.
-    """
-    known = _known.get(id(m))
-    if known is not None and known.array() is m and known.base is m.base and known.layout == _layout(m):
-        return known.digest
-    digest = _shared_digest(m, ranks, None)
-    key = id(m)
-
-    def forget(dead: Any) -> None:
-        found = _known.get(key)
-        if found is not None and found.array is dead:
-            _known.pop(key, None)
-
-    _known[key] = _Known(weakref.ref(m, forget), m.base, _layout(m), digest)
-    return digest
 
 
 def _shared_digest(m: Any, ranks: Communicator, seen: Seen | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, float_vector, items, plain_string, require, whole_number
+from gamwarm.checks import FloatArray, float_vector, items, plain_string, require, whole_number, zero_vector
 from gamwarm.display import told
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem.basis import BasisMeta
@@ -98,7 +98,7 @@ class ParameterBlockSpec:
         where = f"block {name!r}"
         n, p = design_shape(self.design, f"{where}: design")
         if self.offset is None:
-            offset: FloatArray | DistributedRows = float_vector(np.zeros(n), "offset", finite=False)
+            offset: FloatArray | DistributedRows = zero_vector(n)
         elif isinstance(self.offset, DistributedRows):
             offset = self.offset
             if offset.shape != (n,):

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, TypeGuard, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from gamwarm.checks import FloatArray, frozen, is_sparse
+from gamwarm.checks import FloatArray, frozen, is_finite, is_sparse
 from gamwarm.display import told
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.interrupts import allowed
@@ -186,7 +186,7 @@ def _distinct_rows(rows: Any) -> Any:
         return _sparse_rows(rows, what)
     check_exact_integers(rows, what)
     array = frozen(rows)
-    if not np.isfinite(array).all():
+    if not is_finite(array):
         row, column = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InvalidInput(f"{what} hold a non-finite number at [{row}, {column}] ({array[row, column]})")
     return array
@@ -229,7 +229,10 @@ def _row_numbers(index: Any, m: int) -> npt.NDArray[Any]:
 
 def check_row_numbers(index: npt.NDArray[Any], m: int, first: int) -> None:
     """Refuse numbers outside 0 to m - 1 in a part of an index that begins at position ``first``."""
-    if index.size == 0 or (int(index.max()) < m and (index.dtype.kind == "u" or int(index.min()) >= 0)):
+    # As unsigned, a negative number is at least half of what the type can hold: one pass finds both.
+    half = 1 << (8 * index.dtype.itemsize - 1)
+    numbers = index.view(index.dtype.str.replace("i", "u"))
+    if index.size == 0 or int(numbers.max()) < (m if index.dtype.kind == "u" else min(m, half)):
         return
     bad = int(np.flatnonzero((index < 0) | (index >= m))[0])
     raise InvalidInput(

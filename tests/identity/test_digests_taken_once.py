@@ -21,9 +21,11 @@ from gamwarm import (
     IndexedDesign,
     KroneckerPenalty,
     ParameterBlockSpec,
+    checks,
     matrix_digest,
 )
 from gamwarm.checks import frozen, is_immutable
+from gamwarm.errors import InvalidInput
 from gamwarm.identity import matrices
 from tests.support.oracle import plain_digest
 from tests.support.problems import NamedFamily, wave
@@ -119,17 +121,17 @@ def test_what_nobody_can_write_to_is_read_once_and_forgotten_with_its_array(read
     array = over_bytes(wave(4, 3, 1))
     again = over_bytes(wave(4, 3, 2))
     gc.collect()
-    before = len(matrices._known)
+    before = len(checks._noted)
     for _ in range(3):
         assert matrix_digest(array) == plain_digest(wave(4, 3, 1))
         assert matrix_digest(again) == plain_digest(wave(4, 3, 2))
     assert len(read) == 2
-    assert len(matrices._known) == before + 2
+    assert len(checks._noted) == before + 2
 
     del array, again
     gc.collect()
 
-    assert len(matrices._known) == before
+    assert len(checks._noted) == before
     for seed in range(50):  # the next arrays may lie where those lay
         assert matrix_digest(over_bytes(wave(4, 3, seed))) == plain_digest(wave(4, 3, seed))
 
@@ -208,3 +210,30 @@ def test_a_pickled_penalty_is_named_by_the_numbers_it_has_then(protocol):
         assert matrix_digest(penalty.matrix) != before
 
     assert matrix_digest(penalty.matrix) == plain_digest(penalty.matrix)
+
+
+@pytest.mark.parametrize("n", [0, 1, 65_535, 65_536, 65_537, 200_000])
+def test_no_offset_is_an_offset_of_zeros_in_key_and_components(n):
+    rows = np.zeros((1, 1))
+    names = []
+    for offset in (None, np.zeros(n), -np.zeros(n)):
+        spec = ParameterBlockSpec("x", IndexedDesign(rows, np.zeros(n, dtype="u1")), offset=offset)
+        problem = FitProblem(NamedFamily("y:1"), [spec], BlockwiseFitOptions(), engine="tests")
+        names.append((problem.key, problem.components.digests))
+
+    assert names[0] == names[1] == names[2]
+    if n:
+        spec = ParameterBlockSpec("x", IndexedDesign(rows, np.zeros(n, dtype="u1")), offset=np.eye(1, n, n - 1)[0])
+        other = FitProblem(NamedFamily("y:1"), [spec], BlockwiseFitOptions(), engine="tests")
+        assert other.key != names[0][0]
+
+
+def test_what_was_found_finite_or_symmetric_once_is_looked_at_again_where_it_can_have_changed():
+    good = np.eye(40)
+    DensePenalty(DensePenalty(good).matrix)
+    good[0, 1] = 1.0
+    with pytest.raises(InvalidInput, match="not symmetric"):
+        DensePenalty(good)
+    good[0, 1] = np.nan
+    with pytest.raises(InvalidInput, match=r"non-finite number at \[0, 1\]"):
+        DensePenalty(good)
