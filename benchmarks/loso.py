@@ -54,7 +54,6 @@ class Arm:
 
     def add(self, fit: engine.EngineFit, seconds: float) -> None:
         """Count one fold's fit."""
-        assert fit.converged, fit.reason
         self.evaluations.append(fit.cost.evaluations)
         self.outer.append(fit.cost.outer_iterations)
         self.inner.append(fit.cost.inner_iterations)
@@ -118,6 +117,14 @@ class Bench:
             order = order[np.unique(np.linspace(0, len(names) - 1, wanted).round().astype(int))]
         self.labels = [names[i] for i in order]
         self.is_gaussian = isinstance(data.family, engine.Gaussian)
+        self.answered: list[Any] = []
+        self.unanswered: list[str] = []
+
+    def lacks_an_answer(self, label: Any, **arms: engine.EngineFit) -> bool:
+        """Whether a fit of a fold has no answer; it is listed then, and the fold counts in no arm."""
+        found = [f"without {label}, {arm}: {fit.reason}" for arm, fit in arms.items() if not fit.converged]
+        self.unanswered += found
+        return bool(found)
 
     def fold(self, label: Any, *, warm: bool) -> engine.Case:
         """Return a fresh case without one group; of a Gaussian model a warm one is a subtraction."""
@@ -125,8 +132,8 @@ class Bench:
             return self.bound.without(self.data.group, label)
         return self.bound.case(self.groups != label)
 
-    def run(self, folder: Path) -> dict[str, Any]:
-        """Return everything that was measured."""
+    def run(self, folder: Path) -> dict[str, Any] | None:
+        """Return everything that was measured; None where no fold has an answer from every start."""
         name = self.data.name
         self.cold = {start: Arm() for start in STARTS}
         self.plain = {start: Arm() for start in STARTS}
@@ -141,27 +148,36 @@ class Bench:
                 self.bound.group_moments(self.data.group)
                 moments = time.process_time() - before
             parent = engine.fit(self.bound.case(), options=OPTIONS, store=store, group_seeds=self.data.group)
+            if not parent.converged:
+                self.unanswered.append(f"all rows: {parent.reason}")
+                return None
             entry = parent.kept.artifact.entry_id
             for label in self.labels:
                 if self.console.is_terminal:
                     self.console.print(f"{name}: without {label}      ", end="\r")
-                colds = []
-                for start in STARTS:
-                    fit, seconds = timed(partial(self.fold, label, warm=False), self.repeats, cold_start=start)
-                    self.cold[start].add(fit, seconds)
-                    colds.append(fit)
-                    if not self.is_gaussian:
-                        with plain_inner():
-                            self.plain[start].add(
-                                *timed(partial(self.fold, label, warm=False), self.repeats, cold_start=start)
-                            )
-                best = min(colds, key=lambda f: float(f.result.objective))
+                colds = {s: timed(partial(self.fold, label, warm=False), self.repeats, cold_start=s) for s in STARTS}
+                plains = {}
+                if not self.is_gaussian:
+                    with plain_inner():
+                        plains = {
+                            s: timed(partial(self.fold, label, warm=False), self.repeats, cold_start=s) for s in STARTS
+                        }
                 problem = self.fold(label, warm=True).problem(OPTIONS)
                 before = time.perf_counter()
                 report = store.start_for(problem, entry, label)
-                lookup.append(time.perf_counter() - before)
+                looked_up = time.perf_counter() - before
                 assert report.seeds == "used", report
                 warm, seconds = timed(partial(self.fold, label, warm=True), self.repeats, start=report.start)
+                arms = {f"cold, {s}": fit for s, (fit, _) in colds.items()}
+                arms |= {f"plain cold, {s}": fit for s, (fit, _) in plains.items()}
+                if self.lacks_an_answer(label, **arms, warm=warm):
+                    continue
+                self.answered.append(label)
+                for start in STARTS:
+                    self.cold[start].add(*colds[start])
+                    if plains:
+                        self.plain[start].add(*plains[start])
+                lookup.append(looked_up)
                 self.warm.add(warm, seconds)
                 before = time.perf_counter()
                 store.keep(problem, warm.result, report)
@@ -173,14 +189,20 @@ class Bench:
                 pairs = zip(warm.result.block_beta, resumed.result.block_beta, strict=True)
                 assert all(np.array_equal(a, b) for a, b in pairs), "theta came back with other bits"
                 self.resume.add(resumed, seconds)
+                best = min((fit for fit, _ in colds.values()), key=lambda f: float(f.result.objective))
                 gap = float(warm.result.objective) - float(best.result.objective)
                 better += gap < -SAME
                 other += gap > SAME
                 objective_gap.append(gap)
-                near = min(colds, key=lambda f: abs(float(f.result.objective) - float(warm.result.objective)))
+                near = min(
+                    (fit for fit, _ in colds.values()),
+                    key=lambda f: abs(float(f.result.objective) - float(warm.result.objective)),
+                )
                 fitted_gap.append(
                     largest([float(np.abs(warm.fitted[p] - near.fitted[p]).max()) for p in self.data.family.predictors])
                 )
+            if not self.answered:
+                return None
             rescue = self.rescue(store, entry)
         return self.summary(parent, lookup, keeping, fitted_gap, objective_gap, better, other, rescue, moments)
 
@@ -190,11 +212,11 @@ class Bench:
         other = engine.fit(
             engine.bind(reversed_columns, self.data.terms, self.data.family).case(), options=OPTIONS
         ).result
-        labels = self.labels[:: max(1, len(self.labels) // 4)][: 2 if self.is_large else 4]
+        labels = self.answered[:: max(1, len(self.answered) // 4)][: 2 if self.is_large else 4]
         rng = np.random.default_rng(1)
         out = []
         for label in labels:
-            place = self.labels.index(label)
+            place = self.answered.index(label)
             known = [arm.objective[place] for arm in (*self.cold.values(), *self.plain.values()) if arm.objective]
             best, worst = min(known), max(known)
             start = store.start_for(self.fold(label, warm=True).problem(OPTIONS), entry, label).start
@@ -268,7 +290,8 @@ class Bench:
             "rows": self.bound.n,
             "coefficients": sum(parent.result.block_beta[i].size for i in range(len(parent.result.block_beta))),
             "smoothing parameters": len(parent.result.rho),
-            "folds": len(self.labels),
+            "folds": len(self.answered),
+            "folds without an answer": self.unanswered,
             "groups": len(np.unique(self.groups)),
             "repeats": self.repeats,
             "targets": {"formations": targets[0], "time": targets[1], "exact resume, time": RESUME_TARGET},
@@ -296,7 +319,7 @@ class Bench:
                 "each": rescue,
             },
             "per fold": {
-                "labels": [str(label) for label in self.labels],
+                "labels": [str(label) for label in self.answered],
                 "warm formations": self.warm.formations,
                 "warm seconds": self.warm.seconds,
                 **{f"cold formations, {s}": a.formations for s, a in self.cold.items()},
@@ -315,13 +338,18 @@ def main(arguments: argparse.Namespace) -> None:
     if unknown:
         raise SystemExit(f"no data set {unknown}; there are {', '.join(DATA_SETS)}")
     folds = arguments.folds or (QUICK_FOLDS if arguments.quick else None)
-    figures = []
+    figures, unanswered = [], []
     with tempfile.TemporaryDirectory(prefix="gamwarm-bench-") as folder:
         where = machine(Path(folder))
         for name in names:
             began = time.perf_counter()
-            figures.append(Bench(DATA_SETS[name], folds, arguments.repeats, console).run(Path(folder)))
+            bench = Bench(DATA_SETS[name], folds, arguments.repeats, console)
+            figure = bench.run(Path(folder))
             console.print(f"{name}: {time.perf_counter() - began:.0f} s")
+            unanswered += [f"{name}, {line}" for line in bench.unanswered]
+            if figure is None:
+                continue
+            figures.append(figure)
             if arguments.json is not None:
                 arguments.json.parent.mkdir(parents=True, exist_ok=True)
                 arguments.json.write_text(json.dumps({"machine": where, "data": figures}, indent=1) + "\n")
@@ -329,6 +357,8 @@ def main(arguments: argparse.Namespace) -> None:
     console.print(gains_table(figures, where))
     console.print(cost_table(figures))
     console.print(safety_table(figures))
+    for line in unanswered:
+        console.print(line, markup=False, highlight=False)
 
 
 def against(value: float, target: float) -> str:

@@ -64,6 +64,7 @@ def test_no_start_moves_an_answer_of_scipys(driver):
     assert report.evaluations("warm") < report.evaluations("cold")
 
 
+@pytest.mark.long
 def test_no_start_moves_an_answer_of_a_gaussian_process_of_scikit_learn():
     pytest.importorskip("sklearn")
 

@@ -6,11 +6,15 @@ import argparse
 import re
 import subprocess
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 from benchmarks.__main__ import COMMANDS
+from gamwarm.engine import Factor, Intercept, Poisson, Smooth
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,3 +110,26 @@ def test_every_part_of_the_layer_is_timed_and_the_watched_functions_are_put_back
         assert all(fold[part] > 0.0 for part in layer.ALL)
     assert (layer.codec.decode, layer.lookup.start_from, StartGuard.admit) == before
     assert not {"fdatasync", "fsync_dir"} & set(vars(DISK))
+
+
+def test_a_fold_without_an_answer_is_listed_and_counts_in_no_arm(tmp_path):
+    loso, data = import_module("benchmarks.loso"), import_module("benchmarks.loso_data")
+    rng = np.random.default_rng(0)
+    group = np.repeat(["a", "b", "c"], 60)
+    site = np.where((group == "b") & (rng.random(180) < 0.5), "2", rng.choice(["0", "1"], 180))
+    site[:20] = "2"
+    y = np.where((site == "2") & (group == "a"), 0, rng.poisson(2, 180))  # of site 2, "b" alone has events
+    columns = {"x": rng.uniform(0, 1, 180), "site": site, "group": group, "y": y.astype(float)}
+    terms = (Intercept(), Factor("site"), Smooth("x", 6))
+    bench = loso.Bench(
+        data.DataSet("made", "made", lambda: columns, terms, Poisson("y"), "group", None, (1.0, 1.0)),
+        None,
+        1,
+        Console(file=StringIO()),
+    )
+
+    figure = bench.run(tmp_path)
+
+    assert figure["per fold"]["labels"] == ["a", "c"]
+    assert all("without b" in line and "no finite optimum" in line for line in bench.unanswered)
+    assert len(figure["per fold"]["warm formations"]) == len(figure["per fold"]["cold formations, zero"]) == 2
