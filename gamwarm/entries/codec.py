@@ -566,7 +566,7 @@ def decode(entry: Encoded) -> BlockRecord | FitArtifact:
         raise DamagedEntry(f"its text does not describe an entry ({type(error).__name__}: {error})") from error
 
 
-_UNFIT: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, MemoryError)
+_UNFIT: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 def check_content(entry: Encoded) -> None:

@@ -29,7 +29,7 @@ from h5py import h5, h5a, h5g, h5l, h5o, h5p
 
 from gamwarm.entries import object_header, stored_values, structural_index, texts
 from gamwarm.entries.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, seal_of
-from gamwarm.entries.stored_values import UNREADABLE, Kind, encoded, pass_on_disk_error
+from gamwarm.entries.stored_values import UNREADABLE, Kind, encoded, pass_on_others
 from gamwarm.entries.summary import EntrySummary, place_in_text, summarize
 from gamwarm.errors import NotAStore, StoreDamaged, StoreReadOnly
 from gamwarm.formats import ENTRY
@@ -274,7 +274,7 @@ class FileView:
         try:
             return self.has(section, path)
         except UNREADABLE as error:
-            pass_on_disk_error(error)
+            pass_on_others(error)
             return True
 
     def is_archive(self) -> bool:
@@ -303,7 +303,7 @@ class FileView:
         except (DamagedEntry, *UNREADABLE) as error:
             if key is None:
                 raise
-            pass_on_disk_error(error)
+            pass_on_others(error)
             return None
         return names
 
@@ -329,7 +329,8 @@ class FileView:
             if gid.get_num_objs():
                 values = _VALUES if section == RECORDS else frozenset()
                 children = [f"{key}/{name}" for name in stored_values.names_in(gid) if name not in values]
-        except (DamagedEntry, *UNREADABLE):
+        except (DamagedEntry, *UNREADABLE) as error:
+            pass_on_others(error)
             return [key] if self.has(section, key) else []
         return [key, *children] if section == RECORDS else children
 
@@ -364,7 +365,7 @@ class FileView:
             text, seal = (stored_values.read(gid, value, self.size) for value in (b"meta", b"seal"))
             arrays = self._vectors(gid)
         except UNREADABLE as error:
-            pass_on_disk_error(error)
+            pass_on_others(error)
             raise DamagedEntry(f"it cannot be read ({type(error).__name__}: {error})") from error
         if text is None or seal is None:
             raise DamagedEntry("it has no text or no seal")
@@ -413,7 +414,7 @@ class FileView:
         except DamagedEntry:
             return None
         except UNREADABLE as error:
-            pass_on_disk_error(error)
+            pass_on_others(error)
             return None
 
     def _from_header(self, section: str, key: str, address: int) -> Encoded | None:
@@ -452,7 +453,7 @@ class FileView:
         try:
             text = stored_values.read(self._group(section, path), b"meta", self.size)
         except UNREADABLE as error:
-            pass_on_disk_error(error)
+            pass_on_others(error)
             raise DamagedEntry(f"it cannot be read ({type(error).__name__}: {error})") from error
         if text is None:
             raise DamagedEntry("it has no text")
@@ -471,7 +472,7 @@ class FileView:
         try:
             return self.has(ARTIFACTS, f"{key}/{entry_id}")
         except UNREADABLE as error:
-            pass_on_disk_error(error)
+            pass_on_others(error)
             return False
 
     def strict_keys(self, structural_key: str) -> list[str]:
@@ -534,6 +535,7 @@ class FileView:
             there = stored_values.has(parent, name)
             gid = stored_values.open_group(parent, name) if there else h5g.create(parent, name, gcpl=_GROUP)
         except (DamagedEntry, *UNREADABLE) as error:
+            pass_on_others(error)
             raise _irreplaceable(ARTIFACTS, entry.key) from error
         there = self.has_artifact(entry.key, entry.entry_id)
         damaged = there and self._remove(ARTIFACTS, f"{entry.key}/{entry.entry_id}")
@@ -579,6 +581,7 @@ class FileView:
                 if stored_values.is_hard(parent, name):
                     stored_values.open_object(parent, name)
             except (DamagedEntry, *UNREADABLE) as error:
+                pass_on_others(error)
                 raise _irreplaceable(section, each) from error
         damaged = False
         for each in paths:

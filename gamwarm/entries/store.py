@@ -36,7 +36,7 @@ from gamwarm.entries.stored import Held, StoredArtifact, StoredRecord
 from gamwarm.entries.stored_values import UNREADABLE
 from gamwarm.entries.summary import EntrySummary
 from gamwarm.entries.texts import is_key
-from gamwarm.errors import GamwarmError, StoreDamaged
+from gamwarm.errors import GamwarmError, StoreDamaged, StoreUnavailable
 from gamwarm.identity import check_descriptor_key, check_exact_key
 from gamwarm.interrupts import critical, deliver
 from gamwarm.records import (
@@ -45,7 +45,7 @@ from gamwarm.records import (
     Producer,
     check_entry_id,
 )
-from gamwarm.storage import Container, ForkSafeLock, LockChoice, LookAgain, Snapshot, explain
+from gamwarm.storage import Container, ForkSafeLock, LockChoice, LookAgain, Snapshot, explain, not_of_the_file
 
 __all__ = [
     "EntryStore",
@@ -85,10 +85,11 @@ class _Hdf5Errors(AbstractContextManager[None]):
     ) -> None:
         if kind is None or isinstance(error, GamwarmError):
             return
-        if not isinstance(error, (DamagedEntry, *UNREADABLE)):
+        origin = not_of_the_file(error)
+        if isinstance(origin, OSError):
+            raise explain(origin, self._path, "read it") from error
+        if origin is not None or not isinstance(error, (DamagedEntry, *UNREADABLE)):
             return
-        if isinstance(error, OSError) and error.errno is not None:
-            raise explain(error, self._path, "read it") from error
         self.complaint = (
             f"{self._path}: HDF5 cannot read the file's own structure ({error}); "
             "gamwarm.salvage(path, into) brings what is whole to a new file; or restore a copy"
@@ -129,6 +130,7 @@ class EntryStore:
         self._pending: list[PutOutcome] = []
         self.held: WeakSet[Held] = WeakSet()
         self._view: EntryEditor | None = None
+        self._half_done = ""
         self._seen: tuple[h5py.File, EntryEditor] | None = None
         self._written: tuple[h5py.File, EntryEditor] | None = None
         self._cached: StateCache[Snapshot, tuple[str, Producer | None], StoredRecord] = StateCache()
@@ -176,6 +178,7 @@ class EntryStore:
                 yield
                 return
             self._translated.check_writable()
+            self._half_done = ""
             committing, written, reason = False, False, ""
             try:
                 with self.container.write(patience) as h5:
@@ -183,8 +186,8 @@ class EntryStore:
                     live_bytes = self._live_bytes(self._view)
                     try:
                         yield
+                        self._check_whole()
                         self._stay_within_budget(self._view, live_bytes)
-                        self._translated.check_writable()
                         with self._translated:
                             self._view.settle()
                     finally:
@@ -214,7 +217,11 @@ class EntryStore:
         """Begin a transaction, or join the open one, and yield the editor of the file."""
         with self.transaction(), self._translated:
             assert self._view is not None
-            yield self._view
+            try:
+                yield self._view
+            except Exception as error:
+                self._note_half_done(error)
+                raise
 
     @critical
     def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> tuple[T, int, int]:
@@ -275,15 +282,32 @@ class EntryStore:
             with self.transaction():
                 return self._write_now(change)
 
+    def _note_half_done(self, error: Exception) -> None:
+        if not isinstance(error, GamwarmError):
+            self._half_done = f"{type(error).__name__}: {error}".removesuffix(": ")
+
+    def _check_whole(self) -> None:
+        """Refuse to go on with a transaction in which a change ended halfway; who caught that error may not know."""
+        self._translated.check_writable()
+        if self._half_done:
+            raise StoreUnavailable(
+                f"{self._path}: a change in this transaction ended halfway ({self._half_done}), so none of it is "
+                "written; begin another one",
+                path=str(self._path),
+            )
+
     def _write_now(self, change: Callable[[EntryEditor], PutOutcome]) -> PutOutcome:
         assert self._view is not None
-        self._translated.check_writable()
+        self._check_whole()
         with self._translated:
             try:
                 outcome = change(self._view)
             except Irreplaceable as error:
                 log.warning("%s: %s", self.container.path, error)
                 return PutOutcome(reason=str(error))
+            except Exception as error:
+                self._note_half_done(error)
+                raise
         if outcome.pending:
             self._pending.append(outcome)
         return outcome

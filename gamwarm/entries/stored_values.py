@@ -20,6 +20,7 @@ from h5py import h5, h5a, h5d, h5i, h5l, h5o, h5p, h5s, h5t
 from gamwarm.entries import object_header
 from gamwarm.entries.codec import DamagedEntry
 from gamwarm.entries.structural_index import PREFIX
+from gamwarm.storage import not_of_the_file
 
 __all__ = [
     "FORMS",
@@ -32,7 +33,7 @@ __all__ = [
     "name_of",
     "names_in",
     "open_group",
-    "pass_on_disk_error",
+    "pass_on_others",
     "read",
     "read_integer",
     "read_strings",
@@ -44,8 +45,12 @@ __all__ = [
     "write_vector",
 ]
 
-UNREADABLE: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError, ArithmeticError, MemoryError)
-"""What h5py raises when HDF5 cannot read its own structure: by the place of the damage, any of these."""
+UNREADABLE: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError, ArithmeticError)
+"""What h5py raises when HDF5 cannot read its own structure: by the place of the damage, any of these.
+
+Not MemoryError: no value is given memory that the file does not fill, so it is this process that has too little. An
+entry that was called damaged for that would be left out of a rewritten file.
+"""
 ATTRIBUTE_LIMIT: Final = 60_000
 """Bytes; what is longer is a dataset, as an object header message holds less than 64 KiB."""
 
@@ -297,9 +302,9 @@ def check_forms(gid: Any, size: int, *, depth: int = 1) -> None:
         _found(gid, name, size, FORMS[name])
 
 
-def pass_on_disk_error(error: BaseException) -> None:
-    """Raise again what the disk said (it has an error number): that is no damage of an entry."""
-    if isinstance(error, OSError) and error.errno is not None:
+def pass_on_others(error: BaseException) -> None:
+    """Raise again what tells of the disk or of this process: that is no damage of an entry."""
+    if not_of_the_file(error) is not None:
         raise error
 
 

@@ -21,6 +21,10 @@ _MOST: Final = 2**63
 _DEPTH: Final = 8
 """Levels below a field that this version does not know."""
 
+_DEEPEST: Final = _DEPTH + 4
+"""Levels that no text of any version passes."""
+_BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+
 Check = Callable[[Any], bool]
 Field = tuple[frozenset[type], Check]
 """Types whose values all pass, for which nothing is called; and the check of the others."""
@@ -58,7 +62,11 @@ def parse_text(section: str, text: bytes) -> dict[str, Any]:
     try:
         string = text.decode("utf-8")
         meta, end = _decoder.raw_decode(string)
-    except (ValueError, RecursionError, MemoryError) as error:
+    except RecursionError:
+        if _depth(string) <= _DEEPEST:  # the caller had used the stack up
+            raise
+        raise DamagedEntry("its text is nested too deeply") from None
+    except ValueError as error:
         raise DamagedEntry(f"its text is no JSON ({type(error).__name__}: {error})") from None
     if end != len(string) or type(meta) is not dict:
         raise DamagedEntry("its text is not one JSON object")
@@ -66,6 +74,16 @@ def parse_text(section: str, text: bytes) -> dict[str, Any]:
     if b"\\" in text and b"\\ud" in text.lower() and _has_lone_surrogate(meta):
         raise DamagedEntry("its text cannot be written as UTF-8")
     return meta
+
+
+def _depth(string: str) -> int:
+    """Return how many levels deep a JSON text is nested."""
+    depth = deepest = 0
+    for match in _BRACKETS.finditer(string):
+        bracket = match[0]
+        depth += (bracket in "[{") - (bracket in "]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _has_lone_surrogate(meta: dict[str, Any]) -> bool:

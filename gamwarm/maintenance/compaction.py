@@ -81,7 +81,7 @@ def _copy_key(source: EntryEditor, target: EntryEditor, section: str, key: str) 
         source.check_forms(section, key)
         h5o.copy(source.section_group(section), name, parent, name)
     except (DamagedEntry, *UNREADABLE) as error:
-        stored_values.pass_on_disk_error(error)
+        stored_values.pass_on_others(error)
         if stored_values.has(parent, name):
             parent.unlink(name)
         reason = str(error)

@@ -23,7 +23,7 @@ from gamwarm.storage.overlay import Overlay
 from gamwarm.storage.pager import journal_path, make_scratch, missing, scratch_path
 from gamwarm.storage.reader import LookAgain, Peek, Snapshot
 from gamwarm.storage.replace import fill_through
-from gamwarm.storage.vfs import explain, open_beside, replace_text, status_of, typed
+from gamwarm.storage.vfs import explain, not_of_the_file, open_beside, out_of_memory, replace_text, status_of, typed
 
 __all__ = [
     "BODY_OFFSET",
@@ -57,7 +57,9 @@ __all__ = [
     "make_scratch",
     "meet_peer",
     "missing",
+    "not_of_the_file",
     "open_beside",
+    "out_of_memory",
     "parse",
     "probe",
     "redo_journal",

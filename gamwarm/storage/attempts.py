@@ -124,15 +124,12 @@ class Attempts:
             if self._guard(reader.look) != before:
                 reader.drop()
                 raise Unsettled(moved=True) from exc
-            latched = reader.latched
-            if isinstance(latched, OSError):
+            latched = vfs.not_of_the_file(reader.latched)
+            if latched is not None:
                 reader.drop()
-                raise explain(latched, self.path, "read it") from exc
-            if opened or isinstance(exc, GamwarmError):
+            elif opened or isinstance(exc, GamwarmError):
                 raise
-            if isinstance(exc, OSError) and exc.errno is not None:
-                raise explain(exc, self.path, "read it") from exc
-            raise unreadable(self.path, exc) from exc
+            raise unreadable(self.path, "read it", latched, exc) from exc
         try:
             if reader.stands(before):
                 return result, before

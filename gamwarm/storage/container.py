@@ -47,7 +47,7 @@ from gamwarm.storage.locks import LockChoice, WriterLock, choose_lock
 from gamwarm.storage.reader import Reader, Snapshot
 from gamwarm.storage.replace import rewrite
 from gamwarm.storage.vfs import explain
-from gamwarm.storage.writer import Writer, new_image
+from gamwarm.storage.writer import Writer, new_image, unreadable
 
 __all__ = ["Container"]
 
@@ -140,8 +140,9 @@ class Container(Attempts):
             self._open(lock, create)
         except BaseException as exc:
             self._abandon()
-            if isinstance(exc, OSError) and not isinstance(exc, GamwarmError):
-                raise explain(exc, self.path, "open it") from exc
+            origin = vfs.not_of_the_file(exc)
+            if isinstance(origin, OSError) and not isinstance(exc, GamwarmError):
+                raise explain(origin, self.path, "open it") from exc
             raise
         self._finalizer = weakref.finalize(self, _drop, self._writer, self._reader)
         self._finalizer.atexit = False
@@ -302,10 +303,10 @@ class Container(Attempts):
                 try:
                     yield h5
                 except BaseException as exc:
-                    latched = self._writer.latched
+                    latched = vfs.not_of_the_file(self._writer.latched)
                     self._writer.drop()
-                    if isinstance(exc, Exception) and isinstance(latched, OSError):
-                        raise explain(latched, self.path, "read it") from exc
+                    if isinstance(exc, Exception) and latched is not None:
+                        raise unreadable(self.path, "read it", latched) from exc
                     raise
                 finally:
                     self._writing = False

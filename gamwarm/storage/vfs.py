@@ -34,9 +34,11 @@ __all__ = [
     "explain",
     "in_the_way",
     "make_beside",
+    "not_of_the_file",
     "open_afresh",
     "open_beside",
     "open_or_make_beside",
+    "out_of_memory",
     "replace_text",
     "require_directory",
     "share",
@@ -377,6 +379,24 @@ def _ask_for_status(fd: int) -> None:
         call(fd, b"", _AT_EMPTY_PATH | _AT_STATX_FORCE_SYNC, _STATX_BASIC_STATS, ctypes.create_string_buffer(512))
 
 
+def out_of_memory(error: MemoryError) -> OSError:
+    """Return what the system would have said."""
+    return OSError(errno.ENOMEM, str(error) or os.strerror(errno.ENOMEM))
+
+
+def not_of_the_file(*errors: BaseException | None) -> Exception | None:
+    """Return the first of ``errors`` that tells of the disk or of this process, so that no byte need be wrong.
+
+    An error of the system as it is, too little memory as one (ENOMEM), and a `RecursionError`; None if there is none.
+    """
+    for error in errors:
+        if isinstance(error, MemoryError):
+            return out_of_memory(error)
+        if isinstance(error, RecursionError) or (isinstance(error, OSError) and error.errno is not None):
+            return error
+    return None
+
+
 def explain(exc: OSError, path: Path, doing: str) -> StoreError:
     """Turn an operating system error into ours, with the path and the next step."""
     if isinstance(exc, StoreError):
@@ -393,6 +413,8 @@ def explain(exc: OSError, path: Path, doing: str) -> StoreError:
         return StoreNotFound(f"{what}. {step}", path=str(path), errno=exc.errno)
     if exc.errno in _FULL:
         step = "Nothing acknowledged is lost; free some space (or raise the quota) and put again."
+    elif exc.errno == errno.ENOMEM:
+        step = "Nothing acknowledged is lost; free some memory, then open the store again."
     elif exc.errno == errno.EISDIR:
         step = "Give the path of a file."
     elif exc.errno in {errno.EMFILE, errno.ENFILE}:

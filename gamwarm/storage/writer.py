@@ -68,10 +68,9 @@ class Writer:
         try:
             self.h5 = _open_for_writing(self._overlay)
         except Exception as exc:
+            latched = self.latched
             self.drop()
-            if isinstance(exc, OSError) and exc.errno is not None:
-                raise
-            raise unreadable(self.path, exc) from exc
+            raise unreadable(self.path, "read it", latched, exc) from exc
         return self.h5
 
     def commit(self) -> None:
@@ -99,9 +98,7 @@ class Writer:
             self.drop()
             if isinstance(exc, GamwarmError) or not isinstance(exc, Exception):
                 raise
-            if isinstance(exc, OSError) and exc.errno is not None:
-                raise explain(exc, self.path, "commit to it") from exc
-            raise unreadable(self.path, exc) from exc
+            raise unreadable(self.path, "commit to it", exc) from exc
         overlay.quiet = False
         if self.pair.journal_end > CHECKPOINT_BYTES:
             # Acknowledged already; a checkpoint that fails is tried again by the next commit.
@@ -171,10 +168,18 @@ def new_image(create: Callable[[h5py.File], None] | None) -> tuple[Pages, int]:
         close_quietly(h5)
 
 
-def unreadable(path: Path, exc: Exception) -> StoreDamaged:
-    """Return the error for a file whose metadata HDF5 refuses."""
+def unreadable(path: Path, doing: str, *errors: BaseException | None) -> Exception:
+    """Return what to raise where HDF5 has failed: what the disk or this process lacks, else that the file is damaged.
+
+    ``errors``: what came from below HDF5, if anything, then what HDF5 said.
+    """
+    origin = vfs.not_of_the_file(*errors)
+    if isinstance(origin, OSError):
+        return explain(origin, path, doing)
+    if origin is not None:
+        return origin
     return StoreDamaged(
-        f"{path}: HDF5 cannot read its metadata ({exc}). gamwarm.salvage(path, into) brings what is whole to a new "
-        "file; or restore a copy.",
+        f"{path}: HDF5 cannot read its metadata ({errors[-1]}). gamwarm.salvage(path, into) brings what is whole to a "
+        "new file; or restore a copy.",
         path=str(path),
     )

@@ -20,6 +20,7 @@ from gamwarm.errors import (
 from gamwarm.identity import FitProblem
 from gamwarm.interrupts import cause
 from gamwarm.parallel import Communicator, agree, mark_agreed, tell
+from gamwarm.storage import explain, out_of_memory
 from gamwarm.walltime import Walltime
 
 __all__ = ["Ranks"]
@@ -113,6 +114,8 @@ class Ranks:
         if self.is_root and (even_off or self.disabled_reason is None):
             try:
                 value = act()
+            except MemoryError as caught:  # a fit goes on without the file
+                error = explain(out_of_memory(caught), self.path, f"finish {operation!r}")
             except BaseException as caught:  # the other ranks wait for this answer
                 error = caught
         if not self.comm.is_serial:

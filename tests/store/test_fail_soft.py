@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import functools
+import inspect
 import logging
 import os
+import sys
 
 import pytest
 
@@ -20,9 +23,10 @@ from gamwarm import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from gamwarm.entries import EntryStore
+from gamwarm.entries import RECORDS, DamagedEntry, EntryStore, stored_values
+from gamwarm.entries.texts import parse_text
 from gamwarm.storage import vfs
-from tests.support.stores import exact_key_of, leftovers, plain_fit, record_of, result_of
+from tests.support.stores import artifact_of, exact_key_of, leftovers, plain_fit, record_of, result_of
 
 
 @pytest.fixture
@@ -319,3 +323,171 @@ def test_errors_of_the_store_are_also_the_built_in_that_fits():
     ):
         assert issubclass(error, kind)
         assert issubclass(error, StoreError)
+
+
+# -- memory and stack --------------------------------------------------------------------------------------------------
+
+
+def starve(monkeypatch, error, name="read_vector", after=0, where=stored_values):
+    """Let this process have no room for what a function does: every vector of an entry, or something else."""
+    real, uses = getattr(where, name), [0]
+
+    def starving(*args, **kwargs):
+        uses[0] += 1
+        if uses[0] > after:
+            raise error("no room")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, starving)
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+@pytest.mark.parametrize("call", ["put", "verify", "evict", "compact", "merge", "entry_ids", "savings"])
+def test_what_this_process_lacks_is_no_damage_and_costs_no_entry(filled, tmp_path, monkeypatch, call, error):
+    with gamwarm.open(tmp_path / "other.h5") as other:
+        other.put_record(record_of(1, 5.0))
+    calls = {
+        "put": lambda store: store.put_record(record_of(1, 3.0)),
+        "verify": lambda store: store.verify(),
+        "evict": lambda store: store.evict(size_budget=0),
+        "compact": lambda store: store.compact(),
+        "merge": lambda store: store.merge(tmp_path / "other.h5"),
+        "entry_ids": lambda store: store.entry_ids(),
+        "savings": lambda store: store.savings(),
+    }
+    with gamwarm.open(filled, on_error="raise") as store:
+        there = store.entry_ids()
+        starve(monkeypatch, error)
+        with pytest.raises(RecursionError if error is RecursionError else StoreUnavailable, match="no room"):
+            calls[call](store)
+        monkeypatch.undo()
+        assert store.entry_ids() == there
+        assert store.put_record(record_of(2)).written
+        assert store.verify().ok
+
+
+@pytest.mark.parametrize("name", ["open_group", "open_object", "names_in", "is_hard"])
+def test_a_key_that_was_not_looked_into_for_want_of_stack_is_not_irreplaceable(filled, monkeypatch, caplog, name):
+    with gamwarm.open(filled, on_error="raise") as store:
+        store.put_artifact(artifact_of())
+        for put in (lambda: store.put_record(record_of(1, 3.0)), lambda: store.put_artifact(artifact_of(value=2.0))):
+            for after in range(12):
+                starve(monkeypatch, RecursionError, name, after)
+                with contextlib.suppress(RecursionError):
+                    assert "cannot be replaced" not in put().reason
+                monkeypatch.undo()
+        assert store.verify().ok
+    assert warnings_of(caplog) == []
+
+
+def test_entries_of_a_key_that_could_not_be_listed_for_want_of_stack_stay(filled, monkeypatch):
+    with gamwarm.open(filled, on_error="raise", keep_last=5) as store:
+        for value in (2.0, 3.0):
+            store.put_record(record_of(1, value))
+        there = store.entry_ids()
+        for after in range(4):
+            starve(monkeypatch, RecursionError, "names_in", after)
+            with contextlib.suppress(RecursionError):
+                store.put_record(record_of(1, 4.0))
+            monkeypatch.undo()
+        assert there <= store.entry_ids()
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+def test_what_is_lacking_below_hdf5_is_no_damage_either(filled, monkeypatch, error):
+    """It is met in a callback, and HDF5 says something else."""
+    calls = (
+        lambda store: store.get_record(exact_key_of(2)),
+        lambda store: store.put_record(record_of(3)),
+        lambda store: store.compact(),
+        lambda store: gamwarm.open(store.path, on_error="raise").close(),
+    )
+    for call in calls:
+        for name in ("pread", "readinto"):
+            for after in range(6):
+                with gamwarm.open(filled, on_error="raise") as store:
+                    starve(monkeypatch, error, name, after, where=vfs.DISK)
+                    with contextlib.suppress(RecursionError, StoreUnavailable):
+                        call(store)
+                    monkeypatch.undo()
+                    assert store.verify().ok
+
+
+def test_a_store_that_there_is_no_memory_to_make_is_typed_and_leaves_nothing(path, monkeypatch):
+    monkeypatch.setattr("gamwarm.storage.container.new_image", lambda *_: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(StoreUnavailable, match="Cannot allocate memory"):
+        EntryStore(path)
+    assert not path.exists()
+    assert leftovers(path) == set()
+
+
+def test_too_little_memory_costs_one_warning_and_the_fit_goes_on(filled, monkeypatch, caplog):
+    with gamwarm.open(filled) as store:
+        starve(monkeypatch, MemoryError)
+        outcome = store.put_record(record_of(1, 3.0))
+        report = store.start_for(plain_fit(1))
+        monkeypatch.undo()
+
+    assert not outcome.written
+    assert report.source == "cold"
+    assert len(warnings_of(caplog)) == 1
+    assert "free some memory" in warnings_of(caplog)[0]
+    assert "salvage" not in warnings_of(caplog)[0]
+
+
+def test_too_little_memory_to_describe_an_entry_is_typed_too(filled, monkeypatch):
+    monkeypatch.setattr("gamwarm.entries.store.encode_record", lambda *_: (_ for _ in ()).throw(MemoryError))
+    with gamwarm.open(filled, on_error="raise") as store:
+        with pytest.raises(StoreUnavailable, match="Cannot allocate memory"):
+            store.put_record(record_of(2))
+        monkeypatch.undo()
+        assert store.put_record(record_of(2)).written
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+def test_a_change_that_ends_halfway_takes_its_transaction_with_it(filled, monkeypatch, error):
+    """Also where the block goes on: the old record was removed, and the new one is not whole."""
+    with gamwarm.open(filled, on_error="raise") as store:
+        starve(monkeypatch, error, "write_vector", after=1)
+        with pytest.raises(StoreUnavailable, match="ended halfway"), store.transaction():
+            with pytest.raises((StoreUnavailable, RecursionError)):
+                store.put_record(record_of(1, 3.0))
+            monkeypatch.undo()
+            with pytest.raises(StoreUnavailable, match="ended halfway"):
+                store.put_record(record_of(2))
+        assert store.get_record(exact_key_of(1)).objective == 1.0
+        assert store.put_record(record_of(2)).written
+        assert store.verify().ok
+
+
+def test_calls_near_the_end_of_the_stack_call_no_file_damaged(filled):
+    def deep(levels, call):
+        return call() if levels == 0 else deep(levels - 1, call)
+
+    here = len(inspect.stack(0))
+    with gamwarm.open(filled, on_error="raise") as store:
+        for number, left in enumerate(range(8, 90)):
+            for call in (lambda n=number: store.put_record(record_of(10 + n)), store.verify, store.entry_ids):
+                with contextlib.suppress(RecursionError):
+                    deep(sys.getrecursionlimit() - here - left, call)
+            assert store.put_record(record_of(200 + number)).written
+        assert store.verify().ok
+
+
+def test_a_text_is_not_called_too_deep_for_a_stack_that_was_used_up_before():
+    text = b'{"a":' + b"[" * 6 + b"]" * 6 + b"}"
+
+    def parse(levels):
+        return parse_text(RECORDS, text) if levels == 0 else parse(levels - 1)
+
+    with pytest.raises(DamagedEntry, match="has no field"):
+        parse(0)
+    met = set()
+    for left in range(2, 40):
+        try:
+            parse(sys.getrecursionlimit() - len(inspect.stack(0)) - left)
+        except (DamagedEntry, RecursionError) as error:
+            met.add("field" if "field" in str(error) else type(error).__name__)
+    assert met == {"field", "RecursionError"}
+    with pytest.raises(DamagedEntry, match="too deeply"):
+        parse_text(RECORDS, b"[" * 50_000)
