@@ -169,7 +169,8 @@ def file_path(value: object, what: str = "path") -> Path:
 
 def items(value: Iterable[Any], what: str) -> tuple[Any, ...]:
     """Return a sequence as a tuple; a single object or a string in its place is refused."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+    single = isinstance(value, (str, bytes)) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    if single or not isinstance(value, Iterable):
         raise InvalidType(f"{what} must be a sequence; it is {type(value).__name__}")
     return tuple(value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gamwarm.entries import EntryEditor, EntryStore, EvictReport, clock, evict_entries
 from gamwarm.interrupts import critical
+from gamwarm.records import LATEST
 
 __all__ = ["evict"]
 
@@ -24,7 +25,7 @@ def evict(
     dry_run : bool
         Only report what would be removed.
     """
-    before = None if max_age is None else clock.now() - round(max_age * 1e6)
+    before = None if max_age is None else clock.now() - round(min(max_age * 1e6, LATEST))
 
     def remove(editor: EntryEditor) -> EvictReport:
         return evict_entries(

@@ -73,13 +73,13 @@ class InnerMode(ContentEquality):
 
     def __post_init__(self) -> None:
         for name in ("log_likelihood", "penalty_value", "inner_tol"):
-            if getattr(self, name) is not None:
+            if getattr(self, name) is not None or name != "inner_tol":
                 object.__setattr__(self, name, loose_number(getattr(self, name), f"inner {name}"))
         object.__setattr__(self, "cycles", whole_number(self.cycles, "inner cycles"))
         object.__setattr__(self, "converged", truth(self.converged, "inner converged"))
         for name in ("block_logdet_h", "block_logdet_s", "log_lambdas"):
             value = getattr(self, name)
-            if value is not None and name != "log_lambdas" and np.ndim(value) == 0:
+            if name != "log_lambdas" and np.ndim(value) == 0:
                 object.__setattr__(self, name, loose_number(value, f"inner {name}"))
             elif value is not None:
                 object.__setattr__(self, name, loose_vector(value, f"inner {name}"))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from gamwarm.checks import plain_string, real_number, whole_number
+from gamwarm.checks import items, plain_string, real_number, whole_number
 from gamwarm.display import short, told
 from gamwarm.errors import InvalidInput, InvalidKey
 from gamwarm.version import __version__
@@ -130,8 +130,10 @@ class Lineage:
     def __post_init__(self) -> None:
         try:
             object.__setattr__(self, "source", StartSource(self.source))
-            terms = tuple((plain_string(n, "lineage block name"), Provenance(p)) for n, p in self.terms)
-        except ValueError as error:
+            terms = tuple(
+                (plain_string(n, "lineage block name"), Provenance(p)) for n, p in items(self.terms, "lineage terms")
+            )
+        except (ValueError, TypeError) as error:
             raise InvalidInput(f"lineage: {error}") from None
         object.__setattr__(self, "terms", terms)
         if self.entry is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gamwarm.checks import items, plain_string, real_array
+from gamwarm.display import told
 from gamwarm.errors import InvalidInput
 from gamwarm.records.equality import ContentEquality
 
@@ -28,7 +29,11 @@ def group_label(value: Any) -> str:
         value = np.datetime_as_string(value, unit="auto")
     elif isinstance(value, np.generic) and not isinstance(value, np.timedelta64):
         value = value.item()
-    return plain_string(str(value), "group label", empty=True)
+    try:
+        text = str(value)
+    except ValueError:  # an integer of more digits than Python writes
+        raise InvalidInput(f"group label ({told(value)}) has no text; give a shorter one") from None
+    return plain_string(text, "group label", empty=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, TypeVar
 
-from gamwarm.checks import file_path, real_number, whole_number
+from gamwarm.checks import file_path, real_number, truth, whole_number
 from gamwarm.entries import EntryStore, EvictReport, Problem, list_sealed
 from gamwarm.errors import GamwarmError, StoreError, StoreReadOnly
 from gamwarm.interrupts import critical
@@ -26,7 +26,7 @@ from gamwarm.maintenance import (
 )
 from gamwarm.parallel import mark_agreed
 from gamwarm.records import check_entry_id
-from gamwarm.store.arguments import malformed
+from gamwarm.store.arguments import malformed, wrong_type
 from gamwarm.store.collective import Ranks
 from gamwarm.store.savings import Savings, Session, add_up
 from gamwarm.store.transactions import Writes
@@ -65,7 +65,7 @@ class Upkeep:
             opening, or in mode ``"a"`` running totals or the structural index were wrong and are right now);
             ``"damaged"``.
         """
-        self._ranks.agree("verify", None)
+        self._ranks.agree("verify", None, wrong_type("progress", progress, (Callable, type(None))))
         report = self._ranks.at_root("verify", lambda: verify(self._file, progress), None)
         if report is not None:
             return report
@@ -93,7 +93,8 @@ class Upkeep:
         A pin is no part of the entry's content, and does not keep a record from being replaced by a newer one of its
         own fit. Returns whether the entry is in the file.
         """
-        self._ranks.agree_equal("pin", (entry_id, pinned), malformed(check_entry_id, entry_id))
+        error = malformed(check_entry_id, entry_id) or _refusal(truth, pinned, "pinned")
+        self._ranks.agree_equal("pin", (entry_id, pinned), error)
         return self._writes.run("pin", lambda: self._file.pin(entry_id, pinned=pinned), False)
 
     @critical
@@ -118,7 +119,7 @@ class Upkeep:
             Only say what would go.
         """
         seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
-        error = budget_error(size_budget) or _age_error(seconds)
+        error = budget_error(size_budget) or _age_error(seconds) or _refusal(truth, dry_run, "dry_run")
         self._ranks.agree_equal("evict", (size_budget, seconds, dry_run), error)
 
         def act() -> EvictReport:

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 import gamwarm
-from gamwarm import BlockRecord, BlockwiseFitOptions, Cost, GamwarmError, InnerMode, InvalidInput, StoreDamaged
+from gamwarm import (
+    BlockRecord,
+    BlockwiseFitOptions,
+    Cost,
+    GamwarmError,
+    InnerMode,
+    InvalidInput,
+    InvalidType,
+    Lineage,
+    StoreDamaged,
+)
 from gamwarm.archive import export_archive, import_archive, verify_archive
 from gamwarm.report import write_report
 from tests.support.stores import artifact_of, carrier_fit, plain_fit, record_of, result_of
@@ -87,9 +97,37 @@ def test_a_number_out_of_range_is_refused_and_the_store_stays_on(store, tmp_path
         (tmp_path / "saved.h5").unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("value", [1e300, math.inf, np.float32(5), np.int64(3)])
+@pytest.mark.parametrize("value", [5, None, "yes", np.zeros(2), 1.5], ids=called)
+def test_what_is_no_truth_value_and_no_function_is_refused_and_the_store_stays_on(store, value):
+    entry_id = min(store.entry_ids())
+    refused(lambda v: store.pin(entry_id, v), value)
+    refused(lambda v: store.evict(max_age=0.0, dry_run=v), value)
+    refused(store.verify, value, [None])
+
+
+@pytest.mark.parametrize("field", ["log_likelihood", "penalty_value", "block_logdet_h", "block_logdet_s"])
+def test_an_inner_mode_without_a_number_that_it_needs_is_refused_by_name(field):
+    given = dict.fromkeys(("log_likelihood", "penalty_value", "block_logdet_h", "block_logdet_s"), 0.0)
+    with pytest.raises(InvalidType, match=f"inner {field}"):
+        InnerMode(**given | {field: None}, cycles=1, converged=True)
+
+
+@pytest.mark.parametrize("field", ["block_names", "block_dims", "block_beta", "active_sets", "nuisance"])
+def test_one_number_in_the_place_of_a_sequence_is_refused_by_name(field):
+    with pytest.raises(InvalidType, match="must be a sequence"):
+        record_of(1, **{field: np.array(3)})
+
+
+def test_what_leaves_no_text_or_no_list_is_refused_in_words(store):
+    with pytest.raises(InvalidInput, match="group label"):
+        store.start_for(plain_fit(), leave_out=HUGE)
+    with pytest.raises(InvalidInput, match="must be a sequence"):
+        Lineage("cold", terms=5)
+
+
+@pytest.mark.parametrize("value", [1e300, 1e308, math.inf, np.float32(5), np.int64(3)])
 def test_large_and_numpy_numbers_are_numbers(store, tmp_path, value):
-    assert store.evict(max_age=1e300 if value == math.inf else value, dry_run=True).evicted == ()
+    assert store.evict(max_age=1e308 if value == math.inf else value, dry_run=True).evicted == ()
     assert store.salvage(tmp_path / "saved.h5", time_limit=value).copied
     store.independent(flush_seconds=value).close()
 
