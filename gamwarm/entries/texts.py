@@ -23,7 +23,7 @@ _DEPTH: Final = 8
 
 _DEEPEST: Final = _DEPTH + 4
 """Levels that no text of any version passes."""
-_BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 
 Check = Callable[[Any], bool]
 Field = tuple[frozenset[type], Check]
