@@ -56,6 +56,8 @@ PATIENCE: Final = 0.05
 SOON: Final = 0.001
 NEAR_FRAMES: Final = 4
 NOT_MAIN: Final = -1
+STACK: Final = 120
+"""Nested calls that a section has room for; the deepest public call needs 40."""
 
 # The C functions: their wrappers in `signal` turn every number into an enum, at twenty times the cost.
 _signal: Final[Any] = importlib.import_module("_signal")
@@ -270,28 +272,69 @@ class _Finalizer:
             self._before = _shield.enter()
         except BaseException:  # struck on the way in: there is nobody to tell, but much to do
             self._before = _shield.enter()
+        self._checked, _stack.checked = _stack.checked, True  # it has no other moment, with stack enough or not
         _shield.finalizers += self._before >= 0
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _shield.finalizers -= self._before >= 0
+        _stack.checked = self._checked
         _shield.leave_later(self._before)
 
 
+class _Stack(threading.local):
+    """Whether this thread is in a section already, so that there is stack enough."""
+
+    checked = False
+
+
+_stack: Final = _Stack()
+
+
+def _check_stack() -> None:
+    """Raise a `RecursionError` here, where nothing is held, rather than in a section.
+
+    Running out of stack in the call of an ``__exit__`` leaves a lock taken, also the one that h5py has for all threads.
+    """
+    try:
+        sys._getframe(sys.getrecursionlimit() // 4)  # each may count for several, as C functions are counted too
+    except ValueError:
+        return
+    _nest(STACK)
+
+
+def _nest(calls: int) -> None:
+    if calls:
+        _nest(calls - 1)
+
+
 def critical(function: Callable[P, R]) -> Callable[P, R]:
-    """Make every call of a function a critical section; sections nest."""
+    """Make every call of a function a critical section; sections nest.
+
+    Raises
+    ------
+    RecursionError
+        Too little stack is left for one; nothing was done.
+    """
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        outermost = not _stack.checked
+        if outermost:
+            _check_stack()
         before = _shield.enter()
         try:
+            if outermost:
+                _stack.checked = True
             return function(*args, **kwargs)
         except Interrupt as interrupt:
             if before:
                 raise
             raise interrupt.unwrapped() from None
         finally:
+            if outermost:
+                _stack.checked = False
             _shield.leave(before)
 
     return call
@@ -412,6 +455,8 @@ class Body:
         self._shielded = False
 
     def __enter__(self) -> None:
+        if not _stack.checked:
+            _check_stack()
         before = _shield.enter()
         try:
             self._work.begin()
@@ -438,6 +483,7 @@ class Body:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         before = _shield.enter()
+        checked, _stack.checked = _stack.checked, True  # as at the beginning of the block
         try:
             assert self._lost is not None
             self._lost.detach()
@@ -449,6 +495,7 @@ class Body:
                 raise
             raise interrupt.unwrapped() from None
         finally:
+            _stack.checked = checked
             _shield.leave(before)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
+import inspect
 import os
 import signal
 import sys
@@ -13,7 +15,7 @@ import time
 import pytest
 
 from gamwarm import interrupts
-from gamwarm.interrupts import Body, Interrupt, allowed, critical, deliver, wait
+from gamwarm.interrupts import Body, Interrupt, allowed, critical, deliver, quiet, wait
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -412,3 +414,86 @@ def test_a_second_signal_during_the_delivery_of_the_first_leaves_none_for_a_late
         assert signal.getsignal(signal.SIGUSR1) is act, line
         heard.clear()
     assert line > 5
+
+
+# -- stack -------------------------------------------------------------------------------------------------------
+
+
+def with_calls_left(left, call):
+    def deep(levels):
+        return call() if levels == 0 else deep(levels - 1)
+
+    return deep(sys.getrecursionlimit() - len(inspect.stack(0)) - left)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["main thread", "another thread"])
+def test_a_section_is_not_begun_with_too_little_stack_and_one_that_was_begun_has_it_to_its_end(elsewhere):
+    begun, refused = [], []
+
+    @critical
+    def inner():
+        begun[-1] += 1
+
+    @critical
+    def outer():
+        begun.append(1)
+        inner()
+
+    def tries():
+        for left in range(10, 400):
+            try:
+                with_calls_left(left, outer)
+            except RecursionError:
+                refused.append(left)
+
+    if elsewhere:
+        thread = threading.Thread(target=tries)
+        thread.start()
+        thread.join()
+    else:
+        tries()
+
+    assert refused == list(range(10, refused[-1] + 1))
+    assert interrupts.STACK <= refused[-1] < 2 * interrupts.STACK
+    assert set(begun) == {2}
+
+
+def test_a_block_that_was_begun_is_ended_however_little_stack_there_is():
+    told = []
+
+    class Work:
+        def begin(self):
+            told.append("begun")
+
+        @critical
+        def end(self, error):
+            told.append("ended")
+
+    def block():
+        with Body(Work()):
+            pass
+
+    met = set()
+    for left in range(60, 300):
+        told.clear()
+        with contextlib.suppress(RecursionError):
+            with_calls_left(left, block)
+        assert told in ([], ["begun", "ended"])
+        assert left > interrupts.STACK or not told
+        met.add(tuple(told))
+    assert len(met) == 2
+
+
+def test_a_finalizer_does_what_it_can_with_the_stack_that_there_is():
+    told = []
+
+    @quiet
+    def finalizer():
+        inner()
+
+    @critical
+    def inner():
+        told.append(True)
+
+    with_calls_left(interrupts.STACK - 20, finalizer)
+    assert told == [True]

@@ -10,8 +10,10 @@ import inspect
 import logging
 import os
 import sys
+import threading
 
 import pytest
+from h5py._objects import phil
 
 import gamwarm
 from gamwarm import (
@@ -460,16 +462,40 @@ def test_a_change_that_ends_halfway_takes_its_transaction_with_it(filled, monkey
         assert store.verify().ok
 
 
-def test_calls_near_the_end_of_the_stack_call_no_file_damaged(filled):
+def test_calls_near_the_end_of_the_stack_call_no_file_damaged_and_leave_no_lock_to_wait_for(filled):
+    """Neither gamwarm's nor h5py's, which other threads would wait for without an end."""
+
     def deep(levels, call):
         return call() if levels == 0 else deep(levels - 1, call)
 
+    free = []
+
+    def look():
+        free.append(phil.acquire(blocking=False))
+        if free[-1]:
+            phil.release()
+
+    def transaction(store):
+        with store.transaction():
+            store.put_record(record_of(3))
+
     here = len(inspect.stack(0))
     with gamwarm.open(filled, on_error="raise") as store:
-        for number, left in enumerate(range(8, 90)):
-            for call in (lambda n=number: store.put_record(record_of(10 + n)), store.verify, store.entry_ids):
+        calls = (
+            lambda: store.put_record(record_of(4)),
+            store.verify,
+            store.entry_ids,
+            lambda: store.get_record(exact_key_of(2)),
+            lambda: transaction(store),
+        )
+        for number, left in enumerate(range(8, 150, 2)):
+            for call in calls:
                 with contextlib.suppress(RecursionError):
                     deep(sys.getrecursionlimit() - here - left, call)
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+            assert free[-1], f"{left} calls were left"
             assert store.put_record(record_of(200 + number)).written
         assert store.verify().ok
 
