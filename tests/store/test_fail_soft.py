@@ -25,8 +25,7 @@ from gamwarm import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from gamwarm.entries import RECORDS, DamagedEntry, EntryStore, stored_values
-from gamwarm.entries.texts import parse_text
+from gamwarm.entries import RECORDS, DamagedEntry, EntryStore, stored_values, texts
 from gamwarm.storage import vfs
 from tests.support.stores import artifact_of, exact_key_of, leftovers, plain_fit, record_of, result_of
 
@@ -330,8 +329,8 @@ def test_errors_of_the_store_are_also_the_built_in_that_fits():
 # -- memory and stack --------------------------------------------------------------------------------------------------
 
 
-def starve(monkeypatch, error, name="read_vector", after=0, where=stored_values):
-    """Let this process have no room for what a function does: every vector of an entry, or something else."""
+def starve(monkeypatch, error, name="parse_text", after=0, where=texts):
+    """Let this process have no room for what a function does: the text of every entry, or something else."""
     real, uses = getattr(where, name), [0]
 
     def starving(*args, **kwargs):
@@ -374,7 +373,7 @@ def test_a_key_that_was_not_looked_into_for_want_of_stack_is_not_irreplaceable(f
         store.put_artifact(artifact_of())
         for put in (lambda: store.put_record(record_of(1, 3.0)), lambda: store.put_artifact(artifact_of(value=2.0))):
             for after in range(12):
-                starve(monkeypatch, RecursionError, name, after)
+                starve(monkeypatch, RecursionError, name, after, where=stored_values)
                 with contextlib.suppress(RecursionError):
                     assert "cannot be replaced" not in put().reason
                 monkeypatch.undo()
@@ -388,7 +387,7 @@ def test_entries_of_a_key_that_could_not_be_listed_for_want_of_stack_stay(filled
             store.put_record(record_of(1, value))
         there = store.entry_ids()
         for after in range(4):
-            starve(monkeypatch, RecursionError, "names_in", after)
+            starve(monkeypatch, RecursionError, "names_in", after, where=stored_values)
             with contextlib.suppress(RecursionError):
                 store.put_record(record_of(1, 4.0))
             monkeypatch.undo()
@@ -450,7 +449,7 @@ def test_too_little_memory_to_describe_an_entry_is_typed_too(filled, monkeypatch
 def test_a_change_that_ends_halfway_takes_its_transaction_with_it(filled, monkeypatch, error):
     """Also where the block goes on: the old record was removed, and the new one is not whole."""
     with gamwarm.open(filled, on_error="raise") as store:
-        starve(monkeypatch, error, "write_vector", after=1)
+        starve(monkeypatch, error, "write_vector", after=1, where=stored_values)
         with pytest.raises(StoreUnavailable, match="ended halfway"), store.transaction():
             with pytest.raises((StoreUnavailable, RecursionError)):
                 store.put_record(record_of(1, 3.0))
@@ -504,7 +503,7 @@ def test_a_text_is_not_called_too_deep_for_a_stack_that_was_used_up_before():
     text = b'{"a":' + b"[" * 6 + b"]" * 6 + b"}"
 
     def parse(levels):
-        return parse_text(RECORDS, text) if levels == 0 else parse(levels - 1)
+        return texts.parse_text(RECORDS, text) if levels == 0 else parse(levels - 1)
 
     with pytest.raises(DamagedEntry, match="has no field"):
         parse(0)
@@ -516,4 +515,4 @@ def test_a_text_is_not_called_too_deep_for_a_stack_that_was_used_up_before():
             met.add("field" if "field" in str(error) else type(error).__name__)
     assert met == {"field", "RecursionError"}
     with pytest.raises(DamagedEntry, match="too deeply"):
-        parse_text(RECORDS, b"[" * 50_000)
+        texts.parse_text(RECORDS, b"[" * 50_000)
