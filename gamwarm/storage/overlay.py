@@ -10,6 +10,7 @@ the owner looks at `error` before it commits.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -99,8 +100,10 @@ class Overlay:
         return vfs.DISK.pread(self.fd, count, offset)
 
     def _latch(self, exc: BaseException) -> None:
+        # A copy, which has no frames: one of what is raised here holds the property list that HDF5 opens the file with,
+        # and that holds this object. HDF5 would free such a list when the process ends, behind Python's own end.
         if self.error is None:
-            self.error = exc
+            self.error = copy.copy(exc)
 
     def _page(self, number: int) -> bytearray:
         settled = self._settled.pop(number, None)

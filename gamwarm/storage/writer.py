@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -177,7 +178,7 @@ def unreadable(path: Path, doing: str, *errors: BaseException | None) -> Excepti
     if isinstance(origin, OSError):
         return explain(origin, path, doing)
     if origin is not None:
-        return origin
+        return copy.copy(origin)  # not what the overlay keeps, which must not come to hold its own frames
     return StoreDamaged(
         f"{path}: HDF5 cannot read its metadata ({errors[-1]}). gamwarm.salvage(path, into) brings what is whole to a "
         "new file; or restore a copy.",

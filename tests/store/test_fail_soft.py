@@ -9,6 +9,7 @@ import functools
 import inspect
 import logging
 import os
+import subprocess
 import sys
 import threading
 
@@ -412,6 +413,32 @@ def test_what_is_lacking_below_hdf5_is_no_damage_either(filled, monkeypatch, err
                         call(store)
                     monkeypatch.undo()
                     assert store.verify().ok
+
+
+FAILING_OPENS = """
+import errno, sys
+import gamwarm
+from gamwarm.storage import vfs
+
+def failing(*_):
+    raise error
+
+readinto, vfs.DISK.readinto = vfs.DISK.readinto, failing
+for error in (OSError(errno.EIO, "no"), MemoryError("no"), RecursionError("no")):
+    try:
+        gamwarm.open(sys.argv[1], on_error="raise")
+    except (gamwarm.StoreUnavailable, RecursionError):
+        print("typed")
+"""
+
+
+def test_a_process_whose_disk_failed_while_hdf5_opened_a_file_ends_in_order(filled):
+    """What HDF5 still has of the file when the process ends calls Python, which is no longer there."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING_OPENS, filled], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert (done.stdout, done.returncode) == ("typed\n" * 3, 0), done.stderr
 
 
 def test_a_store_that_there_is_no_memory_to_make_is_typed_and_leaves_nothing(path, monkeypatch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
 import json
 import logging
 import os
@@ -34,6 +35,7 @@ from gamwarm.archive import export_archive, import_archive, verify_archive
 from gamwarm.maintenance import salvage_worker
 from gamwarm.storage import header as _header
 from gamwarm.storage import pager, redo_journal
+from gamwarm.storage.overlay import Overlay
 from tests.support.stores import artifact_of, record_of
 
 __all__ = ["ACTIONS", "CONTROLS", "WORKS", "Faults", "Wrong", "compiler", "some_runs"]
@@ -323,7 +325,7 @@ def judge(folder: Path, work: str, notes: list[list[Any]]) -> None:
     said: dict[str, list[Any]] = {}
     for word, *rest in notes:
         said.setdefault(word, []).extend(rest)
-    for word in ("bare", "wrong"):
+    for word in ("bare", "wrong", "left"):
         if word in said:
             raise Wrong(f"{word}: {said[word][0]}")
     path = folder / "fits.h5"
@@ -452,6 +454,9 @@ class Ground:
         arm_seen = ctypes.CDLL(None).faults_seen
         arm_seen.restype = ctypes.c_long
         notes.say("seen", arm_seen())
+        gc.collect()
+        if any(isinstance(each, Overlay) and each.error is not None for each in gc.get_objects()):
+            notes.say("left", "HDF5 has kept a file, and calls into it when the process ends")
 
     def _judge(self, work: str, notes: list[list[Any]], fd: int) -> None:
         try:
