@@ -323,13 +323,15 @@ def encode(entry: BlockRecord | FitArtifact, producer: Producer, created: int = 
 
     ``producer`` counts where the entry names none; who files it says when (`stamped_at`).
     """
-    if isinstance(entry, FitArtifact):
-        refusal = artifact_refusal(entry)
-        if refusal is not None:
-            return Refused(entry.descriptor.key, refusal)
-        return encode_artifact(stamped(entry, created, producer))
-    record, refusal = gate_record(entry)
-    return encode_record(stamped(record, created, producer)) if refusal is None else Refused(record.key, refusal)
+    key = entry.descriptor.key if isinstance(entry, FitArtifact) else entry.key
+    try:
+        if isinstance(entry, FitArtifact):
+            refusal = artifact_refusal(entry)
+            return encode_artifact(stamped(entry, created, producer)) if refusal is None else Refused(key, refusal)
+        record, refusal = gate_record(entry)
+        return encode_record(stamped(record, created, producer)) if refusal is None else Refused(key, refusal)
+    except MemoryError:  # a fit goes on without the file
+        return Refused(key, "too little memory is left to encode it")
 
 
 def encode_record(record: BlockRecord) -> Encoded:

@@ -26,7 +26,7 @@ from gamwarm import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from gamwarm.entries import RECORDS, DamagedEntry, EntryStore, stored_values, texts
+from gamwarm.entries import RECORDS, DamagedEntry, EntryStore, codec, stored_values, texts
 from gamwarm.storage import vfs
 from tests.support.stores import artifact_of, exact_key_of, leftovers, plain_fit, record_of, result_of
 
@@ -167,7 +167,7 @@ def test_a_transaction_that_cannot_commit_raises_if_asked_to(filled, monkeypatch
 def test_a_put_that_fails_inside_a_transaction_undoes_what_came_before_it(filled, monkeypatch):
     with gamwarm.open(filled) as store, store.transaction():
         first = store.put_record(record_of(2))
-        monkeypatch.setattr(EntryStore, "put_record", lambda *_: (_ for _ in ()).throw(StoreUnavailable("gone")))
+        monkeypatch.setattr(EntryStore, "put_encoded", lambda *_: (_ for _ in ()).throw(StoreUnavailable("gone")))
         second = store.put_record(record_of(3))
         monkeypatch.undo()
 
@@ -463,12 +463,22 @@ def test_too_little_memory_costs_one_warning_and_the_fit_goes_on(filled, monkeyp
     assert "salvage" not in warnings_of(caplog)[0]
 
 
-def test_too_little_memory_to_describe_an_entry_is_typed_too(filled, monkeypatch):
-    monkeypatch.setattr("gamwarm.entries.store.encode_record", lambda *_: (_ for _ in ()).throw(MemoryError))
+@pytest.mark.parametrize(
+    ("name", "each"), [("encode_record", False), ("encode_record", True), ("encode_artifact", False)]
+)
+def test_too_little_memory_to_encode_an_entry_is_said_and_the_store_stays_on(filled, monkeypatch, name, each):
     with gamwarm.open(filled, on_error="raise") as store:
-        with pytest.raises(StoreUnavailable, match="Cannot allocate memory"):
-            store.put_record(record_of(2))
+        starve(monkeypatch, MemoryError, name, where=codec)
+        put = (
+            store.put_artifact(artifact_of())
+            if name == "encode_artifact"
+            else store.put_record(record_of(2), each=each)
+        )
+        kept = store.keep(plain_fit(1), result_of(plain_fit(1)))
         monkeypatch.undo()
+        said = "too little memory is left to encode it"
+        assert (put.written, put.reason) == (False, said)
+        assert said in (kept.record.reason, kept.artifact.reason)
         assert store.put_record(record_of(2)).written
 
 
