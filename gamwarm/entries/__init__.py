@@ -27,7 +27,7 @@ from gamwarm.entries.codec import (
 from gamwarm.entries.editor import EntryEditor
 from gamwarm.entries.eviction import Evicted, EvictReport, evict_entries
 from gamwarm.entries.layout import ARCHIVE, FileView, Irreplaceable, check_file, create_file
-from gamwarm.entries.outcome import PutOutcome, rolled_back
+from gamwarm.entries.outcome import Pending, PutOutcome, rolled_back
 from gamwarm.entries.scan import Progress, in_portions, tell
 from gamwarm.entries.selection import Families, Selection, Selector, Target, resolve_key
 from gamwarm.entries.store import EntryStore, StoredArtifact, StoredRecord
@@ -57,6 +57,7 @@ __all__ = [
     "FitOfRecord",
     "Held",
     "Irreplaceable",
+    "Pending",
     "Problem",
     "Progress",
     "PutOutcome",

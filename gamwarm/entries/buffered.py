@@ -10,13 +10,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 from gamwarm.entries import clock, ranking
 from gamwarm.entries.codec import ARTIFACTS, RECORDS, Encoded, Refused, decode, stamped, stamped_at
-from gamwarm.entries.outcome import PutOutcome
+from gamwarm.entries.outcome import Pending, PutOutcome
 from gamwarm.entries.store import UNCHANGED, EntryStore
 from gamwarm.entries.stored import StoredArtifact, StoredRecord
 from gamwarm.entries.summary import EntrySummary
@@ -42,16 +41,11 @@ LEFT_BEHIND_PATIENCE: Final = 0.5
 """How long garbage collection waits for the writer lock; what it cannot file then is filed later."""
 
 
-@dataclass
-class _Waiting:
-    """One entry and all who put it."""
+class _Waiting(NamedTuple):
+    """One entry, and the outcomes of all who put it."""
 
     encoded: Encoded
-    outcomes: list[PutOutcome] = field(default_factory=list)
-
-    def settle(self, *, written: bool, reason: str) -> None:
-        for outcome in self.outcomes:
-            outcome.settle(written=written, reason=reason)
+    pending: Pending
 
 
 class BufferedEntries(EntryStore):
@@ -116,14 +110,14 @@ class BufferedEntries(EntryStore):
             self._waits = {}
             self._flushed = time.monotonic()
             for each, outcome in zip(waiting, filed, strict=True):
-                each.settle(written=outcome.written, reason=outcome.reason)
+                each.pending.settle(written=outcome.written, reason=outcome.reason)
             return sum(outcome.written for outcome in filed)
 
     def give_up(self, reason: str) -> None:
         """Forget what waits; its outcomes say why."""
         with self.call_lock:
             for each in self._waiting.values():
-                each.settle(written=False, reason=reason)
+                each.pending.settle(written=False, reason=reason)
             self._waits = {}
 
     def _wait(self, encoded: Encoded) -> PutOutcome:
@@ -132,7 +126,7 @@ class BufferedEntries(EntryStore):
         if not waiting:
             _watch_the_end()
             _file_what_was_left()
-        waiting.setdefault(encoded.entry_id, _Waiting(encoded)).outcomes.append(outcome)
+        waiting.setdefault(encoded.entry_id, _Waiting(encoded, Pending())).pending.add(outcome)
         return outcome
 
     @contextmanager
@@ -163,7 +157,7 @@ class BufferedEntries(EntryStore):
 
     def _join(self, waiting: _Waiting) -> PutOutcome:
         outcome = PutOutcome(pending=True, reason=UNCHANGED, entry_id=waiting.encoded.entry_id)
-        waiting.outcomes.append(outcome)
+        waiting.pending.add(outcome)
         return outcome
 
     # -- looking up --------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gamwarm.display import short, visible
 from gamwarm.interrupts import cause
 
-__all__ = ["PutOutcome", "rolled_back"]
+__all__ = ["Pending", "PutOutcome", "rolled_back"]
 
 
 @dataclass
@@ -42,6 +42,28 @@ class PutOutcome:
             self.pending = False
             self.written = written
             self.reason = reason or self.reason
+
+
+class Pending:
+    """Outcomes that one event settles: the end of a transaction, or a flush."""
+
+    def __init__(self) -> None:
+        self._outcomes: list[PutOutcome] = []
+
+    def add(self, outcome: PutOutcome) -> None:
+        """Have an outcome settled with the others, if it is pending."""
+        if outcome.pending:
+            self._outcomes.append(outcome)
+
+    def ids(self) -> set[str]:
+        """Return the entry ids of what is pending."""
+        return {outcome.entry_id for outcome in self._outcomes if outcome.entry_id is not None}
+
+    def settle(self, *, written: bool, reason: str = "") -> None:
+        """End the pending state of all."""
+        for outcome in self._outcomes:
+            outcome.settle(written=written, reason=reason)
+        self._outcomes.clear()
 
 
 def rolled_back(error: BaseException) -> str:

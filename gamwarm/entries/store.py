@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
@@ -31,7 +32,7 @@ from gamwarm.entries.decoded_cache import StateCache
 from gamwarm.entries.editor import EntryEditor
 from gamwarm.entries.eviction import evict_entries
 from gamwarm.entries.layout import Irreplaceable, check_file, create_file
-from gamwarm.entries.outcome import PutOutcome, rolled_back
+from gamwarm.entries.outcome import Pending, PutOutcome, rolled_back
 from gamwarm.entries.stored import Held, StoredArtifact, StoredRecord
 from gamwarm.entries.stored_values import UNREADABLE
 from gamwarm.entries.summary import EntrySummary
@@ -97,6 +98,15 @@ class _Hdf5Errors(AbstractContextManager[None]):
         raise StoreDamaged(self.complaint) from error
 
 
+@dataclass
+class _Transaction:
+    """The open one: the file as it changes it, the outcomes of its puts, and what ended one of them halfway."""
+
+    view: EntryEditor
+    pending: Pending
+    half_done: str = ""
+
+
 class EntryStore:
     """Records and artifacts in one file. Every method is local to the calling process; threads take turns.
 
@@ -127,10 +137,8 @@ class EntryStore:
         self._mode = mode
         self.keep_last = keep_last
         self._size_budget = size_budget
-        self._pending: list[PutOutcome] = []
         self.held: WeakSet[Held] = WeakSet()
-        self._view: EntryEditor | None = None
-        self._half_done = ""
+        self._open: _Transaction | None = None
         self._seen: tuple[h5py.File, EntryEditor] | None = None
         self._written: tuple[h5py.File, EntryEditor] | None = None
         self._cached: StateCache[Snapshot, tuple[str, Producer | None], StoredRecord] = StateCache()
@@ -152,8 +160,7 @@ class EntryStore:
         self._cached = StateCache()
 
     def _forget_transaction(self) -> None:
-        self._view = None
-        self._pending = []
+        self._open = None
 
     def _check(self, h5: h5py.File) -> None:
         # Not by the store's own, which remembers: a writer may be changing the file, and the read then begins again.
@@ -165,7 +172,7 @@ class EntryStore:
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction of this object is open."""
-        return self._view is not None
+        return self._open is not None
 
     @contextmanager
     def transaction(self, patience: float | None = None) -> Iterator[None]:
@@ -174,31 +181,32 @@ class EntryStore:
         ``patience``: seconds to wait for other writers, where it is not the file's own ``lock_timeout``.
         """
         with self.call_lock:
-            if self._view is not None:
+            if self._open is not None:
                 yield
                 return
             self._translated.check_writable()
-            self._half_done = ""
             committing, written, reason = False, False, ""
+            pending = Pending()
             try:
                 with self.container.write(patience) as h5:
-                    self._view = self._writing_view(h5)
-                    live_bytes = self._live_bytes(self._view)
+                    view = self._writing_view(h5)
+                    live_bytes = self._live_bytes(view)
+                    self._open = _Transaction(view, pending)
                     try:
                         yield
                         self._check_whole()
-                        self._stay_within_budget(self._view, live_bytes)
+                        self._stay_within_budget(view, live_bytes)
                         with self._translated:
-                            self._view.settle()
+                            view.settle()
                     finally:
-                        self._view = None
+                        self._open = None
                     committing = True
                 written, reason = True, ""
             except BaseException as error:
                 reason = str(error) if committing and isinstance(error, GamwarmError) else rolled_back(error)
                 raise
             finally:
-                self._settle(written=written, reason=reason)
+                pending.settle(written=written, reason=reason)
 
     def _writing_view(self, h5: h5py.File) -> EntryEditor:
         """One view per handle, as for reading: a handle stays as long as nobody else commits."""
@@ -207,18 +215,13 @@ class EntryStore:
             written = self._written = (h5, EntryEditor(h5, keeps_totals=True))
         return written[1]
 
-    def _settle(self, *, written: bool, reason: str) -> None:
-        for outcome in self._pending:
-            outcome.settle(written=written, reason=reason)
-        self._pending.clear()
-
     @contextmanager
     def editing(self) -> Iterator[EntryEditor]:
         """Begin a transaction, or join the open one, and yield the editor of the file."""
         with self.transaction(), self._translated:
-            assert self._view is not None
+            assert self._open is not None
             try:
-                yield self._view
+                yield self._open.view
             except Exception as error:
                 self._note_half_done(error)
                 raise
@@ -236,7 +239,7 @@ class EntryStore:
     def protected_ids(self) -> set[str]:
         """Return what this process must not evict: parents of its campaigns, and what the open transaction files."""
         held = {entry_id for parents in self.held for entry_id in parents.created}
-        return held | {outcome.entry_id for outcome in self._pending if outcome.entry_id is not None}
+        return held if self._open is None else held | self._open.pending.ids()
 
     @critical
     def pin(self, entry_id: str, *, pinned: bool = True) -> bool:
@@ -271,46 +274,41 @@ class EntryStore:
         return self._write(lambda _: self._again(entry_id))
 
     def _again(self, entry_id: str) -> PutOutcome:
-        pending = any(outcome.entry_id == entry_id for outcome in self._pending)
+        pending = self._open is not None and entry_id in self._open.pending.ids()
         return PutOutcome(written=not pending, pending=pending, reason=UNCHANGED, entry_id=entry_id)
 
     @critical
     def _write(self, change: Callable[[EntryEditor], PutOutcome]) -> PutOutcome:
         with self.call_lock:
-            if self.in_transaction:
-                return self._write_now(change)
-            with self.transaction():
-                return self._write_now(change)
+            if self._open is None:
+                with self.transaction():
+                    return self._write(change)
+            self._check_whole()
+            with self._translated:
+                try:
+                    outcome = change(self._open.view)
+                except Irreplaceable as error:
+                    log.warning("%s: %s", self.container.path, error)
+                    return PutOutcome(reason=str(error))
+                except Exception as error:
+                    self._note_half_done(error)
+                    raise
+            self._open.pending.add(outcome)
+            return outcome
 
     def _note_half_done(self, error: Exception) -> None:
-        if not isinstance(error, GamwarmError):
-            self._half_done = f"{type(error).__name__}: {error}".removesuffix(": ")
+        if self._open is not None and not isinstance(error, GamwarmError):
+            self._open.half_done = f"{type(error).__name__}: {error}".removesuffix(": ")
 
     def _check_whole(self) -> None:
         """Refuse to go on with a transaction in which a change ended halfway; who caught that error may not know."""
         self._translated.check_writable()
-        if self._half_done:
+        if self._open is not None and self._open.half_done:
             raise StoreUnavailable(
-                f"{self._path}: a change in this transaction ended halfway ({self._half_done}), so none of it is "
+                f"{self._path}: a change in this transaction ended halfway ({self._open.half_done}), so none of it is "
                 "written; begin another one",
                 path=str(self._path),
             )
-
-    def _write_now(self, change: Callable[[EntryEditor], PutOutcome]) -> PutOutcome:
-        assert self._view is not None
-        self._check_whole()
-        with self._translated:
-            try:
-                outcome = change(self._view)
-            except Irreplaceable as error:
-                log.warning("%s: %s", self.container.path, error)
-                return PutOutcome(reason=str(error))
-            except Exception as error:
-                self._note_half_done(error)
-                raise
-        if outcome.pending:
-            self._pending.append(outcome)
-        return outcome
 
     # -- putting -----------------------------------------------------------------------------------------------
 
@@ -371,10 +369,11 @@ class EntryStore:
     def _hdf5_errors(self) -> AbstractContextManager[None]:
         return self._translated
 
+    @critical
     def read(self, look: Callable[[EntryEditor], T]) -> T:
+        """Return what ``look`` returns of the file; it is called again where a writer came between."""
         return self._read_state(look)[0]
 
-    @critical
     def _read_state(self, look: Callable[[EntryEditor], T]) -> tuple[T, Snapshot | None]:
         """Look at the file, and return the state that was seen too (None inside a transaction)."""
 
@@ -387,8 +386,8 @@ class EntryStore:
             return found
 
         with self.call_lock, self._translated:
-            if self._view is not None:
-                return look(self._view), None
+            if self._open is not None:
+                return look(self._open.view), None
             return self.container.read_state(with_view)
 
     def _view_of(self, h5: h5py.File) -> EntryEditor:
@@ -431,23 +430,10 @@ class EntryStore:
     def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
         """Return the record that ``producer`` means under an exact key, or None."""
         check_exact_key(key)
-        with self.call_lock:
-            found = self._recent(key, producer)
-            return self._find_record(key, producer) if found is None else _handed_out(found)
-
-    def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
-        """Return the record that `find_record` would, if it was found before and the file has not moved since.
-
-        Takes no turn and changes nothing, so it may be interrupted anywhere.
-        """
         found = self._recent(key, producer)
-        return None if found is None else private_copy(found.record)
+        if found is not None:
+            return _handed_out(found)
 
-    def _recent(self, key: str, producer: Producer | None) -> StoredRecord | None:
-        found = self._cached.get((key, producer))
-        return found[0] if found is not None and self._view is None and self.container.shows(found[1]) else None
-
-    def _find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
         def look(view: EntryEditor) -> tuple[list[_Whole], list[_Damaged]]:
             lone = view.read_lone_record(key)
             if lone is not None:
@@ -465,6 +451,18 @@ class EntryStore:
         nbytes = _DECODED_OVERHEAD + sum([array.nbytes for encoded, _ in whole for array in encoded.arrays.values()])
         self._cached.put(state, (key, producer), chosen, nbytes)
         return _handed_out(chosen)
+
+    def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
+        """Return the record that `find_record` would, if it was found before and the file has not moved since.
+
+        Takes no turn and changes nothing, so it may be interrupted anywhere.
+        """
+        found = self._recent(key, producer)
+        return None if found is None else private_copy(found.record)
+
+    def _recent(self, key: str, producer: Producer | None) -> StoredRecord | None:
+        found = self._cached.get((key, producer))
+        return found[0] if found is not None and self._open is None and self.container.shows(found[1]) else None
 
     def find_artifact(self, entry_id: str) -> StoredArtifact | None:
         """Return one artifact by its entry id."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from gamwarm.entries import BufferedEntries, PutOutcome
+from gamwarm.entries import BufferedEntries
 from gamwarm.parallel import SERIAL
 from gamwarm.store.collective import Ranks
 from gamwarm.store.transactions import Writes
@@ -74,7 +74,3 @@ class OwnWrites(Writes):
 
         with self.lock:
             return self.ranks.at_root(operation, put, fallback)
-
-    def track(self, outcome: PutOutcome) -> None:
-        if self.in_transaction:
-            super().track(outcome)

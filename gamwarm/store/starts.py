@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 from gamwarm.entries import Held
@@ -54,12 +55,8 @@ class Starts:
         if problem is not None or not each:
             request, unkeyable, error = self.described(problem, parent, leave_out, each=each)
 
-        def look() -> Answer:
-            assert request is not None
-            return self._answer(request, parents)
-
         def look_all(requests: list[Request | None]) -> list[Answer]:
-            return [Answer() if wanted is None else self._answer(wanted, parents) for wanted in requests]
+            return [self._answer(wanted, parents) for wanted in requests]
 
         if each:
             ranks.agree("start_for", None, error)
@@ -68,6 +65,7 @@ class Starts:
                 return StartReport(StartSource.COLD, reason="nothing to do on this rank")
         else:
             ranks.agree_equal("start_for", request, error)
+            look = partial(self._answer, request, parents)
             found = _OFF if request is None else ranks.at_root("start_for", look, _OFF)
         if unkeyable is not None:
             if (each or ranks.is_root) and unkeyable.details.get("why") != "opt-out":
@@ -92,7 +90,9 @@ class Starts:
                 raise
             return None, None, caught
 
-    def _answer(self, request: Request, parents: Held | None) -> Answer:
+    def _answer(self, request: Request | None, parents: Held | None) -> Answer:
+        if request is None:
+            return Answer()
         found = answer(self._writes.at_file(), request, parents, self._named)
         if found.lost_parent:
             self._session.say_once(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TypeVar
 
-from gamwarm.entries import EntryStore, PutOutcome, rolled_back
+from gamwarm.entries import EntryStore, Pending, PutOutcome, rolled_back
 from gamwarm.errors import StoreError, StoreReadOnly
 from gamwarm.interrupts import AbandonedBlock, Body
 from gamwarm.storage import ForkSafeLock
@@ -20,39 +20,71 @@ T = TypeVar("T")
 
 
 class _Transaction:
-    """One transaction between its begin and its end; joins the one that its thread has open."""
+    """A transaction of all ranks between its begin and its end; one inside another of its thread joins that.
+
+    Rank 0's file settles its outcomes itself; ``pending`` are the copies of them that other ranks were handed.
+    """
 
     def __init__(self, writes: Writes) -> None:
-        self._writes = writes
+        self._writes, self._ranks = writes, writes.ranks
         self._root: ExitStack | None = None
+        self.pending = Pending()
 
     def begin(self) -> None:
-        writes, ranks = self._writes, self._writes.ranks
+        writes, ranks = self._writes, self._ranks
         writes.lock.__enter__()
         try:
-            if not writes.in_transaction:
+            if writes.open is None:
                 ranks.agree("transaction", None)
                 root = ExitStack()
                 ranks.at_root("transaction", lambda: root.enter_context(writes.at_file().transaction()), None)
-                self._root, writes.in_transaction = root, True
+                self._root, writes.open = root, self
         except BaseException:
             writes.lock.__exit__(None, None, None)
             raise
 
     def end(self, error: BaseException | None) -> None:
-        writes, root, self._root = self._writes, self._root, None
+        root, self._root = self._root, None
         try:
             if root is None:
                 return
-            writes.in_transaction = False
+            self._writes.open = None
             if error is None:
-                writes.commit(root)
+                self._commit(root)
             else:
-                writes.undo(root, error)
+                self._undo(root, error)
                 if not isinstance(error, AbandonedBlock):  # no time to call others; the ``with`` around it tells them
-                    writes.ranks.tell("transaction", error)
+                    self._ranks.tell("transaction", error)
         finally:
-            writes.lock.__exit__(None, None, None)
+            self._writes.lock.__exit__(None, None, None)
+
+    def _commit(self, root: ExitStack) -> None:
+        try:
+            self._ranks.agree("transaction", None)
+        except BaseException as error:
+            self._undo(root, error)
+            raise
+        if self._ranks.disabled_reason is not None:  # a put inside the block has switched the store off
+            self._undo(root, StoreError(f"{self._ranks.path}: {self._ranks.disabled_reason}"))
+            return
+
+        def finish() -> bool:
+            root.close()
+            return True
+
+        done, why = False, self._writes.reason_not_written
+        try:
+            done = self._ranks.at_root("transaction", finish, False)
+        finally:
+            self.pending.settle(written=done, reason="" if done else f"the transaction failed; {why()}")
+
+    def _undo(self, root: ExitStack, error: BaseException) -> None:
+        try:
+            root.__exit__(type(error), error, error.__traceback__)
+        except BaseException as caught:  # the block's own exception is the one to report
+            if caught is not error:
+                log.warning("%s: while undoing a transaction: %s", self._ranks.path, caught)
+        self.pending.settle(written=False, reason=self._ranks.disabled_reason or rolled_back(error))
 
 
 class Writes:
@@ -64,15 +96,23 @@ class Writes:
         Set by who opens it, on rank 0 only.
     lock : ForkSafeLock
         Held for the whole of a transaction: another thread must not join it.
-    in_transaction : bool
+    open : transaction or None
+        The one that puts join.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
         self.file: EntryStore | None = None
         self.lock = ForkSafeLock(self._forget_transaction)
-        self.in_transaction = False
-        self._pending: list[PutOutcome] = []
+        self.open: _Transaction | None = None
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether puts of this thread join a transaction."""
+        return self.open is not None
+
+    def _forget_transaction(self) -> None:
+        self.open = None
 
     def transaction(self) -> Body:
         """See `WarmStartStore.transaction`."""
@@ -82,43 +122,6 @@ class Writes:
         """Return the open file; on rank 0 only."""
         assert self.file is not None
         return self.file
-
-    def commit(self, root: ExitStack) -> None:
-        try:
-            self.ranks.agree("transaction", None)
-        except BaseException as error:
-            self.undo(root, error)
-            raise
-        if self.ranks.disabled_reason is not None:  # a put inside the block has switched the store off
-            self.undo(root, StoreError(f"{self.ranks.path}: {self.ranks.disabled_reason}"))
-            return
-
-        def finish() -> bool:
-            root.close()
-            return True
-
-        done = False
-        try:
-            done = self.ranks.at_root("transaction", finish, False)
-        finally:
-            self._settle(written=done, reason="" if done else f"the transaction failed; {self.reason_not_written()}")
-
-    def undo(self, root: ExitStack, error: BaseException) -> None:
-        try:
-            root.__exit__(type(error), error, error.__traceback__)
-        except BaseException as caught:  # the block's own exception is the one to report
-            if caught is not error:
-                log.warning("%s: while undoing a transaction: %s", self.ranks.path, caught)
-        self._settle(written=False, reason=self.ranks.disabled_reason or rolled_back(error))
-
-    def _forget_transaction(self) -> None:
-        self.in_transaction = False
-        self._pending = []
-
-    def _settle(self, *, written: bool, reason: str) -> None:
-        for outcome in self._pending:
-            outcome.settle(written=written, reason=reason)
-        self._pending.clear()
 
     def run(self, operation: str, act: Callable[[], T], fallback: T) -> T:
         """Run a write on rank 0 in one transaction (the open one, if there is one)."""
@@ -136,11 +139,11 @@ class Writes:
             raise StoreReadOnly(f"{self.ranks.path}: opened with mode 'r'; open it with mode 'a' to keep fits")
 
     def track(self, outcome: PutOutcome) -> None:
-        """Settle an outcome: at once outside a transaction, with the transaction inside one."""
-        if not outcome.pending:
-            return
-        if self.in_transaction:
-            self._pending.append(outcome)
+        """Settle this rank's copy of an outcome: at once outside a transaction, with the transaction inside one."""
+        if self.ranks.comm.is_serial:
+            return  # it is the file's own, which settles it
+        if self.open is not None:
+            self.open.pending.add(outcome)
         else:
             outcome.settle(written=True)
 
