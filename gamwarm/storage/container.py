@@ -234,6 +234,7 @@ class Container(Attempts):
         """Whether this container had to replay a journal: a writer died, or the machine went down."""
         return self._writer.pair.recoveries > 0
 
+    @critical
     def read(self, fn: Callable[[h5py.File], T]) -> T:
         """Call `fn` with a handle on one committed state and return what it returns.
 
@@ -265,11 +266,10 @@ class Container(Attempts):
         """Whether `look` would return this snapshot. Takes no lock; no where only `look` can tell."""
         return not self._closed and self._reader.shows(snapshot)
 
-    @critical
     def read_state(self, fn: Callable[[h5py.File], T]) -> tuple[T, Snapshot | None]:
         """`read`, and the state that was read: as long as `look` returns the same, `fn` would too.
 
-        None inside a transaction.
+        None inside a transaction. Called inside a critical section of the caller's.
         """
         with self._rlock:
             self._ensure_open()
