@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import accumulate, pairwise, zip_longest
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,7 @@ _DERIVED: Final = "components"
 
 Array = npt.NDArray[Any]
 Meta = dict[str, Any]
+E = TypeVar("E", BlockRecord, FitArtifact)
 _NOTHING: Final = np.frombuffer(b"", dtype=np.float64)
 
 
@@ -505,18 +506,20 @@ def _decode_artifact(entry: Encoded) -> FitArtifact:
     *rhos, nuisance = _split(arrays.get("rho"), [*(t["n_rho"] for t in meta["terms"]), len(names)])
     betas = _split(arrays.get("beta"), [t["raw_width"] for t in meta["terms"]])
     terms = [
-        TermArtifact(
-            identity=t["identity"],
-            role=t["role"],
-            basis_meta=None if t["basis"] is None else BasisMeta(**t["basis"]),
-            raw_beta=beta,
-            rho_for_term=rho,
-            structural_identity=t["structural_identity"],
-            reduced_width=t["reduced_width"],
-            plateau=None if t["plateau"] is None else np.array(t["plateau"], dtype=np.bool_),
-            rho_slots=t["rho_slots"],
-            name=t["name"],
-            settled=None if t.get("settled") is None else np.array(t["settled"], dtype=np.bool_),
+        _over_bytes(
+            TermArtifact(
+                identity=t["identity"],
+                role=t["role"],
+                basis_meta=None if t["basis"] is None else BasisMeta(**t["basis"]),
+                raw_beta=beta,
+                rho_for_term=rho,
+                structural_identity=t["structural_identity"],
+                reduced_width=t["reduced_width"],
+                plateau=None if t["plateau"] is None else np.array(t["plateau"], dtype=np.bool_),
+                rho_slots=t["rho_slots"],
+                name=t["name"],
+                settled=None if t.get("settled") is None else np.array(t["settled"], dtype=np.bool_),
+            )
         )
         for t, rho, beta in zip(meta["terms"], rhos, betas, strict=True)
     ]
@@ -595,15 +598,17 @@ def _with(value: Any, **changes: Any) -> Any:
     return again
 
 
-def private_copy(record: BlockRecord) -> BlockRecord:
-    """Return a record that shares nothing with `record` that its holder could change.
+def private_copy(entry: E) -> E:
+    """Return a decoded record or artifact that shares nothing with `entry` that its holder could change.
 
-    The vectors of a decoded record lie over immutable bytes, and its other parts are frozen.
+    The vectors of a decoded entry lie over immutable bytes, and its other parts but the mappings are frozen.
     """
-    copy = object.__new__(BlockRecord)
+    copy: E = object.__new__(type(entry))
     fields = vars(copy)
-    fields.update(vars(record))
-    fields["attributes"] = dict(record.attributes)
+    fields.update(vars(entry))
+    fields["attributes"] = dict(entry.attributes)
+    if isinstance(entry, FitArtifact):
+        fields["nuisance"] = dict(entry.nuisance)
     return copy
 
 

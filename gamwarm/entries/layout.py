@@ -151,7 +151,7 @@ class FileView:
         self._total_attributes: dict[str, Any] = {}
         self._unwritten: set[str] = set()
         self._keeps_groups = keeps_groups
-        self._last: tuple[str, str, Any] = ("", "", None)
+        self._last: dict[bool, tuple[str, str, Any]] = {}  # the last key's group, and the last group within a key
         self._left_to_hdf5: str | None = None  # key whose header has been tried: this handle's file does not change
         self._peek: Peek | None = getattr(h5, "peek", None)
         self._file = h5.id
@@ -183,14 +183,15 @@ class FileView:
         return links
 
     def _group(self, section: str, path: str) -> Any:
-        last = self._last
-        if last[1] == path and last[0] == section:
+        parent, _, name = path.rpartition("/")
+        depth = bool(parent)
+        last = self._last.get(depth)
+        if last is not None and last[1] == path and last[0] == section:
             return last[2]
-        gid = self.section_group(section)
-        for name in path.split("/"):
-            gid = stored_values.open_group(gid, encoded(name))
+        within = self._group(section, parent) if parent else self.section_group(section)
+        gid = stored_values.open_group(within, encoded(name))
         if self._keeps_groups:
-            self._last = section, path, gid
+            self._last[depth] = section, path, gid
         return gid
 
     # -- totals ------------------------------------------------------------------------------------------------
@@ -440,6 +441,14 @@ class FileView:
         if seal_of(section, key, text[1], vectors).encode() != seal[1]:
             return None
         return Encoded(section, key, texts.parse_text(section, text[1]), arrays, stored=text[1])
+
+    def stored_seal(self, section: str, path: str) -> bytes | None:
+        """Return the seal as stored, by which an entry read before is known again; None where it cannot be read."""
+        try:
+            return stored_values.read(self._group(section, path), b"seal", self.size)
+        except (DamagedEntry, *UNREADABLE) as error:
+            pass_on_others(error)
+            return None
 
     def read_summary(self, section: str, path: str) -> EntrySummary:
         """Read what an entry says of itself, its seal unchecked; raises `DamagedEntry` if its text is none."""

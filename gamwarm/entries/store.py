@@ -28,7 +28,7 @@ from gamwarm.entries.codec import (
     private_copy,
     stamped_at,
 )
-from gamwarm.entries.decoded_cache import StateCache
+from gamwarm.entries.decoded_cache import DecodedCache, StateCache
 from gamwarm.entries.editor import EntryEditor
 from gamwarm.entries.eviction import evict_entries
 from gamwarm.entries.layout import Irreplaceable, check_file, create_file
@@ -142,6 +142,7 @@ class EntryStore:
         self._seen: tuple[h5py.File, EntryEditor] | None = None
         self._written: tuple[h5py.File, EntryEditor] | None = None
         self._cached: StateCache[Snapshot, tuple[str, Producer | None], StoredRecord] = StateCache()
+        self._parents: DecodedCache[tuple[str, bytes], StoredArtifact] = DecodedCache()
         self._warned: set[str] = set()
         # Held for the whole of a transaction: another thread must neither join it nor see what is pending in it.
         self.call_lock = ForkSafeLock(self._forget_transaction)
@@ -521,18 +522,32 @@ class EntryStore:
             damaged: list[_Damaged] = []
             for path in list_paths(view):
                 try:
-                    encoded = view.read(ARTIFACTS, path)
-                    artifact = decode(encoded)
+                    found = self._artifact_at(view, path)
                 except DamagedEntry as error:
                     damaged.append((path, error))
                     continue
-                if isinstance(artifact, FitArtifact) and accept(artifact):
-                    return StoredArtifact(artifact, encoded.entry_id), damaged
+                if found is not None and accept(found.artifact):
+                    return found, damaged
             return None, damaged
 
         found, damaged = self.read(look)
         for path, error in damaged:
             self._warn_damaged(ARTIFACTS, path, error)
+        return None if found is None else StoredArtifact(private_copy(found.artifact), found.entry_id)
+
+    def _artifact_at(self, view: EntryEditor, path: str) -> StoredArtifact | None:
+        """Read an artifact, or know it again by its seal: the parent of a campaign is decoded once."""
+        seal = view.stored_seal(ARTIFACTS, path)
+        found = None if seal is None else self._parents.get((path, seal))
+        if found is not None:
+            return found
+        encoded = view.read(ARTIFACTS, path)
+        artifact = decode(encoded)
+        if not isinstance(artifact, FitArtifact):
+            return None
+        found = StoredArtifact(artifact, encoded.entry_id)
+        if seal is not None:
+            self._parents.keep((path, seal), found, _DECODED_OVERHEAD + encoded.nbytes)
         return found
 
     # -- the whole file ----------------------------------------------------------------------------------------

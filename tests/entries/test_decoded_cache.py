@@ -1,4 +1,4 @@
-"""The cache of decoded records: a hit is what a read of the file would have given, and nobody can spoil it."""
+"""The caches of decoded entries: a hit is what a read of the file would have given, and nobody can spoil it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import pytest
 
 import gamwarm
 from gamwarm import BlockRecord, Curvature, InnerMode
+from gamwarm.entries import ARTIFACTS
+from gamwarm.entries import store as entry_store
 from gamwarm.entries.codec import decode, encode_record
 from gamwarm.entries.decoded_cache import StateCache
-from tests.support.stores import exact_key_of, record_of
+from tests.support.stores import artifact_of, exact_key_of, record_of
 
 KEY = exact_key_of(1)
 
@@ -229,3 +231,62 @@ def test_a_decoded_record_has_all_that_its_constructor_would_have_set():
     assert {name: type(value) for name, value in vars(built).items()} == {
         name: type(value) for name, value in vars(decoded).items()
     }
+
+
+# -- artifacts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The entries that are decoded from now on."""
+    seen = []
+    monkeypatch.setattr(entry_store, "decode", lambda entry: seen.append(entry.entry_id) or decode(entry))
+    return seen
+
+
+def test_a_parent_is_decoded_once_however_often_it_is_asked_for_and_whatever_is_committed_between(store, decoded):
+    entry_id = store.put_artifact(artifact_of()).entry_id
+    for step in range(4):
+        found = store._file.find_artifact(entry_id).artifact
+        store.put_record(record_of(2, float(step)))
+
+    assert found == replace(artifact_of(), producer=found.producer)
+    assert decoded.count(entry_id) == 1
+
+
+def test_a_parent_that_was_removed_is_not_found_again(store):
+    entry_id = store.put_artifact(artifact_of()).entry_id
+    assert store._file.find_artifact(entry_id) is not None
+    with store._file.editing() as editor:
+        editor.remove([(ARTIFACTS, f"{artifact_of().descriptor.key}/{entry_id}", entry_id)])
+
+    assert store._file.find_artifact(entry_id) is None
+
+
+def test_a_parent_that_came_back_with_another_time_is_read_again(store, path, tmp_path):
+    """Time and labels are no content: the entry id stays, the seal does not."""
+    early = store.put_artifact(artifact_of(attributes={"note": "early"}))
+    found = store._file.find_artifact(early.entry_id).artifact
+    with gamwarm.open(tmp_path / "other.h5", engine="e", engine_version="1") as other:
+        late = other.put_artifact(artifact_of(attributes={"note": "late"}))
+    assert late.entry_id == early.entry_id
+    store.merge(tmp_path / "other.h5")
+    again = store._file.find_artifact(early.entry_id).artifact
+
+    assert again.created > found.created
+    assert again.attributes == {"note": "late"}
+
+
+def test_nobody_can_spoil_a_parent_for_those_who_come_later(store):
+    entry_id = store.put_artifact(artifact_of(attributes={"a": 1}, nuisance={})).entry_id
+    first = store._file.find_artifact(entry_id).artifact
+    first.attributes["a"] = 2
+    first.nuisance["theta"] = 1.0
+    for term in first.terms:
+        for array in (term.raw_beta, term.rho_for_term):
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                array.setflags(write=True)
+
+    assert store._file.find_artifact(entry_id).artifact == replace(
+        artifact_of(attributes={"a": 1}), producer=first.producer
+    )
