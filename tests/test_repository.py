@@ -203,3 +203,48 @@ def test_a_test_file_right_under_tests_is_named_for_a_module_right_under_the_pac
     modules = {path.stem for path in (ROOT / "gamwarm").glob("*.py")}
 
     assert about - modules == {"layers", "public_names", "repository"}
+
+
+STATISTICS = ("records", "transfer", "fitting", "engine", "adapters")
+
+
+def thresholds_in(source: str) -> dict[str, bool]:
+    """Return the module's constants that are one real number, and whether a comment beside, above or a string says why.
+
+    A comment may stand above several.
+    """
+    found: dict[str, bool] = {}
+    lines = source.splitlines()
+    body = ast.parse(source).body
+    for place, node in enumerate(body):
+        if not isinstance(node, (ast.Assign, ast.AnnAssign)):
+            continue
+        try:
+            value = ast.literal_eval(node.value) if node.value is not None else None
+        except ValueError:
+            continue
+        if not isinstance(value, float):
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        above = node.lineno - 2
+        while re.match(r"_?[A-Z][A-Z_0-9]*(: Final)? = ", lines[above]):
+            above -= 1
+        after = body[place + 1] if place + 1 < len(body) else None
+        explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        found[ast.unparse(target)] = explained or lines[above].startswith("#") or "#" in lines[node.lineno - 1]
+    return found
+
+
+def test_a_threshold_is_declared_once_and_says_why():
+    """Two modules with one rule have one constant; a number without a reason is one that nobody dares to change."""
+    declared: dict[str, list[str]] = {}
+    unexplained = []
+    for layer in STATISTICS:
+        for path in sorted((ROOT / "gamwarm" / layer).glob("*.py")):
+            for name, explained in thresholds_in(path.read_text()).items():
+                declared.setdefault(name.lstrip("_"), []).append(f"{layer}/{path.name}")
+                unexplained += [] if explained else [f"{layer}/{path.name} {name}"]
+
+    assert {name: places for name, places in declared.items() if len(places) > 1} == {}
+    assert unexplained == []
+    assert thresholds_in("# why\nA = 1.0\n_B: Final = 2e-3\n\nC = 3.0\n") == {"A": True, "_B": True, "C": False}

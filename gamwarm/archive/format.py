@@ -203,7 +203,7 @@ def _fill(
             target.absorb(section, key, sound, KEEP_ALL)
             paths = target.entry_paths(section, key)
             lines += [f"{_digest(target.read(section, path))}  {section}/{path}" for path in paths]
-    target.settle_index()
+    target.write_index()
     texts = contents.describe(kept)
     listed = [f"{_hex(text.encode())}  {name}" for name, text in sorted(texts.items())]
     manifest = "\n".join([MANIFEST_TITLE, *listed, *lines, ""])
@@ -296,7 +296,7 @@ class _BundleView(EntryEditor):
         if strict_key not in keys:
             keys.append(strict_key)
 
-    def settle_index(self) -> None:
+    def write_index(self) -> None:
         self.set_index(self._collected)
 
 

@@ -13,12 +13,14 @@ from gamwarm.engine.arrays import FloatArray
 from gamwarm.engine.objective import Objective
 from gamwarm.errors import InvalidInput
 from gamwarm.fitting import predicted_mode
+from gamwarm.transfer import START_MARGIN
 
 __all__ = ["ColdStart", "cold_evaluations", "cold_start_of"]
 
+# Of Wood and Fasiolo (2017), from rho = 0: docs/engine.md compares two of them with the other cold starts. The ratio of
+# an update is not defined where nothing is penalized, hence the limit of a move.
 _FS_UPDATES = 2
 _FS_MAX_MOVE = 6.0
-_MARGIN = 2.0
 
 Evaluate = Callable[[FloatArray, FloatArray], gamwarm.Evaluation]
 
@@ -55,11 +57,11 @@ def cold_evaluations(
     evaluate : callable (rho, theta) -> Evaluation
     method : ColdStart
     rho_bound : float
-        Starts stay 2 inside it.
+        Starts stay `START_MARGIN` inside it.
     """
     first = ColdStart.FELLNER_SCHALL if method is ColdStart.BEST else method
     others = (ColdStart.HEURISTIC, ColdStart.ZERO, ColdStart.FELLNER_SCHALL)
-    limit = rho_bound - _MARGIN
+    limit = rho_bound - START_MARGIN
     for each in dict.fromkeys((first, *others)):
         if laml.q == 0 and each is not first:
             return

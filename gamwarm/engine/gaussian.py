@@ -25,6 +25,7 @@ __all__ = ["GaussianReml", "Moments"]
 
 # Coefficients this near (as a Newton decrement) to the mode are the mode, and come back bit for bit.
 _SAME_MODE = 1e-6
+# A residual sum of squares below this part of the total is rounding.
 _EXACT_FIT = 1e-12
 
 

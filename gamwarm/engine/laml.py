@@ -20,18 +20,18 @@ import numpy as np
 from gamwarm.engine.arrays import FloatArray, IntArray
 from gamwarm.engine.design import Products
 from gamwarm.engine.families import Etas, Family, Table
-from gamwarm.engine.objective import LOG_2PI, Evaluation, Factor, Objective, factorise
+from gamwarm.engine.objective import LOG_2PI, Cholesky, Evaluation, Objective, factorise
 from gamwarm.errors import FitFailed
+from gamwarm.fitting import ARMIJO
 
 __all__ = ["Laml"]
 
-_ARMIJO = 1e-4
 # An old factor is used as long as that looks like converging in a few steps; each costs less than half a formation.
 _CHORD_REACH = 1.0
 _CHORD_RATE = 0.3
 _CHORD_STEPS = 3
 _CHORD_MARGIN = 0.3
-_MAX_HALVINGS = 40
+_MOST_INNER_HALVINGS = 40
 # A step compares where it leads with where it comes from, and then begins at one of them.
 _POINTS = 3
 
@@ -143,7 +143,7 @@ class Laml(Objective):
         return self.products.gram(self.family.expected(self.y, self.w, self.etas(theta)))  # type: ignore[arg-type]
 
     @staticmethod
-    def _factor(gram: FloatArray, s: FloatArray) -> tuple[FloatArray, Factor | None]:
+    def _factor(gram: FloatArray, s: FloatArray) -> tuple[FloatArray, Cholesky | None]:
         matrix = np.array(gram)
         np.einsum("ii->i", matrix)[:] += s
         return matrix, factorise(matrix)
@@ -213,12 +213,12 @@ class Laml(Objective):
                 reached, before = decrement, np.inf
             slack = 1e-13 * (1.0 + abs(objective))
             length = 1.0
-            for _ in range(_MAX_HALVINGS):
+            for _ in range(_MOST_INNER_HALVINGS):
                 trial = theta + length * step
                 trial_etas = self.etas(trial)
                 trial_nll = self.family.nll(self.y, self.w, trial_etas)
                 value = trial_nll + 0.5 * float(s @ trial**2)
-                if value <= objective - _ARMIJO * length * decrement**2 + slack:
+                if value <= objective - ARMIJO * length * decrement**2 + slack:
                     break
                 length *= 0.5
             else:
@@ -265,7 +265,7 @@ class Laml(Objective):
         step: FloatArray,
         decrement: float,
         cycles: int,
-        factor: Factor,
+        factor: Cholesky,
         s: FloatArray,
         gram: FloatArray | None,
         converged: bool,

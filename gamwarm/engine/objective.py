@@ -13,7 +13,7 @@ from scipy.linalg import lapack
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
 from gamwarm.engine.families import Family, Table
 
-__all__ = ["LOG_2PI", "Evaluation", "Factor", "Objective", "factorise", "log_determinant"]
+__all__ = ["LOG_2PI", "Cholesky", "Evaluation", "Objective", "factorise", "log_determinant"]
 
 LOG_2PI = float(np.log(2.0 * np.pi))
 # Scaled pivots below this mean that a direction has no information at all, neither data nor penalty.
@@ -23,7 +23,7 @@ _SAFE_PIVOT = 1e-10
 
 
 @dataclass(frozen=True)
-class Factor:
+class Cholesky:
     """Cholesky factor of a symmetric positive definite matrix scaled to unit diagonal."""
 
     scale: FloatArray
@@ -59,7 +59,7 @@ class Factor:
         return out
 
 
-def factorise(matrix: FloatArray) -> Factor | None:
+def factorise(matrix: FloatArray) -> Cholesky | None:
     """Return the factor of a symmetric matrix, or None where it is not (numerically) positive definite."""
     diagonal = np.diagonal(matrix)
     if not (np.isfinite(diagonal).all() and (diagonal > 0.0).all()):
@@ -71,7 +71,7 @@ def factorise(matrix: FloatArray) -> Factor | None:
     upper, info = lapack.dpotrf(scaled.T, overwrite_a=1)
     if info != 0 or not float(np.diagonal(upper).min()) ** 2 >= _SINGULAR_PIVOT:
         return None
-    return Factor(scale, upper)
+    return Cholesky(scale, upper)
 
 
 def log_determinant(gram: FloatArray, s: FloatArray) -> float:
@@ -105,7 +105,7 @@ class Evaluation:
     decrement: float
     cycles: int
     converged: bool
-    factor: Factor | None = None
+    factor: Cholesky | None = None
     etas: list[FloatArray] = field(default_factory=list)
     inverse: FloatArray | None = None
     third: Table = field(default_factory=dict)
@@ -214,7 +214,7 @@ class Objective(ABC):
     def _log_det_penalty(self, rho: FloatArray) -> float:
         return float(self.rank @ rho) + self._log_penalty
 
-    def _nearly_singular(self, gram: FloatArray, s: FloatArray, factor: Factor) -> str:
+    def _nearly_singular(self, gram: FloatArray, s: FloatArray, factor: Cholesky) -> str:
         """Return why a penalized Hessian is not safely positive definite, else an empty string."""
         if factor.least_pivot >= _SAFE_PIVOT:
             return ""

@@ -22,11 +22,10 @@ from gamwarm.engine.gaussian import GaussianReml, Moments
 from gamwarm.engine.laml import Laml
 from gamwarm.engine.objective import Evaluation
 from gamwarm.records import PLATEAU_EDF
+from gamwarm.transfer import SEED_STEP, floored_eigen
 
 __all__ = ["GroupChanges", "downdated_changes", "group_changes", "vanishing"]
 
-_STEP_LIMIT = 1.0
-_EIGENVALUE_FLOOR = 1e-4
 # Without a pass over rows a step of a Gaussian fold costs next to nothing.
 _DOWNDATED_STEPS = 3
 # Levels that vanish with one group, each one more pass over the rows.
@@ -101,7 +100,7 @@ def group_changes(laml: Laml, at: Evaluation, index: IntArray, size: int, gone: 
     better[gone[columns], columns] = 0.0
     for j in range(laml.q):
         gradient[:, j] += 0.5 * better[:, laml.owner == j].sum(axis=1)
-    rho = np.clip(_newton(hessian, at, gradient), -_STEP_LIMIT, _STEP_LIMIT)
+    rho = np.clip(_newton(hessian, at, gradient), -SEED_STEP, SEED_STEP)
     return GroupChanges(rho, theta + rho @ at.tangent.T)
 
 
@@ -131,7 +130,7 @@ def downdated_changes(
             if not there.is_finite:
                 break
             step = _newton(own.hessian(there), there, there.gradient[None])[0]
-            moved = np.clip(rho[g] + step, -_STEP_LIMIT, _STEP_LIMIT)
+            moved = np.clip(rho[g] + step, -SEED_STEP, SEED_STEP)
             theta[g, left] = there.theta - at.theta[left] + there.tangent @ (moved - rho[g])
             rho[g] = moved
     return GroupChanges(rho, theta)
@@ -142,8 +141,7 @@ def _newton(hessian: FloatArray, at: Evaluation, gradient: FloatArray) -> FloatA
     live = np.flatnonzero((at.edf >= PLATEAU_EDF) | (at.rho < 0.0))
     out = np.zeros(gradient.shape)
     if live.size:
-        values, vectors = np.linalg.eigh(hessian[np.ix_(live, live)])
-        values = np.maximum(np.abs(values), _EIGENVALUE_FLOOR)
+        values, vectors = floored_eigen(hessian[np.ix_(live, live)])
         out[:, live] = -(gradient[:, live] @ vectors / values) @ vectors.T
     return out
 

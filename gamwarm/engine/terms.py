@@ -24,6 +24,7 @@ from gamwarm.problem import BasisMeta, DensePenalty, DistributedRows
 
 __all__ = ["BoundTerm", "Factor", "Intercept", "Linear", "RandomEffect", "Smooth", "Source", "Term"]
 
+# Eigenvalues of a penalty below this part of the largest are its null space.
 _NULL_EIGENVALUE = 1e-9
 # Directions of a penalty that no data informs count as this share of the best informed one, so that the penalty's
 # scale stays finite.

@@ -244,7 +244,7 @@ class FileView:
         if self._kept_totals is not None:  # this handle is written through by its owner alone
             self._total_attributes[name] = stored
 
-    def settle(self) -> None:
+    def write_totals(self) -> None:
         """Write the totals that have changed in memory."""
         while self._unwritten:
             name = self._unwritten.pop()

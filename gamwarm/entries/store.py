@@ -198,7 +198,7 @@ class EntryStore:
                         self._check_whole()
                         self._stay_within_budget(view, live_bytes)
                         with self._translated:
-                            view.settle()
+                            view.write_totals()
                     finally:
                         self._open = None
                     committing = True

@@ -4,9 +4,10 @@ from gamwarm.fitting.certificate import LAST_STEP_LIMIT, Certificate, Refusal, V
 from gamwarm.fitting.evaluation import Evaluation, Objective
 from gamwarm.fitting.outer_fit import fit
 from gamwarm.fitting.report import GuardReport, OuterFit
-from gamwarm.fitting.search import predicted_mode
+from gamwarm.fitting.search import ARMIJO, predicted_mode
 
 __all__ = [
+    "ARMIJO",
     "LAST_STEP_LIMIT",
     "Certificate",
     "Evaluation",

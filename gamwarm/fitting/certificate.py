@@ -24,6 +24,8 @@ from gamwarm.transfer import find_false_plateaus
 
 __all__ = ["LAST_STEP_LIMIT", "Certificate", "Refusal", "Verdict", "coordinate_names"]
 
+# One order of magnitude from what a coefficient that runs to infinity shows, four from a finite optimum: (e) in
+# docs/engine.md.
 LAST_STEP_LIMIT: Final = 0.1
 # At a lower bound this far out, d log|theta| / d log|rho|: coefficients that tend to a limit change like exp(rho)
 # there, those that only the penalty still holds grow like -rho. Nearer to 0 the two look alike.

@@ -19,7 +19,7 @@ from gamwarm.fitting.search import End, Outcome, Search, complete_metric, usable
 from gamwarm.identity import FitProblem
 from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, StartSource, plateau_flags
 from gamwarm.store import FitInProgress, FitStore
-from gamwarm.transfer import StartGuard, StartReport, is_same_objective, off_plateau
+from gamwarm.transfer import START_MARGIN, StartGuard, StartReport, is_same_objective, off_plateau
 
 __all__ = ["fit"]
 
@@ -27,7 +27,6 @@ log = logging.getLogger("gamwarm")
 
 # Where an engine has no cold starts of its own: this much smoother and rougher than the initial rho.
 _COLD_SHIFT = 4.0
-_COLD_MARGIN = 2.0
 # An engine may yield cold starts without end.
 _MOST_COLD_STARTS = 64
 # What an engine raises where it cannot evaluate a point. A time limit or an interrupt is none of these.
@@ -332,7 +331,7 @@ class _Fit:
                 raise InvalidType(f"objective.cold_starts() returned {type(given).__name__}; return or yield starts")
             yield from islice(given, _MOST_COLD_STARTS)
             return
-        smoothing, limit = self.problem.layout.n_outer, self.problem.options.rho_bound - _COLD_MARGIN
+        smoothing, limit = self.problem.layout.n_outer, self.problem.options.rho_bound - START_MARGIN
         yield self.default_rho
         for shift in (_COLD_SHIFT, -_COLD_SHIFT) if smoothing else ():
             moved = np.array(self.default_rho)

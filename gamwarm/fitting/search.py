@@ -19,23 +19,28 @@ from gamwarm.fitting.certificate import Certificate, Refusal
 from gamwarm.fitting.evaluation import Evaluation, Objective, checked
 from gamwarm.identity import FitProblem
 from gamwarm.records import PLATEAU_EDF, Cost, InnerMode
-from gamwarm.transfer import InnerCapState, false_plateaus, inner_cap
+from gamwarm.transfer import InnerCapState, false_plateaus, floored_eigen, inner_cap
 
-__all__ = ["End", "Outcome", "Search", "complete_metric", "predicted_mode", "usable_metric"]
+__all__ = ["ARMIJO", "End", "Outcome", "Search", "complete_metric", "predicted_mode", "usable_metric"]
 
 BoolArray = npt.NDArray[np.bool_]
 
-_EIGENVALUE_FLOOR = 1e-4
+# The share of the predicted decrease that a step must reach: c1 of Nocedal and Wright (2006), section 3.1.
+ARMIJO = 1e-4
+# Of log lambda in one step, outside jumps to a plateau.
 _MAX_STEP = 4.0
-_ARMIJO = 1e-4
 _MAX_HALVINGS = 12
+# A jump onto a plateau aims at this part of the tolerance.
 _JUMP_MARGIN = 0.3
+# A step that leaves more than this part of the gradient is slow; after so many an exact Hessian is formed.
 _SLOW = 0.5
 _PATIENCE = 1
 # In a minimum with a small edf the gradient is small beside the edf; on a false plateau both vanish together.
 _BALANCE = 0.003
+# A doubted coordinate moves this much further than its gradient asks, at most so often.
 _PUSH = 1.5
 _MAX_NUDGES = 2
+# Rounding of an objective, relative to 1 + |objective|.
 _VALUE_NOISE = 1e-10
 # Values along a step differ by what the gradients at its ends say, give or take this and the gradients' own difference.
 _BRANCH_MARGIN = 1.0
@@ -85,12 +90,6 @@ class Outcome:
     def is_answer(self) -> bool:
         """Whether the certificate holds."""
         return self.end is End.ANSWER
-
-
-def positive(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return absolute, floored eigenvalues and the eigenvectors of a symmetric matrix."""
-    values, vectors = np.linalg.eigh(matrix)
-    return np.maximum(np.abs(values), _EIGENVALUE_FLOOR), vectors
 
 
 def is_another_branch(at: Evaluation, after: Evaluation) -> bool:
@@ -387,7 +386,7 @@ class Search:
     def _is_better(trial: Evaluation, at: Evaluation, expected: float) -> bool:
         """Whether a step is worth taking: the value falls; where it is lost in its noise, the gradient does."""
         rise, noise = trial.value - at.value, _VALUE_NOISE * (1.0 + abs(at.value))
-        if rise <= _ARMIJO * expected:
+        if rise <= ARMIJO * expected:
             return True
         steepness = float(np.abs(trial.gradient).max()) / max(float(np.abs(at.gradient).max()), 1e-300)
         return (rise <= noise and steepness < 1.0) or (rise <= 1e4 * noise and steepness < 0.5)
@@ -407,7 +406,7 @@ class Search:
         step[jump] = np.where(size > self.tol, np.log(size / (_JUMP_MARGIN * self.tol)), 0.0)
         rest = np.flatnonzero(free & ~jump)
         if rest.size:
-            values, vectors = positive(metric[np.ix_(rest, rest)])
+            values, vectors = floored_eigen(metric[np.ix_(rest, rest)])
             part = -vectors @ ((vectors.T @ gradient[rest]) / values)
             step[rest] = part * min(1.0, _MAX_STEP / max(float(np.abs(part).max()), 1e-300))
         return step
@@ -418,7 +417,7 @@ class Search:
         if after.edf is not None:
             live = ~(after.edf < PLATEAU_EDF) | (after.rho < 0.0)  # NaN at nuisance coordinates: live
             s, y = np.where(live, s, 0.0), np.where(live, y, 0.0)
-        values, vectors = positive(metric)
+        values, vectors = floored_eigen(metric)
         floored: FloatArray = (vectors * values) @ vectors.T
         bs = floored @ s
         sbs, sy = float(s @ bs), float(s @ y)

@@ -10,7 +10,7 @@ from gamwarm.records.curvature import (
     pushes_outwards,
     settled_flags,
 )
-from gamwarm.records.gates import artifact_refusal, gate_record, record_refusal
+from gamwarm.records.gates import SATURATION_MARGIN, artifact_refusal, gate_record, record_refusal
 from gamwarm.records.provenance import LATEST, Cost, Lineage, Producer, Provenance, StartSource, check_entry_id
 from gamwarm.records.result import ConstrainedWarmStart, FitResult
 from gamwarm.records.seeds import GroupSeeds, group_label
@@ -18,6 +18,7 @@ from gamwarm.records.seeds import GroupSeeds, group_label
 __all__ = [
     "LATEST",
     "PLATEAU_EDF",
+    "SATURATION_MARGIN",
     "ActiveSet",
     "BlockRecord",
     "ConstrainedWarmStart",

@@ -7,9 +7,10 @@ from dataclasses import replace
 from gamwarm.records.artifact import FitArtifact
 from gamwarm.records.block import BlockRecord, RecordKind
 
-__all__ = ["artifact_refusal", "gate_record", "record_refusal"]
+__all__ = ["SATURATION_MARGIN", "artifact_refusal", "gate_record", "record_refusal"]
 
-_SATURATION_MARGIN = 1.0
+# A smoothing parameter this near its bound was stopped by it, and says little about where it belongs.
+SATURATION_MARGIN = 1.0
 
 
 def record_refusal(record: BlockRecord) -> str | None:
@@ -22,7 +23,7 @@ def record_refusal(record: BlockRecord) -> str | None:
     curvature = record.curvature
     known = {} if curvature is None else {"plateau": curvature.plateau, "settled": curvature.settled}
     known = {name: flags for name, flags in known.items() if flags is not None}
-    limit = record.rho_bound - _SATURATION_MARGIN
+    limit = record.rho_bound - SATURATION_MARGIN
     for i, value in enumerate(record.rho[: len(record.rho) - len(record.nuisance)].tolist()):
         if abs(value) >= limit and not any(flags[i] for flags in known.values()):
             said = " and ".join(f"its {name} flag is False" for name in known)

@@ -73,20 +73,20 @@ class Overlay:
         self.vets = False
         self._base = size
         self._position = 0
-        self._settled: dict[int, bytearray] = {}
+        self._applied: dict[int, bytearray] = {}
 
     def __repr__(self) -> str:
         return f"gamwarm-overlay-{id(self):x}"
 
-    def settle(self) -> None:
+    def rebase(self) -> None:
         """The dirty pages are in the base file now: they are dirty no more.
 
         They are kept as long as they are few, since the next transaction mostly changes the same ones.
         """
-        if len(self._settled) + len(self.dirty) > KEPT_PAGES:
-            self._settled = {}
+        if len(self._applied) + len(self.dirty) > KEPT_PAGES:
+            self._applied = {}
         if len(self.dirty) <= KEPT_PAGES:
-            self._settled.update(self.dirty)
+            self._applied.update(self.dirty)
         self.dirty = {}
         self._base = self.size
 
@@ -106,7 +106,7 @@ class Overlay:
             self.error = copy.copy(exc)
 
     def _page(self, number: int) -> bytearray:
-        settled = self._settled.pop(number, None)
+        settled = self._applied.pop(number, None)
         if settled is not None:
             return settled
         start = number * PAGE
@@ -212,7 +212,7 @@ class Overlay:
             return size
         try:
             if size < self.size:
-                self._settled = {}
+                self._applied = {}
                 # What lay beyond must read as zeros should the file grow again.
                 for number in [number for number in self.dirty if number * PAGE >= size]:
                     del self.dirty[number]

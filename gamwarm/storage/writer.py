@@ -86,7 +86,7 @@ class Writer:
                 raise overlay.error
             if overlay.dirty or overlay.size != vfs.DISK.fstat(self.pair.main).st_size:
                 self.pair.commit(overlay.dirty, overlay.size)
-                overlay.settle()
+                overlay.rebase()
         except NotApplied as exc:
             self.drop()
             cause = exc.__cause__

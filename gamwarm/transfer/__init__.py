@@ -1,6 +1,6 @@
 """Turning what is stored into a start, and a result into what is stored. Pure: no files, no engine."""
 
-from gamwarm.transfer.build import build_warm_start
+from gamwarm.transfer.build import SEED_STEP, START_MARGIN, build_warm_start
 from gamwarm.transfer.capture import capture_artifact, capture_record, check_result, producer_of
 from gamwarm.transfer.guard import (
     FALSE_PLATEAU_EDF,
@@ -11,6 +11,7 @@ from gamwarm.transfer.guard import (
     beta_gate,
     false_plateaus,
     find_false_plateaus,
+    floored_eigen,
     is_same_objective,
     off_plateau,
     predicted_step,
@@ -24,6 +25,8 @@ from gamwarm.transfer.terms import TermContext, term_contexts
 __all__ = [
     "FALSE_PLATEAU_EDF",
     "PREDICTED_STEP_LIMIT",
+    "SEED_STEP",
+    "START_MARGIN",
     "BetaOutcome",
     "GuardOutcome",
     "InnerCapState",
@@ -43,6 +46,7 @@ __all__ = [
     "check_result",
     "false_plateaus",
     "find_false_plateaus",
+    "floored_eigen",
     "inner_cap",
     "is_same_objective",
     "off_plateau",

@@ -13,19 +13,20 @@ from gamwarm.errors import DescriptorMismatch, InvalidInput, ParentUnusable
 from gamwarm.identity import Fingerprinter, FitDescriptor, check_nuisance
 from gamwarm.parallel import Communicator, as_communicator, work_dealt
 from gamwarm.problem import Gauge
-from gamwarm.records import Curvature, FitArtifact, Provenance, TermArtifact
+from gamwarm.records import SATURATION_MARGIN, Curvature, FitArtifact, Provenance, TermArtifact
 from gamwarm.transfer.policy import TransferPolicy
 from gamwarm.transfer.project import project, projection_cost, relative_residual
 from gamwarm.transfer.report import BetaOutcome, MatchKind, RhoOutcome, SlotReport, TermReport, TransferredStart
 from gamwarm.transfer.terms import TermContext
 
-__all__ = ["build_warm_start"]
+__all__ = ["SEED_STEP", "START_MARGIN", "build_warm_start"]
 
-_SKIP_MARGIN = 1.0
-_CLAMP_MARGIN = 2.0
+# Starts keep this far inside the bound of rho, where an outer search can still move both ways.
+START_MARGIN = 2.0
+# No coefficient of a fit on a sensible scale is larger; a projection through a nearly singular gauge is.
 _THETA_LIMIT = 1e6
 # A first-order change of log lambda beyond this is not believed.
-_SEED_STEP = 1.0
+SEED_STEP = 1.0
 
 # Furthest from plain copying last: a term reports the last of its slots' outcomes in this order.
 _RHO_ORDER = (RhoOutcome.COPIED, RhoOutcome.TIED, RhoOutcome.PLATEAU, RhoOutcome.CLAMPED, RhoOutcome.DEFAULT)
@@ -165,9 +166,9 @@ def _add_seed_rho(
             if source is None or source >= len(change):
                 continue
             # A flat coordinate has no change. One that is flagged for using all its freedom can have.
-            inner = bound - _CLAMP_MARGIN
+            inner = bound - START_MARGIN
             limit = bound if report.outcome is RhoOutcome.PLATEAU or abs(rho[slot]) > inner else inner
-            step = float(np.clip(change[source], -_SEED_STEP, _SEED_STEP))
+            step = float(np.clip(change[source], -SEED_STEP, SEED_STEP))
             rho[slot] = float(np.clip(rho[slot] + step, -limit, limit))
             reports[place] = replace(report, value=float(rho[slot]))
 
@@ -300,9 +301,10 @@ def _carried_value(value: float, flat: bool, settled: bool, bound: float) -> tup
         if inside != value:
             return inside, RhoOutcome.CLAMPED, f"the parent's {value:.6g} is beyond ±{bound:g}"
         return value, RhoOutcome.COPIED, ""
-    if abs(value) >= bound - _SKIP_MARGIN:
-        return value, RhoOutcome.DEFAULT, f"the parent's {value:.6g} is saturated (|rho| >= {bound - _SKIP_MARGIN:g})"
-    limit = bound - _CLAMP_MARGIN
+    if abs(value) >= bound - SATURATION_MARGIN:
+        limit = bound - SATURATION_MARGIN
+        return value, RhoOutcome.DEFAULT, f"the parent's {value:.6g} is saturated (|rho| >= {limit:g})"
+    limit = bound - START_MARGIN
     if abs(value) > limit:
         return (
             float(np.clip(value, -limit, limit)),

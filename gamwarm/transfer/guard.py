@@ -27,13 +27,16 @@ __all__ = [
     "beta_gate",
     "false_plateaus",
     "find_false_plateaus",
+    "floored_eigen",
     "is_same_objective",
     "predicted_step",
 ]
 
+# The guard's thresholds and how they were chosen: docs/engine.md, "Guard".
 PLATEAU_RHO: Final = 6.0
 # Not PLATEAU_EDF, which says that a coordinate has nothing left to smooth: here it only has to be on the way there.
 FALSE_PLATEAU_EDF: Final = 1.0
+# Of log lambda: a start whose own metric predicts a longer first step is no better informed than a cold one.
 PREDICTED_STEP_LIMIT: Final = 2.0
 # Below this a gradient's sign is rounding, not evidence.
 _SIGN_NOISE: Final = 1e-9
@@ -43,7 +46,9 @@ _LOST_RHO: Final = 18.0
 _PROBE_RHO: Final = 12.0
 # Where effective degrees of freedom are unknown, a minimum and a false plateau differ one unit nearer 0.
 _PROBE_STEP: Final = 1.0
+# Of outer Hessians, in units of objective per unit of rho squared: below it the objective is flat.
 _EIGENVALUE_FLOOR: Final = 1e-4
+# Relative to 1 + |objective|: above what two builds of one engine differ by, below what another fit does.
 _SAME_OBJECTIVE: Final = 1e-6
 
 BoolArray = npt.NDArray[np.bool_]
@@ -65,6 +70,12 @@ def beta_gate(offered: float, null: float) -> bool:
         Penalized negative log-likelihood, at the offered rho, of the offered coefficients and of the null start.
     """
     return bool(np.isfinite(offered) and not offered > null)
+
+
+def floored_eigen(symmetric: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return absolute, floored eigenvalues and the eigenvectors of an outer Hessian: the guard's and the search's."""
+    values, vectors = np.linalg.eigh(symmetric)
+    return np.maximum(np.abs(values), _EIGENVALUE_FLOOR), vectors
 
 
 def is_same_objective(stored: float | None, evaluated: float) -> bool:
@@ -378,7 +389,7 @@ class StartGuard(Generic[P]):
         part = hessian[np.ix_(asked, asked)]
         if not np.isfinite(part).all():
             return float("inf")
-        # A Hessian off its minimum need not be positive definite; the search floors it in the same way.
-        values, vectors = np.linalg.eigh(0.5 * (part + part.T)) if asked.size else (np.zeros(0), np.zeros((0, 0)))
-        floored = (vectors * np.maximum(np.abs(values), _EIGENVALUE_FLOOR)) @ vectors.T
+        # A Hessian off its minimum need not be positive definite.
+        values, vectors = floored_eigen(0.5 * (part + part.T))
+        floored = (vectors * values) @ vectors.T
         return predicted_step(np.where(outward, 0.0, gradient)[asked], floored)

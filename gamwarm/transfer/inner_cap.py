@@ -10,6 +10,7 @@ from gamwarm.records import InnerMode
 
 __all__ = ["InnerCapState", "inner_cap"]
 
+# Of the first outer gradient: nearer to the optimum an inner solve that is cut short costs more than it saves.
 _FULL_BUDGET_RATIO = 0.01
 _SLACK_CYCLES = 5
 

@@ -8,6 +8,7 @@ from gamwarm.checks import FloatArray
 
 __all__ = ["project", "projection_cost", "relative_residual"]
 
+# Enough to survive a rank-deficient gauge, too little to move a coefficient.
 _RELATIVE_RIDGE = 1e-8
 _LEAST_RIDGE = 1e-12
 
