@@ -211,7 +211,7 @@ STATISTICS = ("records", "transfer", "fitting", "engine", "adapters")
 def thresholds_in(source: str) -> dict[str, bool]:
     """Return the module's constants that are one real number, and whether a comment beside, above or a string says why.
 
-    A comment may stand above several.
+    A comment may stand above several of one family of names (`_CHORD_REACH`, `_CHORD_RATE`).
     """
     found: dict[str, bool] = {}
     lines = source.splitlines()
@@ -227,7 +227,7 @@ def thresholds_in(source: str) -> dict[str, bool]:
             continue
         target = node.targets[0] if isinstance(node, ast.Assign) else node.target
         above = node.lineno - 2
-        while re.match(r"_?[A-Z][A-Z_0-9]*(: Final)? = ", lines[above]):
+        while re.match(rf"{ast.unparse(target).rpartition('_')[0] or '#'}_\w+(: Final)? = ", lines[above]):
             above -= 1
         after = body[place + 1] if place + 1 < len(body) else None
         explained = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
@@ -247,4 +247,4 @@ def test_a_threshold_is_declared_once_and_says_why():
 
     assert {name: places for name, places in declared.items() if len(places) > 1} == {}
     assert unexplained == []
-    assert thresholds_in("# why\nA = 1.0\n_B: Final = 2e-3\n\nC = 3.0\n") == {"A": True, "_B": True, "C": False}
+    assert thresholds_in("# why\nA_X = 1.0\nA_Y: Final = 2e-3\nB = 3.0\n") == {"A_X": True, "A_Y": True, "B": False}

@@ -17,9 +17,9 @@ from gamwarm.transfer import START_MARGIN
 
 __all__ = ["ColdStart", "cold_evaluations", "cold_start_of"]
 
-# Of Wood and Fasiolo (2017), from rho = 0: docs/engine.md compares two of them with the other cold starts. The ratio of
-# an update is not defined where nothing is penalized, hence the limit of a move.
+# Of Wood and Fasiolo (2017), from rho = 0: docs/engine.md compares two of them with the other cold starts.
 _FS_UPDATES = 2
+# The ratio of an update is not defined where nothing is penalized.
 _FS_MAX_MOVE = 6.0
 
 Evaluate = Callable[[FloatArray, FloatArray], gamwarm.Evaluation]

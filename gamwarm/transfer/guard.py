@@ -41,8 +41,9 @@ PREDICTED_STEP_LIMIT: Final = 2.0
 # Below this a gradient's sign is rounding, not evidence.
 _SIGN_NOISE: Final = 1e-9
 # Where the gradient c exp(-rho) is lost in that noise, c may still be worth 1e-9 exp(rho - 6) of objective: it matters
-# from here on (1e-4), and one evaluation at the second number sees c down to 2e-4.
+# from here on (1e-4).
 _LOST_RHO: Final = 18.0
+# One evaluation here sees c down to 2e-4.
 _PROBE_RHO: Final = 12.0
 # Where effective degrees of freedom are unknown, a minimum and a false plateau differ one unit nearer 0.
 _PROBE_STEP: Final = 1.0

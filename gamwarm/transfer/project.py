@@ -10,7 +10,7 @@ __all__ = ["project", "projection_cost", "relative_residual"]
 
 # Enough to survive a rank-deficient gauge, too little to move a coefficient.
 _RELATIVE_RIDGE = 1e-8
-_LEAST_RIDGE = 1e-12
+_LEAST_RIDGE = 1e-12  # of a block of zeros
 
 
 def project(lift: FloatArray, target: FloatArray) -> FloatArray:
