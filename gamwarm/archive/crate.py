@@ -7,6 +7,7 @@ read it with the ``rocrate`` package.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -102,8 +103,11 @@ def crate_text(about: About, entries: Sequence[EntrySummary], file: Entity | Non
     licence = _licence(about.license)
     people = [_person(n, who) for n, who in enumerate(about.creators, 1)]
     software = _software(entries)
-    counts = {kind: sum(entry.kind == kind for entry in entries) for kind in ("final", "checkpoint", "artifact")}
-    held = f"{counts['final']} final records, {counts['checkpoint']} checkpoints and {counts['artifact']} artifacts"
+    counts = Counter(entry.kind for entry in entries)
+    held = f"{counts.pop('final', 0)} final records, {counts.pop('checkpoint', 0)} checkpoints"
+    held += f" and {counts.pop('artifact', 0)} artifacts" + "".join(
+        f", {n} of kind {kind}" for kind, n in counts.items()
+    )
     latest = max((entry.created for entry in entries), default=0)
     root: Entity = {
         "@id": "./",

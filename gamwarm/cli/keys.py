@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from gamwarm.cli.output import followed
-from gamwarm.entries import RECORDS, Browser, EntryStore, Seen, Target, resolve_key
+from gamwarm.entries import Browser, EntryStore, Seen, Target, resolve_key
 from gamwarm.errors import NotAStore, StoreNotFound
 from gamwarm.storage import status_of
 
@@ -55,7 +55,7 @@ def refuse_no_file(path: Path) -> None:
 
 def short(seen: Seen) -> str:
     """Return what a listing calls an entry: its exact key, or of an artifact its entry id."""
-    return seen.key[:SHORT] if seen.section == RECORDS else seen.path.rpartition("/")[2][:SHORT]
+    return seen.name[:SHORT]
 
 
 def resolve(browser: Browser, text: str) -> Target:

@@ -17,7 +17,7 @@ from gamwarm.cli.exit_codes import Exit
 from gamwarm.cli.keys import SHORT, looking_into, resolve
 from gamwarm.cli.options import File, Json, Key, command
 from gamwarm.cli.output import followed, human_number, moment, show, write_json
-from gamwarm.entries import ARTIFACTS, RECORDS, Browser, EntrySummary, Target
+from gamwarm.entries import ARTIFACTS, KINDS, RECORDS, Browser, EntrySummary, Target
 from gamwarm.errors import NoSuchKey
 from gamwarm.records import BlockRecord, RecordKind
 from gamwarm.store import Difference, compare_records
@@ -49,7 +49,7 @@ class _Family:
         self._fit_of: dict[str, str] = {}
         self._children: dict[str, set[str]] = defaultdict(set)
         total = browser.totals().entries
-        walk = (seen for section in (RECORDS, ARTIFACTS) for seen in browser.walk(section, decoded=False))
+        walk = (seen for section in KINDS for seen in browser.walk(section, decoded=False))
         for seen in followed(walk, "reading lineage", total):
             if seen.problem or seen.summary is None:
                 continue

@@ -135,7 +135,7 @@ def _listing(page: Sequence[Seen], families: Families, *, full: bool) -> Any:
 def _cells(seen: Seen, families: Families, *, full: bool, whole_keys: bool) -> Iterator[str | Text]:
     said = seen.summary
     cost = None if said is None else said.cost
-    key = _whole_key(seen) if whole_keys else short(seen)
+    key = seen.name if whole_keys else short(seen)
     yield Text(key, style="cyan")
     yield seen.kind
     yield _valid(seen)
@@ -161,10 +161,6 @@ def _is_valid(seen: Seen) -> bool:
     if seen.problem or seen.entry is None:
         return False
     return not isinstance(seen.entry, FitArtifact) or seen.entry.is_usable
-
-
-def _whole_key(seen: Seen) -> str:
-    return seen.key if seen.section == RECORDS else seen.path.rpartition("/")[2]
 
 
 def _valid(seen: Seen) -> Text:
@@ -220,7 +216,7 @@ def show_entry(
 
 
 def _show(seen: Seen, families: Families, pins: set[str], *, values: bool) -> None:
-    show(Text(f"{seen.kind} {_whole_key(seen)}", style="bold"))
+    show(Text(f"{seen.kind} {seen.name}", style="bold"))
     show(facts(_facts(seen, families, pins)))
     if isinstance(seen.entry, BlockRecord):
         show("", _record_blocks(seen.entry), "", _outer(seen.entry))

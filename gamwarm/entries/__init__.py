@@ -1,6 +1,7 @@
 """Records and artifacts in a durable file: codec, layout, ranking, scans, buffered puts."""
 
 from gamwarm.entries import clock, stored_values, texts
+from gamwarm.entries.artifact_kind import ARTIFACT
 from gamwarm.entries.batch import Batch, Problem
 from gamwarm.entries.browse import (
     ARTIFACTS,
@@ -14,7 +15,6 @@ from gamwarm.entries.browse import (
 )
 from gamwarm.entries.buffered import BufferedEntries, leave
 from gamwarm.entries.codec import (
-    SECTIONS,
     DamagedEntry,
     Encoded,
     Refused,
@@ -25,9 +25,11 @@ from gamwarm.entries.codec import (
     sealed_parts,
 )
 from gamwarm.entries.editor import EntryEditor
+from gamwarm.entries.entry_kind import KINDS, EntryKind, entry_labels
 from gamwarm.entries.eviction import Evicted, EvictReport, evict_entries
 from gamwarm.entries.layout import ARCHIVE, FileView, Irreplaceable, check_file, create_file
 from gamwarm.entries.outcome import Pending, PutOutcome, rolled_back
+from gamwarm.entries.record_kind import RECORD
 from gamwarm.entries.scan import Progress, in_portions, tell
 from gamwarm.entries.selection import Families, Selection, Selector, Target, resolve_key
 from gamwarm.entries.store import EntryStore, StoredArtifact, StoredRecord
@@ -38,9 +40,11 @@ from gamwarm.entries.summary import EntrySummary
 __all__ = [
     "ARCHIVE",
     "ARCHIVE_TEXT",
+    "ARTIFACT",
     "ARTIFACTS",
+    "KINDS",
+    "RECORD",
     "RECORDS",
-    "SECTIONS",
     "UNREADABLE",
     "Batch",
     "Browser",
@@ -48,6 +52,7 @@ __all__ = [
     "DamagedEntry",
     "Encoded",
     "EntryEditor",
+    "EntryKind",
     "EntryStore",
     "EntrySummary",
     "EvictReport",
@@ -74,6 +79,7 @@ __all__ = [
     "create_file",
     "decode",
     "encode",
+    "entry_labels",
     "evict_entries",
     "find_fit_of_record",
     "in_portions",

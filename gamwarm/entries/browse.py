@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any
 
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, check_content, decode
+from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode
 from gamwarm.entries.editor import EntryEditor
+from gamwarm.entries.entry_kind import KINDS
 from gamwarm.entries.scan import each_entry, names, places, places_in_order
 from gamwarm.entries.summary import EntrySummary, key_of
-from gamwarm.records import BlockRecord, FitArtifact
 from gamwarm.storage import status_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Seen:
         None if it cannot be read or its seal fails.
     summary : EntrySummary or None
         What it says of itself; likewise.
-    entry : BlockRecord, FitArtifact or None
+    entry : BlockRecord, FitArtifact, what else its kind decodes to, or None
         None if it does not decode, or was not asked for.
     problem : str
         Why it is damaged; else empty.
@@ -58,7 +58,7 @@ class Seen:
     path: str
     encoded: Encoded | None
     summary: EntrySummary | None
-    entry: BlockRecord | FitArtifact | None = None
+    entry: Any = None
     problem: str = ""
     stated: EntrySummary | None = None
 
@@ -70,6 +70,11 @@ class Seen:
     def place(self) -> str:
         """Where it lies in the file."""
         return f"/{self.section}/{self.path}"
+
+    @property
+    def name(self) -> str:
+        """What a listing calls it: its key where entries compete for one, else its entry id."""
+        return self.key if KINDS[self.section].competes else self.path.rpartition("/")[2]
 
     @property
     def entry_id(self) -> str:
@@ -99,11 +104,12 @@ class Seen:
 
     @property
     def kind(self) -> str:
-        """``final``, ``checkpoint`` or ``artifact``; ``?`` of a record that cannot be read."""
+        """``final``, ``checkpoint`` or ``artifact``; ``?`` of one that cannot be read and might be either."""
         said = self.summary or self.stated
         if said is not None:
             return said.kind
-        return "artifact" if self.section == ARTIFACTS else "?"
+        labels = KINDS[self.section].labels
+        return labels[0] if len(labels) == 1 else "?"
 
 
 @dataclass(frozen=True)
@@ -150,8 +156,8 @@ class Browser:
 
         def look(view: EntryEditor) -> tuple[int, ...]:
             totals = tuple(view.total(name) for name in ("n_entries", "live_bytes", "last_created"))
-            counts = tuple(view.count(section) for section in SECTIONS)
-            return (*totals, *counts, len(view.pins(RECORDS) | view.pins(ARTIFACTS)))
+            counts = (view.count(RECORDS), view.count(ARTIFACTS))
+            return (*totals, *counts, len(view.all_pins()))
 
         entries, live, last, exact, descriptors, pinned = self._entries.read(look)
         status = status_of(self._entries.container.path)
@@ -172,7 +178,7 @@ class Browser:
 
     def pins(self) -> set[str]:
         """Return the entry ids that are pinned."""
-        return self._entries.read(lambda view: view.pins(RECORDS) | view.pins(ARTIFACTS))
+        return self._entries.read(EntryEditor.all_pins)
 
     def keys(self, section: str) -> Iterator[str]:
         """Yield the keys of a section, the first of them before all are listed (`walking.names`)."""
@@ -200,9 +206,9 @@ class Browser:
         there = places(self._entries, section, keys)
         return each_entry(self._entries, section, there, partial(_look, decoded=decoded, content=content))
 
-    def artifact_paths(self) -> Iterator[str]:
-        """Yield ``<descriptor key>/<entry id>`` of every artifact, without reading any."""
-        return (path for path in places(self._entries, ARTIFACTS) if "/" in path)
+    def child_paths(self, section: str) -> Iterator[str]:
+        """Yield ``<key>/<entry id>`` of every entry of a kind that does not compete, without reading any."""
+        return (path for path in places(self._entries, section) if "/" in path)
 
     def has(self, section: str, key: str) -> bool:
         """Whether a key is there."""
@@ -210,12 +216,9 @@ class Browser:
 
     def starting_with(self, section: str, prefix: str) -> list[str]:
         """Return the keys of a section that start so, sorted. Lists the section unless the key is whole."""
-        if len(prefix) == KEY_LENGTH[section]:
+        if len(prefix) == KINDS[section].key_length:
             return [prefix] if self.has(section, prefix) else []
         return sorted(key for key in self.keys(section) if key.startswith(prefix))
-
-
-KEY_LENGTH: Final = {RECORDS: 67, ARTIFACTS: 64}
 
 
 def _look(view: EntryEditor, section: str, path: str, *, decoded: bool, content: bool) -> Seen:
@@ -245,7 +248,7 @@ def list_entries(store: EntryStore) -> tuple[list[EntrySummary], list[str]]:
     """
     summaries: list[EntrySummary] = []
     unreadable: list[str] = []
-    for section in SECTIONS:
+    for section in KINDS:
         for found in each_entry(store, section, places_in_order(store, section), _summary_or_place):
             if isinstance(found, str):
                 unreadable.append(found)
@@ -264,7 +267,7 @@ def list_sealed(store: EntryStore) -> Iterator[EntrySummary | None]:
     For sums, which are made of intact entries alone.
     """
     store.flush()
-    for section in SECTIONS:
+    for section in KINDS:
         yield from each_entry(store, section, places_in_order(store, section), _summary_if_sealed)
 
 

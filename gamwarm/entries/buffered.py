@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 from gamwarm.entries import clock, ranking
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, Encoded, Refused, decode, stamped, stamped_at
+from gamwarm.entries.codec import ARTIFACTS, RECORDS, Encoded, Refused, decode, stamped_at
+from gamwarm.entries.entry_kind import KINDS
 from gamwarm.entries.outcome import Pending, PutOutcome
 from gamwarm.entries.store import UNCHANGED, EntryStore
 from gamwarm.entries.stored import StoredArtifact, StoredRecord
@@ -168,28 +169,30 @@ class BufferedEntries(EntryStore):
     def _waits_for(self, key: str) -> bool:
         return bool(self._of(RECORDS, lambda e: e.key == key))
 
-    def _records(self, key: str) -> tuple[set[str], list[StoredRecord]]:
-        """Return the ids that the file has under a key, and the records that it would have after a flush."""
-        found = self._entries(RECORDS, lambda view: view.entry_paths(RECORDS, key))
-        kept = [StoredRecord(r, e.entry_id) for e, r in found if isinstance(r, BlockRecord)]
-        in_file = {stored.entry_id for stored in kept}
-        latest = max((stored.created for stored in kept), default=0)
-        for encoded in self._of(RECORDS, lambda e: e.key == key):
-            if any(stored.entry_id == encoded.entry_id for stored in kept):
+    def _after_flush(self, section: str, key: str) -> tuple[set[str], list[Encoded]]:
+        """Return the ids that the file has under a key, and the entries that it would have there after a flush."""
+        found = self._entries(section, lambda view: view.entry_paths(section, key))
+        kept = {encoded.entry_id: encoded for encoded, _ in found}
+        in_file = set(kept)
+        latest = max((encoded.created for encoded in kept.values()), default=0)
+        retain = KINDS[section].retain
+        for new in self._of(section, lambda e: e.key == key):
+            if new.entry_id in kept:
                 continue
-            record = decode(encoded)
-            assert isinstance(record, BlockRecord)
-            latest = max(latest + 1, encoded.created)  # as if filed now
-            new = StoredRecord(stamped(record, latest, self._producer), encoded.entry_id)
-            kept = ranking.retained([*kept, new], self.keep_last)
-        return in_file, kept
+            latest = max(latest + 1, new.created)  # as if filed now
+            kept[new.entry_id] = stamped_at(new, latest)
+            if retain is not None:
+                chosen = retain([encoded.summary() for encoded in kept.values()], self.keep_last)
+                kept = {summary.entry_id: kept[summary.entry_id] for summary in chosen}
+        return in_file, list(kept.values())
 
     def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
         """Return the record that ``producer`` means under an exact key, or None."""
         with self.call_lock:
             if self.in_transaction or not self._waits_for(check_exact_key(key)):
                 return super().find_record(key, producer)
-            return ranking.select_record(self._records(key)[1], producer)
+            kept = self._after_flush(RECORDS, key)[1]
+            return ranking.select_record([StoredRecord(decode(e), e.entry_id) for e in kept], producer)
 
     def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
         """Return the record that `find_record` would, if that takes no look at the file."""
@@ -249,17 +252,17 @@ class BufferedEntries(EntryStore):
     def entry_ids(self) -> set[str]:
         """Return what `flush` would leave in the file: the entry ids of all whole entries."""
         with self.call_lock:
-            ids = super().entry_ids() | {e.entry_id for e in self._of(ARTIFACTS)}
-            for key in {e.key for e in self._of(RECORDS)}:
-                in_file, kept = self._records(key)
-                ids = ids - in_file | {stored.entry_id for stored in kept}
+            ids = super().entry_ids()
+            for section, key in {(e.section, e.key) for e in self.waiting()}:
+                in_file, kept = self._after_flush(section, key)
+                ids = ids - in_file | {encoded.entry_id for encoded in kept}
             return ids
 
     def __len__(self) -> int:
         with self.call_lock:
-            new = sum(super(BufferedEntries, self).find_artifact(e.entry_id) is None for e in self._of(ARTIFACTS))
-            for key in {e.key for e in self._of(RECORDS)}:
-                in_file, kept = self._records(key)
+            new = 0
+            for section, key in {(e.section, e.key) for e in self.waiting()}:
+                in_file, kept = self._after_flush(section, key)
                 new += len(kept) - len(in_file)
             return super().__len__() + new
 

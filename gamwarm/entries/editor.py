@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from gamwarm.entries import stored_values, structural_index
 from gamwarm.entries.batch import Batch, Problem
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode
+from gamwarm.entries.codec import ARTIFACTS, DamagedEntry, Encoded, check_content, decode
+from gamwarm.entries.entry_kind import KINDS
 from gamwarm.entries.layout import FileView, Irreplaceable
-from gamwarm.entries.summary import EntrySummary
 from gamwarm.entries.texts import is_descriptor_key
 
 __all__ = ["EntryEditor"]
@@ -29,8 +29,13 @@ class EntryEditor(FileView):
         """Return the entry ids that are pinned in a section; none where `unread_pins` says that they cannot be read."""
         return set() if self.unread_pins(section) else set(self._pins(section))
 
+    def all_pins(self) -> set[str]:
+        """Return the entry ids that are pinned."""
+        return set().union(*map(self.pins, KINDS))
+
     def _pins(self, section: str) -> list[str]:
-        return stored_values.read_strings(self.section_group(section), _PINNED, self.size)
+        there = self.has_section(section)
+        return stored_values.read_strings(self.section_group(section), _PINNED, self.size) if there else []
 
     def unread_pins(self, section: str) -> Problem | None:
         """Return why the list of pinned entries of a section cannot be read, if so."""
@@ -47,16 +52,24 @@ class EntryEditor(FileView):
 
     def section_of(self, entry_id: str) -> str | None:
         """Find the section that holds an entry, whole or damaged in its vectors; None if neither does."""
-        for _ in self.artifact_paths(entry_id):
-            return ARTIFACTS
-        for key in self.keys(RECORDS):
-            for path in self.entry_paths(RECORDS, key):
-                try:
-                    if path.endswith("/" + entry_id) or self.read_summary(RECORDS, path).entry_id == entry_id:
-                        return RECORDS
-                except DamagedEntry:
-                    continue
+        for section, kind in sorted(KINDS.items(), key=lambda item: item[1].competes):  # names first, then texts
+            if kind.competes:
+                found = any(self._is_at(section, path, entry_id) for path in self._paths_in(section))
+            else:
+                found = next(self.child_paths(section, entry_id), None) is not None
+            if found:
+                return section
         return None
+
+    def _paths_in(self, section: str) -> Iterator[str]:
+        for key in self.keys(section):
+            yield from self.entry_paths(section, key)
+
+    def _is_at(self, section: str, path: str, entry_id: str) -> bool:
+        try:
+            return path.endswith("/" + entry_id) or self.read_summary(section, path).entry_id == entry_id
+        except DamagedEntry:
+            return False
 
     # -- removal -----------------------------------------------------------------------------------------------
 
@@ -67,11 +80,11 @@ class EntryEditor(FileView):
             by_key.setdefault((section, path.split("/", 1)[0]), set()).add(entry_id)
         gone: set[str] = set()
         for (section, key), ids in by_key.items():
-            if section == ARTIFACTS:
-                gone |= self._remove_artifacts(key, ids)
+            if not KINDS[section].competes:
+                gone |= self._remove_children(section, key, ids)
                 continue
             try:
-                self.write_records(key, [e for e in self._whole(RECORDS, key) if e.entry_id not in ids])
+                self.write_key(section, key, [e for e in self._whole(section, key) if e.entry_id not in ids])
             except Irreplaceable:
                 continue
             gone |= ids
@@ -86,28 +99,27 @@ class EntryEditor(FileView):
                 continue
         return found
 
-    def _remove_artifacts(self, key: str, ids: set[str]) -> set[str]:
+    def _remove_children(self, section: str, key: str, ids: set[str]) -> set[str]:
         gone: set[str] = set()
-        structural = self._structural_keys(key, ids)
+        structural = self._structural_keys(section, key, ids)
         damaged = False
         for entry_id in sorted(ids):
             try:
-                damaged |= self._remove(ARTIFACTS, f"{key}/{entry_id}")
+                damaged |= self._remove(section, f"{key}/{entry_id}")
             except Irreplaceable:
                 continue
             gone.add(entry_id)
-        left = self.entry_paths(ARTIFACTS, key)
-        if not left:
-            self.section_group(ARTIFACTS).unlink(key.encode())
-        for name in structural - self._structural_keys(key):
+        if not self.entry_paths(section, key):
+            self.section_group(section).unlink(key.encode())
+        for name in structural - self._structural_keys(section, key):
             self._unindex(name, key)
         if damaged:
             self.recount()
         return gone
 
-    def _structural_keys(self, key: str, ids: Collection[str] | None = None) -> set[str]:
-        """Return the structural keys of the intact artifacts of a strict key (of these ids)."""
-        summaries = [entry.summary() for entry in self._whole(ARTIFACTS, key)]
+    def _structural_keys(self, section: str, key: str, ids: Collection[str] | None = None) -> set[str]:
+        """Return the structural keys of the intact entries of a strict key (of these ids)."""
+        summaries = [entry.summary() for entry in self._whole(section, key)]
         return {s.structural_key for s in summaries if s.structural_key and (ids is None or s.entry_id in ids)}
 
     # -- the structural index ----------------------------------------------------------------------------------
@@ -176,7 +188,7 @@ class EntryEditor(FileView):
         self.recount()
         index: dict[str, list[str]] = {}
         for key in self.keys(ARTIFACTS):
-            for name in self._structural_keys(key):
+            for name in self._structural_keys(ARTIFACTS, key):
                 index.setdefault(name, []).append(key)
         self.set_index(index)
 
@@ -207,50 +219,27 @@ class EntryEditor(FileView):
         Irreplaceable
             Damage keeps HDF5 from writing there.
         """
-        if section == RECORDS:
-            return self._absorb_records(key, entries, keep_last)
-        before = {e.entry_id for e in entries if self._absorb_artifact(e)}
-        return before, {e.entry_id for e in entries}
-
-    def _absorb_records(self, key: str, entries: Sequence[Encoded], keep_last: int) -> tuple[set[str], set[str]]:
-        """Unite records.
-
-        What stays does not depend on the order in which files are merged: of one content the latest ``created``
-        counts, and checkpoints are ranked without the tolerance that a put allows (it is not transitive).
-        """
-        there = self._whole(RECORDS, key)
-        best = [(entry, entry.summary()) for entry in _latest([*there, *entries])]
-        finals = [e for e, said in best if said.kind == "final"]
-        checkpoints = [(_checkpoint_rank(said), e) for e, said in best if said.kind != "final"]
-        finals.sort(key=lambda e: (e.created, e.entry_id), reverse=True)
-        kept = finals[:keep_last] + [e for _, e in sorted(checkpoints, key=lambda ranked: ranked[0])[:1]]
+        kind = KINDS[section]
+        if kind.unite is None:
+            before = {e.entry_id for e in entries if self._absorb_child(e)}
+            return before, {e.entry_id for e in entries}
+        there = self._whole(section, key)
+        # Of one content the latest time counts.
+        latest = {e.entry_id: e for e in sorted([*there, *entries], key=lambda e: e.created)}
+        kept = [latest[s.entry_id] for s in kind.unite([e.summary() for e in latest.values()], keep_last)]
         if {(e.entry_id, e.created) for e in kept} != {(e.entry_id, e.created) for e in there}:
-            self.write_records(key, kept)
+            self.write_key(section, key, kept)
         return {e.entry_id for e in there}, {e.entry_id for e in kept}
 
-    def _absorb_artifact(self, entry: Encoded) -> bool:
-        """File an artifact of another file as it is, unless it is here as late or later; return whether it was."""
+    def _absorb_child(self, entry: Encoded) -> bool:
+        """File an entry of another file as it is, unless it is here as late or later; return whether it was."""
         known = False
-        if self.has_artifact(entry.key, entry.entry_id):
+        if self.has_child(entry.section, entry.key, entry.entry_id):
             try:
                 known = True
-                if self.read(ARTIFACTS, f"{entry.key}/{entry.entry_id}").created >= entry.created:
+                if self.read(entry.section, f"{entry.key}/{entry.entry_id}").created >= entry.created:
                     return True
             except DamagedEntry:
                 known = False
-        self.write_artifact(entry)
+        self.write_child(entry)
         return known
-
-
-def _latest(entries: Iterable[Encoded]) -> list[Encoded]:
-    best: dict[str, Encoded] = {}
-    for entry in entries:
-        if entry.entry_id not in best or entry.created > best[entry.entry_id].created:
-            best[entry.entry_id] = entry
-    return list(best.values())
-
-
-def _checkpoint_rank(said: EntrySummary) -> tuple[bool, float, int, str]:
-    # Ties go to the newest, then to the larger entry id, as everywhere; the id is compared upside down.
-    upside_down = "".join(f"{15 - int(digit, 16):x}" for digit in said.entry_id)
-    return said.objective is None, said.objective or 0.0, -said.created, upside_down

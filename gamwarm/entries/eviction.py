@@ -6,8 +6,9 @@ import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry
+from gamwarm.entries.codec import DamagedEntry
 from gamwarm.entries.editor import EntryEditor
+from gamwarm.entries.entry_kind import KINDS
 
 __all__ = ["EvictReport", "Evicted", "choose_evictions", "evict_entries"]
 
@@ -101,13 +102,13 @@ def evict_entries(
 
     Pinned entries, ``protected`` ones and the parents of checkpoints stay; if the pins cannot be read, everything does.
     """
-    unread = [problem for problem in map(editor.unread_pins, SECTIONS) if problem]
+    unread = [problem for problem in map(editor.unread_pins, KINDS) if problem]
     if unread:
         log.warning("nothing is evicted: %s", unread[0])
         return EvictReport(dry_run=dry_run, reason=str(unread[0]))
     candidates = _candidates(editor)
     live = sum(e.nbytes for e in candidates)
-    keep = editor.pins(RECORDS) | editor.pins(ARTIFACTS) | set(protected)
+    keep = editor.all_pins() | set(protected)
     keep |= {e.parent for e in candidates if e.parent is not None}
     gone: list[Evicted] = []
     while True:

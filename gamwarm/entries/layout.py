@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -28,9 +29,10 @@ import numpy as np
 from h5py import h5, h5a, h5g, h5l, h5o, h5p
 
 from gamwarm.entries import object_header, stored_values, structural_index, texts
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, Encoded, seal_of
+from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, seal_of
+from gamwarm.entries.entry_kind import KINDS, EntryKind
 from gamwarm.entries.stored_values import UNREADABLE, Kind, encoded, pass_on_others
-from gamwarm.entries.summary import EntrySummary, place_in_text, summarize
+from gamwarm.entries.summary import EntrySummary
 from gamwarm.errors import NotAStore, StoreDamaged, StoreReadOnly
 from gamwarm.formats import ENTRY
 from gamwarm.storage import Peek
@@ -72,17 +74,6 @@ _ROOT_README: Final = (
     "and settled 0/1), 'seal' a BLAKE3 digest of all of it. "
     "Written and checked by the Python package gamwarm; docs/file-format.md there has the details."
 )
-_RECORDS_README: Final = (
-    "One group per exact key. beta: reduced coefficients, blocks concatenated; meta.blocks and meta.widths cut it. "
-    "rho: outer coordinates. active: row numbers of active inequality constraints. objective: what the outer search "
-    "minimises. components: 8 bytes of digest of each thing that the key names."
-)
-_ARTIFACTS_README: Final = (
-    "One group per strict descriptor key, one child per fit. beta: raw (gauge-free) coefficients, terms concatenated; "
-    "meta.terms[].raw_width and n_rho cut beta and rho. seeds: per left-out group the first-order change of the outer "
-    "coordinates, then of beta. Attributes structural:<key> list the strict keys of a "
-    "structural key, structural:<key>:<two digits> further ones that begin so."
-)
 
 
 _GROUP: Final = stored_values.timeless(h5p.GROUP_CREATE)
@@ -95,29 +86,38 @@ def create_file(h5: h5py.File) -> None:
     stored_values.set_integer(root, b"format_version", ENTRY.current)
     for total in _TOTALS:
         stored_values.set_integer(root, total.encode(), 0)
-    for name, readme in ((RECORDS, _RECORDS_README), (ARTIFACTS, _ARTIFACTS_README)):
-        gcpl = stored_values.timeless(h5p.GROUP_CREATE)
-        # Attributes outside the object header have no limit in number or size: there may be any number of lists.
-        gcpl.set_attr_phase_change(0, 0)
-        stored_values.write_text(h5g.create(root, name.encode(), gcpl=gcpl), b"README", readme.encode())
+    for kind in KINDS.values():
+        if kind.since <= ENTRY.current:
+            _create_section(root, kind)
+
+
+def _create_section(root: Any, kind: EntryKind) -> Any:
+    gcpl = stored_values.timeless(h5p.GROUP_CREATE)
+    # Attributes outside the object header have no limit in number or size: there may be any number of lists.
+    gcpl.set_attr_phase_change(0, 0)
+    gid = h5g.create(root, kind.section.encode(), gcpl=gcpl)
+    stored_values.write_text(gid, b"README", kind.readme.encode())
+    return gid
 
 
 def check_file(h5: h5py.File, path: Path, *, writing: bool = False) -> None:
     """Refuse contents that are not ours or of another format, and to write to an archive; ``path`` is for messages."""
     root = h5g.open(h5.id, b"/")
-    if not (h5a.exists(root, b"format_version") and all(stored_values.has(root, name.encode()) for name in SECTIONS)):
+    sections = [kind.section.encode() for kind in KINDS.values() if kind.since <= ENTRY.current]
+    if not (h5a.exists(root, b"format_version") and all(stored_values.has(root, name) for name in sections)):
         raise NotAStore(f"{path}: an HDF5 file without gamwarm's groups; give another path (it was not changed)")
     try:
         version = stored_values.read_integer(root, b"format_version", h5.id.get_filesize())
-        for name in SECTIONS:
-            stored_values.open_group(root, name.encode())
+        for name in sections:
+            stored_values.open_group(root, name)
     except DamagedEntry as error:
         raise StoreDamaged(
             f"{path}: its top level is not what the format says ({error}); gamwarm.salvage(path, into) brings what is "
             "whole to a new file; or restore a copy",
             path=str(path),
         ) from error
-    ENTRY.check(version, path)
+    newest = max(kind.since for kind in KINDS.values())
+    replace(ENTRY, current=max(ENTRY.current, newest)).check(version, path)
     if writing and stored_values.has(root, ARCHIVE.encode()):
         raise StoreReadOnly(
             f"{path}: an archive, which stays as it was exported; read it with mode 'r', or import it into a store"
@@ -175,6 +175,19 @@ class FileView:
         if gid is None:
             gid = self._sections[section] = stored_values.open_group(self._root, section.encode())
         return gid
+
+    def has_section(self, section: str) -> bool:
+        """Whether the file has the group of a kind; that of a later kind comes with its first entry."""
+        return section in self._sections or stored_values.has(self._root, section.encode())
+
+    def section_to_write(self, section: str) -> Any:
+        """Return the group of a kind, made if it is missing; the entry format then says that readers must know it."""
+        if not self.has_section(section):
+            kind = KINDS[section]
+            self._sections[section] = _create_section(self._root, kind)
+            if stored_values.read_integer(self._root, b"format_version", self.size) < kind.since:
+                stored_values.set_integer(self._root, b"format_version", kind.since)
+        return self.section_group(section)
 
     def _links(self, section: str) -> Any:
         links = self._link_tables.get(section)
@@ -268,7 +281,7 @@ class FileView:
 
     def keys(self, section: str) -> list[str]:
         """Return the keys of a section, sorted."""
-        return stored_values.names_in(self.section_group(section))
+        return stored_values.names_in(self.section_group(section)) if self.has_section(section) else []
 
     def may_have(self, section: str, path: str) -> bool:
         """Whether there is something at a path, or so damaged that nobody can tell."""
@@ -284,7 +297,7 @@ class FileView:
 
     def count(self, section: str) -> int:
         """Return the number of keys of a section, without listing them."""
-        return int(self.section_group(section).get_num_objs())
+        return int(self.section_group(section).get_num_objs()) if self.has_section(section) else 0
 
     def some_names(self, section: str, key: str | None, count: int | None) -> list[str] | None:
         """Return the first ``count`` keys of a section, or children of a key, in the order of HDF5's own index.
@@ -293,6 +306,8 @@ class FileView:
         ``count`` None: all. None if the key's group cannot be read.
         """
         names: list[str] = []
+        if not self.has_section(section):
+            return names
 
         def take(name: bytes) -> bool:
             names.append(stored_values.name_of(name))
@@ -311,6 +326,8 @@ class FileView:
     def has(self, section: str, path: str) -> bool:
         """Whether there is something at a path; what cannot be looked into has nothing."""
         parent, _, name = path.rpartition("/")
+        if not self.has_section(section):
+            return False
         try:
             gid = self._group(section, parent) if parent else self.section_group(section)
         except DamagedEntry:
@@ -324,20 +341,21 @@ class FileView:
         """
         if not self._keeps_groups and not self.has(section, key):
             return []
+        competes = KINDS[section].competes
         try:
             gid = self._group(section, key)
             children: list[str] = []
             if gid.get_num_objs():
-                values = _VALUES if section == RECORDS else frozenset()
+                values = _VALUES if competes else frozenset()
                 children = [f"{key}/{name}" for name in stored_values.names_in(gid) if name not in values]
         except (DamagedEntry, *UNREADABLE) as error:
             pass_on_others(error)
             return [key] if self.has(section, key) else []
-        return [key, *children] if section == RECORDS else children
+        return [key, *children] if competes else children
 
     def all_paths(self) -> Iterator[tuple[str, str]]:
         """Yield section and path of every entry, in order."""
-        for section in SECTIONS:
+        for section in KINDS:
             for key in self.keys(section):
                 for path in self.entry_paths(section, key):
                     yield section, path
@@ -452,11 +470,11 @@ class FileView:
 
     def read_summary(self, section: str, path: str) -> EntrySummary:
         """Read what an entry says of itself, its seal unchecked; raises `DamagedEntry` if its text is none."""
-        return summarize(section, path, self._read_meta(section, path))
+        return KINDS[section].summarize(path, self._read_meta(section, path))
 
     def place_in_text(self, section: str, path: str) -> str | None:
         """Return where its own text says that an entry belongs; None if it does not."""
-        return place_in_text(self._read_meta(section, path))
+        return KINDS[section].place_in_text(self._read_meta(section, path))
 
     def _read_meta(self, section: str, path: str) -> dict[str, Any]:
         try:
@@ -468,18 +486,18 @@ class FileView:
             raise DamagedEntry("it has no text")
         return texts.parse_text(section, text)
 
-    def artifact_paths(self, entry_id: str) -> Iterator[str]:
-        """Find an artifact by its entry id, whatever its descriptor."""
-        for key in self.keys(ARTIFACTS):
-            if self.has_artifact(key, entry_id):
+    def child_paths(self, section: str, entry_id: str) -> Iterator[str]:
+        """Find an entry of a kind that does not compete by its entry id, whatever its key."""
+        for key in self.keys(section):
+            if self.has_child(section, key, entry_id):
                 yield f"{key}/{entry_id}"
 
-    def has_artifact(self, key: str, entry_id: str) -> bool:
-        """Whether an artifact of that entry id is filed under a strict key, whole or not."""
-        if not self.has(ARTIFACTS, key):
+    def has_child(self, section: str, key: str, entry_id: str) -> bool:
+        """Whether an entry of that id is filed below a key, whole or not."""
+        if not self.has(section, key):
             return False
         try:
-            return self.has(ARTIFACTS, f"{key}/{entry_id}")
+            return self.has(section, f"{key}/{entry_id}")
         except UNREADABLE as error:
             pass_on_others(error)
             return False
@@ -505,8 +523,10 @@ class FileView:
 
     # -- writing -----------------------------------------------------------------------------------------------
 
-    def write_records(self, key: str, entries: list[Encoded], *, replaced: Sequence[Encoded] | None = None) -> None:
-        """Make ``entries`` the entries of an exact key, the first in the key's own group.
+    def write_key(
+        self, section: str, key: str, entries: list[Encoded], *, replaced: Sequence[Encoded] | None = None
+    ) -> None:
+        """Make ``entries`` the entries of a key for which they compete, the first in the key's own group.
 
         ``replaced``: all that the key has now, read in this transaction and whole; so it is not read again.
 
@@ -515,13 +535,13 @@ class FileView:
         Irreplaceable
             What lies there is damaged so that HDF5 cannot remove it; nothing was changed.
         """
-        parent = self.section_group(RECORDS)
+        parent = self.section_to_write(section)
         damaged = False
         if replaced:
             self._account(-len(replaced), -sum(entry.nbytes for entry in replaced))
             parent.unlink(key.encode())
         elif replaced is None and stored_values.has(parent, key.encode()):
-            damaged = self._remove(RECORDS, key)
+            damaged = self._remove(section, key)
         if entries:
             gid = h5g.create(parent, key.encode(), gcpl=_GROUP)
             self._write_entry(gid, entries[0])
@@ -530,24 +550,25 @@ class FileView:
         if damaged:
             self.recount()
 
-    def write_artifact(self, entry: Encoded) -> None:
-        """File one artifact under its strict key, in place of a damaged one, and index it by its structural key.
+    def write_child(self, entry: Encoded) -> None:
+        """File one entry below its key, in place of a damaged one, and index it by its structural key.
 
         Raises
         ------
         Irreplaceable
             What lies there is damaged so that HDF5 cannot open or remove it; nothing was changed.
         """
-        parent = self.section_group(ARTIFACTS)
+        section = entry.section
+        parent = self.section_to_write(section)
         name = entry.key.encode()
         try:
             there = stored_values.has(parent, name)
             gid = stored_values.open_group(parent, name) if there else h5g.create(parent, name, gcpl=_GROUP)
         except (DamagedEntry, *UNREADABLE) as error:
             pass_on_others(error)
-            raise _irreplaceable(ARTIFACTS, entry.key) from error
-        there = self.has_artifact(entry.key, entry.entry_id)
-        damaged = there and self._remove(ARTIFACTS, f"{entry.key}/{entry.entry_id}")
+            raise _irreplaceable(section, entry.key) from error
+        there = self.has_child(section, entry.key, entry.entry_id)
+        damaged = there and self._remove(section, f"{entry.key}/{entry.entry_id}")
         self._write_entry(h5g.create(gid, entry.entry_id.encode(), gcpl=_GROUP), entry)
         if damaged:
             self.recount()
@@ -609,7 +630,7 @@ class FileView:
 
 def _in_its_place(entry: Encoded, name: str) -> Encoded:
     """Pass an entry that lies in a key's own group (no name), or under its entry id."""
-    if not texts.is_key(entry.section, entry.key):
+    if not KINDS[entry.section].is_key(entry.key):
         raise DamagedEntry("it lies under what is no key")
     if name and name != entry.entry_id:
         raise DamagedEntry(f"it lies under {name}, its entry id is {entry.entry_id}")

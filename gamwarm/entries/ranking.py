@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from gamwarm.records import Producer, RecordKind
 
-__all__ = ["RecordLike", "best_checkpoint", "newest", "retained", "select_record"]
+__all__ = ["RecordLike", "best_checkpoint", "newest", "retained", "select_record", "united"]
 
 _TIE = 1e-12
 
@@ -16,7 +16,7 @@ class RecordLike(Protocol):
     """What ranking needs to know of a record entry."""
 
     @property
-    def kind(self) -> RecordKind: ...
+    def kind(self) -> str: ...
 
     @property
     def objective(self) -> float | None: ...
@@ -61,14 +61,32 @@ def select_record(entries: Sequence[R], producer: Producer | None) -> R | None:
     if not entries:
         return None
     own = [
-        e for e in entries if e.kind is RecordKind.FINAL and (producer is None or producer.is_same_build(e.producer))
+        e for e in entries if e.kind == RecordKind.FINAL and (producer is None or producer.is_same_build(e.producer))
     ]
     return newest(own) if own else best_checkpoint(entries)
 
 
 def retained(entries: Sequence[R], keep_last: int) -> list[R]:
     """Return what one key keeps of ``entries``: the newest ``keep_last`` finals and the best checkpoint; best first."""
-    finals = [e for e in entries if e.kind is RecordKind.FINAL]
-    checkpoints = [e for e in entries if e.kind is RecordKind.CHECKPOINT]
+    finals = [e for e in entries if e.kind == RecordKind.FINAL]
+    checkpoints = [e for e in entries if e.kind == RecordKind.CHECKPOINT]
     kept = sorted(finals, key=lambda e: (e.created, e.entry_id), reverse=True)[:keep_last]
     return kept + ([best_checkpoint(checkpoints)] if checkpoints else [])
+
+
+def united(entries: Sequence[R], keep_last: int) -> list[R]:
+    """Return what one key keeps when the entries of files are united, best first.
+
+    What stays does not depend on the order in which files are merged: checkpoints are ranked without the tolerance
+    that a put allows, which is not transitive.
+    """
+    finals = [e for e in entries if e.kind == RecordKind.FINAL]
+    checkpoints = [e for e in entries if e.kind != RecordKind.FINAL]
+    kept = sorted(finals, key=lambda e: (e.created, e.entry_id), reverse=True)[:keep_last]
+    return kept + sorted(checkpoints, key=_checkpoint_rank)[:1]
+
+
+def _checkpoint_rank(entry: RecordLike) -> tuple[bool, float, int, str]:
+    # Ties go to the newest, then to the larger entry id, as everywhere; the id is compared upside down.
+    upside_down = "".join(f"{15 - int(digit, 16):x}" for digit in entry.entry_id)
+    return entry.objective is None, entry.objective or 0.0, -entry.created, upside_down

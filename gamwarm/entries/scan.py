@@ -12,8 +12,8 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from gamwarm.entries.codec import RECORDS
 from gamwarm.entries.editor import EntryEditor
+from gamwarm.entries.entry_kind import KINDS
 from gamwarm.entries.summary import key_of
 from gamwarm.interrupts import allowed, deliver
 
@@ -91,7 +91,7 @@ def names(store: EntryStore, section: str, key: str | None = None) -> Iterator[s
 def places(store: EntryStore, section: str, keys: Iterable[str] | None = None) -> Iterator[str]:
     """Yield where the entries lie, the first at once: keys of records, paths of artifacts (a key may have many)."""
     for key in names(store, section) if keys is None else keys:
-        if section == RECORDS:
+        if KINDS[section].competes:
             yield key
             continue
         empty = True
@@ -108,6 +108,6 @@ def places_in_order(store: EntryStore, section: str) -> Iterator[str]:
     All keys are listed before the first.
     """
     keys = store.read(partial(EntryEditor.keys, section=section))
-    if section == RECORDS:
+    if KINDS[section].competes:
         return iter(keys)
     return chain.from_iterable(in_portions(store, keys, lambda view, key: view.entry_paths(section, key)))

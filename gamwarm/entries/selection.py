@@ -12,14 +12,14 @@ from typing import Any, Final
 from gamwarm.checks import items, plain_string, truth, whole_number
 from gamwarm.display import told
 from gamwarm.entries.browse import ARTIFACTS, RECORDS, Browser, Seen
+from gamwarm.entries.entry_kind import KINDS, entry_labels
 from gamwarm.entries.summary import EntrySummary
 from gamwarm.errors import InvalidInput, InvalidKey, NoSuchKey
 from gamwarm.identity import Fingerprinter, Label, component_labels
-from gamwarm.records import BlockRecord, RecordKind
+from gamwarm.records import BlockRecord
 
-__all__ = ["KINDS", "Families", "Selection", "Selector", "Target", "resolve_key"]
+__all__ = ["Families", "Selection", "Selector", "Target", "resolve_key"]
 
-KINDS: Final = (str(RecordKind.FINAL), str(RecordKind.CHECKPOINT), "artifact")
 LEAST_DIGITS: Final = 4
 SAMPLED_ARTIFACTS: Final = 32
 """Artifacts that are looked at for the names of families where these are only shown."""
@@ -80,8 +80,8 @@ class Selection:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, whole_number(getattr(self, name), f"selection {name}"))
         for kind in self.kinds:
-            if kind not in KINDS:
-                raise InvalidInput(f"selection kind {told(kind)}; use one of {', '.join(KINDS)}")
+            if kind not in entry_labels():
+                raise InvalidInput(f"selection kind {told(kind)}; use one of {', '.join(entry_labels())}")
 
     @property
     def is_all(self) -> bool:
@@ -119,8 +119,8 @@ class Selector:
 
     def scan(self) -> Iterator[Seen]:
         """Yield the entries that are meant, records first; damaged ones as far as their text tells."""
-        sections = [RECORDS] if set(self._wanted.kinds) != {"artifact"} else []
-        sections += [ARTIFACTS] if not self._wanted.kinds or "artifact" in self._wanted.kinds else []
+        wanted = set(self._wanted.kinds)
+        sections = [name for name, kind in KINDS.items() if not wanted or wanted & set(kind.labels)]
 
         def keys(section: str) -> list[str] | None:
             found = dict.fromkeys(target.key for target in self._targets if target.section == section)
@@ -287,7 +287,7 @@ def resolve_key(browser: Browser, text: str, follow: Follow = iter) -> Target:
 
 
 def _artifacts(browser: Browser, digits: str) -> Iterator[Target]:
-    for path in browser.artifact_paths():
+    for path in browser.child_paths(ARTIFACTS):
         key, _, entry_id = path.partition("/")
         if entry_id.startswith(digits):
             yield Target(ARTIFACTS, key, entry_id)

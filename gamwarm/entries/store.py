@@ -19,7 +19,6 @@ from gamwarm.entries import clock, ranking
 from gamwarm.entries.codec import (
     ARTIFACTS,
     RECORDS,
-    SECTIONS,
     DamagedEntry,
     Encoded,
     Refused,
@@ -30,13 +29,13 @@ from gamwarm.entries.codec import (
 )
 from gamwarm.entries.decoded_cache import DecodedCache, StateCache
 from gamwarm.entries.editor import EntryEditor
+from gamwarm.entries.entry_kind import KINDS, Retain
 from gamwarm.entries.eviction import evict_entries
 from gamwarm.entries.layout import Irreplaceable, check_file, create_file
 from gamwarm.entries.outcome import Pending, PutOutcome, rolled_back
 from gamwarm.entries.stored import Held, StoredArtifact, StoredRecord
 from gamwarm.entries.stored_values import UNREADABLE
 from gamwarm.entries.summary import EntrySummary
-from gamwarm.entries.texts import is_key
 from gamwarm.errors import GamwarmError, StoreDamaged, StoreUnavailable
 from gamwarm.identity import check_descriptor_key, check_exact_key
 from gamwarm.interrupts import critical, deliver
@@ -248,7 +247,7 @@ class EntryStore:
         check_entry_id(entry_id)
         with self.editing() as editor:
             section = editor.section_of(entry_id)
-            for each in SECTIONS:
+            for each in KINDS:
                 ids = editor.pins(each)
                 editor.set_pins(each, ids | {entry_id} if pinned and each == section else ids - {entry_id})
         return section is not None
@@ -315,55 +314,57 @@ class EntryStore:
 
     def put_record(self, record: BlockRecord) -> PutOutcome:
         """File a record if the gates let it pass; pending until the transaction around it ends."""
-        return self.put_encoded(encode(record, self._producer))
+        return self.put(record)
 
     def put_artifact(self, artifact: FitArtifact) -> PutOutcome:
         """File an artifact; pending until the transaction around it ends."""
-        return self.put_encoded(encode(artifact, self._producer))
+        return self.put(artifact)
+
+    def put(self, entry: Any) -> PutOutcome:
+        """File an entry of any kind."""
+        return self.put_encoded(encode(entry, self._producer))
 
     def put_encoded(self, entry: Encoded | Refused) -> PutOutcome:
         """File an entry that `encode` gave, here or on another rank, or say why it gave none; it gets its time now."""
         if isinstance(entry, Refused):
             log.debug("entry of %s not written: %s", entry.key, entry.reason)
             return PutOutcome(reason=entry.reason)
-        file = self._file_record if entry.section == RECORDS else self._file_artifact
-        return self._write(lambda view: file(view, entry))
+        retain = KINDS[entry.section].retain
+        if retain is None:
+            return self._write(lambda view: self._file_child(view, entry))
+        return self._write(lambda view: self._file_competing(view, entry, retain))
 
-    def _file_record(self, view: EntryEditor, new: Encoded) -> PutOutcome:
-        there: list[tuple[StoredRecord, Encoded]] = []
-        paths = view.entry_paths(RECORDS, new.key)
-        for path in paths:
-            try:
-                encoded = view.read(RECORDS, path)
-                there.append((StoredRecord(_as_record(encoded), encoded.entry_id), encoded))
-            except DamagedEntry as error:
-                self._warn_damaged(RECORDS, path, error)
-        if any(stored.entry_id == new.entry_id for stored, _ in there):
+    def _file_competing(self, view: EntryEditor, new: Encoded, retain: Retain) -> PutOutcome:
+        paths = view.entry_paths(new.section, new.key)
+        whole, damaged = self._decoded(view, new.section, paths)
+        for path, error in damaged:
+            self._warn_damaged(new.section, path, error)
+        entries = {encoded.entry_id: encoded for encoded, _ in whole}
+        if new.entry_id in entries:
             return self._again(new.entry_id)
         new = stamped_at(new, view.next_created(clock.now()))
         if not paths:
-            view.write_records(new.key, [new], replaced=())
+            view.write_key(new.section, new.key, [new], replaced=())
             return PutOutcome(pending=True, entry_id=new.entry_id)
-        entries = {stored.entry_id: encoded for stored, encoded in there} | {new.entry_id: new}
-        candidates = [stored for stored, _ in there] + [StoredRecord(_as_record(new), new.entry_id)]
-        kept = [stored.entry_id for stored in ranking.retained(candidates, self.keep_last)]
+        replaced = None if damaged else list(entries.values())
+        entries[new.entry_id] = new
+        kept = [said.entry_id for said in retain([each.summary() for each in entries.values()], self.keep_last)]
         if new.entry_id not in kept:
             return PutOutcome(reason="a better checkpoint of this fit is kept", entry_id=new.entry_id)
-        replaced = [encoded for _, encoded in there] if len(there) == len(paths) else None
-        view.write_records(new.key, [entries[entry_id] for entry_id in kept], replaced=replaced)
+        view.write_key(new.section, new.key, [entries[entry_id] for entry_id in kept], replaced=replaced)
         return PutOutcome(pending=True, entry_id=new.entry_id)
 
-    def _file_artifact(self, view: EntryEditor, new: Encoded) -> PutOutcome:
-        key, entry_id = new.key, new.entry_id
-        if view.has_artifact(key, entry_id):
+    def _file_child(self, view: EntryEditor, new: Encoded) -> PutOutcome:
+        section, path = new.section, f"{new.key}/{new.entry_id}"
+        if view.has_child(section, new.key, new.entry_id):
             try:
-                view.read(ARTIFACTS, f"{key}/{entry_id}")
+                view.read(section, path)
             except DamagedEntry as error:
-                self._warn_damaged(ARTIFACTS, f"{key}/{entry_id}", error)
+                self._warn_damaged(section, path, error)
             else:
-                return self._again(entry_id)
-        view.write_artifact(stamped_at(new, view.next_created(clock.now())))
-        return PutOutcome(pending=True, entry_id=entry_id)
+                return self._again(new.entry_id)
+        view.write_child(stamped_at(new, view.next_created(clock.now())))
+        return PutOutcome(pending=True, entry_id=new.entry_id)
 
     # -- looking up --------------------------------------------------------------------------------------------
 
@@ -468,7 +469,7 @@ class EntryStore:
     def find_artifact(self, entry_id: str) -> StoredArtifact | None:
         """Return one artifact by its entry id."""
         check_entry_id(entry_id)
-        return self._first_artifact(lambda view: list(view.artifact_paths(entry_id)), lambda _: True)
+        return self._first_artifact(lambda view: list(view.child_paths(ARTIFACTS, entry_id)), lambda _: True)
 
     def waiting(self) -> list[Encoded]:
         """Return the entries that wait to be filed; here none do."""
@@ -557,7 +558,7 @@ class EntryStore:
         return self._keys(RECORDS)
 
     def _keys(self, section: str) -> list[str]:
-        return [name for name in self.read(lambda view: view.keys(section)) if is_key(section, name)]
+        return [name for name in self.read(lambda view: view.keys(section)) if KINDS[section].is_key(name)]
 
     def descriptor_keys(self) -> list[str]:
         """Return the strict descriptor keys that have artifacts, sorted."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from sys import intern
 from types import MappingProxyType
 from typing import Any, Final
 
-from gamwarm.identity import FitDescriptor
 from gamwarm.records import Cost, Lineage, Producer, Provenance, StartSource
 
 __all__ = [
@@ -18,9 +16,9 @@ __all__ = [
     "cost_of",
     "key_of",
     "lineage_of",
-    "place_in_text",
     "producer_of",
-    "summarize",
+    "shared",
+    "summary_of_all",
 ]
 
 Label = str | int | float
@@ -130,42 +128,20 @@ class EntrySummary:
         }
 
 
-def summarize(section: str, path: str, meta: Mapping[str, Any]) -> EntrySummary:
-    """Return the summary of the entry at a path from its text, which `texts.parse_text` has checked."""
-    is_record = meta["entry"] == "record"
-    terms = () if is_record else meta["terms"]
-    width = sum(meta["widths"] if is_record else [term["raw_width"] for term in terms])
-    return EntrySummary(
-        section=section,
-        path=path,
-        entry_id=meta["entry_id"],
-        kind=intern(meta["kind"]) if is_record else "artifact",
-        created=meta["created"],
-        producer=producer_of(**meta["producer"]),
-        lineage=lineage_of(meta["lineage"]),
-        cost=cost_of(meta["cost"]),
-        attributes=meta["attributes"] or _NOTHING,
-        n_rows=meta["n_rows"],
-        n_outer=meta["n_outer"],
-        width=width,
-        reduced_width=width if is_record else sum([term["reduced_width"] or 0 for term in terms]),
-        objective=meta["objective"],
-        converged=meta["converged"],
-        blocks=_shared(tuple(meta["blocks"] if is_record else [term["name"] for term in terms])),
-        family=None if is_record else intern(meta["descriptor"]["family_kind"]),
-        fit_key=key_of(path) if is_record else meta["fit_key"],
-        structural_key=None if is_record else meta["structural_key"],
-        iteration=meta["iteration"] if is_record else None,
-    )
-
-
-def place_in_text(meta: Mapping[str, Any]) -> str | None:
-    """Return the path in its section that an entry's own text tells; None of a record, which does not hold its key."""
-    if meta["entry"] == "record":
-        return None
-    descriptor = meta["descriptor"]
-    key = FitDescriptor(descriptor["family_kind"], tuple(descriptor["term_identities"])).key
-    return f"{key}/{meta['entry_id']}"
+def summary_of_all(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those fields of a summary that a text of any kind of entry tells alike."""
+    return {
+        "entry_id": meta["entry_id"],
+        "created": meta["created"],
+        "producer": producer_of(**meta["producer"]),
+        "lineage": lineage_of(meta["lineage"]),
+        "cost": cost_of(meta["cost"]),
+        "attributes": meta["attributes"] or _NOTHING,
+        "n_rows": meta["n_rows"],
+        "n_outer": meta["n_outer"],
+        "objective": meta["objective"],
+        "converged": meta["converged"],
+    }
 
 
 # -- parts that every kind of entry has, from a text that has been checked -------------------------------------
@@ -190,7 +166,7 @@ def lineage_of(stored: Mapping[str, Any] | None) -> Lineage | None:
     fields = vars(lineage)
     fields["source"] = _SOURCES[stored["source"]]
     fields["entry"] = stored["entry"]
-    fields["terms"] = _shared(tuple([(name, _PROVENANCES[provenance]) for name, provenance in stored["terms"]]))
+    fields["terms"] = shared(tuple([(name, _PROVENANCES[provenance]) for name, provenance in stored["terms"]]))
     fields["consumed"] = stored["consumed"]
     return lineage
 
@@ -210,6 +186,6 @@ def cost_fields(cost: Cost) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4096)
-def _shared(value: tuple[Any, ...]) -> tuple[Any, ...]:
+def shared(value: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return one object for all equal values: a million summaries of alike fits are held at once."""
     return value

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
-from gamwarm.entries.codec import CURVATURE_PARTS, RECORDS, DamagedEntry
+from gamwarm.entries.codec import CURVATURE_PARTS, DamagedEntry
+from gamwarm.entries.entry_kind import KINDS, Check, EntryKind
 from gamwarm.records import LATEST, Provenance, StartSource
 
-__all__ = ["LATEST", "is_descriptor_key", "is_key", "is_time", "parse_text"]
+__all__ = ["LATEST", "is_descriptor_key", "is_time", "parse_text"]
 
 _MOST: Final = 2**63
 _DEPTH: Final = 8
@@ -24,10 +25,6 @@ _DEPTH: Final = 8
 _DEEPEST: Final = _DEPTH + 4
 """Levels that no text of any version passes."""
 _BRACKETS: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
-
-Check = Callable[[Any], bool]
-Field = tuple[frozenset[type], Check]
-"""Types whose values all pass, for which nothing is called; and the check of the others."""
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -70,7 +67,7 @@ def parse_text(section: str, text: bytes) -> dict[str, Any]:
         raise DamagedEntry(f"its text is no JSON ({type(error).__name__}: {error})") from None
     if end != len(string) or type(meta) is not dict:
         raise DamagedEntry("its text is not one JSON object")
-    _check(meta, section == RECORDS)
+    _check(meta, KINDS[section])
     if b"\\" in text and b"\\ud" in text.lower() and _has_lone_surrogate(meta):
         raise DamagedEntry("its text cannot be written as UTF-8")
     return meta
@@ -94,18 +91,18 @@ def _has_lone_surrogate(meta: dict[str, Any]) -> bool:
     return False
 
 
-def _check(meta: dict[str, Any], is_record: bool) -> None:
-    fields = _RECORD if is_record else _ARTIFACT
+def _check(meta: dict[str, Any], kind: EntryKind) -> None:
+    fields, optional = _fields_of(kind)
     for name, (types, fits) in fields.items():
         try:
             value = meta[name]
         except KeyError:
-            if name not in _OPTIONAL:
+            if name not in optional:
                 raise DamagedEntry(f"its text has no field {name}") from None
             continue
         if type(value) not in types and not fits(value):
             raise DamagedEntry(f"field {name} of its text is not what it should be")
-    if len(meta) > len(fields) - len(_OPTIONAL):
+    if len(meta) > len(fields) - len(optional):
         for name in meta.keys() - fields.keys():
             if not _shallow(meta[name], _DEPTH):
                 raise DamagedEntry(f"field {name!r} of its text is nested too deeply")
@@ -119,36 +116,36 @@ def is_time(value: Any) -> bool:
     return type(value) is int and 0 <= value <= LATEST
 
 
-def _count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < _MOST
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return type(value) is float or (type(value) is int and -_MOST <= value < _MOST)
 
 
-def _string(value: Any) -> bool:
+def is_string(value: Any) -> bool:
     return type(value) is str
 
 
-def _truth(value: Any) -> bool:
+def is_truth(value: Any) -> bool:
     return type(value) is bool
 
 
-def _matching(pattern: str) -> Check:
+def matching(pattern: str) -> Check:
     fits = re.compile(pattern).fullmatch
     return lambda value: type(value) is str and fits(value) is not None
 
 
-def _one_of(*words: str) -> Check:
+def one_of(*words: str) -> Check:
     return lambda value: type(value) is str and value in words
 
 
-def _or_none(check: Check) -> Check:
+def or_none(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
-def _list(check: Check) -> Check:
+def list_of(check: Check) -> Check:
     def fits(value: Any) -> bool:
         if type(value) is not list:
             return False
@@ -160,7 +157,7 @@ def _list(check: Check) -> Check:
     return fits
 
 
-def _fields(optional: dict[str, Check] | None = None, **needed: Check) -> Check:
+def object_of(optional: dict[str, Check] | None = None, **needed: Check) -> Check:
     """An object of these fields and no others."""
     known = needed | (optional or {})
 
@@ -187,7 +184,7 @@ def _labels(value: Any) -> bool:
 
 
 def _seconds(value: Any) -> bool:
-    return _number(value) and value >= 0
+    return is_number(value) and value >= 0
 
 
 def _started(value: Any) -> bool:
@@ -201,7 +198,7 @@ def _curvature(value: Any) -> bool:
     return type(value) is list and len(set(map(str, value))) == len(value) and all(p in CURVATURE_PARTS for p in value)
 
 
-_provenance: Final = _one_of(*Provenance)
+_provenance: Final = one_of(*Provenance)
 
 
 def _shallow(value: Any, depth: int) -> bool:
@@ -212,123 +209,60 @@ def _shallow(value: Any, depth: int) -> bool:
     return depth > 0 and all(_shallow(each, depth - 1) for each in value)
 
 
-_HEX64: Final = _matching("[0-9a-f]{64}")
-_ENTRY_ID: Final = _matching("[0-9a-f]{32}")
-_EXACT_KEY: Final = _matching("cf-[0-9a-f]{64}")
-is_descriptor_key: Final = _HEX64
-
-
-def is_key(section: str, name: str) -> bool:
-    """Whether a name is that of a key of a section."""
-    return (_EXACT_KEY if section == RECORDS else _HEX64)(name)
-
-
-_ANY_OF: Final[dict[Check, type]] = {_string: str, _truth: bool, _number: float}
-
-
-def _with_types(checks: dict[str, Check]) -> dict[str, Field]:
-    """Put before each check the types of which it takes every value."""
-    none = {name: {type(None)} if check(None) else set[type]() for name, check in checks.items()}
-    return {
-        name: (frozenset(none[name] | ({_ANY_OF[check]} if check in _ANY_OF else set())), check)
-        for name, check in checks.items()
-    }
+is_hex64: Final = matching("[0-9a-f]{64}")
+_ENTRY_ID: Final = matching("[0-9a-f]{32}")
+is_exact_key: Final = matching("cf-[0-9a-f]{64}")
+is_descriptor_key: Final = is_hex64
 
 
 _COMMON: Final[dict[str, Check]] = {
     "entry_id": _ENTRY_ID,
     "created": is_time,
-    "producer": _fields(engine=_string, engine_version=_string, gamwarm_version=_string),
-    "lineage": _or_none(
-        _fields(
-            source=_one_of(*StartSource),
-            entry=_or_none(_ENTRY_ID),
-            terms=_list(_started),
-            consumed=_or_none(_truth),
+    "producer": object_of(engine=is_string, engine_version=is_string, gamwarm_version=is_string),
+    "lineage": or_none(
+        object_of(
+            source=one_of(*StartSource),
+            entry=or_none(_ENTRY_ID),
+            terms=list_of(_started),
+            consumed=or_none(is_truth),
         )
     ),
-    "cost": _or_none(
-        _fields(
-            {"for_children": _count},
-            evaluations=_count,
-            outer_iterations=_count,
-            inner_iterations=_count,
-            hessian_formations=_count,
+    "cost": or_none(
+        object_of(
+            {"for_children": is_count},
+            evaluations=is_count,
+            outer_iterations=is_count,
+            inner_iterations=is_count,
+            hessian_formations=is_count,
             seconds=_seconds,
         )
     ),
     "attributes": _labels,
-    "rho_bound": _or_none(_number),
-    "objective": _or_none(_number),
-    "converged": _truth,
-    "n_rows": _count,
-    "n_outer": _count,
-    "curvature": _or_none(_curvature),
-    "nuisance": _list(_string),
+    "rho_bound": or_none(is_number),
+    "objective": or_none(is_number),
+    "converged": is_truth,
+    "n_rows": is_count,
+    "n_outer": is_count,
+    "curvature": or_none(_curvature),
+    "nuisance": list_of(is_string),
 }
-_OPTIONAL: Final = frozenset({"nuisance", "penalties", "seeds"})
-_RECORD: Final = _with_types(
-    _COMMON
-    | {
-        "entry": _one_of("record"),
-        "kind": _one_of("final", "checkpoint"),
-        "blocks": _list(_string),
-        "widths": _list(_count),
-        "active": _or_none(_list(_or_none(_count))),
-        "penalties": _list(_count),
-        "iteration": _or_none(_count),
-        "inner": _or_none(
-            _fields(
-                log_likelihood=_number,
-                penalty_value=_number,
-                cycles=_count,
-                converged=_truth,
-                inner_tol=_or_none(_number),
-                logdet_h=_or_none(_count),
-                logdet_s=_or_none(_count),
-                log_lambdas=_or_none(_count),
-            )
-        ),
+_OPTIONAL: Final = frozenset({"nuisance"})
+
+
+# -- the fields of a kind --------------------------------------------------------------------------------------
+
+Field = tuple[frozenset[type], Check]
+"""Types whose values all pass, for which nothing is called; and the check of the others."""
+_ANY_OF: Final[dict[Check, type]] = {is_string: str, is_truth: bool, is_number: float}
+
+
+@cache
+def _fields_of(kind: EntryKind) -> tuple[dict[str, Field], frozenset[str]]:
+    """Return what a text of a kind holds, with the types of which a check takes every value; and what may be absent."""
+    checks = {"entry": one_of(kind.name), **_COMMON, **kind.fields}
+    none = {name: {type(None)} if check(None) else set[type]() for name, check in checks.items()}
+    fields = {
+        name: (frozenset(none[name] | ({_ANY_OF[check]} if check in _ANY_OF else set())), check)
+        for name, check in checks.items()
     }
-)
-_ARTIFACT: Final = _with_types(
-    _COMMON
-    | {
-        "entry": _one_of("artifact"),
-        "schema": _string,
-        "descriptor": _fields(
-            family_kind=_string,
-            term_identities=_list(_HEX64),
-            response_signature=_or_none(_string),
-            row_population=_or_none(_string),
-        ),
-        "structural_key": _or_none(_HEX64),
-        "fit_key": _or_none(_EXACT_KEY),
-        "terms": _list(
-            _fields(
-                {"settled": _or_none(_list(_truth))},
-                name=_string,
-                identity=_HEX64,
-                structural_identity=_or_none(_HEX64),
-                role=_one_of("mean", "log-slope", "generic"),
-                basis=_or_none(
-                    _fields(
-                        kind=_string,
-                        degree=_or_none(_count),
-                        num_knots=_or_none(_count),
-                        n_centers=_or_none(_count),
-                        nullspace_order=_or_none(_count),
-                        matern_nu=_or_none(_number),
-                        periodic=_or_none(_truth),
-                    )
-                ),
-                raw_width=_count,
-                reduced_width=_or_none(_count),
-                n_rho=_count,
-                rho_slots=_or_none(_list(_count)),
-                plateau=_or_none(_list(_truth)),
-            )
-        ),
-        "seeds": _fields(column=_string, labels=_list(_string), n_outer=_count),
-    }
-)
+    return fields, _OPTIONAL | kind.optional

@@ -8,9 +8,7 @@ import h5py
 from h5py import h5o
 
 from gamwarm.entries import (
-    ARTIFACTS,
-    RECORDS,
-    SECTIONS,
+    KINDS,
     UNREADABLE,
     DamagedEntry,
     EntryEditor,
@@ -47,10 +45,10 @@ def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
     target = EntryEditor(new, size=2 * source.size)
     lost: list[Problem] = []
     index: dict[str, list[str]] = {}
-    ids: dict[str, set[str]] = {RECORDS: set(), ARTIFACTS: set()}
+    ids: dict[str, set[str]] = {section: set() for section in KINDS}
     entries = nbytes = 0
     last = source.total("last_created")
-    for section in SECTIONS:
+    for section in KINDS:
         for key in source.keys(section):
             deliver()
             lost += _copy_key(source, target, section, key)
@@ -76,7 +74,7 @@ def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
 
 def _copy_key(source: EntryEditor, target: EntryEditor, section: str, key: str) -> list[Problem]:
     """Copy one key's group as it is; if HDF5 cannot or should not, what can be read of it."""
-    parent, name = target.section_group(section), stored_values.encoded(key)
+    parent, name = target.section_to_write(section), stored_values.encoded(key)
     try:
         source.check_forms(section, key)
         h5o.copy(source.section_group(section), name, parent, name)
@@ -93,9 +91,9 @@ def _copy_key(source: EntryEditor, target: EntryEditor, section: str, key: str) 
             whole.append(source.read(section, path))
         except DamagedEntry as damage:
             lost.append(Problem(f"/{section}/{path}", f"could not be copied: {damage}"))
-    if section == ARTIFACTS:
+    if not KINDS[section].competes:
         for entry in whole:
-            target.write_artifact(entry)
+            target.write_child(entry)
     elif whole:
-        target.write_records(key, whole)
+        target.write_key(section, key, whole)
     return lost or [Problem(f"/{section}/{key}", f"could not be copied as a whole: {reason}")]

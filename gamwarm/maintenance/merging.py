@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from gamwarm.checks import file_path
-from gamwarm.entries import SECTIONS, Batch, EntryEditor, EntryStore, Irreplaceable, Problem, in_portions
+from gamwarm.entries import KINDS, Batch, EntryEditor, EntryStore, Irreplaceable, Problem, in_portions
 from gamwarm.errors import StoreError
 from gamwarm.interrupts import critical
 from gamwarm.maintenance.reports import MergeReport
@@ -48,7 +48,7 @@ def merge(entries: EntryStore, path: str | os.PathLike[str]) -> MergeReport:
 def read_batches(source: EntryStore) -> Iterator[Batch]:
     """Yield the entries of a file key by key, and what is damaged."""
     try:
-        for section in SECTIONS:
+        for section in KINDS:
             keys, pins = source.read(partial(EntryEditor.keys_and_pins, section=section))
             yield from in_portions(source, keys, partial(EntryEditor.read_batch, section=section, pins=pins))
     except StoreError as error:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 
 import h5py
 
-from gamwarm.entries import ARTIFACTS, RECORDS, SECTIONS, DamagedEntry, FileView, seal_of
+from gamwarm.entries import KINDS, DamagedEntry, FileView, seal_of
 from gamwarm.errors import StoreDamaged, StoreError
 from gamwarm.storage import (
     BODY_OFFSET,
@@ -39,11 +39,6 @@ from gamwarm.storage import (
 
 _END_OF_FILE: Final = USER_BLOCK + 28  # of HDF5's superblock, version 2
 _LARGEST: Final = 1 << 44
-_NAMES: Final = {
-    # In a link the name is followed by an address, whose first byte may look like one more digit.
-    RECORDS: re.compile(rb"cf-[0-9a-f]{64}"),
-    ARTIFACTS: re.compile(rb"(?<![0-9a-f-])[0-9a-f]{64}"),
-}
 _HEADER: Final = re.compile(rb"OHDR\x02")
 _OUT: BinaryIO = sys.stdout.buffer
 
@@ -103,7 +98,7 @@ def names(view: FileView, section: str, path: Path) -> tuple[list[str], bool]:
         return view.keys(section), True
     except Exception as error:
         say(bad=f"/{section}", reason=f"its keys cannot be listed ({error}); names were sought in the file's bytes")
-    found = {match.decode() for match in _NAMES[section].findall(path.read_bytes())}
+    found = names_in_bytes(section, path.read_bytes())
     there = []
     for name in sorted(found):
         try:
@@ -112,6 +107,12 @@ def names(view: FileView, section: str, path: Path) -> tuple[list[str], bool]:
         except Exception:
             continue
     return there, False
+
+
+def names_in_bytes(section: str, data: bytes) -> set[str]:
+    """What looks like a key of a section in the file's bytes."""
+    # In a link the name is followed by an address, whose first byte may look like one more digit.
+    return {match.decode() for match in re.findall(KINDS[section].key.encode(), data)}
 
 
 class Found(FileView):
@@ -131,7 +132,7 @@ def carve(h5: h5py.File, size: int, path: Path, skip: set[str]) -> None:
     May bring back what was replaced or removed and not yet written over: whole entries, too.
     """
     data = path.read_bytes()
-    keys = sorted({match.decode() for match in _NAMES[RECORDS].findall(data)})
+    keys = {section: sorted(names_in_bytes(section, data)) for section, kind in KINDS.items() if not kind.key_in_text}
     for match in _HEADER.finditer(data, USER_BLOCK):
         place = f"@{match.start()}"
         if place in skip:
@@ -139,24 +140,24 @@ def carve(h5: h5py.File, size: int, path: Path, skip: set[str]) -> None:
         say(at=place)
         try:
             found = Found(h5, size, h5py.h5r.dereference(reference_to(match.start() - USER_BLOCK), h5.id))
-            artifact = artifact_place(found)
-            if artifact is not None:
-                tell(found, ARTIFACTS, artifact, carved=place)
-                continue
-            found.read_summary(RECORDS, "")
+            section = section_of(found)
+            place_in_text = found.place_in_text(section, "")
         except Exception:
             continue  # not an entry, or not readable
-        for key in keys:
-            if tell(found, RECORDS, key, carved=place):
+        if place_in_text is not None:
+            tell(found, section, place_in_text, carved=place)
+            continue
+        for key in keys[section]:
+            if tell(found, section, key, carved=place):
                 break
 
 
-def artifact_place(found: FileView) -> str | None:
-    """Where an artifact's text says that it belongs; None if the text is no artifact's."""
-    try:
-        return found.place_in_text(ARTIFACTS, "")
-    except DamagedEntry:
-        return None
+def section_of(found: FileView) -> str:
+    """The section that an entry's text is one of."""
+    for section in KINDS:
+        with contextlib.suppress(DamagedEntry):
+            return found.read_summary(section, "").section
+    raise DamagedEntry("it is no entry")
 
 
 def reference_to(address: int) -> Any:
@@ -176,7 +177,7 @@ def walk(path: Path, skip: set[str]) -> None:
     h5 = h5py.File(overlay, "r", driver="fileobj")
     view = FileView(h5, size=size)
     unlisted = any(place.count("/") == 1 or place.endswith("/") for place in skip if not place.startswith("@"))
-    for section in SECTIONS:
+    for section in KINDS:
         place = f"/{section}"
         if place in skip:
             continue

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gamwarm.entries import EntrySummary
+from gamwarm.entries import EntrySummary, entry_labels
 from gamwarm.records import Cost
 
 __all__ = ["SOURCES", "CostRow", "Fit", "FitGroup", "Summary", "Tree", "summarize"]
@@ -85,7 +85,7 @@ def summarize(summaries: Sequence[EntrySummary], newest: int) -> Summary:
     finals = [entry for entry in summaries if entry.kind == "final"]
     trees, alone = _trees(summaries)
     return Summary(
-        counts={kind: sum(entry.kind == kind for entry in summaries) for kind in ("final", "checkpoint", "artifact")},
+        counts={kind: sum(entry.kind == kind for entry in summaries) for kind in entry_labels()},
         families=dict(Counter(entry.family for entry in summaries if entry.family is not None).most_common()),
         engines=dict(Counter(entry.producer.build or "unknown" for entry in summaries).most_common()),
         costs=_costs(finals),

@@ -26,19 +26,19 @@ from gamwarm import (
     TermArtifact,
     term_identity,
 )
+from gamwarm.entries.artifact_kind import encode_artifact
 from gamwarm.entries.codec import (
     DamagedEntry,
     Encoded,
     check_content,
     decode,
     encode,
-    encode_artifact,
-    encode_record,
     seal_of,
     sealed_parts,
     stamped_at,
 )
-from gamwarm.entries.summary import summarize
+from gamwarm.entries.entry_kind import KINDS
+from gamwarm.entries.record_kind import encode_record
 from gamwarm.entries.texts import LATEST, parse_text
 from gamwarm.identity import Components
 from tests.support.stores import artifact_of, exact_key_of, record_of
@@ -205,7 +205,7 @@ def test_what_is_written_is_parsed_back_to_an_equal_summary_that_says_what_the_e
     encoded = encode_record(entry) if isinstance(entry, BlockRecord) else encode_artifact(entry)
     path = f"{encoded.key}/{encoded.entry_id}"
 
-    summary = summarize(encoded.section, path, parse_text(encoded.section, encoded.text()))
+    summary = KINDS[encoded.section].summarize(path, parse_text(encoded.section, encoded.text()))
 
     assert summary == encoded.summary()
     assert hash((summary.producer, summary.lineage, summary.cost)) is not None

@@ -16,17 +16,9 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm.entries import stored_values, texts
-from gamwarm.entries.codec import (
-    ARTIFACTS,
-    RECORDS,
-    DamagedEntry,
-    Encoded,
-    check_content,
-    decode,
-    encode_artifact,
-    encode_record,
-    stamped,
-)
+from gamwarm.entries.artifact_kind import encode_artifact
+from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode, stamped
+from gamwarm.entries.record_kind import encode_record
 from tests.support import crafted, crafted_run, crafted_worker
 from tests.support.stores import artifact_of, exact_key_of, record_of
 

@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry, encode_artifact, encode_record
-from gamwarm.entries.summary import summarize
+from gamwarm.entries.artifact_kind import encode_artifact
+from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry
+from gamwarm.entries.entry_kind import KINDS
+from gamwarm.entries.record_kind import encode_record
 from gamwarm.entries.texts import parse_text
 from gamwarm.records import Cost, Lineage
 from tests.support.crafted import plain
 from tests.support.stores import artifact_of, record_of
 
 PACKAGE = Path(__file__).resolve().parents[2] / "gamwarm"
-THE_PLACE = {"entries/codec.py", "entries/summary.py", "entries/texts.py"}
+THE_PLACE = {
+    *("entries/codec.py", "entries/texts.py", "entries/summary.py", "entries/entry_kind.py"),
+    *(f"entries/{kind.name}_kind.py" for kind in KINDS.values()),
+}
 PARSERS = {"parse_text", "_read_meta"}
 TAKERS = {"Encoded", "summarize", "place_in_text"}
 """What a parsed text may be handed to outside the one place."""
@@ -99,7 +104,7 @@ TEXTS = {
 )
 @pytest.mark.parametrize("section", [RECORDS, ARTIFACTS])
 def test_a_text_whose_parts_no_record_could_have_is_damage_before_a_summary_is_made_of_it(section, change):
-    assert summarize(section, "key", parse_text(section, plain(TEXTS[section]))).lineage == START
+    assert KINDS[section].summarize("key", parse_text(section, plain(TEXTS[section]))).lineage == START
 
     with pytest.raises(DamagedEntry):
         parse_text(section, plain(TEXTS[section] | change))

@@ -463,17 +463,11 @@ def test_too_little_memory_costs_one_warning_and_the_fit_goes_on(filled, monkeyp
     assert "salvage" not in warnings_of(caplog)[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "each"), [("encode_record", False), ("encode_record", True), ("encode_artifact", False)]
-)
-def test_too_little_memory_to_encode_an_entry_is_said_and_the_store_stays_on(filled, monkeypatch, name, each):
+@pytest.mark.parametrize(("kind", "each"), [("record", False), ("record", True), ("artifact", False)])
+def test_too_little_memory_to_encode_an_entry_is_said_and_the_store_stays_on(filled, monkeypatch, kind, each):
     with gamwarm.open(filled, on_error="raise") as store:
-        starve(monkeypatch, MemoryError, name, where=codec)
-        put = (
-            store.put_artifact(artifact_of())
-            if name == "encode_artifact"
-            else store.put_record(record_of(2), each=each)
-        )
+        starve(monkeypatch, MemoryError, "stamped", where=codec)
+        put = store.put_artifact(artifact_of()) if kind == "artifact" else store.put_record(record_of(2), each=each)
         kept = store.keep(plain_fit(1), result_of(plain_fit(1)))
         monkeypatch.undo()
         said = "too little memory is left to encode it"

@@ -1,0 +1,153 @@
+"""Kinds of entries: each is declared once, by an `EntryKind`, and everything that depends on the kind asks it.
+
+A new kind is a module beside `record_kind` and `artifact_kind` that registers one, an import of it in
+``entries/__init__``, and a table in docs/file-format.md. Its group appears in a file with its first entry, and the
+file's entry format rises to `EntryKind.since` then, so that a version that does not know the kind refuses the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Final
+
+from gamwarm.entries.summary import EntrySummary, key_of, summary_of_all
+
+__all__ = ["KINDS", "EntryKind", "entry_labels", "kind_of", "register"]
+
+Check = Callable[[Any], bool]
+Retain = Callable[[Sequence[EntrySummary], int], Sequence[EntrySummary]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EntryKind:
+    """What the file, the lists and the maintenance need to know of one kind of entry.
+
+    Attributes
+    ----------
+    name : str
+        Field ``entry`` of its text.
+    section : str
+        Its group in the file.
+    since : int
+        The first entry format that has it.
+    readme : str
+        Of the group.
+    value : type
+        What is put and handed out; has ``created``, ``producer``, ``lineage``, ``cost``, ``attributes``, ``rho_bound``.
+    labels : tuple of str
+        What lists call its entries.
+    key : str
+        Regular expression of a key, by which salvage finds keys among the bytes of a damaged file, too.
+    key_length : int
+    key_of : callable
+        ``key_of(value)`` returns the key that a value is put under.
+    fields : dict of str to Check
+        What its text holds besides the fields that all have, and what each may be.
+    optional : set of str
+        Those of them that may be absent.
+    refusal : callable
+        ``refusal(value)`` returns the value as it may be written, and why it may not (or None).
+    encode, decode : callable
+        ``encode(value)`` gives an `Encoded`, ``decode(entry)`` the value again.
+    describe : callable
+        ``describe(key, text)`` returns the fields of an `EntrySummary` that not all kinds have alike.
+    retain, unite : callable, optional
+        ``retain(entries, keep_last)`` returns what a key keeps after a put, best first; ``unite`` the same when files
+        are merged, whatever the order of merging. None: entries of a key do not compete, each is a child of its group.
+    key_in_text : callable, optional
+        ``key_in_text(text)`` returns the key, where the text tells it.
+    """
+
+    name: str
+    section: str
+    value: type
+    labels: tuple[str, ...]
+    key: str
+    key_length: int
+    key_of: Callable[[Any], str]
+    readme: str
+    fields: Mapping[str, Check]
+    encode: Callable[[Any], Any]
+    decode: Callable[[Any], Any]
+    describe: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+    refusal: Callable[[Any], tuple[Any, str | None]]
+    optional: frozenset[str] = frozenset()
+    retain: Retain | None = None
+    unite: Retain | None = None
+    key_in_text: Callable[[Mapping[str, Any]], str] | None = None
+    since: int = 1
+
+    @property
+    def competes(self) -> bool:
+        """Whether entries of a key compete: then the best lies in the key's own group, the others below it."""
+        return self.retain is not None
+
+    @cached_property
+    def _is_key(self) -> Callable[[str], Any]:
+        return re.compile(self.key).fullmatch
+
+    def is_key(self, name: str) -> bool:
+        """Whether a name is that of a key."""
+        return self._is_key(name) is not None
+
+    def summarize(self, path: str, meta: Mapping[str, Any]) -> EntrySummary:
+        """Return the summary of the entry at a path from its text, which `texts.parse_text` has checked."""
+        return EntrySummary(self.section, path, **summary_of_all(meta), **self.describe(key_of(path), meta))
+
+    def place_in_text(self, meta: Mapping[str, Any]) -> str | None:
+        """Return the path in its section that an entry's own text tells; None if it does not tell its key."""
+        return None if self.key_in_text is None else f"{self.key_in_text(meta)}/{meta['entry_id']}"
+
+
+KINDS: Final[dict[str, EntryKind]] = {}
+"""The kinds by the name of their group, in the order in which files and lists have them."""
+
+
+def register(kind: EntryKind) -> EntryKind:
+    """Declare a kind.
+
+    Raises
+    ------
+    TypeError
+        Something is missing or contradicts itself, or is another kind's.
+    """
+    for other in KINDS.values():
+        shared = {kind.section, kind.name, kind.value, *kind.labels} & {
+            other.section, other.name, other.value, *other.labels,
+        }  # fmt: skip
+        if shared:
+            raise TypeError(f"entry kind {kind.name!r}: {shared} is declared by kind {other.name!r}")
+    wrong = [field.name for field in fields(kind) if getattr(kind, field.name) in ("", (), {}, 0)]
+    if (kind.retain is None) != (kind.unite is None):
+        wrong.append("retain and unite go together")
+    if not kind.optional <= kind.fields.keys():
+        wrong.append("what is optional must be in fields")
+    if missing := {"created", "producer", "lineage", "cost", "attributes", "rho_bound"} - _names_of(kind.value):
+        wrong.append(f"value has no {', '.join(sorted(missing))}")
+    if wrong:
+        raise TypeError(f"entry kind {kind.name!r} is not declared: {'; '.join(wrong)}")
+    KINDS[kind.section] = kind
+    return kind
+
+
+def _names_of(value: type) -> set[str]:
+    """Return the names of the fields of a class."""
+    return {name for each in value.__mro__ for name in getattr(each, "__annotations__", {})} | set(dir(value))
+
+
+def kind_of(value: object) -> EntryKind:
+    """Return the kind that a value is put as."""
+    for kind in KINDS.values():
+        if isinstance(value, kind.value):
+            return kind
+    raise TypeError(
+        f"{type(value).__name__} is no kind of entry; put {' or '.join(k.value.__name__ for k in KINDS.values())}"
+    )
+
+
+def entry_labels() -> tuple[str, ...]:
+    """Return what lists call entries, of all kinds."""
+    return tuple(label for kind in KINDS.values() for label in kind.labels)
