@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import gamwarm
 from gamwarm import Producer
-from gamwarm.entries import codec, stored_values
+from gamwarm.entries import KINDS, stored_values
 from gamwarm.store.keep import prepare
 from tests.support.stores import artifact_of, plain_fit, record_of, result_of
 from tests.support.thread_ranks import on_ranks
@@ -27,8 +28,8 @@ def encoded(monkeypatch):
 
         return encode
 
-    for name in ("encode_record", "encode_artifact"):
-        monkeypatch.setattr(codec, name, counting(getattr(codec, name)))
+    for section, kind in KINDS.items():
+        monkeypatch.setitem(KINDS, section, replace(kind, encode=counting(kind.encode)))
     return entries
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import InvalidInput, InvalidType, Producer, StoreClosed, StoreUnavailable
-from gamwarm.entries import buffered, codec
+from gamwarm.entries import KINDS, buffered
 from gamwarm.storage import vfs
 from tests.support.stores import artifact_of, carrier_fit, exact_key_of, leftovers, plain_fit, record_of, result_of
 
@@ -654,9 +655,9 @@ def test_look_ups_cost_no_look_at_the_buffer_that_grows_with_it(own):
 
 def test_an_entry_that_waits_is_encoded_once(own, path, monkeypatch):
     encoded = []
-    for name in ("encode_record", "encode_artifact"):
-        genuine = getattr(codec, name)
-        monkeypatch.setattr(codec, name, lambda entry, genuine=genuine: encoded.append(entry) or genuine(entry))
+    for section, kind in KINDS.items():
+        counted = replace(kind, encode=lambda entry, genuine=kind.encode: encoded.append(entry) or genuine(entry))
+        monkeypatch.setitem(KINDS, section, counted)
 
     outcomes = [own.put_record(record_of(1)), own.put_artifact(artifact_of())]
     own.flush()
