@@ -5,8 +5,7 @@ The components are taken in the walk that makes the exact key, from the same byt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -112,18 +111,27 @@ class Walk(Fingerprinter):
         super().__init__()
         self.parts: list[int] = []
         self._seen = Seen()
+        self._part: Any = None  # hashes the part, once something of it has left `_pending`
+        self._begun: int | None = None  # where what is pending of the part begins; None outside of parts
 
-    @contextmanager
-    def part(self) -> Iterator[None]:
-        """What is written inside is one part. Parts do not nest."""
-        whole = self._hasher
-        both = _Both(whole, blake3())
-        self._hasher = both
-        try:
-            yield
-        finally:
-            self._hasher = whole
-        self.parts.append(_first_bytes(both.part.digest()))
+    def begin_part(self) -> None:
+        """What is written from here to `end_part` is one part. Parts do not nest."""
+        self._begun = len(self._pending)
+
+    def end_part(self) -> None:
+        """Note the digest of the part."""
+        part = self._part or blake3()
+        part.update(self._pending[self._begun :])
+        self.parts.append(_first_bytes(part.digest()))
+        self._part = self._begun = None
+
+    def _hash(self, data: Any) -> None:
+        super()._hash(data)
+        if self._begun is not None:
+            if self._part is None:
+                self._part = blake3()
+            self._part.update(memoryview(data)[self._begun :])
+            self._begun = 0
 
     def write_zeros_part(self, zeros: FloatArray) -> None:
         """Write a `zero_vector` as a part of its own, whose digest depends on its length alone."""
@@ -140,16 +148,6 @@ def _zeros_part(n: int) -> int:
     fp = Fingerprinter()
     fp.write_f64_array(zero_vector(n))
     return _first_bytes(fp.digest())
-
-
-class _Both:
-    def __init__(self, whole: Any, part: Any) -> None:
-        self._whole = whole
-        self.part = part
-
-    def update(self, data: Any) -> None:
-        self._whole.update(data)
-        self.part.update(data)
 
 
 def _signed(value: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from gamwarm.checks import items, plain_string, whole_number
 from gamwarm.display import told
@@ -37,6 +37,18 @@ def term_identity(
         Reduced width (strict) or raw width (structural).
     """
     code = _ROLE_CODES[Role.of(role, f"term {name!r}: role")]
+    plain_string(name, "term name", empty=True)
+    return _identity(
+        code,
+        name,
+        tuple(None if label is None else plain_string(label, f"term {name!r}: label", empty=True) for label in labels),
+        tuple(whole_number(dim, f"term {name!r}: null-space dimension") for dim in nullspace_dims),
+        whole_number(width, f"term {name!r}: width"),
+    )
+
+
+@lru_cache(maxsize=1024)  # the folds of a campaign ask for the same few
+def _identity(code: int, name: str, labels: tuple[str | None, ...], nullspace_dims: tuple[int, ...], width: int) -> str:
     fp = Fingerprinter()
     fp.write_str("gamwarm-term-identity")
     fp.write_u64(code)
@@ -49,7 +61,7 @@ def term_identity(
     fp.write_u64(len(nullspace_dims))
     for dim in nullspace_dims:
         fp.write_u64(dim)
-    fp.write_u64(whole_number(width, f"term {name!r}: width"))
+    fp.write_u64(width)
     return fp.hexdigest()
 
 

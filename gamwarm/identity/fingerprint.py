@@ -22,8 +22,9 @@ __all__ = ["Fingerprinter"]
 
 _U64 = struct.Struct("<Q")
 _F64 = struct.Struct("<d")
-_U64_LIMIT = 1 << 64
 _CHUNK = 1 << 16  # numbers converted at a time: half a MiB, which stays in cache
+_SMALL = 1 << 11  # bytes
+_MOST_PENDING = 1 << 14
 _ZEROS = memoryview(bytes(8 * _CHUNK))
 
 
@@ -36,32 +37,50 @@ class Fingerprinter:
     def __init__(self) -> None:
         self._hasher: Any = blake3()
         self._seen: Seen | None = None
+        # Small values are collected: a call of the hash library takes longer than most of them.
+        self._pending = bytearray()
+
+    def _add(self, data: Any) -> None:
+        if len(data) >= _SMALL:
+            self._flush()
+            self._hash(data)
+            return
+        self._pending += data
+        if len(self._pending) >= _MOST_PENDING:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._hash(self._pending)
+            self._pending = bytearray()
+
+    def _hash(self, data: Any) -> None:
+        self._hasher.update(data)
 
     def write_bytes(self, value: bytes) -> None:
         """Write raw bytes, without their length."""
-        self._hasher.update(value)
+        self._add(memoryview(value).cast("B"))
 
     def write_bool(self, value: bool) -> None:
         """Write one byte, 0 or 1."""
-        self._hasher.update(b"\x01" if truth(value, "fingerprint boolean") else b"\x00")
+        self._add(b"\x01" if truth(value, "fingerprint boolean") else b"\x00")
 
     def write_u64(self, value: int) -> None:
         """Write a whole number from 0 to 2**64 - 1."""
-        number = whole_number(value, "fingerprint integer", maximum=2**64 - 1)
-        self._hasher.update(_U64.pack(number))
+        self._add(_U64.pack(whole_number(value, "fingerprint integer", maximum=2**64 - 1)))
 
     def write_f64(self, value: float) -> None:
         """Write a number; -0.0 is written as +0.0."""
         number = loose_number(value, "fingerprint number")
         if isinstance(value, (int, np.integer)) and int(number) != int(value):
             raise InvalidType(f"fingerprint number {value} cannot be held by binary64; convert it to float64 yourself")
-        self._hasher.update(_F64.pack(0.0 if number == 0.0 else number))
+        self._add(_F64.pack(0.0 if number == 0.0 else number))
 
     def write_str(self, value: str) -> None:
         """Write the byte length, then UTF-8."""
         data = plain_string(value, "fingerprint string", empty=True).encode("utf-8")
-        self._hasher.update(_U64.pack(len(data)))
-        self._hasher.update(data)
+        self._add(_U64.pack(len(data)))
+        self._add(data)
 
     def write_f64_array(self, values: Any) -> None:
         """Write the length, then the numbers, of a vector of shape (n,).
@@ -82,30 +101,31 @@ class Fingerprinter:
         if array.size == 0:
             array = array.astype(np.float64)
         check_exact_dtype(array.dtype, "fingerprint array")
-        self._hasher.update(_U64.pack(array.shape[0]))
+        self._add(_U64.pack(array.shape[0]))
         for at in range(0, array.shape[0], _CHUNK):
-            self._hasher.update(as_bytes(plain_numbers(array[at : at + _CHUNK], "fingerprint array")))
+            self._add(as_bytes(plain_numbers(array[at : at + _CHUNK], "fingerprint array")))
 
     def _write_zeros(self, n: int) -> None:
-        self._hasher.update(_U64.pack(n))
+        self._add(_U64.pack(n))
         for at in range(0, n, _CHUNK):
-            self._hasher.update(_ZEROS[: 8 * min(_CHUNK, n - at)])
+            self._add(_ZEROS[: 8 * min(_CHUNK, n - at)])
 
     def _write_distributed(self, values: DistributedRows) -> None:
         if len(values.shape) != 1:
             raise InvalidInput(f"fingerprint array is distributed rows of shape {values.shape}; expected a vector")
-        self._hasher.update(_U64.pack(values.shape[0]))
+        self._add(_U64.pack(values.shape[0]))
         for part in values.everywhere(_CHUNK):
-            self._hasher.update(as_bytes(positive_zeros(part, "fingerprint array")))
+            self._add(as_bytes(positive_zeros(part, "fingerprint array")))
 
     def write_matrix(self, matrix: Any, comm: Any = None) -> None:
         """Write the 32 bytes of `matrix_digest`."""
-        self._hasher.update(bytes.fromhex(digest_of(matrix, comm, self._seen)))
+        self._add(bytes.fromhex(digest_of(matrix, comm, self._seen)))
 
     def digest(self) -> bytes:
         """Return the 32 bytes of what was written so far."""
+        self._flush()
         return bytes(self._hasher.digest())
 
     def hexdigest(self) -> str:
         """Return the 64 hex digits of what was written so far."""
-        return str(self._hasher.hexdigest())
+        return self.digest().hex()

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -112,28 +111,28 @@ def _penalty(fp: Fingerprinter, penalty: Any, comm: Communicator) -> None:
 def _penalties(fp: Fingerprinter, value: Any, comm: Communicator) -> None:
     fp.write_u64(len(value))
     for penalty in value:
-        with _part(fp):
-            _penalty(fp, penalty, comm)
+        _write_part(_penalty, fp, penalty, comm)
 
 
-def _part(fp: Fingerprinter) -> AbstractContextManager[None]:
-    """What is written inside is one component of the fit, where components are taken."""
-    return fp.part() if isinstance(fp, Walk) else nullcontext()
+def _write_part(write: Writer, fp: Fingerprinter, value: Any, comm: Communicator) -> None:
+    """Write what is one component of the fit, where components are taken."""
+    if isinstance(fp, Walk):
+        fp.begin_part()
+        write(fp, value, comm)
+        fp.end_part()
+    else:
+        write(fp, value, comm)
 
 
 def _as_part(write: Writer) -> Writer:
-    def write_part(fp: Fingerprinter, value: Any, comm: Communicator) -> None:
-        with _part(fp):
-            write(fp, value, comm)
-
-    return write_part
+    return partial(_write_part, write)
 
 
 def _offset(fp: Fingerprinter, value: Any, comm: Communicator) -> None:
     if isinstance(fp, Walk) and isinstance(value, np.ndarray) and is_zero_vector(value):
         fp.write_zeros_part(value)
     else:
-        _as_part(_vector)(fp, value, comm)
+        _write_part(_vector, fp, value, comm)
 
 
 _FORMS: dict[str, Writer] = {
@@ -332,8 +331,7 @@ def name_fit(
     for text in ("gamwarm-exact-key", EXACT_KEY):
         fp.write_str(text)
     for text in named:
-        with fp.part():
-            fp.write_str(text)
+        _write_part(_string, fp, text, ranks)
     fp.write_u64(len(blocks))
     for block in blocks:
         for name in _BLOCK:
@@ -350,8 +348,7 @@ def name_fit(
 
 def _write_options(fp: Walk, options: BlockwiseFitOptions) -> None:
     for name, write in _OPTIONS.items():
-        with fp.part():
-            write(fp, getattr(options, name), SERIAL)
+        _write_part(write, fp, getattr(options, name), SERIAL)
 
 
 @cache

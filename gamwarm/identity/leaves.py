@@ -7,8 +7,8 @@ Sparse: the canonical copy of one leaf, or of about 400,000 entries; DIA and DOK
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -104,16 +104,16 @@ class DenseLeaves:
     p : int
     total : int
         Bytes that will be hashed; decides whether threads pay.
-    cores : int
-        Threads that the hash library may use.
+    cores : callable
+        Tells how many threads the hash library may use; asked where they pay.
     """
 
-    def __init__(self, p: int, total: int, cores: int) -> None:
+    def __init__(self, p: int, total: int, cores: Callable[[], int]) -> None:
         self._p = p
         self._at_once = max(1, _BUFFER_BYTES // max(8 * p, 1))
         self._buffer: FloatArray | None = None
         # One hasher for all leaves: it starts its threads once.
-        self._hasher = blake3(max_threads=cores if total >= _THREADS_FROM else 1)
+        self._hasher = blake3(max_threads=cores() if total >= _THREADS_FROM else 1)
 
     def begin(self, rows: int) -> None:
         """Start a leaf of so many rows."""
@@ -154,9 +154,9 @@ class IndexLeaves:
         Position of the first number, for messages.
     """
 
-    def __init__(self, m: int, total: int, cores: int, first: int) -> None:
+    def __init__(self, m: int, total: int, cores: Callable[[], int], first: int) -> None:
         self._m, self._position = m, first
-        self._hasher = blake3(max_threads=cores if total >= _THREADS_FROM else 1)
+        self._hasher = blake3(max_threads=cores() if total >= _THREADS_FROM else 1)
 
     def begin(self, rows: int) -> None:
         """Start a leaf of so many numbers."""
@@ -196,7 +196,7 @@ def sparse_leaves(m: Any, n: int, p: int, mine: range) -> Iterator[bytes]:
         window = _canonical_rows(m, top, min(last * LEAF_ROWS, n), p)
         for leaf in range(first, last):
             start = leaf * LEAF_ROWS - top
-            stop = min(start + LEAF_ROWS, window.shape[0])
+            stop = min(start + LEAF_ROWS, len(window.indptr) - 1)
             indptr = window.indptr[start : stop + 1].astype("<u8")
             at, end = int(indptr[0]), int(indptr[-1])
             hasher = blake3(_SPARSE_LEAF)
@@ -207,7 +207,23 @@ def sparse_leaves(m: Any, n: int, p: int, mine: range) -> Iterator[bytes]:
             yield bytes(hasher.digest())
 
 
-def _canonical_rows(m: Any, start: int, stop: int, p: int) -> Any:
+class _Rows(NamedTuple):
+    indptr: Any
+    indices: Any
+    data: Any
+
+    def are_canonical(self) -> bool:
+        """Whether no entry is zero and the columns of each row rise."""
+        with np.errstate(invalid="ignore"):  # signalling NaNs
+            if not self.data.all():
+                return False
+        falls = self.indices[1:] <= self.indices[:-1]
+        begins = self.indptr[(self.indptr > 0) & (self.indptr < len(self.indices))]
+        falls[begins - 1] = False
+        return not falls.any()
+
+
+def _canonical_rows(m: Any, start: int, stop: int, p: int) -> _Rows:
     """Rows start:stop of a sparse matrix: duplicates summed (as float64), zeros dropped, indices sorted."""
     from scipy import sparse  # noqa: PLC0415 - slow to import; whoever gives a sparse matrix has done so already
 
@@ -236,15 +252,13 @@ def _canonical_rows(m: Any, start: int, stop: int, p: int) -> Any:
         part = m[start:stop, :].tocsr()
         indptr, indices, data = part.indptr, part.indices, part.data
     check_exact_integers(data, "sparse matrix")
+    given = _Rows(indptr, indices, data)
+    if given.are_canonical():  # found out here: what the user's matrix says of itself may be stale
+        return given
     shape = (stop - start, p)
-    rows = sparse.csr_array((data, indices, indptr), shape=shape)
-    with np.errstate(invalid="ignore"):  # signalling NaNs
-        no_zeros = bool(data.all())
-    if no_zeros and rows.has_canonical_format:  # found out here: what the user's matrix says of itself may be stale
-        return rows
     rows = sparse.csr_array((data.astype(np.float64), np.array(indices), np.array(indptr)), shape=shape)
     rows.has_canonical_format = False
     rows.has_sorted_indices = False
     rows.sum_duplicates()
     rows.eliminate_zeros()
-    return rows
+    return _Rows(rows.indptr, rows.indices, rows.data)

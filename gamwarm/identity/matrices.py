@@ -7,7 +7,7 @@ bit. Within a rank the hash library's own threads take part where the ranks leav
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -132,7 +132,7 @@ def digest_of(m: Any, comm: Any, seen: Seen | None) -> str:
 
 
 def _shared_digest(m: Any, ranks: Communicator, seen: Seen | None) -> str:
-    cores = ranks.cores()
+    cores = _cores(ranks)
     error: BaseException | None = None
     plan = _Plan()
     leaves = b""
@@ -149,6 +149,14 @@ def _shared_digest(m: Any, ranks: Communicator, seen: Seen | None) -> str:
     return plan.root([part for _, part in (reports[:count] if count < ranks.size else reports)])
 
 
+def _cores(ranks: Communicator) -> Callable[[], int]:
+    """Return how to ask what cores this rank may use: ranks ask together, now; a process alone only if it matters."""
+    if ranks.is_serial:
+        return ranks.cores
+    known = ranks.cores()
+    return lambda: known
+
+
 def _plan(m: Any, *, witness: bool) -> _Plan:
     n, p = design_shape(m, "matrix")
     telling = _witness(m) if witness else b""
@@ -158,7 +166,7 @@ def _plan(m: Any, *, witness: bool) -> _Plan:
     return _Plan(_Kind.SPARSE if is_sparse(m) else _Kind.DENSE, n, p, witness=telling)
 
 
-def _leaves(m: Any, plan: _Plan, mine: range, cores: int, seen: Seen | None) -> bytes:
+def _leaves(m: Any, plan: _Plan, mine: range, cores: Callable[[], int], seen: Seen | None) -> bytes:
     if plan.kind is _Kind.SPARSE:
         return b"".join(sparse_leaves(m, plan.n, plan.p, mine))
     if plan.kind is _Kind.DENSE:
@@ -219,7 +227,7 @@ def _witness(m: Any) -> bytes:
     return bytes(blake3(as_bytes(positive_zeros(m[rows], "matrix"))).digest(length=16))
 
 
-def _dense_leaves(m: Any, plan: _Plan, mine: range, cores: int) -> Iterator[bytes]:
+def _dense_leaves(m: Any, plan: _Plan, mine: range, cores: Callable[[], int]) -> Iterator[bytes]:
     hasher = DenseLeaves(plan.p, 8 * plan.p * (min(mine.stop * plan.step, plan.n) - mine.start * plan.step), cores)
     for leaf in mine:
         start, stop = leaf * plan.step, min((leaf + 1) * plan.step, plan.n)
@@ -228,7 +236,7 @@ def _dense_leaves(m: Any, plan: _Plan, mine: range, cores: int) -> Iterator[byte
         yield hasher.end()
 
 
-def _index_leaves(index: Any, plan: _Plan, mine: range, cores: int) -> Iterator[bytes]:
+def _index_leaves(index: Any, plan: _Plan, mine: range, cores: Callable[[], int]) -> Iterator[bytes]:
     first = mine.start * INDEX_LEAF
     hasher = IndexLeaves(plan.distinct, 8 * (min(mine.stop * INDEX_LEAF, plan.n) - first), cores, first)
     for leaf in mine:
@@ -240,7 +248,7 @@ def _index_leaves(index: Any, plan: _Plan, mine: range, cores: int) -> Iterator[
 
 def _distributed_digest(m: DistributedRows, ranks: Communicator) -> str:
     """Every rank hashes the leaves whose first row it holds; the rows of a leaf that later ranks hold come to it."""
-    cores = ranks.cores()
+    cores = _cores(ranks)
     error: BaseException | None = None
     plan = _Plan()
     head: Any = np.zeros((0, 0))
@@ -321,7 +329,7 @@ def _tail(m: DistributedRows, head: Any, plan: _Plan, ranks: Communicator) -> li
     return [np.frombuffer(received[rank], dtype="<f8").reshape(lengths[rank], width) for rank in sorted(incoming)]
 
 
-def _own_leaves(m: DistributedRows, tail: list[Any], plan: _Plan, cores: int) -> Iterator[bytes]:
+def _own_leaves(m: DistributedRows, tail: list[Any], plan: _Plan, cores: Callable[[], int]) -> Iterator[bytes]:
     first = _first_leaf_row(m.start, plan.step)
     total = 8 * plan.width * max(m.stop - first, 0)
     hasher: Any = (

@@ -15,7 +15,7 @@ from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem.basis import BasisMeta
 from gamwarm.problem.designs import design_shape
 from gamwarm.problem.distributed import DistributedRows, check_same_ranks, distributed_of
-from gamwarm.problem.penalties import Penalty
+from gamwarm.problem.penalties import Penalty, is_penalty
 
 __all__ = ["ParameterBlockSpec", "Role", "check_specs", "infer_role"]
 
@@ -107,7 +107,7 @@ class ParameterBlockSpec:
             offset = float_vector(self.offset, f"{where}: offset (design {n} x {p})", length=n)
         penalties = items(self.penalties, f"{where}: penalties")
         for j, penalty in enumerate(penalties):
-            if not isinstance(penalty, Penalty):
+            if not is_penalty(penalty):
                 raise InvalidType(
                     f"{where}: penalty {j} is {type(penalty).__name__}; wrap the matrix in DensePenalty(...)"
                 )
@@ -147,18 +147,19 @@ class ParameterBlockSpec:
             "role": role,
             "raw_width": raw,
         }
+        settled |= {"_n": n, "_p": p}  # asked for often
         for field, value in settled.items():
             object.__setattr__(self, field, value)
 
     @property
     def n_rows(self) -> int:
         """Number of rows n of the design."""
-        return design_shape(self.design)[0]
+        return int(self.__dict__["_n"])
 
     @property
     def width(self) -> int:
         """Number of columns p of the design (the reduced width)."""
-        return design_shape(self.design)[1]
+        return int(self.__dict__["_p"])
 
     def __repr__(self) -> str:
         return f"ParameterBlockSpec({self.name!r}, {self.n_rows} x {self.width}, {len(self.penalties)} penalties)"

@@ -196,9 +196,7 @@ def _sparse_rows(rows: Any, what: str) -> Any:
     if rows.format in ("lil", "dok"):  # these keep no array of values, and no duplicates
         rows = rows.tocsr()
     check_exact_integers(rows.data, what)
-    csr = rows.astype(np.float64).tocsr()  # values first: duplicates are summed as binary64
-    if csr is rows or np.shares_memory(csr.data, rows.data):
-        csr = csr.copy()
+    csr = rows.astype(np.float64).tocsr()  # values first: duplicates are summed as binary64; always a copy
     csr.sum_duplicates()
     if not np.isfinite(csr.data).all():
         at = int(np.flatnonzero(~np.isfinite(csr.data))[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from gamwarm.display import told
 from gamwarm.errors import InvalidType, UnkeyableFit
@@ -33,12 +33,13 @@ class CustomFamily(Protocol):
 
 def check_family(family: object) -> CustomFamily:
     """Return ``family`` if it offers the protocol's method."""
-    if isinstance(family, type) or not isinstance(family, CustomFamily):
+    # As the protocol's own check, which takes longer: families are asked for with each name.
+    if isinstance(family, type) or not callable(getattr(family, "persistent_warm_start_fingerprint", None)):
         raise InvalidType(
             f"family is {told(family)}; give an object with "
             "`persistent_warm_start_fingerprint(specs, options) -> str | None`"
         )
-    return family
+    return cast(CustomFamily, family)
 
 
 def family_kind_of(family: object) -> str:

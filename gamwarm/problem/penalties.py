@@ -9,7 +9,7 @@ Matrices are finite and symmetric within 1e-10 * max(1, max|S|); a Kronecker pro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,7 @@ __all__ = [
     "KroneckerPenalty",
     "LabeledPenalty",
     "Penalty",
+    "is_penalty",
 ]
 
 
@@ -166,8 +167,13 @@ class BlockwisePenalty(_Untied, tag="blockwise", start="integer", stop="integer"
         return dense
 
 
+def is_penalty(value: object) -> TypeGuard[Penalty]:
+    """Whether ``value`` offers the protocol; of the kinds of this module it is known."""
+    return type(value) in PENALTY_KINDS or isinstance(value, Penalty)
+
+
 def _check_inner(inner: object, what: str) -> None:
-    if not isinstance(inner, Penalty):
+    if not is_penalty(inner):
         raise InvalidType(f"{what} must wrap a penalty; it wraps {type(inner).__name__}")
 
 

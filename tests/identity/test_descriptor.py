@@ -256,3 +256,16 @@ def test_a_problem_without_options_has_the_usual_ones():
 
     assert FitProblem(family, specs, engine="e").options == BlockwiseFitOptions()
     assert FitProblem(family, specs, engine="e").key == FitProblem(family, specs, BlockwiseFitOptions(), engine="e").key
+
+
+def test_what_is_no_term_is_refused_also_after_an_equal_term_was_named():
+    term_identity("mean", "s(x)", [None], [1], 1)
+    for wrong in (
+        ("mean", "s(x)", [None], [True], 1),
+        ("mean", "s(x)", [None], [1], True),
+        ("mean", ["s(x)"], [], [], 1),
+    ):
+        with pytest.raises(InvalidType):
+            term_identity(*wrong)
+    with pytest.raises(InvalidType):
+        term_identity("mean", "s(x)", [7], [1], 1)

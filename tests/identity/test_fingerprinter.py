@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity import Fingerprinter, matrix_digest
+from gamwarm.identity.components import Walk
 from tests.support.problems import wave
 
 
@@ -143,3 +144,43 @@ def test_a_long_vector_is_hashed_in_little_memory():
         tracemalloc.stop()
 
     assert peak < 8 * 2**20
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.lists(st.sampled_from([0, 1, 100, 2047, 2048, 16_384, 70_000]), max_size=4)),
+        max_size=5,
+    )
+)
+def test_parts_of_a_walk_have_the_digests_that_they_would_have_alone_and_leave_the_whole_as_it_is(stretches):
+    walk, whole, expected = Walk(), Fingerprinter(), []
+    for number, (is_part, sizes) in enumerate(stretches):
+        alone = Fingerprinter()
+        if is_part:
+            walk.begin_part()
+        for writer in (walk, whole, alone):
+            writer.write_u64(number)
+            for size in sizes:
+                writer.write_bytes(bytes(range(256)) * (size // 256) + bytes(size % 256))
+        if is_part:
+            walk.end_part()
+            expected.append(int.from_bytes(alone.digest()[:8], "little", signed=True))
+
+    assert walk.parts == expected
+    assert walk.hexdigest() == whole.hexdigest()
+
+
+def test_a_digest_asked_for_between_two_writes_changes_nothing():
+    once, often = Fingerprinter(), Fingerprinter()
+    for number in range(50):
+        once.write_u64(number)
+        often.write_u64(number)
+        often.hexdigest()
+
+    assert once.hexdigest() == often.hexdigest()
+
+
+@pytest.mark.parametrize("value", ["text", [1, 2], 7, None])
+def test_raw_bytes_are_bytes(value):
+    with pytest.raises(TypeError):
+        Fingerprinter().write_bytes(value)
