@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
-from gamwarm.checks import require, wrong_type
+from gamwarm.checks import require, whole_number, wrong_type
 from gamwarm.display import told
 from gamwarm.errors import GamwarmError, InvalidInput
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import Communicator
 from gamwarm.problem import check_same_ranks, distributed_of
+from gamwarm.records import Producer
+from gamwarm.storage import LOCK_CHOICES, LockChoice
 
-__all__ = ["check_choice", "check_held_together", "malformed", "require", "this_problem", "wrong_type"]
+__all__ = ["Options", "check_choice", "check_held_together", "malformed", "require", "this_problem", "wrong_type"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a store is opened; see `gamwarm.open`."""
+
+    mode: Literal["r", "a"]
+    lock: LockChoice
+    engine: str | None
+    engine_version: str | None
+    on_error: Literal["warn", "raise"]
+    size_budget: int | None
+    keep_last: int
+
+    def checked_producer(self) -> Producer | None:
+        """Return the engine that look-ups are for, if one is named; refuse what cannot be an option."""
+        check_choice("mode", self.mode, ("r", "a"))
+        check_choice("lock", self.lock, LOCK_CHOICES)
+        check_choice("on_error", self.on_error, ("warn", "raise"))
+        if self.size_budget is not None:
+            whole_number(self.size_budget, "size_budget (bytes)")
+        whole_number(self.keep_last, "keep_last", minimum=1)
+        return None if self.engine is None else Producer(self.engine, self.engine_version or "")
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

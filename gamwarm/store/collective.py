@@ -71,6 +71,14 @@ class Ranks:
         if self.closed:
             raise StoreClosed(f"{self.path}: the store is closed; open it again with gamwarm.open(path)")
 
+    def is_ending(self) -> bool:
+        """Whether the job is about to end, as this rank sees it."""
+        return self.walltime.is_due()
+
+    def time_left(self) -> float:
+        """Return the seconds to the end of the job, as this rank sees it."""
+        return self.walltime.time_left()
+
     # -- before ------------------------------------------------------------------------------------------------
 
     def agree(self, operation: str, payload: T, error: BaseException | None = None) -> list[T]:

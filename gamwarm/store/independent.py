@@ -33,7 +33,13 @@ class OwnRanks(Ranks):
         # The store it came from holds the file's lock for the whole of its own transaction.
         if self.entries is None or self._parent_writes.in_transaction:
             return False
-        return self.entries.is_due(urgent=self.walltime.is_due() or self._parent.walltime.is_due())
+        return self.entries.is_due(urgent=self.is_ending())
+
+    def is_ending(self) -> bool:
+        return super().is_ending() or self._parent.is_ending()
+
+    def time_left(self) -> float:
+        return min(super().time_left(), self._parent.time_left())
 
     def _loss(self) -> str:
         n = 0 if self.entries is None else self.entries.n_waiting

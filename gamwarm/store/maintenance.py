@@ -31,7 +31,7 @@ from gamwarm.store.collective import Ranks
 from gamwarm.store.savings import Savings, Session, add_up
 from gamwarm.store.transactions import Writes
 
-__all__ = ["Upkeep", "budget_error", "keep_last_error", "salvage"]
+__all__ = ["Upkeep", "salvage"]
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ class Upkeep:
             Only say what would go.
         """
         seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
-        error = budget_error(size_budget) or _age_error(seconds) or _refusal(truth, dry_run, "dry_run")
+        error = _budget_error(size_budget) or _age_error(seconds) or _refusal(truth, dry_run, "dry_run")
         self._ranks.agree_equal("evict", (size_budget, seconds, dry_run), error)
 
         def act() -> EvictReport:
@@ -230,14 +230,9 @@ def _patience(time_limit: object) -> float:
     return min(real_number(time_limit, "time_limit", minimum=0.0, infinite=True), TIMEOUT_MAX)
 
 
-def budget_error(size_budget: object) -> GamwarmError | None:
+def _budget_error(size_budget: object) -> GamwarmError | None:
     """Return what is wrong with a size budget: bytes, or None."""
     return None if size_budget is None else _refusal(whole_number, size_budget, "size_budget (bytes)")
-
-
-def keep_last_error(keep_last: object) -> GamwarmError | None:
-    """Return what is wrong with a number of finals to keep."""
-    return _refusal(whole_number, keep_last, "keep_last", minimum=1)
 
 
 def _age_error(seconds: object) -> GamwarmError | None:

@@ -31,8 +31,8 @@ from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
 from gamwarm.parallel import Communicator, as_communicator
 from gamwarm.records import FitResult, Producer
-from gamwarm.storage import LOCK_CHOICES, LockChoice
-from gamwarm.store.arguments import check_choice, check_held_together, require, this_problem
+from gamwarm.storage import LockChoice
+from gamwarm.store.arguments import Options, check_held_together, require, this_problem
 from gamwarm.store.collective import OPEN, Ranks
 from gamwarm.store.contents import Contents
 from gamwarm.store.explain import Explanation, Subject, explain_request
@@ -40,7 +40,7 @@ from gamwarm.store.fit import FitInProgress
 from gamwarm.store.frozen import FrozenView
 from gamwarm.store.independent import OwnRanks, OwnWrites
 from gamwarm.store.keep import Filing, KeepOutcome, file_fit, prepare
-from gamwarm.store.maintenance import Upkeep, budget_error, keep_last_error
+from gamwarm.store.maintenance import Upkeep
 from gamwarm.store.savings import Session
 from gamwarm.store.starts import Starts
 from gamwarm.store.transactions import Writes
@@ -68,46 +68,21 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
     A serial store may be used from several threads; they take turns, and a transaction belongs to its thread.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        mode: Literal["r", "a"],
-        comm: Any,
-        lock: LockChoice,
-        engine: str | None,
-        engine_version: str | None,
-        on_error: Literal["warn", "raise"],
-        size_budget: int | None,
-        keep_last: int,
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], comm: Any, options: Options) -> None:
         comm = as_communicator(comm).duplicate()
         comm.cores()  # remembered: finding out is collective and begins with no agreement
         error: GamwarmError | None = None
+        self._foreign: Producer | None = None
+        self.path = Path()
         try:
-            check_choice("mode", mode, ("r", "a"))
-            check_choice("lock", lock, LOCK_CHOICES)
-            check_choice("on_error", on_error, ("warn", "raise"))
-            place = file_path(path)
-            for wrong in (budget_error(size_budget), keep_last_error(keep_last)):
-                if wrong is not None:
-                    raise wrong
-            self._foreign = None if engine is None else Producer(engine, engine_version or "")
+            self._foreign = options.checked_producer()
+            self.path = file_path(path)
         except GamwarmError as caught:  # every rank must reach the agreement below
-            error, place, self._foreign = caught, Path(), None
-        self.path = place
-        self.mode = mode
-        self._on_error = on_error
+            error = caught
+        self.mode: str = options.mode
+        self._options = options
         self._producer = self._foreign or Producer()
         self._may_end_fits = False
-        self._options: dict[str, Any] = {
-            "mode": mode,
-            "lock": lock,
-            "engine": engine,
-            "engine_version": engine_version,
-            "on_error": on_error,
-            "size_budget": size_budget,
-            "keep_last": keep_last,
-        }
         self._ranks = self._make_ranks(comm)
         self._writes = self._make_writes()
         self._session = Session()
@@ -115,15 +90,15 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
 
         def open_file() -> None:
             self._writes.file = self._open_entries(
-                mode=mode,
-                lock=lock,
+                mode=options.mode,
+                lock=options.lock,
                 producer=self._producer,
-                keep_last=keep_last,
-                size_budget=size_budget,
+                keep_last=options.keep_last,
+                size_budget=options.size_budget,
             )
 
         try:
-            self._ranks.agree_equal(OPEN, {"path": str(self.path), **self._options}, error)
+            self._ranks.agree_equal(OPEN, {"path": str(self.path), **vars(options)}, error)
             self._ranks.at_root(OPEN, open_file, None)
         except BaseException:
             comm.free()
@@ -176,11 +151,11 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         CollectiveError
             With ``comm``: the same, raised on every rank.
         """
-        return cls(path, mode, comm, lock, engine, engine_version, on_error, size_budget, keep_last)
+        return cls(path, comm, Options(mode, lock, engine, engine_version, on_error, size_budget, keep_last))
 
     # What `independent` makes otherwise.
     def _make_ranks(self, comm: Communicator) -> Ranks:
-        return Ranks(comm, self.path, self.mode, self._on_error)
+        return Ranks(comm, self.path, self.mode, self._options.on_error)
 
     def _make_writes(self) -> Writes:
         return Writes(self._ranks)
@@ -426,11 +401,11 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
 
         Without `walltime` only the clock counts, with a margin of a minute.
         """
-        return any(self._ranks.agree("should_stop", self._ranks.walltime.is_due()))
+        return any(self._ranks.agree("should_stop", self._ranks.is_ending()))
 
     def time_left(self) -> float:
         """Return the seconds to the end of the job (`gamwarm.Walltime`); infinite where nobody told. Local."""
-        return self._ranks.walltime.time_left()
+        return self._ranks.time_left()
 
     # -- end ---------------------------------------------------------------------------------------------------
 
@@ -457,7 +432,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
             if self._writes.file is not None:
                 self._writes.file.close()
         except GamwarmError as error:
-            if self._on_error == "raise" and not quiet:
+            if self._options.on_error == "raise" and not quiet:
                 raise
             log.warning("%s: %s", self.path, error)
         finally:
@@ -537,10 +512,10 @@ class IndependentStore(WarmStartStore):
     ) -> None:
         self._parent = parent
         self._pace: dict[str, Any] = {"flush_seconds": flush_seconds, "flush_entries": flush_entries}
-        super().__init__(path, comm=None, **parent._options)
+        super().__init__(path, None, parent._options)
 
     def _make_ranks(self, comm: Communicator) -> Ranks:
-        return OwnRanks(self.path, self.mode, self._on_error, self._parent._ranks, self._parent._writes)
+        return OwnRanks(self.path, self.mode, self._options.on_error, self._parent._ranks, self._parent._writes)
 
     def _make_writes(self) -> Writes:
         return OwnWrites(self._ranks)
@@ -576,19 +551,10 @@ class IndependentStore(WarmStartStore):
         raise InvalidInput(f"{self.path}: independent() of an independent store; use it as it is")
 
     @critical
-    def should_stop(self) -> bool:
-        """Whether it is time to end: a signal came to this process, or its time is up. Local."""
-        return super().should_stop() or self._parent._ranks.walltime.is_due()
-
-    @critical
     def should_stop_fits(self) -> bool:
         """Whether a fit under way should end, as of the store that this one came from; writes what is due. Local."""
         self._ranks.at_root("flush", lambda: None, None)  # a long fit must not keep back what is due
         return super().should_stop_fits() or self._parent.should_stop_fits()
-
-    def time_left(self) -> float:
-        """Return the seconds to the end of the job; infinite where nobody told. Local."""
-        return min(super().time_left(), self._parent.time_left())
 
     @critical
     def close(self) -> None:
