@@ -21,6 +21,7 @@ from blake3 import blake3
 
 from gamwarm.entries.entry_kind import KINDS, kind_of
 from gamwarm.entries.summary import EntrySummary, cost_fields, cost_of, lineage_of, producer_of
+from gamwarm.formats import ENTRY_ID
 from gamwarm.identity import positive_zeros
 from gamwarm.records import (
     Curvature,
@@ -200,7 +201,7 @@ def _content_id(
         segments = (_write_json(first | changed)[1:-1], *segments[1:])
     content = f"{{{','.join(filter(None, segments))}}}".encode()
     parts: list[Buffer] = []
-    for text in (b"gamwarm-entry-1", section.encode(), key.encode(), content):
+    for text in (ENTRY_ID, section.encode(), key.encode(), content):
         parts += [_U64.pack(len(text)), text]
     for name in sorted(arrays.keys() - {DERIVED}):
         array = arrays[name]

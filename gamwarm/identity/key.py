@@ -168,7 +168,11 @@ _OPTIONS: dict[str, Writer] = {
 
 
 def _check_exhaustive() -> None:
-    tables = {kind: {name: _FORMS[form] for name, form in forms.items()} for kind, (_, forms) in PENALTY_KINDS.items()}
+    tables: dict[type, Mapping[str, object]] = {}
+    for kind, (_, forms) in PENALTY_KINDS.items():
+        if not set(forms.values()) <= _FORMS.keys():
+            raise AssertionError(f"{kind.__name__} has fields of the forms {forms}; known are {', '.join(_FORMS)}")
+        tables[kind] = forms
     tables |= {ParameterBlockSpec: _BLOCK, BlockwiseFitOptions: _OPTIONS}
     for cls, writers in tables.items():
         for field in fields(cls):

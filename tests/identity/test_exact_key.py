@@ -199,6 +199,13 @@ def test_a_penalty_field_that_is_forgotten_stops_the_package(monkeypatch):
         key._check_exhaustive()
 
 
+def test_a_penalty_field_of_an_unknown_form_stops_the_package(monkeypatch):
+    monkeypatch.setitem(PENALTY_KINDS, DensePenalty, ("dense", {"matrix": "tensor"}))
+
+    with pytest.raises(AssertionError, match=r"DensePenalty.*tensor.*known are matrix"):
+        key._check_exhaustive()
+
+
 def test_a_field_both_written_and_excluded_stops_the_package(monkeypatch):
     monkeypatch.setattr(key, "_BLOCK", key._BLOCK | {"raw_width": key._integer})
 
