@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from sys import intern
 from typing import Any, Final
 
@@ -61,7 +60,7 @@ def encode_artifact(artifact: FitArtifact) -> Encoded:
             "identity": t.identity,
             "structural_identity": t.structural_identity,
             "role": str(t.role),
-            "basis": None if t.basis_meta is None else asdict(t.basis_meta),
+            "basis": None if t.basis_meta is None else dict(vars(t.basis_meta)),
             "raw_width": len(t.raw_beta),
             "reduced_width": t.reduced_width,
             "n_rho": len(t.rho_for_term),

@@ -120,10 +120,15 @@ class FitDescriptor:
     @cached_property
     def key(self) -> str:
         """Descriptor key, 64 hex digits; the order of the terms does not matter."""
-        fp = Fingerprinter()
-        fp.write_str("gamwarm-descriptor")
-        fp.write_str(self.family_kind)
-        fp.write_u64(len(self.term_identities))
-        for identity in sorted(bytes.fromhex(t) for t in self.term_identities):
-            fp.write_bytes(identity)
-        return fp.hexdigest()
+        return _descriptor_key(self.family_kind, self.term_identities)
+
+
+@lru_cache(maxsize=256)  # the folds of a campaign share their structural key, and many their strict one
+def _descriptor_key(family_kind: str, term_identities: tuple[str, ...]) -> str:
+    fp = Fingerprinter()
+    fp.write_str("gamwarm-descriptor")
+    fp.write_str(family_kind)
+    fp.write_u64(len(term_identities))
+    for identity in sorted(bytes.fromhex(t) for t in term_identities):
+        fp.write_bytes(identity)
+    return fp.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from gamwarm.checks import FloatArray
 
@@ -31,6 +32,9 @@ def project(lift: FloatArray, target: FloatArray) -> FloatArray:
     reduced = lift.shape[1]
     if reduced == 0:
         return np.zeros(0)
+    chosen = _chosen_rows(lift)
+    if chosen is not None:  # T'T is the identity, and the solution a division
+        return target[chosen] / (1.0 + _RELATIVE_RIDGE) if np.isfinite(target).all() else np.full(reduced, np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
         gram, moment = lift.T @ lift, lift.T @ target
     if not (np.isfinite(gram).all() and np.isfinite(moment).all()):
@@ -38,6 +42,18 @@ def project(lift: FloatArray, target: FloatArray) -> FloatArray:
     ridge = max(_RELATIVE_RIDGE * float(np.trace(gram)) / reduced, _LEAST_RIDGE)
     gram[np.diag_indices(reduced)] += ridge
     return np.asarray(np.linalg.solve(gram, moment), dtype=np.float64)
+
+
+def _chosen_rows(lift: FloatArray) -> npt.NDArray[np.intp] | None:
+    """Return which raw coefficient each reduced one is, None where the lift does more than leave some out."""
+    if np.count_nonzero(lift) != lift.shape[1]:
+        return None
+    rows, columns = np.nonzero(lift)
+    if not (lift[rows, columns] == 1.0).all():
+        return None
+    chosen = np.full(lift.shape[1], -1, dtype=np.intp)
+    chosen[columns] = rows
+    return chosen if (chosen >= 0).all() and len(np.unique(rows)) == len(rows) else None
 
 
 def projection_cost(lift: FloatArray | None) -> float:

@@ -229,3 +229,25 @@ def test_a_gauge_of_another_fit_is_refused_with_both_widths(gauge):
 def test_terms_and_policies_that_mean_nothing_are_refused(make, error, said):
     with pytest.raises(error, match=said):
         make()
+
+
+@given(st.integers(1, 12), st.integers(0, 12), st.sampled_from([1.0, -1.0, 2.0, np.nan]), st.randoms())
+def test_a_lift_that_leaves_coefficients_out_is_solved_as_any_other(raw, reduced, entry, random):
+    rows = random.sample(range(raw), min(reduced, raw))
+    lift = np.zeros((raw, len(rows)))
+    lift[rows, range(len(rows))] = 1.0
+    target = np.array([random.uniform(-5.0, 5.0) for _ in range(raw)])
+
+    gram = lift.T @ lift + 1e-8 * np.eye(len(rows))
+    np.testing.assert_allclose(project(lift, target), np.linalg.solve(gram, lift.T @ target), rtol=1e-15)
+    if rows:
+        lift[rows[0], 0] = entry
+        doubled = np.column_stack([lift[:, 0], lift[:, 0]])
+        for other in (lift, doubled):
+            width = other.shape[1]
+            gram = other.T @ other
+            ridge = max(1e-8 * np.trace(gram) / width, 1e-12)
+            expected = np.linalg.solve(gram + ridge * np.eye(width), other.T @ target)
+            np.testing.assert_allclose(project(other, target), expected, rtol=1e-7)
+        target[0] = np.inf
+        assert np.isnan(project(lift, target)).all()
