@@ -368,9 +368,6 @@ class EntryStore:
 
     # -- looking up --------------------------------------------------------------------------------------------
 
-    def _hdf5_errors(self) -> AbstractContextManager[None]:
-        return self._translated
-
     @critical
     def read(self, look: Callable[[EntryEditor], T]) -> T:
         """Return what ``look`` returns of the file; it is called again where a writer came between."""
@@ -596,10 +593,3 @@ class EntryStore:
 
 def _handed_out(stored: StoredRecord) -> StoredRecord:
     return StoredRecord(private_copy(stored.record), stored.entry_id)
-
-
-def _as_record(encoded: Encoded) -> BlockRecord:
-    record = decode(encoded)
-    if not isinstance(record, BlockRecord):
-        raise DamagedEntry("it is not a record")
-    return record

@@ -28,9 +28,9 @@ T = TypeVar("T")
 class FitStore(Protocol):
     """A store that a fit can use: all that `gamwarm.fit`, `FitInProgress` and an engine may ask of one.
 
-    `WarmStartStore` (serial or collective), `IndependentStore` and `FrozenView` are such stores. Another kind needs no
-    base class; its ``fit`` returns ``FitInProgress(self, problem, parent, leave_out, attributes, each=each)``. One that
-    changes single calls of another store derives from `StoreWrapper`.
+    `WarmStartStore` (serial or collective), `IndependentStore` and `FrozenView` are such stores. Another kind has these
+    calls too; if it derives from this class, it has `fit` by that. One that changes single calls of another store
+    derives from `StoreWrapper`.
     """
 
     @property
@@ -56,8 +56,23 @@ class FitStore(Protocol):
         *,
         each: bool = False,
     ) -> FitInProgress:
-        """See `WarmStartStore.fit`."""
-        ...
+        """Begin a fit: ``with store.fit(problem) as fit:`` has ``start``, ``checkpoint``, ``should_stop``, ``keep``.
+
+        Parameters
+        ----------
+        problem : FitProblem or None
+            None (with ``each=True``): this rank has nothing to do in this round.
+        parent : str or KeepOutcome, optional
+            The fit to start from instead of the store's choice: what keeping it returned, or the entry id of its
+            artifact or record. One that is not there is one warning and a cold start.
+        leave_out : optional
+            The group that this fit leaves out (its label): where the parent has group seeds, they move the start.
+        attributes : mapping of str to strings and numbers, optional
+            Labels of your own, kept with record and artifact: a fold's group, a job.
+        each : bool
+            False: all ranks of the store's communicator fit this one problem. True: one fit per rank.
+        """
+        return FitInProgress(self, problem, parent, leave_out, attributes, each=each)
 
     def start_for(
         self,

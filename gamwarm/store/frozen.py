@@ -12,7 +12,7 @@ from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
 from gamwarm.parallel import tell
 from gamwarm.records import FitResult, check_attributes
-from gamwarm.store.fit import FitInProgress, FitStore
+from gamwarm.store.fit import FitStore
 from gamwarm.store.keep import KeepOutcome
 from gamwarm.store.starts import Starts
 from gamwarm.store.wrapper import StoreWrapper
@@ -48,19 +48,6 @@ class FrozenView(StoreWrapper):
         self._parents = parents  # on rank 0, which decides; None elsewhere
         self._owns_store = owns_store  # opened for this view: leaving the `with` closes it
         self._labels: dict[str, str | int | float] = {}
-
-    def fit(
-        self,
-        problem: FitProblem | None,
-        parent: str | KeepOutcome | None = None,
-        leave_out: Any = None,
-        attributes: Mapping[str, str | int | float] | None = None,
-        *,
-        each: bool = False,
-    ) -> FitInProgress:
-        """Begin a fit; see `WarmStartStore.fit`."""
-        labels = {**self._labels, **check_attributes({} if attributes is None else attributes)}
-        return super().fit(problem, parent, leave_out, labels, each=each)
 
     @critical
     def start_for(

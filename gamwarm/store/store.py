@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -36,7 +35,7 @@ from gamwarm.store.arguments import Options, check_held_together, require, this_
 from gamwarm.store.collective import OPEN, Ranks
 from gamwarm.store.contents import Contents
 from gamwarm.store.explain import Explanation, Subject, explain_request
-from gamwarm.store.fit import FitInProgress
+from gamwarm.store.fit import FitStore
 from gamwarm.store.frozen import FrozenView
 from gamwarm.store.independent import OwnRanks, OwnWrites
 from gamwarm.store.keep import Filing, KeepOutcome, file_fit, prepare
@@ -55,7 +54,7 @@ OPENING = "independent"
 ENDING = "end of independent mode"
 
 
-class WarmStartStore(NotebookTable, Contents, Upkeep):
+class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
     """What fits have learned, in one HDF5 file. Make it with `gamwarm.open`; close it, or use it in a ``with``.
 
     Attributes
@@ -191,33 +190,6 @@ class WarmStartStore(NotebookTable, Contents, Upkeep):
         return self._writes.transaction()
 
     # -- starts ------------------------------------------------------------------------------------------------
-
-    def fit(
-        self,
-        problem: FitProblem | None,
-        parent: str | KeepOutcome | None = None,
-        leave_out: Any = None,
-        attributes: Mapping[str, str | int | float] | None = None,
-        *,
-        each: bool = False,
-    ) -> FitInProgress:
-        """Begin a fit: ``with store.fit(problem) as fit:`` has ``start``, ``checkpoint``, ``should_stop``, ``keep``.
-
-        Parameters
-        ----------
-        problem : FitProblem or None
-            None (with ``each=True``): this rank has nothing to do in this round.
-        parent : str or KeepOutcome, optional
-            The fit to start from instead of the store's choice: what keeping it returned, or the entry id of its
-            artifact or record. One that is not there is one warning and a cold start.
-        leave_out : optional
-            The group that this fit leaves out (its label): where the parent has group seeds, they move the start.
-        attributes : mapping of str to strings and numbers, optional
-            Labels of your own, kept with record and artifact: a fold's group, a job.
-        each : bool
-            False: all ranks of the store's communicator fit this one problem. True: one fit per rank.
-        """
-        return FitInProgress(self, problem, parent, leave_out, attributes, each=each)
 
     @critical
     def start_for(

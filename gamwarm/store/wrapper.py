@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import wraps
@@ -13,8 +13,7 @@ from gamwarm.identity import FitProblem
 from gamwarm.parallel import Communicator
 from gamwarm.store.contents import Contents
 from gamwarm.store.explain import Explanation
-from gamwarm.store.fit import FitInProgress, FitStore
-from gamwarm.store.keep import KeepOutcome
+from gamwarm.store.fit import FitStore
 from gamwarm.store.maintenance import Upkeep
 from gamwarm.walltime import Walltime
 
@@ -34,7 +33,7 @@ def _passed_on(call: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[A
     return pass_on
 
 
-class StoreWrapper:
+class StoreWrapper(FitStore):
     """A `FitStore` around another, for classes that change some of its calls.
 
     A subclass overrides what it changes; `fit` comes back to the subclass's own ``start_for`` and ``keep``.
@@ -67,18 +66,6 @@ class StoreWrapper:
     compact = _passed_on(Upkeep.compact)
     merge = _passed_on(Upkeep.merge)
     salvage = _passed_on(Upkeep.salvage)
-
-    def fit(
-        self,
-        problem: FitProblem | None,
-        parent: str | KeepOutcome | None = None,
-        leave_out: Any = None,
-        attributes: Mapping[str, str | int | float] | None = None,
-        *,
-        each: bool = False,
-    ) -> FitInProgress:
-        """Begin a fit; see `WarmStartStore.fit`."""
-        return FitInProgress(self, problem, parent, leave_out, attributes, each=each)
 
     @_passed_on
     def explain(self, problem: FitProblem) -> Explanation:

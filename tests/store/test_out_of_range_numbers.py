@@ -184,7 +184,7 @@ def test_after_hdf5_complains_of_its_own_structure_nothing_more_is_written(tmp_p
     with gamwarm.open(path, on_error="raise") as store:
         entries = store._writes.file
         with pytest.raises(StoreDamaged), entries.transaction():
-            with pytest.raises(StoreDamaged), entries._hdf5_errors():
+            with pytest.raises(StoreDamaged), entries._translated:
                 raise RuntimeError("Unable to load B-tree node")
             with pytest.raises(StoreDamaged):
                 entries.put_record(record_of(5))
