@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
-from gamwarm.entries import clock, ranking
+from gamwarm.entries import clock
 from gamwarm.entries.codec import ARTIFACTS, RECORDS, Encoded, Refused, decode, stamped_at
 from gamwarm.entries.entry_kind import KINDS
 from gamwarm.entries.outcome import Pending, PutOutcome
-from gamwarm.entries.store import UNCHANGED, EntryStore
+from gamwarm.entries.store import UNCHANGED, EntryStore, record_meant
 from gamwarm.entries.stored import StoredArtifact, StoredRecord
 from gamwarm.entries.summary import EntrySummary
 from gamwarm.errors import LockTimeout
@@ -192,7 +192,7 @@ class BufferedEntries(EntryStore):
             if self.in_transaction or not self._waits_for(check_exact_key(key)):
                 return super().find_record(key, producer)
             kept = self._after_flush(RECORDS, key)[1]
-            return ranking.select_record([StoredRecord(decode(e), e.entry_id) for e in kept], producer)
+            return record_meant([(encoded, decode(encoded)) for encoded in kept], producer)
 
     def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
         """Return the record that `find_record` would, if that takes no look at the file."""

@@ -1,45 +1,23 @@
-"""Which of several entries is meant: the ranking rules, on plain values."""
+"""Which of several entries is meant: the ranking rules, on summaries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
 
+from gamwarm.entries.summary import EntrySummary
 from gamwarm.records import Producer, RecordKind
 
-__all__ = ["RecordLike", "best_checkpoint", "newest", "retained", "select_record", "united"]
+__all__ = ["best_checkpoint", "newest", "retained", "select_record", "united"]
 
 _TIE = 1e-12
 
 
-class RecordLike(Protocol):
-    """What ranking needs to know of a record entry."""
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def objective(self) -> float | None: ...
-
-    @property
-    def producer(self) -> Producer: ...
-
-    @property
-    def created(self) -> int: ...
-
-    @property
-    def entry_id(self) -> str: ...
-
-
-R = TypeVar("R", bound=RecordLike)
-
-
-def newest(entries: Sequence[R]) -> R:
+def newest(entries: Sequence[EntrySummary]) -> EntrySummary:
     """Return the entry with the largest ``created``, ties by entry id."""
     return max(entries, key=lambda e: (e.created, e.entry_id))
 
 
-def best_checkpoint(entries: Sequence[R]) -> R:
+def best_checkpoint(entries: Sequence[EntrySummary]) -> EntrySummary:
     """Return the entry of lowest objective; any objective beats none.
 
     Ties (within 1e-12 times the larger of 1 and the objective's size) go to the newest.
@@ -52,7 +30,7 @@ def best_checkpoint(entries: Sequence[R]) -> R:
     return newest([e for e in valued if e.objective is not None and e.objective <= lowest + slack])
 
 
-def select_record(entries: Sequence[R], producer: Producer | None) -> R | None:
+def select_record(entries: Sequence[EntrySummary], producer: Producer | None) -> EntrySummary | None:
     """Return the record that a look-up by ``producer`` means, or None of none.
 
     A final of this producer beats all, newest first; a final of another or unknown producer counts as a checkpoint.
@@ -66,7 +44,7 @@ def select_record(entries: Sequence[R], producer: Producer | None) -> R | None:
     return newest(own) if own else best_checkpoint(entries)
 
 
-def retained(entries: Sequence[R], keep_last: int) -> list[R]:
+def retained(entries: Sequence[EntrySummary], keep_last: int) -> list[EntrySummary]:
     """Return what one key keeps of ``entries``: the newest ``keep_last`` finals and the best checkpoint; best first."""
     finals = [e for e in entries if e.kind == RecordKind.FINAL]
     checkpoints = [e for e in entries if e.kind == RecordKind.CHECKPOINT]
@@ -74,7 +52,7 @@ def retained(entries: Sequence[R], keep_last: int) -> list[R]:
     return kept + ([best_checkpoint(checkpoints)] if checkpoints else [])
 
 
-def united(entries: Sequence[R], keep_last: int) -> list[R]:
+def united(entries: Sequence[EntrySummary], keep_last: int) -> list[EntrySummary]:
     """Return what one key keeps when the entries of files are united, best first.
 
     What stays does not depend on the order in which files are merged: checkpoints are ranked without the tolerance
@@ -86,7 +64,7 @@ def united(entries: Sequence[R], keep_last: int) -> list[R]:
     return kept + sorted(checkpoints, key=_checkpoint_rank)[:1]
 
 
-def _checkpoint_rank(entry: RecordLike) -> tuple[bool, float, int, str]:
+def _checkpoint_rank(entry: EntrySummary) -> tuple[bool, float, int, str]:
     # Ties go to the newest, then to the larger entry id, as everywhere; the id is compared upside down.
     upside_down = "".join(f"{15 - int(digit, 16):x}" for digit in entry.entry_id)
     return entry.objective is None, entry.objective or 0.0, -entry.created, upside_down

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ __all__ = [
 
 log = logging.getLogger("gamwarm")
 T = TypeVar("T")
-_Whole = tuple[Encoded, BlockRecord | FitArtifact]
+_Whole = tuple[Encoded, Any]
 _Damaged = tuple[str, DamagedEntry]
 _DECODED_OVERHEAD = 4096  # bytes of Python objects in a decoded record, about
 MANY_ENTRIES: Final = 1000
@@ -443,8 +443,7 @@ class EntryStore:
         (whole, damaged), state = self._read_state(look)
         for path, error in damaged:
             self._warn_damaged(RECORDS, path, error)
-        stored = [StoredRecord(r, e.entry_id) for e, r in whole if isinstance(r, BlockRecord)]
-        chosen = stored[0] if len(stored) == 1 else ranking.select_record(stored, producer)
+        chosen = record_meant(whole, producer)
         if chosen is None or damaged:
             return chosen
         nbytes = _DECODED_OVERHEAD + sum([array.nbytes for encoded, _ in whole for array in encoded.arrays.values()])
@@ -589,6 +588,14 @@ class EntryStore:
     def close(self) -> None:
         """Checkpoint and close; idempotent."""
         self.container.close()
+
+
+def record_meant(whole: Sequence[tuple[Encoded, BlockRecord]], producer: Producer | None) -> StoredRecord | None:
+    """Return the record of a key that a look-up by ``producer`` means; None of none."""
+    if len(whole) > 1:
+        said = ranking.select_record([encoded.summary() for encoded, _ in whole], producer)
+        whole = [each for each in whole if said is not None and each[0].entry_id == said.entry_id]
+    return StoredRecord(whole[0][1], whole[0][0].entry_id) if whole else None
 
 
 def _handed_out(stored: StoredRecord) -> StoredRecord:

@@ -1,48 +1,27 @@
-"""Entries as selection and the choice of a parent see them."""
+"""Entries as look-ups hand them out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gamwarm.records import BlockRecord, FitArtifact, Producer, RecordKind
+from gamwarm.records import BlockRecord, FitArtifact
 
 __all__ = ["Held", "StoredArtifact", "StoredRecord"]
 
 
 class StoredRecord(NamedTuple):
-    """A record with its entry id, as selection sees it."""
+    """A record with its entry id."""
 
     record: BlockRecord
     entry_id: str
 
-    @property
-    def kind(self) -> RecordKind:
-        return RecordKind(self.record.kind)
 
-    @property
-    def objective(self) -> float | None:
-        return self.record.objective
-
-    @property
-    def producer(self) -> Producer:
-        return self.record.producer or Producer("", "", "")
-
-    @property
-    def created(self) -> int:
-        return self.record.created or 0
-
-
-@dataclass(frozen=True)
-class StoredArtifact:
+class StoredArtifact(NamedTuple):
     """An artifact with its entry id."""
 
     artifact: FitArtifact
     entry_id: str
-
-    @property
-    def created(self) -> int:
-        return self.artifact.created or 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -136,7 +136,7 @@ def explain_request(entries: EntryStore, fit: Subject) -> Explanation:
 
 def _rank(differences: list[Difference], stored: StoredRecord) -> tuple[int, int, str]:
     """Fewest differences, then newest."""
-    return len(differences), -stored.created, stored.entry_id
+    return len(differences), -(stored.record.created or 0), stored.entry_id
 
 
 def compare_records(one: BlockRecord, other: BlockRecord) -> list[Difference] | None:

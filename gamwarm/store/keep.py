@@ -152,7 +152,9 @@ def _same_answer(entries: EntryStore, filing: Filing) -> str | None:
     if isinstance(filing.record, Refused) or not filing.converged:
         return None
     stored = entries.find_record(filing.key, filing.producer)
-    if stored is None or stored.kind is not RecordKind.FINAL or not filing.producer.is_same_build(stored.producer):
+    if stored is None or stored.record.kind is not RecordKind.FINAL:
+        return None
+    if not filing.producer.is_same_build(stored.record.producer):
         return None
     old, new = stored.record, decode(filing.record)
     assert isinstance(new, BlockRecord)

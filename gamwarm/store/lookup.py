@@ -21,7 +21,7 @@ from gamwarm.entries import (
 from gamwarm.errors import DescriptorMismatch, ParentUnusable, UnkeyableFit
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import SERIAL, Communicator
-from gamwarm.records import FitArtifact, Producer, RecordKind, StartSource, check_entry_id, group_label
+from gamwarm.records import BlockRecord, FitArtifact, Producer, RecordKind, StartSource, check_entry_id, group_label
 from gamwarm.store.keep import KeepOutcome
 from gamwarm.transfer import (
     StartReport,
@@ -154,14 +154,15 @@ def exact_answer(entries: EntryStore, request: Request) -> Answer:
     )
     if unfit is not None:
         return Answer(reason=f"the exact record does not fit ({unfit})")
-    return Answer(record=found, reason=_rank_note(found, request.producer))
+    return Answer(record=found, reason=_rank_note(found.record, request.producer))
 
 
-def _rank_note(found: StoredRecord, producer: Producer) -> str:
+def _rank_note(found: BlockRecord, producer: Producer) -> str:
     if found.kind is RecordKind.CHECKPOINT:
         return "a checkpoint of this fit"
     if not producer.is_same_build(found.producer):
-        return f"a final of another build ({found.producer.build or 'unknown'}), taken as a checkpoint"
+        other = "" if found.producer is None else found.producer.build
+        return f"a final of another build ({other or 'unknown'}), taken as a checkpoint"
     return "this fit's own answer"
 
 
@@ -235,7 +236,7 @@ def start_from(
             entry=found.record.entry_id,
             entry_cost=found.record.record.cost,
             entry_rows=problem.n_rows,
-            is_checkpoint=found.record.kind is RecordKind.CHECKPOINT,
+            is_checkpoint=found.record.record.kind is RecordKind.CHECKPOINT,
         )
     if found.artifact is None:
         return StartReport(StartSource.COLD, None, key, reason=found.reason)

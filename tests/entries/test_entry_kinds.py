@@ -13,7 +13,7 @@ import pytest
 
 import gamwarm
 from gamwarm.archive import Creator, Selection, export_archive, import_archive, verify_archive
-from gamwarm.entries import KINDS, RECORD, BufferedEntries, EntryKind, EntryStore, list_entries
+from gamwarm.entries import KINDS, RECORD, BufferedEntries, EntryKind, EntryStore, entry_kind, list_entries
 from gamwarm.entries.codec import common_fields, common_meta, encoded, split
 from gamwarm.entries.entry_kind import register
 from gamwarm.entries.texts import is_count, list_of
@@ -217,3 +217,9 @@ def test_every_kind_and_every_field_of_its_text_is_in_the_format_page():
     for kind in KINDS.values():
         assert any(f"Of {article} **{kind.name}** (in `/{kind.section}`" in page for article in ("a", "an"))
         assert [name for name in kind.fields if f"`{name}`" not in page] == []
+
+
+def test_every_module_of_a_kind_is_imported_with_the_package():
+    modules = {path.name.removesuffix("_kind.py") for path in Path(entry_kind.__file__).parent.glob("*_kind.py")}
+
+    assert modules - {"entry"} == {kind.name for kind in KINDS.values()}
