@@ -153,7 +153,7 @@ def _cells(seen: Seen, families: Families, *, full: bool, whole_keys: bool) -> I
 
 def _family(seen: Seen, families: Families) -> str:
     record = seen.entry if isinstance(seen.entry, BlockRecord) else None
-    return "" if seen.summary is None else families.name(seen.summary, record)
+    return "" if seen.summary is None or seen.problem else families.name(seen.summary, record)
 
 
 def _is_valid(seen: Seen) -> bool:

@@ -188,7 +188,7 @@ _FIELDS: Final[dict[str, Check]] = {
         row_population=or_none(is_string),
     ),
     "structural_key": or_none(is_hex64),
-    "fit_key": or_none(matching(RECORD.key)),
+    "fit_key": or_none(matching(RECORD.key_pattern)),
     "terms": list_of(
         object_of(
             {"settled": or_none(list_of(is_truth))},
@@ -223,8 +223,7 @@ ARTIFACT: Final = register(
         section=ARTIFACTS,
         value=FitArtifact,
         labels=("artifact",),
-        key="(?<![0-9a-f-])[0-9a-f]{64}",  # among other bytes, not the digits of an exact key
-        key_length=64,
+        key_digits=64,
         key_of=lambda artifact: str(artifact.descriptor.key),
         readme=(
             "One group per strict descriptor key, one child per fit. beta: raw (gauge-free) coefficients, terms "

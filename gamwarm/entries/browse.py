@@ -216,7 +216,7 @@ class Browser:
 
     def starting_with(self, section: str, prefix: str) -> list[str]:
         """Return the keys of a section that start so, sorted. Lists the section unless the key is whole."""
-        if len(prefix) == KINDS[section].key_length:
+        if KINDS[section].is_key(prefix):
             return [prefix] if self.has(section, prefix) else []
         return sorted(key for key in self.keys(section) if key.startswith(prefix))
 

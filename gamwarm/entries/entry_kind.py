@@ -39,9 +39,8 @@ class EntryKind:
         What is put and handed out; has ``created``, ``producer``, ``lineage``, ``cost``, ``attributes``, ``rho_bound``.
     labels : tuple of str
         What lists call its entries.
-    key : str
-        Regular expression of a key, by which salvage finds keys among the bytes of a damaged file, too.
-    key_length : int
+    key_prefix, key_digits : str, int
+        A key is the prefix and so many hex digits.
     key_of : callable
         ``key_of(value)`` returns the key that a value is put under.
     fields : dict of str to Check
@@ -65,8 +64,7 @@ class EntryKind:
     section: str
     value: type
     labels: tuple[str, ...]
-    key: str
-    key_length: int
+    key_digits: int
     key_of: Callable[[Any], str]
     readme: str
     fields: Mapping[str, Check]
@@ -74,6 +72,7 @@ class EntryKind:
     decode: Callable[[Any], Any]
     describe: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
     refusal: Callable[[Any], tuple[Any, str | None]]
+    key_prefix: str = ""
     optional: frozenset[str] = frozenset()
     retain: Retain | None = None
     unite: Retain | None = None
@@ -86,12 +85,15 @@ class EntryKind:
         return self.retain is not None
 
     @cached_property
-    def _is_key(self) -> Callable[[str], Any]:
-        return re.compile(self.key).fullmatch
+    def key_pattern(self) -> str:
+        """Regular expression of a key, also where it stands among other bytes and names."""
+        return ("" if self.key_prefix else "(?<![0-9a-f-])") + f"{self.key_prefix}[0-9a-f]{{{self.key_digits}}}"
 
-    def is_key(self, name: str) -> bool:
+    @cached_property
+    def is_key(self) -> Callable[[str], bool]:
         """Whether a name is that of a key."""
-        return self._is_key(name) is not None
+        fits = re.compile(self.key_pattern).fullmatch
+        return lambda name: fits(name) is not None
 
     def summarize(self, path: str, meta: Mapping[str, Any]) -> EntrySummary:
         """Return the summary of the entry at a path from its text, which `texts.parse_text` has checked."""
@@ -120,7 +122,11 @@ def register(kind: EntryKind) -> EntryKind:
         }  # fmt: skip
         if shared:
             raise TypeError(f"entry kind {kind.name!r}: {shared} is declared by kind {other.name!r}")
-    wrong = [field.name for field in fields(kind) if getattr(kind, field.name) in ("", (), {}, 0)]
+    wrong = [
+        field.name
+        for field in fields(kind)
+        if field.name != "key_prefix" and getattr(kind, field.name) in ("", (), {}, 0)
+    ]
     if (kind.retain is None) != (kind.unite is None):
         wrong.append("retain and unite go together")
     if not kind.optional <= kind.fields.keys():

@@ -174,8 +174,8 @@ RECORD: Final = register(
         section=RECORDS,
         value=BlockRecord,
         labels=("final", "checkpoint"),
-        key="cf-[0-9a-f]{64}",
-        key_length=67,
+        key_prefix="cf-",
+        key_digits=64,
         key_of=lambda record: str(record.key),
         readme=(
             "One group per exact key. beta: reduced coefficients, blocks concatenated; meta.blocks and meta.widths cut "

@@ -24,7 +24,7 @@ LEAST_DIGITS: Final = 4
 SAMPLED_ARTIFACTS: Final = 32
 """Artifacts that are looked at for the names of families where these are only shown."""
 MOST_CANDIDATES: Final = 8
-_KEY: Final = re.compile(r"(cf-)?([0-9a-f]*)")
+ID_DIGITS: Final = 32
 
 Follow = Callable[[Iterator[Seen]], Iterator[Seen]]
 
@@ -196,6 +196,8 @@ class Families:
         return known if known is not None else self._by_components(record or self._record_of(entry))
 
     def _record_of(self, entry: EntrySummary) -> BlockRecord | None:
+        if entry.section != RECORDS:
+            return None
         found = (seen.entry for seen in self._browser.walk(entry.section, [entry.key]) if seen.path == entry.path)
         return next((each for each in found if isinstance(each, BlockRecord)), None)
 
@@ -258,7 +260,8 @@ def resolve_key(browser: Browser, text: str, follow: Follow = iter) -> Target:
         Nothing in the file begins so, or several things do (``details["candidates"]``).
     """
     wanted = text.strip().rstrip("….").lower()
-    match = _KEY.fullmatch(wanted)
+    prefixes = "|".join(kind.key_prefix for kind in KINDS.values() if kind.key_prefix)
+    match = re.fullmatch(f"({prefixes})?([0-9a-f]*)", wanted)
     if match is None or len(match[2]) < LEAST_DIGITS:
         raise InvalidKey(
             f"{told(text)} is no key: give at least {LEAST_DIGITS} hex digits of an exact key (cf-…), a descriptor key "
@@ -266,14 +269,15 @@ def resolve_key(browser: Browser, text: str, follow: Follow = iter) -> Target:
         )
     prefix, digits = match[1] or "", match[2]
     found: dict[str, Target] = {}
-    if len(digits) <= 64:
-        found |= {key: Target(RECORDS, key) for key in browser.starting_with(RECORDS, f"cf-{digits}")}
-    if not prefix:
-        found |= {key: Target(ARTIFACTS, key) for key in browser.starting_with(ARTIFACTS, digits)}
-        if len(digits) <= 32:
-            found |= {t.entry_id: t for t in _artifacts(browser, digits)}
-            if not found:
-                found |= {t.entry_id: t for t in _records(follow(browser.walk(RECORDS, decoded=False)), digits)}
+    for section, kind in KINDS.items():
+        if prefix in ("", kind.key_prefix) and len(digits) <= kind.key_digits:
+            keys = browser.starting_with(section, kind.key_prefix + digits)
+            found |= {key: Target(section, key) for key in keys}
+    if not prefix and len(digits) <= ID_DIGITS:
+        for section in (name for name, kind in KINDS.items() if not kind.competes):
+            found |= {t.entry_id: t for t in _by_name(browser, section, digits)}
+        for section in (name for name, kind in KINDS.items() if kind.competes and not found):
+            found |= {t.entry_id: t for t in _by_text(follow(browser.walk(section, decoded=False)), digits)}
     if len(found) == 1:
         return next(iter(found.values()))
     if not found:
@@ -286,14 +290,14 @@ def resolve_key(browser: Browser, text: str, follow: Follow = iter) -> Target:
     )
 
 
-def _artifacts(browser: Browser, digits: str) -> Iterator[Target]:
-    for path in browser.child_paths(ARTIFACTS):
+def _by_name(browser: Browser, section: str, digits: str) -> Iterator[Target]:
+    for path in browser.child_paths(section):
         key, _, entry_id = path.partition("/")
         if entry_id.startswith(digits):
-            yield Target(ARTIFACTS, key, entry_id)
+            yield Target(section, key, entry_id)
 
 
-def _records(records: Iterable[Seen], digits: str) -> Iterator[Target]:
-    for seen in records:
+def _by_text(entries: Iterable[Seen], digits: str) -> Iterator[Target]:
+    for seen in entries:
         if seen.entry_id.startswith(digits):
-            yield Target(RECORDS, seen.key, seen.entry_id)
+            yield Target(seen.section, seen.key, seen.entry_id)

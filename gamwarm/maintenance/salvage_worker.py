@@ -112,7 +112,7 @@ def names(view: FileView, section: str, path: Path) -> tuple[list[str], bool]:
 def names_in_bytes(section: str, data: bytes) -> set[str]:
     """What looks like a key of a section in the file's bytes."""
     # In a link the name is followed by an address, whose first byte may look like one more digit.
-    return {match.decode() for match in re.findall(KINDS[section].key.encode(), data)}
+    return {match.decode() for match in re.findall(KINDS[section].key_pattern.encode(), data)}
 
 
 class Found(FileView):

@@ -61,8 +61,8 @@ TOY = EntryKind(
     since=2,
     value=Toy,
     labels=("toy",),
-    key="toy-[0-9a-f]{8}",
-    key_length=12,
+    key_prefix="toy-",
+    key_digits=8,
     key_of=lambda toy: toy.key,
     readme="Toys.",
     fields={"parts": list_of(is_count)},
@@ -129,6 +129,10 @@ def test_a_declared_kind_is_stored_listed_verified_compacted_pinned_and_evicted(
     (row,) = command("ls", path, "--kind", "toy", "--json").json_lines
     assert (row["key"], row["kind"], row["valid"], row["attributes"]) == (pinned.key, "toy", True, {"job": "7"})
     assert "toy" in command("ls", path).out
+    for text in (pinned.key, pinned.key[:10], pinned.entry_id[:8]):
+        ended = command("show", path, text, "--json")
+        assert ended.code == 0, ended.err
+        assert ended.json[0]["entry_id"] == pinned.entry_id
 
 
 def test_two_entries_of_a_key_compete_or_stay_as_it_is_declared(path, toys):
@@ -208,7 +212,9 @@ def test_a_kind_that_is_not_wholly_declared_is_refused_at_once(change, complaint
 
 def test_a_kind_that_leaves_something_out_cannot_even_be_made():
     with pytest.raises(TypeError, match="describe"):
-        EntryKind(**{name: value for name, value in vars(TOY).items() if name not in ("describe", "_is_key")})
+        EntryKind(
+            **{name: value for name, value in vars(TOY).items() if name not in ("describe", "is_key", "key_pattern")}
+        )
 
 
 def test_every_kind_and_every_field_of_its_text_is_in_the_format_page():
