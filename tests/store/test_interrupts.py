@@ -100,8 +100,8 @@ def test_without_critical_sections_the_kit_finds_something():
 def test_a_short_storm_on_a_writer_beside_another_process_loses_nothing(tmp_path):
     counts = storm(tmp_path / "fits.h5", random.randrange(10**6), strikes=60, seconds=20)
 
-    assert counts["interrupts that struck a call"] >= 20
-    assert counts["acknowledged by the writer"] > 0
+    assert counts["interrupts that struck a call"] >= 20, counts
+    assert counts["acknowledged by the writer"] > 0, counts
 
 
 @pytest.mark.long
@@ -109,7 +109,8 @@ def test_a_short_storm_on_a_writer_beside_another_process_loses_nothing(tmp_path
 def test_ten_thousand_interrupts_on_a_writer_beside_another_process_lose_nothing(tmp_path):
     counts = storm(tmp_path / "fits.h5", random.randrange(10**6), strikes=10_000, seconds=1500)
 
-    assert counts["interrupts that struck a call"] >= 10_000
+    assert counts["interrupts that struck a call"] >= 10_000, f"too slow a machine for so many in that time: {counts}"
+    print(dict(counts))
 
 
 # -- user code ---------------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ __all__ = ["storm"]
 HERE = Path(__file__).resolve().parents[2]
 SLOW = 20.0
 """Seconds for one put beside a storm; a lock that stays held would take the sixty of the time-out."""
+FULL = 5
+"""Errors that are told with their tracebacks."""
 NEIGHBOUR = 10_000_000
 """The keys of the second process begin here."""
 
@@ -149,7 +151,9 @@ def _writer(path: Path, seed: int, strikes: int, seconds: float) -> None:
             if isinstance(kept, gamwarm.StoreClosed) and stores[0]._ranks.closed:
                 stores[0] = gamwarm.open(path, on_error="raise")  # `again` was struck between its two calls
             else:
-                wrong.append(f"{name}: {''.join(traceback.format_exception(kept))}" if not wrong else str(kept))
+                wrong.append(
+                    f"{name}: {''.join(traceback.format_exception(kept)) if len(wrong) < FULL else repr(kept)}"
+                )
         if took > SLOW and name == "put":
             wrong.append(f"{name} took {took:.1f} s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -186,7 +190,7 @@ def _neighbour(path: Path) -> None:
             begun = time.monotonic()
             outcome = store.put_record(record_of(number))
             slowest = max(slowest, time.monotonic() - begun)
-            assert outcome.written, outcome
+            assert outcome.written, f"the process beside: {outcome}"
             written.append(outcome.entry_id)
             time.sleep(0.02)
     _report_of(path, "beside").write_text(json.dumps({"written": written, "slowest": slowest}))
@@ -239,14 +243,17 @@ def storm(path: Path, seed: int, strikes: int, seconds: float) -> Counter[str]:
     )
     neighbour = subprocess.Popen([*command, "beside"], stdout=subprocess.PIPE, text=True, cwd=HERE)
     try:
-        assert writer.stdout is not None
-        assert neighbour.stdout is not None
-        assert writer.stdout.readline() == neighbour.stdout.readline() == "ready\n"
+        for who, process in (("writer", writer), ("process beside", neighbour)):
+            assert process.stdout is not None
+            begun = process.stdout.readline()
+            assert begun == "ready\n", f"the {who} did not begin: {begun!r}"
         while writer.poll() is None:
             writer.send_signal(signal.SIGINT)
             time.sleep(rng.choice((0.0, 0.0001, 0.001, 0.002, 0.004)))
         neighbour.terminate()
         neighbour.wait(60)
+        for who, process in (("writer", writer), ("process beside", neighbour)):
+            assert process.returncode == 0, f"the {who} ended with {process.returncode}; its error is above"
         said, beside = (json.loads(_report_of(path, who).read_text()) for who in ("write", "beside"))
     finally:
         for process in (writer, neighbour):
@@ -259,11 +266,11 @@ def storm(path: Path, seed: int, strikes: int, seconds: float) -> Counter[str]:
         report = store.verify()
     lost = (set(said["written"]) | set(beside["written"])) - there
     assert not lost, f"{len(lost)} acknowledged entries are not there"
-    assert said["wrong"] == [], f"{len(said['wrong'])} errors: {said['wrong'][:5]}"
-    assert said["heard"] == [], said["heard"][:5]
-    assert said["silent"] == 0, said["silent"]
-    assert beside["slowest"] < SLOW, beside["slowest"]
-    assert report.ok, report
+    assert not said["wrong"], f"{len(said['wrong'])} errors:\n" + "\n".join(said["wrong"][:FULL])
+    assert not said["heard"], f"a sound file was called damaged: {said['heard'][:5]}"
+    assert not said["silent"], f"{said['silent']} outcomes are not written and do not say why"
+    assert beside["slowest"] < SLOW, f"a put of the process beside took {beside['slowest']:.1f} s"
+    assert report.ok, f"verify: {report}"
     return Counter(
         {
             "interrupts sent and received": said["came"],
