@@ -24,7 +24,6 @@ from gamwarm.errors import LockTimeout
 from gamwarm.identity import check_exact_key
 from gamwarm.interrupts import critical, quiet
 from gamwarm.records import (
-    BlockRecord,
     FitArtifact,
     Producer,
     check_entry_id,
@@ -193,10 +192,6 @@ class BufferedEntries(EntryStore):
                 return super().find_record(key, producer)
             kept = self._after_flush(RECORDS, key)[1]
             return record_meant([(encoded, decode(encoded)) for encoded in kept], producer)
-
-    def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
-        """Return the record that `find_record` would, if that takes no look at the file."""
-        return None if self._waits_for(key) else super().recent_record(key, producer)
 
     def find_artifact(self, entry_id: str) -> StoredArtifact | None:
         """Return one artifact by its entry id."""

@@ -27,7 +27,7 @@ from gamwarm.entries.codec import (
     private_copy,
     stamped_at,
 )
-from gamwarm.entries.decoded_cache import DecodedCache, StateCache
+from gamwarm.entries.decoded_cache import DecodedCache
 from gamwarm.entries.editor import EntryEditor
 from gamwarm.entries.entry_kind import KINDS, Retain
 from gamwarm.entries.eviction import evict_entries
@@ -45,7 +45,7 @@ from gamwarm.records import (
     Producer,
     check_entry_id,
 )
-from gamwarm.storage import Container, ForkSafeLock, LockChoice, LookAgain, Snapshot, explain, not_of_the_file
+from gamwarm.storage import Container, ForkSafeLock, LockChoice, LookAgain, explain, not_of_the_file
 
 __all__ = [
     "EntryStore",
@@ -140,7 +140,6 @@ class EntryStore:
         self._open: _Transaction | None = None
         self._seen: tuple[h5py.File, EntryEditor] | None = None
         self._written: tuple[h5py.File, EntryEditor] | None = None
-        self._cached: StateCache[Snapshot, tuple[str, Producer | None], StoredRecord] = StateCache()
         self._parents: DecodedCache[tuple[str, bytes], StoredArtifact] = DecodedCache()
         self._warned: set[str] = set()
         # Held for the whole of a transaction: another thread must neither join it nor see what is pending in it.
@@ -157,7 +156,6 @@ class EntryStore:
         """Open the file anew, for a forked child to write in."""
         self.container = self._open_container(self.container.path)
         self._seen = self._written = None
-        self._cached = StateCache()
 
     def _forget_transaction(self) -> None:
         self._open = None
@@ -371,10 +369,6 @@ class EntryStore:
     @critical
     def read(self, look: Callable[[EntryEditor], T]) -> T:
         """Return what ``look`` returns of the file; it is called again where a writer came between."""
-        return self._read_state(look)[0]
-
-    def _read_state(self, look: Callable[[EntryEditor], T]) -> tuple[T, Snapshot | None]:
-        """Look at the file, and return the state that was seen too (None inside a transaction)."""
 
         def with_view(h5: h5py.File) -> T:
             view = self._view_of(h5)
@@ -386,8 +380,8 @@ class EntryStore:
 
         with self.call_lock, self._translated:
             if self._open is not None:
-                return look(self._open.view), None
-            return self.container.read_state(with_view)
+                return look(self._open.view)
+            return self.container.read(with_view)
 
     def _view_of(self, h5: h5py.File) -> EntryEditor:
         """One view per handle: it keeps open what every look-up goes through."""
@@ -429,9 +423,6 @@ class EntryStore:
     def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
         """Return the record that ``producer`` means under an exact key, or None."""
         check_exact_key(key)
-        found = self._recent(key, producer)
-        if found is not None:
-            return _handed_out(found)
 
         def look(view: EntryEditor) -> tuple[list[_Whole], list[_Damaged]]:
             lone = view.read_lone_record(key)
@@ -440,27 +431,10 @@ class EntryStore:
                     return [(lone, decode(lone))], []
             return self._decoded(view, RECORDS, view.entry_paths(RECORDS, key))
 
-        (whole, damaged), state = self._read_state(look)
+        whole, damaged = self.read(look)
         for path, error in damaged:
             self._warn_damaged(RECORDS, path, error)
-        chosen = record_meant(whole, producer)
-        if chosen is None or damaged:
-            return chosen
-        nbytes = _DECODED_OVERHEAD + sum([array.nbytes for encoded, _ in whole for array in encoded.arrays.values()])
-        self._cached.put(state, (key, producer), chosen, nbytes)
-        return _handed_out(chosen)
-
-    def recent_record(self, key: str, producer: Producer | None) -> BlockRecord | None:
-        """Return the record that `find_record` would, if it was found before and the file has not moved since.
-
-        Takes no turn and changes nothing, so it may be interrupted anywhere.
-        """
-        found = self._recent(key, producer)
-        return None if found is None else private_copy(found.record)
-
-    def _recent(self, key: str, producer: Producer | None) -> StoredRecord | None:
-        found = self._cached.get((key, producer))
-        return found[0] if found is not None and self._open is None and self.container.shows(found[1]) else None
+        return record_meant(whole, producer)
 
     def find_artifact(self, entry_id: str) -> StoredArtifact | None:
         """Return one artifact by its entry id."""
@@ -596,7 +570,3 @@ def record_meant(whole: Sequence[tuple[Encoded, BlockRecord]], producer: Produce
         said = ranking.select_record([encoded.summary() for encoded, _ in whole], producer)
         whole = [each for each in whole if said is not None and each[0].entry_id == said.entry_id]
     return StoredRecord(whole[0][1], whole[0][0].entry_id) if whole else None
-
-
-def _handed_out(stored: StoredRecord) -> StoredRecord:
-    return StoredRecord(private_copy(stored.record), stored.entry_id)

@@ -53,7 +53,7 @@ class Attempts:
         """Whether `fn` should raise `LookAgain` rather than call what it reads damaged: a cache may be to blame."""
         return self._reader.shared and not self._last_look and self._seen != self._doubted
 
-    def _read_patiently(self, fn: Callable[[h5py.File], T]) -> tuple[T, Snapshot]:
+    def _read_patiently(self, fn: Callable[[h5py.File], T]) -> T:
         """Where another host may have written, open the file again for a while before it is called damaged.
 
         Once in each state of the file: what was damaged after all stays so. Where the state changes meanwhile, a writer
@@ -76,7 +76,7 @@ class Attempts:
             self._reader.close()
             wait(vfs.CACHE_PAUSE)
 
-    def _read_optimistically(self, fn: Callable[[h5py.File], T]) -> tuple[T, Snapshot]:
+    def _read_optimistically(self, fn: Callable[[h5py.File], T]) -> T:
         halfway = 0
         for attempt in range(READ_ATTEMPTS):
             try:
@@ -108,7 +108,7 @@ class Attempts:
                     ) from None
                 wait(FIRST_PAUSE)
 
-    def _attempt(self, fn: Callable[[h5py.File], T], handle: Callable[..., h5py.File]) -> tuple[T, Snapshot]:
+    def _attempt(self, fn: Callable[[h5py.File], T], handle: Callable[..., h5py.File]) -> T:
         """One read between two looks at the file; `Unsettled` if they differ."""
         reader = self._reader
         before = self._seen = self._guard(reader.look)
@@ -132,7 +132,7 @@ class Attempts:
             raise unreadable(self.path, "read it", latched, exc) from exc
         try:
             if reader.stands(before):
-                return result, before
+                return result
         except OSError as exc:
             raise explain(exc, self.path, "read it") from exc
         reader.drop()

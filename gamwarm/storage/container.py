@@ -249,7 +249,16 @@ class Container(Attempts):
         StoreUnavailable, StoreClosed, LockTimeout
             As they say. What `fn` raises on an unchanged file is passed on as it is.
         """
-        return self.read_state(fn)[0]
+        with self._rlock:
+            self._ensure_open()
+            if self._writing:
+                assert self._writer.h5 is not None
+                return fn(self._writer.h5)
+            self._reading += 1
+            try:
+                return self._read_optimistically(fn) if not self._reader.shared else self._read_patiently(fn)
+            finally:
+                self._reading -= 1
 
     @critical
     def look(self) -> Snapshot | None:
@@ -261,26 +270,6 @@ class Container(Attempts):
                 return self._reader.look()
             except OSError:
                 return None
-
-    def shows(self, snapshot: Snapshot) -> bool:
-        """Whether `look` would return this snapshot. Takes no lock; no where only `look` can tell."""
-        return not self._closed and self._reader.shows(snapshot)
-
-    def read_state(self, fn: Callable[[h5py.File], T]) -> tuple[T, Snapshot | None]:
-        """`read`, and the state that was read: as long as `look` returns the same, `fn` would too.
-
-        None inside a transaction. Called inside a critical section of the caller's.
-        """
-        with self._rlock:
-            self._ensure_open()
-            if self._writing:
-                assert self._writer.h5 is not None
-                return fn(self._writer.h5), None
-            self._reading += 1
-            try:
-                return self._read_optimistically(fn) if not self._reader.shared else self._read_patiently(fn)
-            finally:
-                self._reading -= 1
 
     # ------------------------------------------------------------------ writing
 

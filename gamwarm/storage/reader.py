@@ -101,23 +101,6 @@ class Reader:
         block = os.pread(self._fd, HEADER_BYTES, 0)
         return Snapshot(block, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
-    def shows(self, snapshot: Snapshot) -> bool:
-        """Whether `look` would return the same; changes nothing, and may say no while another thread looks."""
-        if self.shared:
-            return False
-        try:
-            status = vfs.DISK.stat(self._name)
-            return (
-                (status.st_dev, status.st_ino) == self._identity == (snapshot.device, snapshot.inode)
-                and status.st_mtime_ns == snapshot.mtime_ns
-                and status.st_size == snapshot.size
-                and os.pread(self._fd, HEADER_BYTES, 0) == snapshot.block
-            )
-        except OSError as error:
-            if error.errno is None:  # of a signal handler: this may run outside of critical sections
-                raise
-            return False
-
     def _look_afresh(self) -> Snapshot:
         """Where another host may have written: by a new descriptor. The old one stays if nothing moved."""
         fd = vfs.open_afresh(self.path, os.O_RDONLY, count=PAGE)

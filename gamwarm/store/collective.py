@@ -62,11 +62,6 @@ class Ranks:
     def is_root(self) -> bool:
         return self.comm.rank == 0
 
-    @property
-    def is_free(self) -> bool:
-        """Whether a look at the file needs nobody's agreement and no fallback: one rank, open and on."""
-        return self.comm.is_serial and not self.closed and self.disabled_reason is None
-
     def check_open(self) -> None:
         if self.closed:
             raise StoreClosed(f"{self.path}: the store is closed; open it again with gamwarm.open(path)")

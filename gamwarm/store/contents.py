@@ -63,16 +63,9 @@ class Contents:
         self._writes.track(outcome)
         return outcome
 
+    @critical
     def get_record(self, key: str) -> BlockRecord | None:
         """Return the record that this store's engine means under an exact key, or None. Collective."""
-        if self._ranks.is_free and isinstance(key, str):
-            recent = self._file.recent_record(key, self._foreign)
-            if recent is not None:
-                return recent
-        return self._get_record(key)
-
-    @critical
-    def _get_record(self, key: str) -> BlockRecord | None:
         self._ranks.agree_equal("get_record", key, malformed(check_exact_key, key))
         found = self._ranks.at_root("get_record", lambda: self._file.find_record(key, self._foreign), None)
         return None if found is None else found.record

@@ -25,10 +25,6 @@ class OwnRanks(Ranks):
         self.disabled_reason = parent.disabled_reason
         self._parent, self._parent_writes = parent, parent_writes
 
-    @property
-    def is_free(self) -> bool:
-        return super().is_free and not self._is_due()
-
     def _is_due(self) -> bool:
         # The store it came from holds the file's lock for the whole of its own transaction.
         if self.entries is None or self._parent_writes.in_transaction:

@@ -1,4 +1,4 @@
-"""The caches of decoded entries: a hit is what a read of the file would have given, and nobody can spoil it."""
+"""Look-ups that repeat: each is what the file holds now, and nobody can spoil it for those who come later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gamwarm import BlockRecord, Curvature, InnerMode
 from gamwarm.entries import ARTIFACTS
 from gamwarm.entries import store as entry_store
 from gamwarm.entries.codec import decode
-from gamwarm.entries.decoded_cache import StateCache
+from gamwarm.entries.decoded_cache import DecodedCache
 from gamwarm.entries.record_kind import encode_record
 from tests.support.stores import artifact_of, exact_key_of, record_of
 
@@ -36,19 +36,9 @@ def store(path):
         yield opened
 
 
-def is_a_hit(store, key=KEY):
-    return store._file.recent_record(key, store._foreign) is not None
-
-
-def test_a_second_look_up_does_not_read_the_file_again(store):
-    assert is_a_hit(store)
-    assert store.get_record(KEY) == record_of(1, 1.0, producer=store.get_record(KEY).producer)
-
-
 def test_an_own_put_is_seen_by_the_next_get(store):
     store.put_record(record_of(1, 2.0))
 
-    assert not is_a_hit(store)
     assert store.get_record(KEY).objective == 2.0
 
 
@@ -64,7 +54,6 @@ def test_inside_a_transaction_what_was_put_in_it_is_found_and_after_a_rollback_i
     with pytest.raises(ZeroDivisionError), store.transaction():
         store.put_record(record_of(1, 4.0))
         assert store.get_record(KEY).objective == 4.0
-        assert not is_a_hit(store)
         1 / 0  # noqa: B018
 
     assert store.get_record(KEY).objective == 1.0
@@ -143,7 +132,7 @@ def test_what_a_caller_does_to_its_record_is_its_own_affair(store):
         assert store.get_record(KEY).objective == FULL.objective
 
 
-def test_a_forked_child_finds_what_was_cached_and_what_came_later(store):
+def test_a_forked_child_finds_what_was_there_and_what_came_later(store):
     read_end, write_end = os.pipe()
     go_read, go_write = os.pipe()
     child = os.fork()
@@ -200,26 +189,15 @@ def test_producers_ask_for_different_records_of_one_key(path):
 
 
 def test_the_cache_forgets_what_was_not_asked_for_longest_and_keeps_within_its_limit():
-    cache = StateCache(limit=30)
+    cache = DecodedCache(limit=30)
     for key in "abc":
-        cache.put("s", key, key.upper(), 10)
-    assert cache.get("a") == ("A", "s")
-    cache.put("s", "d", "D", 10)
+        cache.keep(key, key.upper(), 10)
+    assert cache.get("a") == "A"
+    cache.keep("d", "D", 10)
 
     assert [key for key in "abcd" if cache.get(key)] == ["a", "c", "d"]
-    cache.put("s", "e", "E", 31)
+    cache.keep("e", "E", 31)
     assert not any(cache.get(key) for key in "abcde"), "what is larger than the limit is not kept"
-
-
-def test_the_cache_holds_one_state_and_no_state_that_does_not_last():
-    cache = StateCache()
-    cache.put(None, "a", 1, 1)
-    assert cache.get("a") is None
-    cache.put("s", "a", 1, 1)
-    assert cache.get("a") == (1, "s")
-    cache.put("t", "b", 2, 1)
-    assert cache.get("a") is None
-    assert cache.get("b") == (2, "t")
 
 
 def test_a_decoded_record_has_all_that_its_constructor_would_have_set():
