@@ -9,6 +9,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
+from gamwarm.errors import InvalidType
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import Communicator
 from gamwarm.store.contents import Contents
@@ -45,6 +46,8 @@ class StoreWrapper(FitStore):
     """
 
     def __init__(self, store: FitStore) -> None:
+        if not callable(getattr(store, "start_for", None)):
+            raise InvalidType(f"store is {type(store).__name__}; give what gamwarm.open(path) returned")
         self.store: Any = store
 
     start_for = _passed_on(FitStore.start_for)

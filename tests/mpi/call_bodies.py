@@ -126,7 +126,8 @@ CALLS: dict[str, Call] = {
     "leave_one_out": Call(lambda s, _: all_folds(s, GROUPS), lambda s, _: all_folds(s, GROUPS[:1]), at_file=False),
 }
 
-LOCAL = {"open", "fit", "comm", "disabled_reason", "time_left", "walltime", "path", "mode"}
+LOCAL = {"open", "fit", "comm", "disabled_reason", "path", "mode"}
+LOCAL |= {"time_left", "walltime", "check_open", "should_stop_fits"}
 """Public names of a store that are no collective call of their own (``fit`` begins at the ``with``)."""
 
 

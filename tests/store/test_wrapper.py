@@ -14,6 +14,13 @@ OWN = {"fit"}
 """It comes back to the wrapper."""
 
 
+class Bare:
+    """The least that passes for a store."""
+
+    def start_for(self):
+        raise NotImplementedError
+
+
 def public(cls):
     return {name for name in dir(cls) if not name.startswith("_")}
 
@@ -31,14 +38,14 @@ def test_a_wrapper_has_every_public_call_of_a_store(cls):
 def test_a_wrapper_takes_what_the_store_takes_and_passes_it_on(name):
     method = inspect.getattr_static(gamwarm.WarmStartStore, name, None)
     if not inspect.isfunction(method):  # a property, or an attribute
-        wrapped = type("Store", (), {name: 7})()
+        wrapped = type("Store", (Bare,), {name: 7})()
         assert getattr(StoreWrapper(wrapped), name) == 7
         return
     assert parameters_of(getattr(StoreWrapper, name)) == parameters_of(method)
     if name in OWN:
         return
     heard = []
-    wrapped = type("Store", (), {name: lambda self, *args, **options: heard.append((args, options)) or "answer"})()
+    wrapped = type("Store", (Bare,), {name: lambda self, *args, **options: heard.append((args, options)) or "answer"})()
     assert getattr(StoreWrapper(wrapped), name)("one", two=2) == "answer"
     assert heard == [(("one",), {"two": 2})]
 
@@ -49,6 +56,12 @@ def test_a_call_that_the_store_does_not_have_is_an_attribute_error(store):
     with pytest.raises(AttributeError, match="flush"):
         wrapper.flush()
     assert not hasattr(wrapper, "pending")
+
+
+@pytest.mark.parametrize("store", [None, "fits.h5", 3, gamwarm.open])
+def test_what_is_no_store_is_not_wrapped(store):
+    with pytest.raises(gamwarm.InvalidType, match=r"store is .*gamwarm\.open\(path\)"):
+        StoreWrapper(store)
 
 
 def test_what_a_subclass_changes_reaches_its_fits(store):
