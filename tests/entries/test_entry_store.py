@@ -118,7 +118,7 @@ def test_a_key_may_keep_more_than_one_final_and_the_best_lies_in_its_own_group(p
         entries.put_record(record_of(value=value))
     entries.put_record(record_of(value=0.5, kind="checkpoint"))
     newest = entries.find_record(exact_key_of(1), None)
-    assert newest.objective == 3.0
+    assert newest.record.objective == 3.0
     assert len(entries) == 3
     assert verify(entries).ok
     entries.close()
