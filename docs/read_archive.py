@@ -99,7 +99,7 @@ def read_archive(path):
     if block[64:72] != b"GWARCHV1":
         raise SystemExit(f"{path}: not a gamwarm archive")
     if block[72:104] != hasher.digest():
-        problems.append(("file", "its bytes are not those that were exported"))
+        problems.append(("file", "its bytes changed after the export"))
     with h5py.File(path, "r") as h5:
         archive = plain(h5, "archive", h5py.Group)
         texts = {name: value_of(archive, name, "u1", 1).tobytes() for name in archive}

@@ -162,7 +162,7 @@ def file_path(value: object, what: str = "path") -> Path:
     except UnicodeEncodeError:
         no_name = True
     if no_name:
-        raise InvalidInput(f"{what} is {text!r}; no file can have this name")
+        raise InvalidInput(f"{what} is {text!r}; this is not a valid file name")
     expanded = os.path.expanduser(text)  # leaves the name of an unknown user as it is, as a shell does
     return value if isinstance(value, Path) and expanded == text else Path(expanded)
 
@@ -183,7 +183,7 @@ def float_vector(value: Any, what: str, *, length: int | None = None, finite: bo
         raise InvalidInput(f"{what} has shape {array.shape}; expected {expected}")
     if finite and not is_finite(array):
         bad = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise InvalidInput(f"{what} holds a non-finite number at position {bad} ({array[bad]}); mend it before fitting")
+        raise InvalidInput(f"{what} holds a non-finite number at position {bad} ({array[bad]}); fix it before fitting")
     return array
 
 
@@ -209,7 +209,7 @@ def symmetric_matrix(value: Any, what: str) -> FloatArray:
         gap = float(np.abs(array - array.T).max())
         if gap > 1e-10 * max(1.0, float(np.abs(array).max())):
             raise InvalidInput(
-                f"{what} is not symmetric: max|S - S^T| = {gap:.3g}; pass (S + S.T) / 2 if that is what you mean"
+                f"{what} is not symmetric: max|S - S^T| = {gap:.3g}; pass (S + S.T) / 2 if that is intended"
             )
         notes["symmetric"] = True
     return array
@@ -222,11 +222,11 @@ MOST: Final = 2**63 - 1
 def whole_number(value: Any, what: str, *, minimum: int = 0, maximum: int = MOST) -> int:
     """Return ``value`` as an int from ``minimum`` to ``maximum``; booleans and fractions are refused."""
     if isinstance(value, (bool, np.bool_)):
-        raise InvalidType(f"{what} must be a whole number; it is a boolean")
+        raise InvalidType(f"{what} must be an integer; it is a boolean")
     try:
         number = operator.index(value)
     except TypeError:
-        raise InvalidType(f"{what} must be a whole number; it is {told(value)} ({type(value).__name__})") from None
+        raise InvalidType(f"{what} must be an integer; it is {told(value)} ({type(value).__name__})") from None
     if number < minimum:
         raise InvalidInput(f"{what} is {told(number)}; it cannot be below {minimum}")
     if number > maximum:
@@ -266,7 +266,7 @@ def plain_string(value: Any, what: str, *, empty: bool = False) -> str:
     if not isinstance(value, str):
         raise InvalidType(f"{what} must be a string; it is {told(value)} ({type(value).__name__})")
     if not value and not empty:
-        raise InvalidInput(f"{what} is empty; give it a name")
+        raise InvalidInput(f"{what} is empty; give a name")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

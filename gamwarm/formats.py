@@ -46,15 +46,16 @@ class Format:
         """
         if version > self.current:
             raise NewerFormat(
-                f"{path}: {self.name} {version}, this gamwarm reads up to {self.current}. It was not changed; "
+                f"{path}: {self.name} {version}, this version of gamwarm supports up to {self.current}. It was not "
+                "changed; "
                 "upgrade gamwarm to open it.",
                 path=str(path),
                 format_version=version,
             )
         if version < self.oldest:
             raise OlderFormat(
-                f"{path}: {self.name} {version}, this gamwarm reads from {self.oldest} on. It was not changed; open it "
-                "with a gamwarm that still reads it, or restore a copy.",
+                f"{path}: {self.name} {version}, this version of gamwarm supports {self.oldest} or later. It was "
+                "not changed; open it with an older gamwarm, or restore a backup.",
                 path=str(path),
                 format_version=version,
             )

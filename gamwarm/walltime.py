@@ -78,11 +78,11 @@ class Walltime:
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
             raise InvalidInput(
-                "walltime: signals can be listened to in the main thread only; enter it there, or use should_stop() "
-                "without the with (then only the clock counts)"
+                "walltime: only the main thread can receive signals; enter it there, or use should_stop() "
+                "outside a with block (then only the clock counts)"
             )
         if self._before:
-            raise InvalidInput("walltime: entered already; make another one with store.walltime()")
+            raise InvalidInput("walltime: already entered; create another one with store.walltime()")
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._arrived)
         return self
@@ -132,7 +132,7 @@ def _seconds(variable: str) -> float | None:
     except ValueError:
         seconds = math.nan
     if not math.isfinite(seconds) or seconds < 0:
-        log.warning("walltime: %s is %r, which is no number of seconds; it does not count", variable, text)
+        log.warning("walltime: %s is %r, which is not a number of seconds; it is ignored", variable, text)
         return None
     return seconds
 

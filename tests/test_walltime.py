@@ -181,7 +181,7 @@ def test_outside_the_main_thread_it_is_refused_in_words_and_the_clock_still_coun
 
 
 def test_entering_twice_is_refused():
-    with Walltime() as kit, pytest.raises(InvalidInput, match="entered already"):
+    with Walltime() as kit, pytest.raises(InvalidInput, match="already entered"):
         kit.__enter__()
 
 

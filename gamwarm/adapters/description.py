@@ -82,7 +82,7 @@ def split_of(size: int, rho: Any, blocks: Mapping[str, Any] | None) -> Split:
             raise InvalidInput(f"block {name!r}: entry {twice} of x is given twice; an entry belongs to one block")
         owner[own] = b
         if name == METRIC:
-            raise InvalidInput(f"block {name!r} has the name of what gamwarm keeps itself; choose another")
+            raise InvalidInput(f"block {name!r} has a name reserved by gamwarm; choose another")
         cut.append(Block(plain_string(name, "block name"), own[~is_rho[own]], own[is_rho[own]]))
     if (owner < 0).any():
         lost = int(np.flatnonzero(owner < 0)[0])
@@ -105,7 +105,7 @@ def _indices(entries: Any, size: int, what: str) -> IntArray:
         chosen = everything[picked]
         return chosen
     if picked.dtype.kind not in "iu" or picked.ndim != 1:
-        raise InvalidType(f"{what} must be a slice, a mask or whole numbers; it is an array of {picked.dtype}")
+        raise InvalidType(f"{what} must be a slice, a mask or integers; it is an array of {picked.dtype}")
     if picked.min() < -size or picked.max() >= size:
         raise InvalidInput(f"{what}: entries run from {picked.min()} to {picked.max()}; x has {size}")
     chosen = everything[picked]

@@ -94,7 +94,7 @@ class Function:
     def _checked(self, gradient: Any) -> FloatArray:
         slopes = np.array(gradient, dtype=np.float64).ravel()
         if slopes.size != self._lower.size:
-            raise InvalidInput(f"the gradient has {slopes.size} numbers, x has {self._lower.size}; look at jac")
+            raise InvalidInput(f"the gradient has {slopes.size} numbers, x has {self._lower.size}; check jac")
         return slopes
 
     def _differences(self, x: FloatArray, value: float) -> FloatArray:
@@ -133,6 +133,6 @@ def _number(found: Any) -> float:
         return float(np.asarray(found).item())
     except (TypeError, ValueError):
         raise InvalidType(
-            f"fun returned {type(found).__name__}, which is no single real number; return a float "
+            f"fun returned {type(found).__name__}, which is not a single real number; return a float "
             "(or value and gradient, with jac=True)"
         ) from None

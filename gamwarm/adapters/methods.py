@@ -99,7 +99,7 @@ METHODS: Final = {method.name.lower(): method for method in _ALL}
 # Why an option that SciPy knows is not taken.
 _REFUSED: Final = {
     "hess_inv0": "the store gives it",
-    "workers": "points are evaluated one after the other, each once",
+    "workers": "points are evaluated one by one, each once",
 }
 
 
@@ -144,18 +144,18 @@ def method_of(
     }
     for argument, value in given.items():
         if value is not None and not takes[argument]:
-            raise InvalidInput(f"{method.name} uses no {argument}; leave it out, or choose a method that does")
+            raise InvalidInput(f"{method.name} does not use {argument}; omit it, or choose a method that does")
     if method.jac == "needed" and not (callable(jac) or jac is True):
         raise InvalidInput(f"{method.name} needs jac: a callable, or True where fun returns value and gradient")
     if method.needs_hess and hess is None and hessp is None:
         raise InvalidInput(f"{method.name} needs hess{' or hessp' if method.hessp else ''}")
     if hess is not None and hessp is not None:
-        raise InvalidInput("hess and hessp are both given; one of them would not be used: leave it out")
+        raise InvalidInput("hess and hessp are both given; one of them would be ignored: omit it")
     if isinstance(hess, str) and not (callable(jac) or jac is True):
         raise InvalidInput(f"hess is {hess!r}, differences of a gradient that is differences itself; give jac")
     for option in options:
         if option in _REFUSED:
-            raise InvalidInput(f"options hold {option}; {_REFUSED[option]}: leave it out")
+            raise InvalidInput(f"options hold {option}; {_REFUSED[option]}: omit it")
         if option not in method.options:
             raise InvalidInput(
                 f"{method.name} has no option {option!r}; it has {', '.join(sorted(method.options, key=str.lower))}"
@@ -187,12 +187,12 @@ def bounds_of(bounds: Any, size: int) -> tuple[FloatArray, FloatArray] | None:
             upper = np.array([np.inf if high is None else float(high) for _, high in pairs])
     except (TypeError, ValueError) as error:
         raise InvalidType(
-            f"bounds cannot be read ({error}); give scipy.optimize.Bounds, or a pair (lower, upper) an entry of x"
+            f"bounds cannot be read ({error}); give scipy.optimize.Bounds, or one pair (lower, upper) per entry of x"
         ) from None
     wrong = ~(lower <= upper)
     if wrong.any():
         j = int(np.flatnonzero(wrong)[0])
-        raise InvalidInput(f"bounds of entry {j} of x are [{lower[j]}, {upper[j]}]; the lower one is not below")
+        raise InvalidInput(f"bounds of entry {j} of x are [{lower[j]}, {upper[j]}]; lower must be below upper")
     if np.isneginf(lower).all() and np.isposinf(upper).all():
         return None
     return np.array(lower), np.array(upper)

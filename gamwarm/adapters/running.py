@@ -184,7 +184,7 @@ class Run:
         if is_same_objective(stored, value):
             return True
         note = f"the stored objective {stored:.12g} is evaluated here as {value:.12g}"
-        self.notes.append(f"{note}: the record was guarded like any offer")
+        self.notes.append(f"{note}: the record was guarded like a transfer")
         log.warning("%s; the evaluation counts", note)
         return False
 
@@ -219,7 +219,7 @@ class Run:
         self.notes += done.notes
         if done.resets:
             where = [int(self.rho[j]) for j, _ in done.resets]
-            self.notes.append(f"entries {where} of x were on a false plateau: they start cold")
+            self.notes.append(f"entries {where} of x were on a false plateau and start cold")
         begin = done.point.x
         self.used = done.continued_from == "start" and not np.array_equal(begin, self.x0)
         unchanged = self.used and np.array_equal(begin, x)
@@ -245,7 +245,7 @@ class Run:
         except Exception as error:
             if not is_offered or isinstance(error, GamwarmError):
                 raise
-            self.notes.append(f"the function raised {type(error).__name__} at an offered point ({error})")
+            self.notes.append(f"the function raised {type(error).__name__} at a warm start ({error})")
             return _Nowhere(self, x)
         return point
 
@@ -266,7 +266,7 @@ class Run:
             false = self._false_plateaus(found)
             if not false.size or self._is_over(found):
                 break
-            self.notes.append(f"entries {false.tolist()} of x had stopped on a false plateau; they began again")
+            self.notes.append(f"entries {false.tolist()} of x had stopped on a false plateau and were restarted")
             x = np.array(found.x)
             x[false] = self.x0[false]
             found = self._scipy(x, None)

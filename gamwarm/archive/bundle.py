@@ -224,12 +224,13 @@ def import_archive(
     report = verify_archive(archive, progress)
     if not report.ok:
         if not report.complete:
-            raise StoreError(f"{archive}: the import was ended by its progress callback; nothing was imported")
+            raise StoreError(f"{archive}: the import was stopped by its progress callback; nothing was imported")
         some = "; ".join(map(str, report.problems[:_NAMED_PROBLEMS]))
         more = len(report.problems) - _NAMED_PROBLEMS
         raise StoreDamaged(
-            f"{archive}: not what was exported ({some}{f'; and {more} more' if more > 0 else ''}); get another copy, "
-            "or bring the whole entries to a new store with gamwarm.salvage",
+            f"{archive}: changed after the export ({some}{f'; and {more} more' if more > 0 else ''}); get another "
+            "copy, "
+            "or recover the intact entries with gamwarm.salvage",
             problems=[str(problem) for problem in report.problems],
         )
     target = EntryStore(store_path, mode="a")

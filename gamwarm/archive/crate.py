@@ -46,7 +46,9 @@ class Creator:
         if self.orcid is not None:
             match = _ORCID.fullmatch(plain_string(self.orcid, "creator orcid"))
             if match is None:
-                raise InvalidInput(f"creator {self.name!r}: {self.orcid!r} is no ORCID iD; write 0000-0002-1825-0097")
+                raise InvalidInput(
+                    f"creator {self.name!r}: {self.orcid!r} is not an ORCID iD; write 0000-0002-1825-0097"
+                )
             object.__setattr__(self, "orcid", match[1])
 
     @classmethod
@@ -113,7 +115,7 @@ def crate_text(about: About, entries: Sequence[EntrySummary], file: Entity | Non
         "@id": "./",
         "@type": "Dataset",
         "name": about.title,
-        "description": about.description or f"Results of penalized-likelihood fits kept by gamwarm: {held}.",
+        "description": about.description or f"Results of penalized-likelihood fits stored by gamwarm: {held}.",
         "datePublished": datetime.fromtimestamp(latest // 1_000_000, UTC).isoformat(),
         "license": _id(licence),
         "creator": [_id(person) for person in people],

@@ -191,7 +191,7 @@ def _fill(
         sound: list[Encoded] = []
         for summary, entry in zip(summaries, found, strict=True):
             if not tell(progress, done, len(contents.chosen)):
-                raise StoreError(f"{path}: the export was ended by its progress callback; nothing was written")
+                raise StoreError(f"{path}: the export was stopped by its progress callback; nothing was written")
             done += 1
             if isinstance(entry, str):
                 problems.append(Problem(summary.place, entry))
@@ -221,7 +221,7 @@ def _sound_or_why(view: EntryEditor, summaries: Sequence[EntrySummary]) -> list[
             summary.path,
             *(path for path in view.entry_paths(summary.section, summary.key) if path != summary.path),
         ]
-        why = "it was replaced or removed while the export ran"
+        why = "it was replaced or removed during the export"
         for path in paths:
             try:
                 entry = _sound(view, summary.section, path)
@@ -329,8 +329,8 @@ def check_bundle(path: str | os.PathLike[str], progress: Progress | None = None)
             if isinstance(error, StoreError):
                 raise
             raise StoreDamaged(
-                f"{place}: HDF5 cannot read what lists the archive's contents ({error}); gamwarm.salvage(path, into) "
-                "brings the whole entries to a new store"
+                f"{place}: HDF5 cannot read what lists the archive's contents ({error}); recover the readable "
+                "entries with gamwarm.salvage(path, into)"
             ) from error
 
 
@@ -361,16 +361,15 @@ def _check_bytes(path: Path, problems: list[Problem]) -> None:
         with _opened(path) as h5:
             if not stored_values.has(h5g.open(h5.id, b"/"), ARCHIVE.encode()):
                 raise NotAStore(
-                    f"{path}: a gamwarm store, not an archive; verify() of the store checks it, an export makes an "
-                    "archive of it",
+                    f"{path}: a gamwarm store, not an archive; use verify() of the store, or export it to an archive",
                     path=str(path),
                 )
     if not marked or header is None or header != Header(2, header.uuid, bytes(8), 0):
         problems.append(Problem("header", "the first 512 bytes are not those of an archive"))
     elif block[DIGEST_OFFSET + _DIGEST_BYTES :].strip(b"\0"):
-        problems.append(Problem("header", "there is something behind the digest in the first 512 bytes"))
+        problems.append(Problem("header", "there are bytes after the digest in the first 512 bytes"))
     if block[DIGEST_OFFSET : DIGEST_OFFSET + _DIGEST_BYTES] != rest:
-        problems.append(Problem("file", "its bytes are not those that were exported"))
+        problems.append(Problem("file", "its bytes changed after the export"))
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -383,8 +382,8 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         h5 = h5py.File(path, "r", locking=False, libver=("v108", "v108"))
     except (OSError, RuntimeError, ValueError) as error:
         raise StoreDamaged(
-            f"{path}: HDF5 cannot open the file ({error}); gamwarm.salvage(path, into) brings the whole entries to a "
-            "new store",
+            f"{path}: HDF5 cannot open the file ({error}); recover the readable entries with gamwarm.salvage(path, "
+            "into)",
             path=str(path),
         ) from error
     try:

@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Look through, check and tend files of kept fits. Exit codes and examples: docs/command.md.",
+    help="List, verify and maintain files of stored fits. Exit codes and examples: docs/command.md.",
 )
 
 

@@ -23,7 +23,7 @@ __all__ = ["export", "import_", "report"]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="NEW", help="the file to write", show_default=False)]
 
 
-@command("export", "chosen entries as an archive that stands alone")
+@command("export", "write selected entries to a self-contained archive")
 @selecting
 def export(
     file: File,
@@ -37,11 +37,11 @@ def export(
     ],
     selection: Selection,
     lineage: Annotated[
-        bool, typer.Option("--lineage/--no-lineage", help="also what the chosen entries started from")
+        bool, typer.Option("--lineage/--no-lineage", help="also the parents of the selected entries")
     ] = True,
     description: Annotated[str, typer.Option("--description", metavar="TEXT", help="for the catalogue")] = "",
     crate_beside: Annotated[
-        bool, typer.Option("--crate-beside", help="write ro-crate-metadata.json beside NEW too")
+        bool, typer.Option("--crate-beside", help="also write ro-crate-metadata.json next to NEW")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace NEW if it is there")] = False,
     as_json: Json = False,
@@ -85,7 +85,7 @@ def export(
         show(f"{done.path}: {done.entries:,} entries, {human_bytes(done.nbytes)}", f"digest {done.digest}")
         if done.absent_parents:
             some = ", ".join(entry[:SHORT] for entry in done.absent_parents[:3])
-            say(f"{len(done.absent_parents):,} parents are not in {file} any more and not in the archive: {some} …")
+            say(f"{len(done.absent_parents):,} parents are no longer in {file} and not in the archive: {some} …")
         for problem in done.problems:
             say(f"left out, damaged: {problem}", style="yellow")
     return Exit.NO if done.problems else Exit.OK

@@ -69,8 +69,8 @@ def doctor(
             metavar="0|1",
             min=0,
             max=1,
-            help="take turns with another host: 0 on one, 1 on the other, at the same time; under srun -N2 or mpiexec "
-            "ranks 0 and 1 do it by themselves",
+            help="test together with another host: 0 on one, 1 on the other, at the same time; automatic for ranks "
+            "0 and 1 under srun -N2 or mpiexec",
             show_default=False,
         ),
     ] = None,
@@ -90,9 +90,9 @@ def doctor(
     worries: list[str] = []
     job = _task_of_job() if peer is None and other is None else None
     if other is not None and peer is not None:
-        raise InvalidInput("--with and --peer exclude each other: a second mount, or a second host")
+        raise InvalidInput("--with and --peer exclude each other: give a second mount or a second host")
     if job is not None and job[0] > 1:
-        show(Text(f"task {job[0]}: tasks 0 and 1 try the directory"))
+        show(Text(f"task {job[0]}: tasks 0 and 1 test the directory"))
         return Exit.OK
     side, word = job if job is not None else (peer, "peer")
     coherence = _take_turns(place, other, side, word)
@@ -133,8 +133,8 @@ def _take_turns(place: Path, other: Path | None, side: int | None, word: str) ->
         other = _directory_of(other)
         if _is_same_mount(place, other):
             raise InvalidInput(
-                f"{other}: the same mount as {place}, or a bind mount of it: both share one cache, and a trial would "
-                "say nothing of a second client"
+                f"{other}: the same mount as {place}, or a bind mount of it: both share one cache, so a test would "
+                "say nothing about a second client"
             )
         coherence = try_two(place, other)
     elif side is not None:
@@ -164,10 +164,10 @@ def _of_the_place(place: Path, coherence: Coherence | None, worries: list[str]) 
     found: dict[str, Any] = {"free_bytes": free, "writable": os.access(place, os.W_OK | os.X_OK)}
     if free < LITTLE_SPACE:
         worries.append(
-            f"only {human_bytes(free)} are free; a full disk switches a store off for the run (fits go on cold)"
+            f"only {human_bytes(free)} are free; a full disk switches a store off for the run (fits continue cold)"
         )
     if not found["writable"]:
-        worries.append("this account may not write here: stores can be read, fits cannot be kept")
+        worries.append("this account may not write here: stores can be read, but fits cannot be stored")
         return found
     try:
         tried = probe(place, child=True)
@@ -202,31 +202,32 @@ def _worries_about(tried: DirectoryProbe, coherence: Coherence | None) -> Iterat
         coherence = tried.coherence
         if tried.shared:
             yield (
-                "other hosts may see this directory, and it was tried from this one alone: whether flock excludes "
-                "them, and whether they see what is written here, is not known. Try it with two: `srun -N2 gamwarm "
+                "other hosts may see this directory, and it was tested from this one alone: it is not known whether "
+                "flock excludes them and whether they see what is written here. Test it with two hosts: `srun -N2 "
+                "gamwarm "
                 "doctor DIR`, `gamwarm doctor DIR --peer 0` here and `--peer 1` there, or `--with` another mount"
             )
     if coherence is not None and coherence.safety is Safety.ONE_WRITER:
         yield (
             f"{coherence.safety}: {_broken(coherence)}. Give each host a file of its own and `gamwarm merge` them, or "
-            "let one rank write (comm=); a store here refuses to be written from two hosts"
+            "let one rank write (comm=); a store here refuses writes from two hosts"
         )
     elif coherence is not None and not coherence.flock:
         yield (
-            "flock does not keep the other side out; stores here take the soft lock. Of a file FILE that was written "
-            "before, remove FILE.lock first, when no process on any host uses it"
+            "flock does not exclude the other side; stores here use the soft lock. For a file FILE written earlier, "
+            "remove FILE.lock first, when no process on any host uses it"
         )
     if not tried.rename:
         yield "renaming does not replace a file here: `gamwarm compact` will fail"
     if tried.fsync is False:
-        yield "files or directories cannot be synced here: what is acknowledged may be lost with the power"
+        yield "files or directories cannot be synced here: acknowledged entries may be lost in a power failure"
     if tried.file_system in ("tmpfs", "ramfs"):
-        yield f"{tried.file_system} lives in memory: what is kept here is gone when the machine restarts"
+        yield f"{tried.file_system} is in memory: files here are lost when the machine restarts"
 
 
 def _broken(coherence: Coherence) -> str:
     if not (coherence.flock or coherence.links):
-        return "neither flock nor a hard link of one side keeps the other out"
+        return "neither flock nor a hard link excludes the other side"
     if coherence.lost:
         return f"{coherence.lost} records that one side had synced were overwritten by the other"
     return "a file opened under the lock does not show what the other side has synced"
@@ -243,7 +244,7 @@ def _trial(place: Path, worries: list[str]) -> float | None:
                 pass
             entries.close()
     except StoreError as error:
-        worries.append(f"a store made for trial did not work: {error}")
+        worries.append(f"a test store did not work: {error}")
         return None
     finally:
         for leftover in (path, path.with_name(path.name + ".lock"), path.with_name(path.name + "-journal")):

@@ -34,7 +34,7 @@ def parse_age(text: str) -> float:
     """Return the seconds of ``90s``, ``15min``, ``12h``, ``30d`` or ``8w``."""
     match = _AGE.fullmatch(text.strip())
     if match is None:
-        raise BadUsage(f"{text!r} is no age; write 90s, 15min, 12h, 30d or 8w")
+        raise BadUsage(f"{text!r} is not an age; write 90s, 15min, 12h, 30d or 8w")
     return min(float(match[1]) * _SECONDS[match[2]], _LONGEST)
 
 
@@ -42,7 +42,7 @@ def parse_bytes(text: str) -> int:
     """Return the bytes of ``500000``, ``200MB`` or ``1.5GiB``."""
     match = _BYTES.fullmatch(text.strip())
     if match is None:
-        raise BadUsage(f"{text!r} is no size; write bytes, or 200MB, 2GB, 1.5GiB")
+        raise BadUsage(f"{text!r} is not a size; write bytes, or 200MB, 2GB, 1.5GiB")
     return round(min(float(match[1]) * _UNITS[(match[2] or "B").lower()], _LARGEST))
 
 
@@ -53,7 +53,7 @@ def parse_moment(text: str) -> int:
     try:
         then = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise BadUsage(f"{text!r} is no date; write 2026-11-25, 2026-11-25T14:30, or an age: 12h, 30d") from None
+        raise BadUsage(f"{text!r} is not a date; write 2026-11-25, 2026-11-25T14:30, or an age: 12h, 30d") from None
     then = then if then.tzinfo is not None else then.replace(tzinfo=UTC)
     return round(then.timestamp() * 1e6)
 

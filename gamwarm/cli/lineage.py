@@ -97,7 +97,7 @@ def lineage(
     keys = {seen.summary.fit_key or seen.key for seen in entries if seen.summary and not seen.problem}
     fits = sorted((family.fits[each] for each in keys if each in family.fits), key=lambda fit: fit.summary.created)
     if not fits:
-        raise NoSuchKey(f"{key}: what is there is damaged and tells no lineage; `gamwarm show` says what is wrong")
+        raise NoSuchKey(f"{key}: the entry is damaged, so its lineage is unknown; `gamwarm show` says what is wrong")
     if as_json:
         write_json([_lineage_json(family, fit, set()) for fit in fits])
         return Exit.OK
@@ -144,7 +144,7 @@ def _label(family: _Family, fit: _Fit, *, marked: bool = False) -> Text:
 
 def _how(family: _Family, fit: _Fit) -> str:
     if fit.parent is None:
-        return fit.summary.source or "start not told"
+        return fit.summary.source or "unknown start"
     if family._fit_of.get(fit.parent) == fit.key:
         return "resumed its own checkpoint"
     gone = "" if family.parent(fit) is not None else f" from {fit.parent[:SHORT]}, which is not in this file"
@@ -170,7 +170,7 @@ def _lineage_json(family: _Family, fit: _Fit, known: set[str]) -> dict[str, Any]
 # -- explain ---------------------------------------------------------------------------------------------------
 
 
-@command("explain", "what tells a fit apart from others: why it missed")
+@command("explain", "what distinguishes a fit from others, or why it missed")
 def explain(
     file: File,
     key: Key,
@@ -204,13 +204,11 @@ def explain(
         )
         return Exit.OK
     if not compared:
-        show(f"{one.key[:SHORT]}: the file holds no other fit that tells what it was made of")
+        show(f"{one.key[:SHORT]}: the file holds no other fit with stored components")
     for two, found in compared:
         if found is None:
             which = one if one.components is None else two
-            show(
-                f"{which.key[:SHORT]} does not tell what its fit was made of: it was put by hand, not kept by the store"
-            )
+            show(f"{which.key[:SHORT]} has no stored components: it was put directly, not by keep")
             continue
         count = f"{len(found)} difference{'' if len(found) == 1 else 's'}" if found else "the same components"
         show(
@@ -260,12 +258,12 @@ def _about_missing(browser: Browser, key: str) -> str:
         if seen.summary is not None and seen.summary.fit_key == key:
             return (
                 f"{key[:SHORT]}: its record is not in the file (evicted, damaged, or refused by a gate), but its "
-                f"artifact {seen.entry_id[:SHORT]} is: related fits start from that, and so would this one"
+                f"artifact {seen.entry_id[:SHORT]} is: related fits would start from it, and so would this one"
             )
     return (
-        f"{key[:SHORT]}: no record of this fit is in the file, and a key, being a digest, does not tell what the fit "
-        "was made of. In Python store.explain(problem) compares it with the fits that are here; once kept, so does "
-        "`gamwarm explain`"
+        f"{key[:SHORT]}: no record of this fit is in the file, and a key, being a digest, does not say how the fit "
+        "was described. In Python store.explain(problem) compares it with the stored fits; once it is stored, so "
+        "does `gamwarm explain`"
     )
 
 

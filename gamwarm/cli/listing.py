@@ -50,9 +50,7 @@ SHOWN_NUMBERS: Final = 8
 def ls(
     file: File,
     selection: Selection,
-    damaged: Annotated[
-        bool, typer.Option("--damaged", help="only entries that are not VALID by their digests")
-    ] = False,
+    damaged: Annotated[bool, typer.Option("--damaged", help="only entries whose digests do not match")] = False,
     limit: Annotated[int, typer.Option(metavar="N", help="entries to show; 0: all")] = 50,
     sort: Annotated[
         str,
@@ -197,7 +195,7 @@ _UNKNOWN: Final[dict[str, Any]] = {**dict.fromkeys(_NOT_TOLD), "attributes": {}}
 def show_entry(
     file: File,
     key: Key,
-    values: Annotated[bool, typer.Option("--values", help="all numbers: coefficients too, none left out")] = False,
+    values: Annotated[bool, typer.Option("--values", help="all numbers, including coefficients")] = False,
     as_json: Json = False,
 ) -> Exit:
     """Show one entry, or all entries of an exact or descriptor key."""
@@ -351,7 +349,7 @@ def _entry_json(seen: Seen, families: Families, pins: set[str], *, values: bool)
 # -- stats -----------------------------------------------------------------------------------------------------
 
 
-@command("stats", "entries, bytes, starts by source, what starts saved")
+@command("stats", "entries, bytes, starts by source, savings from warm starts")
 def stats(
     file: File,
     whole: Annotated[bool, typer.Option("--all", help="read every entry of a large file, not a sample")] = False,
@@ -398,7 +396,7 @@ def stats(
     if savings is not None:
         rows = list(_saved_rows(savings))
         if rows:
-            show("", _saved_table(rows), Text("savings are estimates: nobody ran these fits twice", style="dim"))
+            show("", _saved_table(rows), Text("savings are estimates: these fits were not run twice", style="dim"))
     return Exit.OK
 
 

@@ -45,7 +45,7 @@ def _print_problems(problems: Sequence[Problem]) -> None:
 def verify(
     file: File,
     repair: Annotated[
-        bool, typer.Option("--repair", help="open for writing: replay a journal, put totals and index right")
+        bool, typer.Option("--repair", help="open for writing: replay a journal, rebuild totals and index")
     ] = False,
     wait: Wait = 10.0,
     as_json: Json = False,
@@ -95,7 +95,7 @@ def verify(
                 show("")
                 _print_problems(problems)
         if report.problems:
-            say("whole entries are served as before; `gamwarm salvage FILE -o NEW` brings them to a new file")
+            say("intact entries stay usable; `gamwarm salvage FILE -o NEW` copies them to a new file")
     return _VERDICTS[report.verdict]
 
 
@@ -119,14 +119,14 @@ def _verdict_so_far(report: VerifyReport) -> str:
     return f"{len(report.problems):,} damaged so far" if report.problems else "no damage so far"
 
 
-@command("salvage", "bring whole entries of a damaged file to a new one")
+@command("salvage", "copy the intact entries of a damaged file to a new one")
 def salvage(
     file: File,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="NEW", help="the new file; must not exist", show_default=False)
     ],
     time_limit: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1.0, help="without progress, after which an entry is given up")
+        float, typer.Option(metavar="SECONDS", min=1.0, help="without progress, after which an entry is skipped")
     ] = 60.0,
     as_json: Json = False,
 ) -> Exit:
@@ -136,7 +136,7 @@ def salvage(
     """
     refuse_no_file(file)
     if os.path.lexists(output):
-        raise BadUsage(f"{output}: exists already; salvage only makes new files. Give another path")
+        raise BadUsage(f"{output}: exists already; salvage only creates new files. Give another path")
     report = None
     try:
         with waiting(f"reading {file} in a child process; Ctrl-C ends it"):
@@ -148,21 +148,21 @@ def salvage(
                     path.unlink()
     if not report.copied:
         why = report.problems[0].reason if report.problems else "it holds no entries"
-        raise StoreDamaged(f"{file}: nothing could be saved ({why}); {output} was not made")
+        raise StoreDamaged(f"{file}: nothing could be recovered ({why}); {output} was not created")
     if as_json:
         write_json({"copied": list(report.copied), "into": report.into, "problems": listed(report.problems)})
     else:
-        show(f"{len(report.copied):,} entries saved into {report.into}")
+        show(f"{len(report.copied):,} entries recovered into {report.into}")
         if report.problems:
             show("")
             _print_problems(report.problems)
     return Exit.NO if report.problems else Exit.OK
 
 
-@command("compact", "give the space of removed entries back")
+@command("compact", "return the space of removed entries to the file system")
 def compact(file: File, wait: Wait = 10.0, as_json: Json = False) -> Exit:
     """Write the file anew without the space that removed entries left. Needs room for both, for a while."""
-    with changing(file, wait) as entries, waiting(f"compacting {file}; Ctrl-C leaves it as it was"):
+    with changing(file, wait) as entries, waiting(f"compacting {file}; Ctrl-C leaves it unchanged"):
         report = maintenance.compact(entries)
     if as_json:
         write_json(
@@ -201,7 +201,7 @@ def evict(
     The space is free for new entries at once; `gamwarm compact` gives it back to the disk.
     """
     if size is None and age is None:
-        raise BadUsage("say what may stay: --size 2GB, --max-age 30d, or both")
+        raise BadUsage("say what to keep: --size 2GB, --max-age 30d, or both")
     budget, seconds = None if size is None else parse_bytes(size), None if age is None else parse_age(age)
     if dry_run:
         with looking_into(file) as (entries, _):
@@ -253,11 +253,11 @@ def pin(
     with changing(file, wait) as entries:
         there = entries.pin(ids[0], pinned=not off)
     if not there:
-        raise NoSuchKey(f"{ids[0]}: the entry went while it was being pinned")
+        raise NoSuchKey(f"{ids[0]}: the entry was removed before it could be pinned")
     if as_json:
         write_json({"entry_id": ids[0], "pinned": not off})
     else:
-        show(f"{ids[0]} {'is no longer pinned' if off else 'is pinned: eviction leaves it alone'}")
+        show(f"{ids[0]} {'is no longer pinned' if off else 'is pinned and protected from eviction'}")
     return Exit.OK
 
 
@@ -280,7 +280,7 @@ def merge(
             pass
     if create and status_of(file) is None:
         EntryStore(file, mode="a", lock_timeout=wait).close()
-    with changing(file, wait) as entries, waiting(f"merging into {file}; Ctrl-C leaves the file under way out"):
+    with changing(file, wait) as entries, waiting(f"merging into {file}; Ctrl-C skips the current file"):
         reports = [(other, maintenance.merge(entries, other)) for other in others]
     if as_json:
         write_json(

@@ -22,7 +22,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", default=str(DEFAULT_ROWS), help="sample size, or 'all' (default %(default)s)")
     parser.add_argument("--seed", type=int, default=13, help="seed of the sample (default %(default)s)")
     parser.add_argument(
-        "--folder", type=Path, default=Path("out/demo"), help="where file and plot go (default %(default)s)"
+        "--folder", type=Path, default=Path("out/demo"), help="folder for file and plot (default %(default)s)"
     )
     parser.add_argument("--resume", action="store_true", help="go on with the file of an earlier run")
     parser.add_argument("--serial", action="store_true", help="do not use MPI")
@@ -118,7 +118,7 @@ def _whole(text: str) -> int:
     try:
         return int(text.replace(",", "").replace("_", ""))
     except ValueError:
-        raise InvalidInput(f"--rows {text!r}: give a whole number, or 'all'") from None
+        raise InvalidInput(f"--rows {text!r}: give an integer, or 'all'") from None
 
 
 def _prepare(folder: Path, comm: Communicator, *, resume: bool) -> Path:
@@ -132,7 +132,7 @@ def _prepare(folder: Path, comm: Communicator, *, resume: bool) -> Path:
                 for old in (path, path.with_name(path.name + "-journal")):
                     old.unlink(missing_ok=True)
         except OSError as error:
-            trouble = f"{path.parent}: {error.strerror}; give another place with --folder"
+            trouble = f"{path.parent}: {error.strerror}; give another folder with --folder"
     trouble = comm.bcast(trouble)
     if trouble:
         raise InvalidInput(trouble)

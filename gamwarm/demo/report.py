@@ -110,7 +110,7 @@ def verdict(folds: Sequence[Fold], cold: dict[str | None, list[Fit]], warm: Sequ
     if same:
         lines[0] += f"; fitted predictors there differ by at most {max(same):.1e} standard deviations"
     if better:
-        lines.append(f"Warm found a better optimum than any cold start: {', '.join(better)}")
+        lines.append(f"A warm start found a better optimum than any cold start: {', '.join(better)}")
     if worse:
         lines.append(
             f"A cold start found a better optimum (the objective has several): {', '.join(worse)}. "
@@ -141,7 +141,7 @@ def rerun_table(first: Sequence[Fit], again: Sequence[Fit]) -> Table:
 def look_inside(console: Console, path: Path) -> None:
     """Say where the file is and how to read it without gamwarm."""
     console.print(f"\n[bold]The file:[/bold] {path} ({path.stat().st_size / 1024:.0f} KiB)")
-    console.print("Look into it with plain h5py, no gamwarm needed:\n")
+    console.print("Inspect it with plain h5py, without gamwarm:\n")
     console.print(
         f"""    import h5py, json
     with h5py.File({str(path)!r}) as f:
@@ -180,7 +180,7 @@ def draw(
         axis.plot(at, [value(a) for a in again], "_", color="black", ms=12, label="second run, exact")
         axis.set_ylabel(name)
         axis.set_ylim(bottom=0)
-    axes[0].set_title("Leave one carrier out: what a fold costs", loc="left")
+    axes[0].set_title("Leave one carrier out: cost per fold", loc="left")
     # Below both panels: inside, it would lie on the marks of a cold start.
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)

@@ -90,7 +90,7 @@ class GaussianReml(Objective):
         self.freedom = moments.weight - self.unpenalised
         if not self.freedom > 0.0:
             raise FitFailed(
-                f"rows of total weight {moments.weight:g} cannot inform a variance beside {self.unpenalised} "
+                f"rows of total weight {moments.weight:g} cannot determine a variance next to {self.unpenalised} "
                 "unpenalised coefficients; drop terms"
             )
 

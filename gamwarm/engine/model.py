@@ -324,7 +324,7 @@ class Bound:
                 raise InvalidInput(f"row mask has shape {picked.shape}; the data has {self.n} rows")
             picked = np.flatnonzero(picked)
         elif picked.dtype.kind not in "iu" or picked.ndim != 1:
-            raise InvalidType("rows must be None, a boolean mask or whole row numbers of shape (rows,)")
+            raise InvalidType("rows must be None, a boolean mask or integer row numbers of shape (rows,)")
         if picked.size == 0:
             raise InvalidInput("a case without rows cannot be fitted; check the mask")
         if picked.min() < 0 or picked.max() >= self.n:
@@ -344,7 +344,7 @@ class Bound:
             raise InvalidInput(f"column {column!r} has no value {value!r} to leave out; it has {levels[:8]}")
         rows = np.flatnonzero(self.source.groups[key].index != places[0])
         if rows.size == 0:
-            raise InvalidInput(f"column {column!r} has no value but {value!r}; nothing is left without it")
+            raise InvalidInput(f"column {column!r} has only the value {value!r}; no rows remain without it")
         return Case(self, rows, label or f"without {wanted}", (column, wanted))
 
     def moments(self, rows: IntArray | None, counters: Counters) -> Moments:
@@ -407,7 +407,7 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
         raise InvalidType(f"family is {family!r}; use Gaussian, GaussianLocationScale, Poisson or Binomial")
     for term in terms:
         if not hasattr(term, "bind"):
-            raise InvalidType(f"term {term!r} is no term; use Intercept, Linear, Factor, Smooth or RandomEffect")
+            raise InvalidType(f"term {term!r} is not a term; use Intercept, Linear, Factor, Smooth or RandomEffect")
         if term.predictor not in family.predictors:
             raise InvalidInput(
                 f"term {term.name!r} is for predictor {term.predictor!r}; "
@@ -426,7 +426,7 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
     w = np.ones(y.shape[0]) if family.weights is None else source.numbers(family.weights, "the prior weights")
     if (w < 0).any():
         row = int(np.flatnonzero(w < 0)[0])
-        raise InvalidInput(f"column {family.weights!r} holds the negative weight {w[row]} at row {row}; mend it")
+        raise InvalidInput(f"column {family.weights!r} holds the negative weight {w[row]} at row {row}; correct it")
     if not w.any():
         raise InvalidInput(f"column {family.weights!r}: all weights are zero")
     offset = np.zeros(y.shape[0]) if family.offset is None else source.numbers(family.offset, "the offset")
@@ -442,8 +442,8 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
         found = float(unit[k, k].mean())
         if not 0.0 < found < np.inf:
             raise InvalidInput(
-                f"the rows' information on predictor {predictor!r} is {found:g}, no scale for a penalty; look for "
-                "enormous offsets or weights"
+                f"the rows' information on predictor {predictor!r} is {found:g}, too extreme to scale a penalty; "
+                "look for huge offsets or weights"
             )
         return found
 

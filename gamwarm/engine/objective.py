@@ -222,9 +222,10 @@ class Objective(ABC):
 
     def _singular_message(self, matrix: FloatArray) -> str:
         if not np.isfinite(matrix).all():
-            return "the information matrix is not finite; look for enormous covariate, offset or weight values"
+            return "the information matrix is not finite; look for huge covariate, offset or weight values"
         return (
-            f"the model is not identifiable: no data and no penalty inform a combination of {self._culprits(matrix)}; "
+            "the model is not identifiable: no data and no penalty determine a combination of "
+            f"{self._culprits(matrix)}; "
             "drop one of these terms, or the levels and columns that repeat another's"
         )
 

@@ -358,7 +358,7 @@ class Smooth:
 
     def __post_init__(self) -> None:
         if self.degree < 0 or self.penalty_order < 1:
-            raise InvalidInput(f"{self!r}: degree is at least 0 and penalty_order at least 1")
+            raise InvalidInput(f"{self!r}: degree must be at least 0 and penalty_order at least 1")
         if self.k < max(self.degree + 1, self.penalty_order + 1, 3):
             least = max(self.degree + 1, self.penalty_order + 1, 3)
             raise InvalidInput(f"Smooth({self.column!r}): k = {self.k} is too small; use k >= {least}")

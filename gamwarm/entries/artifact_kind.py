@@ -139,7 +139,7 @@ def _decode_artifact(entry: Encoded) -> FitArtifact:
         **common_fields(meta),
     )
     if artifact.descriptor.key != entry.key:
-        raise DamagedEntry(f"it is filed under {entry.key}, its descriptor key is {artifact.descriptor.key}")
+        raise DamagedEntry(f"it is stored under {entry.key}, its descriptor key is {artifact.descriptor.key}")
     refusal = artifact_refusal(artifact) if artifact.schema == ARTIFACT_SCHEMA else None
     if refusal is not None:
         raise DamagedEntry(refusal)

@@ -312,8 +312,8 @@ def _file_what_was_left() -> None:
         except Exception as error:  # a finalizer has nobody to raise to
             entries.give_up(str(error))
             warnings.warn(
-                f"{entries.container.path}: {n} entries of an independent store that was dropped without close() "
-                f"could not be written: {error}",
+                f"{entries.container.path}: {n} entries of an independent store that was never closed could not be "
+                f"written: {error}",
                 ResourceWarning,
                 stacklevel=2,
             )
@@ -330,7 +330,7 @@ def _file_all() -> None:
             continue
         if not entries.call_lock.lock.acquire(timeout=EXIT_PATIENCE):
             lost += n
-            reasons.append(f"{entries.container.path}: another thread was still inside a call")
+            reasons.append(f"{entries.container.path}: another thread was still in a call")
             continue
         try:
             entries.flush()
@@ -342,7 +342,7 @@ def _file_all() -> None:
             entries.call_lock.lock.release()
     _left.clear()
     if lost:
-        log.warning("%d entries that waited could not be written at the end: %s", lost, "; ".join(reasons))
+        log.warning("%d pending entries could not be written at exit: %s", lost, "; ".join(reasons))
 
 
 def _end_of_worker() -> None:

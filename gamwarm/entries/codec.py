@@ -305,7 +305,7 @@ class Refused(NamedTuple):
 
 def count_of(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise DamagedEntry(f"{value!r} stands where a count should")
+        raise DamagedEntry(f"{value!r} is not a count")
     return value
 
 

@@ -178,9 +178,9 @@ class EntryEditor(FileView):
             # The latest entry ever written may be gone.
             if stated is None or (stated < counted if name == "last_created" else stated != counted):
                 says = "is not a total" if stated is None else f"says {stated}"
-                wrong.append(Problem("/", f"attribute {name} {says}, counted {counted}"))
+                wrong.append(Problem("/", f"attribute {name} {says}, but {counted} were counted"))
         if {name: set(keys) for name, keys in self.index().items()} != index:
-            wrong.append(Problem(f"/{ARTIFACTS}", "the structural index does not list what the artifacts say"))
+            wrong.append(Problem(f"/{ARTIFACTS}", "the structural index does not match the artifacts"))
         return tuple(wrong)
 
     def rebuild(self) -> None:

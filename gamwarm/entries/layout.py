@@ -112,15 +112,15 @@ def check_file(h5: h5py.File, path: Path, *, writing: bool = False) -> None:
             stored_values.open_group(root, name)
     except DamagedEntry as error:
         raise StoreDamaged(
-            f"{path}: its top level is not what the format says ({error}); gamwarm.salvage(path, into) brings what is "
-            "whole to a new file; or restore a copy",
+            f"{path}: its top level violates the format ({error}); recover the readable entries with "
+            "gamwarm.salvage(path, into), or restore a backup",
             path=str(path),
         ) from error
     newest = max(kind.since for kind in KINDS.values())
     replace(ENTRY, current=max(ENTRY.current, newest)).check(version, path)
     if writing and stored_values.has(root, ARCHIVE.encode()):
         raise StoreReadOnly(
-            f"{path}: an archive, which stays as it was exported; read it with mode 'r', or import it into a store"
+            f"{path}: an archive, which is never changed; read it with mode 'r', or import it into a store"
         )
 
 
@@ -516,7 +516,7 @@ class FileView:
             keys = stored_values.read_strings(self.section_group(ARTIFACTS), name, self.size)
         except DamagedEntry as error:
             log.warning(
-                "/%s: a list of the structural index cannot be read (%s); verify() makes it anew", ARTIFACTS, error
+                "/%s: a list of the structural index cannot be read (%s); verify() rebuilds it", ARTIFACTS, error
             )
             return []
         return [key for key in keys if texts.is_descriptor_key(key)]
@@ -633,12 +633,12 @@ def _in_its_place(entry: Encoded, name: str) -> Encoded:
     if not KINDS[entry.section].is_key(entry.key):
         raise DamagedEntry("it lies under what is no key")
     if name and name != entry.entry_id:
-        raise DamagedEntry(f"it lies under {name}, its entry id is {entry.entry_id}")
+        raise DamagedEntry(f"it is stored under {name}, its entry id is {entry.entry_id}")
     return entry
 
 
 def _irreplaceable(section: str, path: str) -> Irreplaceable:
     return Irreplaceable(
         f"what is stored at /{section}/{path} is damaged in HDF5's own structure and cannot be replaced there; "
-        "keep this fit in a new file (the other entries of this one stay readable)"
+        "store this fit in a new file (the other entries stay readable)"
     )

@@ -48,7 +48,7 @@ class Selection:
     producers : sequence of str
         An engine, an engine and its version (``"gamwarm-reference 1"``), or ``"gamwarm <version>"``.
     lineage : bool
-        For exports: take also what the chosen entries started from, and what that started from.
+        For exports: take also the parents of the selected entries, and what that started from.
     jobs : sequence of str
         The attribute ``job``.
     attributes : sequence of (name, value)
@@ -264,7 +264,8 @@ def resolve_key(browser: Browser, text: str, follow: Follow = iter) -> Target:
     match = re.fullmatch(f"({prefixes})?([0-9a-f]*)", wanted)
     if match is None or len(match[2]) < LEAST_DIGITS:
         raise InvalidKey(
-            f"{told(text)} is no key: give at least {LEAST_DIGITS} hex digits of an exact key (cf-…), a descriptor key "
+            f"{told(text)} is not a key: give at least {LEAST_DIGITS} hex digits of an exact key (cf-…), a "
+            "descriptor key "
             "or an entry id"
         )
     prefix, digits = match[1] or "", match[2]
@@ -281,11 +282,13 @@ def resolve_key(browser: Browser, text: str, follow: Follow = iter) -> Target:
     if len(found) == 1:
         return next(iter(found.values()))
     if not found:
-        raise NoSuchKey(f"{text}: no entry of this file has a key or entry id that begins so; `gamwarm ls` lists them")
+        raise NoSuchKey(
+            f"{text}: no entry of this file has a key or entry id with this prefix; `gamwarm ls` lists them"
+        )
     names = sorted(found)
     more = f" and {len(names) - MOST_CANDIDATES} more" if len(names) > MOST_CANDIDATES else ""
     raise NoSuchKey(
-        f"{text}: {len(names)} keys begin so: {', '.join(names[:MOST_CANDIDATES])}{more}; give more digits",
+        f"{text}: {len(names)} keys have this prefix: {', '.join(names[:MOST_CANDIDATES])}{more}; give more digits",
         candidates=names,
     )
 

@@ -61,7 +61,7 @@ _DECODED_OVERHEAD = 4096  # bytes of Python objects in a decoded record, about
 MANY_ENTRIES: Final = 1000
 SLACK: Final = 16
 """In a large file an automatic eviction goes this share below the budget."""
-UNCHANGED = "unchanged: the file holds this entry already"
+UNCHANGED = "unchanged: the file already holds this entry"
 
 
 class _Hdf5Errors(AbstractContextManager[None]):
@@ -78,7 +78,7 @@ class _Hdf5Errors(AbstractContextManager[None]):
     def check_writable(self) -> None:
         """Refuse to write after a complaint."""
         if self.complaint:
-            raise StoreDamaged(f"{self.complaint}. Nothing more is written; open the file again once it is mended")
+            raise StoreDamaged(f"{self.complaint}. Nothing more is written; reopen the file once this is fixed")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -92,7 +92,7 @@ class _Hdf5Errors(AbstractContextManager[None]):
             return
         self.complaint = (
             f"{self._path}: HDF5 cannot read the file's own structure ({error}); "
-            "gamwarm.salvage(path, into) brings what is whole to a new file; or restore a copy"
+            "recover the readable entries with gamwarm.salvage(path, into), or restore a backup"
         )
         raise StoreDamaged(self.complaint) from error
 
@@ -348,7 +348,7 @@ class EntryStore:
         entries[new.entry_id] = new
         kept = [said.entry_id for said in retain([each.summary() for each in entries.values()], self.keep_last)]
         if new.entry_id not in kept:
-            return PutOutcome(reason="a better checkpoint of this fit is kept", entry_id=new.entry_id)
+            return PutOutcome(reason="a better checkpoint of this fit is stored", entry_id=new.entry_id)
         view.write_key(new.section, new.key, [entries[entry_id] for entry_id in kept], replaced=replaced)
         return PutOutcome(pending=True, entry_id=new.entry_id)
 

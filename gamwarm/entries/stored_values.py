@@ -252,7 +252,7 @@ def _buffer(stored: Any, name: bytes, form: Form) -> tuple[Any, Any]:
     width = type_.get_size()
     claimed = width * (shape[0] if shape else 1)
     if claimed != stored.get_storage_size():
-        raise Misshapen(f"{name_of(name)} claims {claimed} bytes, which are not there")
+        raise Misshapen(f"{name_of(name)} claims {claimed} bytes that do not exist")
     return np.empty(shape, dtype=f"V{width}"), type_
 
 
@@ -295,10 +295,10 @@ def check_forms(gid: Any, size: int, *, depth: int = 1) -> None:
         elif depth:
             check_forms(open_group(gid, name), size, depth=depth - 1)
         else:
-            raise Misshapen(f"{name_of(name)} is no value of an entry")
+            raise Misshapen(f"{name_of(name)} is not a value of an entry")
     for name in attribute_names(gid):
         if name not in FORMS:
-            raise Misshapen(f"{name_of(name)} is no value of an entry")
+            raise Misshapen(f"{name_of(name)} is not a value of an entry")
         _found(gid, name, size, FORMS[name])
 
 

@@ -64,7 +64,7 @@ def parse_text(section: str, text: bytes) -> dict[str, Any]:
             raise
         raise DamagedEntry("its text is nested too deeply") from None
     except ValueError as error:
-        raise DamagedEntry(f"its text is no JSON ({type(error).__name__}: {error})") from None
+        raise DamagedEntry(f"its text is not JSON ({type(error).__name__}: {error})") from None
     if end != len(string) or type(meta) is not dict:
         raise DamagedEntry("its text is not one JSON object")
     _check(meta, KINDS[section])
@@ -101,7 +101,7 @@ def _check(meta: dict[str, Any], kind: EntryKind) -> None:
                 raise DamagedEntry(f"its text has no field {name}") from None
             continue
         if type(value) not in types and not fits(value):
-            raise DamagedEntry(f"field {name} of its text is not what it should be")
+            raise DamagedEntry(f"field {name} of its text is invalid")
     if len(meta) > len(fields) - len(optional):
         for name in meta.keys() - fields.keys():
             if not _shallow(meta[name], _DEPTH):

@@ -188,7 +188,7 @@ class Certificate:
         ]
 
     def unchecked(self, at: Evaluation) -> Sequence[str]:
-        """Return what of the certificate the engine gives no means to check."""
+        """Return what of the certificate the engine provides nothing to check."""
         missing = []
         if at.converged is None:
             missing.append("(a) whether the inner solve converged")

@@ -180,6 +180,6 @@ def checked(at: object, p: int, smoothing: int, names: Sequence[str]) -> Evaluat
             at.value, at.gradient = np.inf, np.full(q, np.nan)
             at.failure = (
                 f"effective degrees of freedom of {names[j]!r} are {least[j]:.4g}, outside [0, {most[j]:.4g}]: the "
-                "penalized Hessian is not safely positive definite, so this is no proper minimum"
+                "penalized Hessian is not safely positive definite, so this is not a proper minimum"
             )
     return at

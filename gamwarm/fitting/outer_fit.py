@@ -102,14 +102,14 @@ def fit(
     if store is None:
         for name, given in (("parent", parent), ("leave_out", leave_out)):
             if given is not None:
-                raise InvalidInput(f"{name} is of use with a store alone; pass the store too")
+                raise InvalidInput(f"{name} needs a store; pass the store too")
         assert problem is not None
         assert objective is not None
         return _Fit(problem, objective, group_seeds, bool(outer_hessian), attributes).run(start, None, None)
     if not callable(getattr(store, "fit", None)):
         raise InvalidType(f"store is {type(store).__name__}; give what gamwarm.open(path) returned, or None")
     if start is not None:
-        raise InvalidInput("pass either a store, which offers its own start, or a start")
+        raise InvalidInput("pass either a store, which provides its own start, or a start")
     with store.fit(problem, parent=parent, leave_out=leave_out, attributes=attributes, each=each) as handle:
         if problem is None or objective is None:
             return OuterFit(None, handle.start, handle.keep(None), GuardReport(), "", (), Cost(), None)
@@ -172,7 +172,7 @@ class _Fit:
         self.guard.continued_from = origin
         if not np.isfinite(outcome.at.value):
             reasons = "; ".join(dict.fromkeys(each.reason for _, each in self.outcomes))
-            raise FitFailed(f"no finite objective was found ({reasons}); simplify the model or look at the data")
+            raise FitFailed(f"no finite objective was found ({reasons}); simplify the model or check the data")
         return self._finish(outcome, start, report, handle)
 
     def _search_offered(self, start: Any, report: StartReport | None) -> Evaluation | None:
@@ -186,7 +186,7 @@ class _Fit:
             raise
         except _CANNOT_EVALUATE as error:
             failed = error
-        self.guard.notes.append(f"the engine raised {type(failed).__name__} from the offered start ({failed})")
+        self.guard.notes.append(f"the engine raised {type(failed).__name__} at the warm start ({failed})")
         self.outcomes.clear()
         return None
 
@@ -228,7 +228,7 @@ class _Fit:
         if is_same_objective(stored, first.value):
             return False
         note = f"the stored objective {stored:.12g} is evaluated here as {first.value:.12g}"
-        self.notes.append(f"{note}: the record was guarded like any offer")
+        self.notes.append(f"{note}: the record was guarded like a transfer")
         log.warning("%s: %s; the evaluation counts", self.problem, note)
         return True
 
@@ -414,7 +414,7 @@ class _Fit:
                 )
             missing = certificate.unchecked(at)
             if missing:
-                self.notes.append(f"the engine gives no means to check {', '.join(missing)}")
+                self.notes.append(f"the engine provides no means to check {', '.join(missing)}")
         else:
             level = logging.INFO if outcome.end is End.STOPPED else logging.WARNING
             log.log(level, "%s did not converge: %s", self.problem, outcome.reason)

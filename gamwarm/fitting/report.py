@@ -52,7 +52,7 @@ class GuardReport:
             done.append("false plateaus went back: " + ", ".join(f"rho[{j}] from {rho:.3g}" for j, rho in self.resets))
         if self.cold_evaluated:
             asked = "" if self.predicted_step is None else f" (predicted step {self.predicted_step:.2g})"
-            done.append(f"the start was doubtful{asked}, a cold one was evaluated too")
+            done.append(f"the start was doubtful{asked}, so a cold one was evaluated too")
         origin = "offered" if self.continued_from == "start" else "cold"
         return f"continued from the {origin} start" + "".join(f"; {each}" for each in done)
 
@@ -75,7 +75,7 @@ class OuterFit:
         Why the fit did not converge, if it did not: the term, and what to do.
     notes : tuple of str
         What else there is to know: what the bound cut, a stored objective that was wrong, a second answer that was met,
-        what of the certificate the engine gives no means to check.
+        what of the certificate the engine provides nothing to check.
     cost : Cost
     evaluation : Evaluation or None
         At the answer.

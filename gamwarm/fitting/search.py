@@ -179,8 +179,8 @@ class Search:
         at = self.counted(self.objective.evaluate(np.array(rho), np.array(theta), budget))
         if at.is_finite and not np.allclose(at.rho, rho, rtol=_SINGLE, atol=_SINGLE):
             raise InvalidInput(
-                f"objective.evaluate was asked at rho = {rho} and returned an evaluation at {at.rho}; evaluate where "
-                "it is asked"
+                f"objective.evaluate was called at rho = {rho} and returned an evaluation at {at.rho}; evaluate at "
+                "the requested point"
             )
         at.rho = np.array(rho)  # not as rounded by the engine: a bound is met exactly
         return at
@@ -222,7 +222,7 @@ class Search:
         nll = self.penalized_nll if self.has_nll else None
         moved = self.evaluate(rho, predicted_mode(at, rho, self.smoothing, nll))
         if moved is at:
-            raise InvalidInput("objective.evaluate returned one Evaluation for two points; make a new one each time")
+            raise InvalidInput("objective.evaluate returned one Evaluation for two points; create a new one each time")
         if at.is_finite and moved.is_finite and is_another_branch(at, moved):
             self._branch = (
                 f"the inner problem has more than one mode: a step of {np.abs(rho - at.rho).max():.2g} in rho "
@@ -321,7 +321,7 @@ class Search:
                     outcome.end, outcome.reason = End.RUNAWAY, infinite.reason
                     return outcome
                 outcome.reason = (
-                    f"no step lowers the objective further, and {verdict.reason}: kept as a checkpoint; if the "
+                    f"no step lowers the objective further, and {verdict.reason}: stored as a checkpoint; if the "
                     "objective is noisy, raise outer_tol or lower inner_tol"
                 )
                 return outcome

@@ -114,7 +114,8 @@ def leave_one_out(
                 return FoldsReport(base, parent, (), tuple(str(fold.group) for fold in folds))
             if parent is None and store.disabled_reason is None and root:
                 log.warning(
-                    "the fit on all rows is no parent (%s); folds start from what the file held when the job began",
+                    "the fit on all rows cannot be a parent (%s); folds start from entries that were in the file "
+                    "when the job began",
                     base.not_kept or "it did not converge",
                 )
             if shown is not None:
@@ -190,7 +191,7 @@ def _agree_equal(store: WarmStartStore | FrozenView, value: object, error: Excep
     values = agree(store.comm, "leave_one_out", value, error)
     for rank, other in enumerate(values):
         if other != values[0]:
-            wrong = InvalidInput(f"rank {rank} passes other groups, or another parent, than rank 0")
+            wrong = InvalidInput(f"rank {rank} passed different groups or another parent than rank 0")
             different = CollectiveError(
                 f"leave_one_out: {wrong}; pass the same on every rank", rank=rank, cause=str(wrong)
             )

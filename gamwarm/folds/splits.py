@@ -107,5 +107,5 @@ def _coded(groups: Any) -> tuple[list[str], Codes]:
     if len(labels) < 2:
         raise InvalidInput(f"groups has {len(labels)} group(s); leaving one out needs two or more")
     if len(set(labels)) < len(labels):
-        raise InvalidInput("groups has different labels that read alike; give them as text")
+        raise InvalidInput("groups has different labels with the same text; make them distinct strings")
     return labels, codes.astype(np.int64, copy=False)

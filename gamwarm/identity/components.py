@@ -152,7 +152,7 @@ def _zeros_part(n: int) -> int:
 
 def _signed(value: Any) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InvalidType(f"components digest is {type(value).__name__}; expected a whole number")
+        raise InvalidType(f"components digest is {type(value).__name__}; expected an integer")
     number = int(value)
     if not -_LIMIT <= number < _LIMIT:
         raise InvalidInput(f"components digest {number} does not fit 64 bits")

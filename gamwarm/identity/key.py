@@ -100,7 +100,7 @@ def _penalty(fp: Fingerprinter, penalty: Any, comm: Communicator) -> None:
         tag, forms = PENALTY_KINDS[type(penalty)]
     except KeyError:
         raise InvalidType(
-            f"penalty kind {type(penalty).__name__} has no place in the exact key; use one of "
+            f"penalty kind {type(penalty).__name__} cannot enter the exact key; use one of "
             f"{', '.join(kind.__name__ for kind in PENALTY_KINDS)}"
         ) from None
     fp.write_str(tag)
@@ -179,7 +179,7 @@ def _check_exhaustive() -> None:
             excluded = f"{cls.__name__}.{field.name}" in EXCLUDED
             if (field.name in writers) == excluded:
                 raise AssertionError(
-                    f"{cls.__name__}.{field.name} must either enter the exact key or be named in EXCLUDED"
+                    f"{cls.__name__}.{field.name} must either enter the exact key or be listed in EXCLUDED"
                 )
 
 
@@ -194,8 +194,8 @@ def _check_walked(blocks: Sequence[ParameterBlockSpec], options: BlockwiseFitOpt
         for field in fields(described):
             if field.name not in writers and f"{cls.__name__}.{field.name}" not in EXCLUDED:
                 raise UnkeyableFit(
-                    f"{type(described).__name__}.{field.name} has no place in the exact key; let the family's "
-                    f"fingerprint hold it, and describe the fit with plain {cls.__name__}",
+                    f"{type(described).__name__}.{field.name} cannot enter the exact key; include it in the "
+                    f"family's fingerprint, and describe the fit with plain {cls.__name__}",
                     why="design",
                 )
 
@@ -211,7 +211,7 @@ def family_fingerprint(
     except Exception as caught:
         raise UnkeyableFit(
             f"family {kind}: its persistent_warm_start_fingerprint failed ({type(caught).__name__}: {caught}); "
-            "the fit runs without a store until that is mended",
+            "the fit runs without a store until this is fixed",
             why="family",
         ) from caught
     if fingerprint is None:
@@ -255,7 +255,7 @@ def _unreadable(block: ParameterBlockSpec, name: str) -> UnkeyableFit | None:
 def _unkeyable(block: ParameterBlockSpec, name: str, caught: Exception) -> UnkeyableFit:
     return UnkeyableFit(
         f"block {block.name!r}: its {name} could not be read for the exact key "
-        f"({type(caught).__name__}: {caught}); the fit runs without a store until that is mended",
+        f"({type(caught).__name__}: {caught}); the fit runs without a store until this is fixed",
         why="design",
         block=block.name,
     )
@@ -372,7 +372,7 @@ def check_nuisance(names: Sequence[str]) -> tuple[str, ...]:
     checked = tuple(plain_string(name, "nuisance name") for name in items(names, "nuisance"))
     for name in checked:
         if checked.count(name) > 1:
-            raise InvalidInput(f"nuisance names {name!r} {checked.count(name)} times; each needs a name of its own")
+            raise InvalidInput(f"nuisance names {name!r} {checked.count(name)} times; each needs its own name")
     return checked
 
 

@@ -66,7 +66,7 @@ def family(kind: str, /, **values: Any) -> NamedFamily:
     Raises
     ------
     InvalidType
-        A value of which not everything can be told apart; it is named.
+        A value whose values cannot all be distinguished; it is named.
     """
     fp = Fingerprinter()
     fp.write_str(NAMED_VALUES)
@@ -85,7 +85,7 @@ def write_value(fp: Fingerprinter, value: Any, what: str, depth: int = 0) -> Non
         Naming the part of ``what`` at fault.
     """
     if depth > _DEEPEST:
-        raise InvalidInput(f"{what[:80]}… is nested more than {_DEEPEST} deep; does it hold itself?")
+        raise InvalidInput(f"{what[:80]}… is nested more than {_DEEPEST} deep; does it contain itself?")
     scalar = _scalar(value)
     if scalar is not None:
         kind, text = scalar
@@ -130,12 +130,12 @@ def write_value(fp: Fingerprinter, value: Any, what: str, depth: int = 0) -> Non
 
 
 def _indistinct(value: Any, what: str) -> InvalidType:
-    advice = "pass numpy.asarray(…) of it, and what it holds beside as values of their own"
+    advice = "pass numpy.asarray(…) of it, and its other contents as separate values"
     if isinstance(value, (set, frozenset)):
         advice = "it has no order; pass sorted(…) of it"
     elif not hasattr(value, "__array__"):
-        advice = "pass arrays, numbers or strings, and tell other changes by a name or version"
-    return InvalidType(f"{what} is {type(value).__name__}, of which not everything can be told apart; {advice}")
+        advice = "pass arrays, numbers or strings, and express other changes by a name or version"
+    return InvalidType(f"{what} is {type(value).__name__}, whose values cannot all be distinguished; {advice}")
 
 
 def _library(value: Any) -> str:

@@ -96,4 +96,4 @@ def _copy_key(source: EntryEditor, target: EntryEditor, section: str, key: str) 
             target.write_child(entry)
     elif whole:
         target.write_key(section, key, whole)
-    return lost or [Problem(f"/{section}/{key}", f"could not be copied as a whole: {reason}")]
+    return lost or [Problem(f"/{section}/{key}", f"could not be copied unchanged: {reason}")]

@@ -43,7 +43,7 @@ def salvage_file(path: Path, target: Path, time_limit: float) -> SalvageReport:
         raise NotAStore(f"{path}: not a regular file; give the path of a gamwarm file", path=str(path))
     if os.path.lexists(target):
         raise StoreError(
-            f"{target}: exists already; salvage only makes new files. Give another path.", path=str(target)
+            f"{target}: exists already; salvage only creates new files. Give another path.", path=str(target)
         )
     walk = _Walk(Path(os.path.realpath(path)), time_limit)
     entries = EntryStore(target)
@@ -82,7 +82,7 @@ class _Walk:
                 yield from self._problem(place.rstrip("/") or "/", f"reading it {reason}")
             elif len(self._skip) == known:
                 break
-        yield from self._problem("/", "given up: what comes behind the places listed here was not reached")
+        yield from self._problem("/", "stopped: entries after those listed here were not reached")
 
     def _problem(self, place: str, reason: str) -> Iterator[Batch]:
         if place not in self._listed:
@@ -102,7 +102,7 @@ class _Walk:
                 name: np.frombuffer(data, dtype=dtype).copy() for name, (dtype, data) in pieces.items()
             }
             if seal_of(section, key, text, arrays) != frame["seal"]:
-                raise DamagedEntry("what the reading process sent is not what it read")
+                raise DamagedEntry("the reading process sent inconsistent data")
             entry = Encoded(section, key, texts.parse_text(section, text), arrays)
             check_content(entry)
             decode(entry)

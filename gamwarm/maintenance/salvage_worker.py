@@ -97,7 +97,7 @@ def names(view: FileView, section: str, path: Path) -> tuple[list[str], bool]:
     try:
         return view.keys(section), True
     except Exception as error:
-        say(bad=f"/{section}", reason=f"its keys cannot be listed ({error}); names were sought in the file's bytes")
+        say(bad=f"/{section}", reason=f"its keys cannot be listed ({error}); the file's bytes were scanned for names")
     found = names_in_bytes(section, path.read_bytes())
     there = []
     for name in sorted(found):

@@ -28,7 +28,7 @@ def verify(entries: EntryStore, progress: Progress | None = None) -> VerifyRepor
     report, wrong = _check_entries(entries, progress)
     repaired: tuple[Problem, ...] = ()
     if entries.container.recovered:
-        what = "its last writer died or the machine went down; the journal was replayed on opening"
+        what = "its last writer died or the machine crashed; the journal was replayed on opening"
         repaired = (Problem(str(path), what),)
     problems = report.problems + wrong
     if wrong and entries.container.mode == "a":
@@ -37,7 +37,7 @@ def verify(entries: EntryStore, progress: Progress | None = None) -> VerifyRepor
                 editor.rebuild()
             problems, repaired = report.problems, repaired + wrong
         except StoreError as error:
-            log.warning("%s: what verify found could not be repaired: %s", path, error)
+            log.warning("%s: the problems found by verify could not be repaired: %s", path, error)
     return replace(report, problems=problems, repaired=repaired)
 
 

@@ -115,12 +115,12 @@ def work_dealt(
     reports = agree(comm, operation, (same, done), error)
     for rank, (other, _) in enumerate(reports):
         if other != reports[0][0]:
-            raise _collective(operation, rank, "it works on something else than rank 0", failed=False)
+            raise _collective(operation, rank, "it works on different data from rank 0", failed=False)
     return [reports[rank][1][item] for item, rank in enumerate(dealt)]
 
 
 def _collective(operation: str, rank: int, why: str, *, failed: bool) -> CollectiveError:
-    message = f"rank {rank} failed, seen in collective {operation!r}: {why}"
+    message = f"rank {rank} failed, detected in collective {operation!r}: {why}"
     error = CollectiveError(message, rank=rank, cause=why, operation=operation, failed=failed)
     mark_agreed(error)
     return error

@@ -102,7 +102,7 @@ def design_shape(design: object, what: str = "design") -> tuple[int, int]:
     try:
         dims = tuple(operator.index(d) for d in shape)
     except TypeError:
-        raise InvalidInput(f"{what} has shape {told(shape)}; expected two whole numbers (n, p)") from None
+        raise InvalidInput(f"{what} has shape {told(shape)}; expected two integers (n, p)") from None
     if len(dims) != 2 or min(dims, default=0) < 0:
         raise InvalidInput(f"{what} has shape {dims}; expected (n, p)")
     return dims[0], dims[1]
@@ -218,7 +218,7 @@ def _row_numbers(index: Any, m: int) -> npt.NDArray[Any]:
     if array.size == 0 and isinstance(index, (list, tuple)):
         array = array.astype(np.intp)
     if array.dtype.kind not in "iu":
-        raise InvalidType(f"{what} has element type {array.dtype}; give whole row numbers (an integer type)")
+        raise InvalidType(f"{what} has element type {array.dtype}; give integer row numbers")
     if array.ndim != 1:
         raise InvalidInput(f"{what} has shape {array.shape}; expected (n,)")
     check_row_numbers(array, m, 0)

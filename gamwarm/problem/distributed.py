@@ -114,7 +114,7 @@ class DistributedRows:
         if not self.start <= start < stop <= self.stop:
             raise InvalidInput(
                 f"rows {start}:{stop} are not all on rank {self.comm.rank}, which holds {self.start}:{self.stop} of "
-                f"{self._starts[-1]}; a rank reads its own rows (start:stop), the others through messages of your own"
+                f"{self._starts[-1]}; a rank reads its own rows (start:stop); send the others yourself"
             )
         return self.local_chunk(start, stop)
 
@@ -152,14 +152,14 @@ class DistributedRows:
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         raise InvalidType(
-            f"rows of shape {self.shape} are distributed over {self.comm.size} ranks and no array on any of them; take "
-            "local_rows, or gather them yourself (the reference engine fits data that every rank holds)"
+            f"rows of shape {self.shape} are distributed over {self.comm.size} ranks and not an array on any of "
+            "them; use local_rows, or gather them yourself (the reference engine fits data that every rank holds)"
         )
 
     def __reduce__(self) -> NoReturn:
         raise InvalidType(
-            "DistributedRows cannot be pickled or copied: its rows live on several ranks; "
-            "send local_rows and make a new one there"
+            "DistributedRows cannot be pickled or copied: its rows are on several ranks; send local_rows and create "
+            "a new one there"
         )
 
     def __repr__(self) -> str:
@@ -189,7 +189,7 @@ def _checked(local_rows: Any) -> tuple[Any, tuple[int, ...]]:
             "or an IndexedDesign whose distinct rows are sparse"
         )
     if isinstance(local_rows, DistributedRows):
-        raise InvalidType("local_rows is distributed already; pass this rank's own rows")
+        raise InvalidType("local_rows is already distributed; pass this rank's own rows")
     if isinstance(local_rows, np.ndarray) and local_rows.ndim == 1:
         check_exact_dtype(local_rows.dtype, "local_rows")
         offset = float_vector(local_rows, "local_rows")
@@ -203,7 +203,9 @@ def _common_widths(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     for rank, shape in enumerate(shapes):
         if shape[1:] != telling[0][1:] and shape not in _UNTOLD:
             raise _different(
-                rank, f"rows of shape {shape}, another rank {telling[0]}; all ranks bring rows of one width", "widths"
+                rank,
+                f"rows of shape {shape}, another rank {telling[0]}; all ranks must pass rows of one width",
+                "widths",
             )
     return telling[0][1:]
 
@@ -215,14 +217,16 @@ def _common_kind(told: list[tuple[tuple[int, ...], int | None]]) -> int | None:
         if distinct != kinds[0][1]:
             mine, first = ("plain rows" if d is None else f"an index of {d} rows" for d in (distinct, kinds[0][1]))
             raise _different(
-                rank, f"{mine}, rank {kinds[0][0]} {first}; all ranks bring the same distinct rows, or none", "kinds"
+                rank,
+                f"{mine}, rank {kinds[0][0]} {first}; all ranks must pass the same distinct rows, or none",
+                "kinds",
             )
     return kinds[0][1] if kinds else None
 
 
 def _different(rank: int, what: str, cause: str) -> CollectiveError:
     error = CollectiveError(
-        f"DistributedRows: rank {rank} brings {what}", rank=rank, cause=f"{cause} differ", failed=False
+        f"DistributedRows: rank {rank} passed {what}", rank=rank, cause=f"{cause} differ", failed=False
     )
     mark_agreed(error)
     return error

@@ -67,7 +67,7 @@ def family_kind_of(family: object) -> str:
     if kind == "__main__" or kind.startswith("__main__."):
         raise UnkeyableFit(
             f"family_kind {told(kind)} names __main__, so another script could not find its fits; "
-            "choose a name of its own, such as 'my-project.my-family'",
+            "choose another name, such as 'my-project.my-family'",
             why="family-kind",
         )
     return kind

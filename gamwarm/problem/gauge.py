@@ -19,7 +19,9 @@ __all__ = ["Gauge"]
 def _partition(starts: Any, total: int, what: str) -> tuple[int, ...]:
     numbers = tuple(whole_number(s, what) for s in items(starts, what))
     if not numbers or numbers[0] != 0 or numbers[-1] != total or any(a > b for a, b in pairwise(numbers)):
-        raise InvalidInput(f"{what} is {list(numbers)}; it must rise from 0 to {total}, one number more than blocks")
+        raise InvalidInput(
+            f"{what} is {list(numbers)}; it must increase from 0 to {total}, with one number more than there are blocks"
+        )
     return numbers
 
 
@@ -55,7 +57,7 @@ class Gauge:
             if reduced[b + 1] - reduced[b] > raw[b + 1] - raw[b]:
                 raise InvalidInput(
                     f"gauge block {b} has reduced width {reduced[b + 1] - reduced[b]} above its raw width "
-                    f"{raw[b + 1] - raw[b]}; a gauge lifts fewer coefficients to more"
+                    f"{raw[b + 1] - raw[b]}; a gauge cannot have fewer raw than reduced coefficients"
                 )
         shift = np.zeros(lift.shape[0]) if self.shift is None else self.shift
         shift = float_vector(shift, f"gauge shift (T has shape {lift.shape})", length=lift.shape[0])
@@ -127,7 +129,7 @@ class Gauge:
 
     def _check_block(self, b: int) -> int:
         if not 0 <= b < self.n_blocks:
-            raise InvalidInput(f"gauge has blocks 0 to {self.n_blocks - 1}; block {b} was asked for")
+            raise InvalidInput(f"gauge has blocks 0 to {self.n_blocks - 1}; block {b} was requested")
         return b
 
     def _raw(self, b: int) -> slice:

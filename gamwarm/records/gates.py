@@ -1,4 +1,4 @@
-"""Gates on writing: why a record or artifact is not kept."""
+"""Gates on writing: why a record or artifact is not stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SATURATION_MARGIN = 1.0
 def record_refusal(record: BlockRecord) -> str | None:
     """Return why ``record`` is not written, else None; names the coordinate, block or count at fault."""
     if record.kind is RecordKind.FINAL and not record.converged:
-        return "a final record must be converged; keep it as a checkpoint"
+        return "a final record must be converged; store it as a checkpoint"
     reason = record.misfit()
     if reason is not None:
         return reason
@@ -30,7 +30,7 @@ def record_refusal(record: BlockRecord) -> str | None:
             evidence = said or "it has no plateau or settled flag"
             return (
                 f"rho[{i}] = {value:.6g} is saturated (|rho| >= {limit:g}) and {evidence}: "
-                "a search that ran away is not kept"
+                "a diverged search is not stored"
             )
     return None
 

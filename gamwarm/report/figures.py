@@ -115,7 +115,7 @@ def lineage(trees: Sequence[Tree], most: int) -> tuple[str, int]:
             ring = " hollow" if fit.kind == "checkpoint" else ""
             source = html(fit.source or "unknown")
             body.append(f'<circle cx="{x}" cy="{y}" r="5" class="fill-{source}{ring}"/>')
-            label = f"{fit.label}  {fit.source or 'start not told'}"
+            label = f"{fit.label}  {fit.source or 'unknown start'}"
             body.append(_text(x + 12, y + 4, label))
             width = max(width, x + 20 + 6.7 * len(label))
             y += _ROW

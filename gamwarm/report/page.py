@@ -58,7 +58,7 @@ def write_report(
     path, target = file_path(store_path, "store_path"), file_path(out_html, "out_html")
     there, store_there = status_of(target), status_of(path)
     if there is not None and store_there is not None and os.path.samestat(there, store_there):
-        raise StoreError(f"{target}: the report would replace the store itself; give another path")
+        raise StoreError(f"{target}: the report would overwrite the store; give another path")
     store = EntryStore(path, mode="r")
     try:
         summaries, unreadable = list_entries(store)
@@ -88,7 +88,7 @@ def _page(nbytes: int, title: str, summary: Summary, unreadable: Sequence[str], 
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
             f"<title>{html(title)}: gamwarm</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>",
-            f'<header><h1>{html(title)}</h1><p class="quiet">Fits kept by gamwarm. Times are UTC.</p></header>',
+            f'<header><h1>{html(title)}</h1><p class="quiet">Fits stored by gamwarm. Times are UTC.</p></header>',
             *sections,
             f'<footer class="quiet">Written by gamwarm {html(__version__)}.</footer>\n</main>\n</body>\n</html>\n',
         ]
@@ -147,10 +147,10 @@ def _bytes(count: int) -> str:
 def _costs(summary: Summary) -> str:
     heading = "Cost, cold against warm"
     if not summary.costs:
-        return _section(heading, _note("No final record tells both its cost and what it started from."))
-    note = "Means per fit by where it began, of fits with the same engine and blocks. They are different fits."
+        return _section(heading, _note("No final record states both its cost and its start."))
+    note = "Mean cost per fit by type of start, for fits with the same engine and blocks. These are different fits."
     if summary.untold:
-        note += f" {summary.untold:,} finals tell no cost or no start and are not counted."
+        note += f" {summary.untold:,} final records without a cost or a start are not counted."
     shown = summary.costs[:MOST_GROUPS]
     parts = [_note(note), *map(_group, shown)]
     if len(summary.costs) > len(shown):
@@ -206,7 +206,7 @@ def _growth(summary: Summary) -> str:
     if not summary.created:
         return _section(heading, _note("The file holds no entry."))
     return _section(
-        heading, f"<figure>{growth(summary.created)}<figcaption>entries, by when they were made</figcaption></figure>"
+        heading, f"<figure>{growth(summary.created)}<figcaption>entries by time of creation</figcaption></figure>"
     )
 
 

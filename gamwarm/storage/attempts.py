@@ -102,8 +102,8 @@ class Attempts:
             except Unsettled:
                 if time.monotonic() > deadline:
                     raise StoreUnavailable(
-                        f"{self.path}: it changed during every read for {self._lock_timeout:g} s. Read less at a "
-                        "time, or stop the writers.",
+                        f"{self.path}: no consistent read within {self._lock_timeout:g} s, because writers kept "
+                        "changing the file. Read fewer entries at once, or stop the writers.",
                         path=str(self.path),
                     ) from None
                 wait(FIRST_PAUSE)
@@ -159,7 +159,8 @@ class Attempts:
             raise
         except FileNotFoundError as exc:
             raise StoreNotFound(
-                f"{self.path}: the file was removed while it was open. Put it back, or open it again to start anew.",
+                f"{self.path}: the file was removed while it was open. Restore it, or open the path again to start "
+                "a new file.",
                 path=str(self.path),
             ) from exc
         except OSError as exc:

@@ -226,7 +226,7 @@ def try_two(one: Path, other: Path, disks: tuple[Disk, Disk] = (DISK, DISK)) -> 
     clients = [_Client(place / name, disk) for place, disk in zip((one, other), disks, strict=True)]
     try:
         if not (other / name).is_dir():
-            raise StoreUnavailable(f"{other}: not another mount of {one}: a folder made there is not seen here")
+            raise StoreUnavailable(f"{other}: not another mount of {one}: a folder created there is not visible here")
         return _judge([act(clients[side]) for side, act in _steps()])
     finally:
         for client in clients:
@@ -361,6 +361,7 @@ def _hear(path: Path, patience: float) -> str:
 def _alone(place: Path, patience: float) -> StoreUnavailable:
     return StoreUnavailable(
         f"{place}: the other side did not answer in {patience:g} s. Start gamwarm doctor on both hosts at the same "
-        "time (--peer 0 on one, --peer 1 on the other, or srun -N2); or what one host makes is not seen by the other",
+        "time (--peer 0 on one, --peer 1 on the other, or srun -N2); or files created on one host are not visible "
+        "on the other",
         path=str(place),
     )

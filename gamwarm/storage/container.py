@@ -168,8 +168,8 @@ class Container(Attempts):
                 vfs.DISK.close(vfs.DISK.open(self.path, os.O_RDWR))
             if not os.access(self.path.parent, os.W_OK | os.X_OK):
                 raise StoreReadOnly(
-                    f"{self.path}: no permission to write in {self.path.parent}, where the journal and the lock must "
-                    "lie. Open it with mode='r', or give this account write permission to the directory.",
+                    f"{self.path}: no permission to write in {self.path.parent}, where the journal and the lock "
+                    "must be created. Open it with mode='r', or give this account write permission to the directory.",
                     path=str(self.path),
                 )
             self._lock = choose_lock(self.path, lock, self._lock_timeout)
@@ -416,7 +416,7 @@ class Container(Attempts):
             harmless = isinstance(exc, LockTimeout) or not self._writer.used
             _log.log(
                 logging.DEBUG if harmless else logging.WARNING,
-                "%s: its journal stays beside it until the next close (%s)",
+                "%s: its journal stays next to it until the next close (%s)",
                 self.path,
                 exc,
             )

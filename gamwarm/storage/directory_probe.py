@@ -29,8 +29,8 @@ NOTE: Final = ".gamwarm-doctor.json"
 """What `gamwarm doctor` has found of a directory with two clients, where that binds the stores in it."""
 NOTE_BYTES: Final = 4096
 _NOTE_SAYS: Final = (
-    "gamwarm doctor tried this directory with two clients (hosts, or mounts). Stores here keep to what it found. "
-    "Run it again after a change of the mounts, or remove this file."
+    "gamwarm doctor tested this directory with two clients (hosts or mounts). Stores here obey the result. Run it "
+    "again if the mounts change, or remove this file."
 )
 DEBRIS_SECONDS: Final = 3600.0
 """A file made for a trial that is older than this was left by a probe that was killed."""

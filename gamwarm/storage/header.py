@@ -139,8 +139,8 @@ def parse(block: bytes, name: str) -> Header:
     _, _, header_bytes, sequence, uuid, boot, journal_length, page, size = _BODY.unpack_from(block)
     if header_bytes != HEADER_BYTES or page != PAGE or sequence >= MOST_SEQUENCE:
         raise StoreDamaged(
-            f"{name}: its header says what gamwarm cannot have written (sequence {sequence}, pages of {page} bytes). "
-            "It was not changed; gamwarm.salvage(path, into) brings what is whole to a new file.",
+            f"{name}: its header has values that gamwarm never writes (sequence {sequence}, pages of {page} bytes). "
+            "It was not changed; recover the readable entries with gamwarm.salvage(path, into).",
             path=name,
         )
     return Header(sequence, uuid, boot, journal_length, size)
@@ -148,7 +148,7 @@ def parse(block: bytes, name: str) -> Header:
 
 def _describe(block: bytes) -> str:
     if not block:
-        return "an empty file; remove it, and mode='a' makes a new one"
+        return "an empty file; remove it, and mode='a' creates a new one"
     if block.startswith(HDF5_SIGNATURE):
         return "HDF5 written by another program"
     if block[SIGNATURE_OFFSET:BODY_OFFSET] == HDF5_SIGNATURE:

@@ -312,7 +312,7 @@ class SoftLock(WriterLock):
         except OSError as exc:
             # What was done under the lock stands whatever becomes of the claim.
             log.warning(
-                "%s: the writer lock could not be given back (%s); others wait until that works or this process ends",
+                "%s: the writer lock could not be released (%s); others wait until it is, or until this process ends",
                 self._file,
                 exc,
             )
@@ -366,9 +366,9 @@ def choose_lock(path: Path, choice: LockChoice, timeout: float) -> WriterLock:
         found = replace(found, shared=True, flock=found.flock and noted.flock, hard_links=noted.links)
         if not noted.flock and _mark(lock_path(path)).startswith(HOLDER_PREFIX):
             raise StoreUnavailable(
-                f"{path}: it was last written under flock, and gamwarm doctor found since that flock does not keep "
-                f"other hosts out here. When no process on any host uses the file, remove {lock_path(path).name}: "
-                "then lock='auto' takes the soft lock.",
+                f"{path}: it was last written under flock, and gamwarm doctor found since that flock does not "
+                f"exclude other hosts here. When no process on any host uses the file, remove {lock_path(path).name}: "
+                "then lock='auto' uses the soft lock.",
                 path=str(path),
             )
     if choice != "auto":
@@ -380,8 +380,8 @@ def choose_lock(path: Path, choice: LockChoice, timeout: float) -> WriterLock:
             return lock(path, timeout, shared=found.shared)
     lacking = " and ".join(lock.broken for lock in wanted)
     raise StoreUnavailable(
-        f"{directory}: {lacking} on this file system ({found.file_system or 'unknown type'}), so two writers could not "
-        "be kept apart. Put the file on another file system"
+        f"{directory}: {lacking} on this file system ({found.file_system or 'unknown type'}), so it could not "
+        "exclude a second writer. Put the file on another file system"
         + (", or open it with lock='auto'." if choice != "auto" else "."),
         path=str(directory),
     )

@@ -306,8 +306,8 @@ class FilePair:
             self.commit(found.pages, found.size)
         self.recoveries += 1
         _log.warning(
-            "%s: another program that had it open for writing with plain HDF5 has closed it, and so taken back what "
-            "was committed meanwhile; it was restored. Open a store in use with h5py's mode 'r' only",
+            "%s: another program that had it open for writing with plain HDF5 closed it and thereby undid what had "
+            "been committed in the meantime; it was restored. Open a store in use with h5py's mode 'r' only",
             self.path,
         )
 
@@ -600,8 +600,8 @@ def set_aside(journal: Path) -> None:
         aside = journal.with_name(f"{stem}-{count}")
     vfs.DISK.rename(journal, aside)
     _log.warning(
-        "%s: the journal of another gamwarm file; moved to %s. Put it beside its file under the name of its journal, "
-        "or remove it",
+        "%s: the journal of another gamwarm file; moved to %s. Move it next to its file, under the name of its "
+        "journal, or remove it",
         journal,
         aside.name,
     )
@@ -625,9 +625,9 @@ def _clear_journal(path: Path) -> None:
 
 def cut_short(path: Path) -> StoreDamaged:
     return StoreDamaged(
-        f"{path}: a write was cut short, and {journal_path(path).name} that could finish it is missing, damaged or of "
-        "another file. Put that journal back beside the file; without it gamwarm.salvage(path, into) brings what is "
-        "whole to a new file.",
+        f"{path}: a write was interrupted, and {journal_path(path).name}, which could complete it, is missing, "
+        "damaged or of another file. Put that journal back next to the file, or recover the readable entries with "
+        "gamwarm.salvage(path, into).",
         path=str(path),
     )
 
@@ -635,8 +635,8 @@ def cut_short(path: Path) -> StoreDamaged:
 def cut_off(path: Path, length: int) -> StoreDamaged:
     return StoreDamaged(
         f"{path}: shortened since the last commit (to {length} bytes), as a plain HDF5 handle for writing does that "
-        "was opened before it and closed after it, and the journal cannot bring back what was there. "
-        "gamwarm.salvage(path, into) brings what is whole to a new file; or restore a copy.",
+        "was opened before it and closed after it, and the journal cannot restore the lost part. "
+        "recover the readable entries with gamwarm.salvage(path, into), or restore a backup.",
         path=str(path),
     )
 

@@ -124,7 +124,7 @@ def scan(fd: int, uuid: bytes, main: int, path: Path) -> Replay | None:
         _check_version(vfs.DISK.pread(fd, SECTOR, 0), path.with_name(f"{path.name}-journal"))
     if replay is not None and not _could_be_committed(replay, main):
         raise StoreDamaged(
-            f"{path}: {path.name}-journal holds a transaction that gamwarm cannot have written (it would make the file "
+            f"{path}: {path.name}-journal holds a transaction that gamwarm never writes (it would make the file "
             f"{replay.size} bytes long). Nothing was changed; if you do not expect a journal there, move it away.",
             path=str(path),
         )

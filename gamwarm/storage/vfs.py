@@ -273,8 +273,8 @@ def in_the_way(path: Path, what: str = "") -> StoreError:
             kind = 0
         what = kinds.get(kind, "a file" if kind == stat.S_IFREG else "not a regular file")
     return StoreUnavailable(
-        f"{path}: {what} that gamwarm did not make stands where it keeps a file of its own. It is neither followed nor "
-        "changed; move it away, then open the store again.",
+        f"{path}: {what} that gamwarm did not create is in the place of one of its own files. It was neither "
+        "followed nor changed; move it away, then open the store again.",
         path=str(path),
     )
 
@@ -422,5 +422,5 @@ def explain(exc: OSError, path: Path, doing: str) -> StoreError:
     elif exc.errno in {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}:
         step = "Check the path."
     else:
-        step = "Nothing acknowledged is lost; look at the disk or the mount, then open the store again."
+        step = "Nothing acknowledged is lost; check the disk or the mount, then open the store again."
     return StoreUnavailable(f"{what}. {step}", path=str(path), errno=exc.errno)

@@ -180,7 +180,7 @@ def unreadable(path: Path, doing: str, *errors: BaseException | None) -> Excepti
     if origin is not None:
         return copy.copy(origin)  # not what the overlay keeps, which must not come to hold its own frames
     return StoreDamaged(
-        f"{path}: HDF5 cannot read its metadata ({errors[-1]}). gamwarm.salvage(path, into) brings what is whole to a "
-        "new file; or restore a copy.",
+        f"{path}: HDF5 cannot read its metadata ({errors[-1]}). recover the readable entries with "
+        "gamwarm.salvage(path, into), or restore a backup.",
         path=str(path),
     )

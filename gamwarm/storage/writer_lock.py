@@ -153,16 +153,17 @@ class WriterLock(ABC):
             if isinstance(exc, OtherLock):
                 self.tidy()
                 raise StoreUnavailable(
-                    f"{self._file}: {self.path.name} is not of the lock {self.kind!r} ({exc}), and two kinds of lock "
-                    f"do not keep each other out. Open it with lock={self.other!r}; or, when no process anywhere uses "
+                    f"{self._file}: {self.path.name} does not belong to the lock {self.kind!r} ({exc}), and the two "
+                    f"kinds of lock do not exclude each other. Open it with lock={self.other!r}; or, when no "
+                    "process anywhere uses "
                     f"the file, remove {self.path.name} and {self.path.name}.filelock.",
                     path=str(self._file),
                 ) from exc
             if isinstance(exc, OtherHost):
                 raise StoreUnavailable(
-                    f"{self._file}: {exc} has it open for writing (or was stopped while it had), and gamwarm doctor "
-                    f"found that several hosts cannot write safely here. Write on {exc} alone; or give each host a "
-                    "file of its own and `gamwarm merge` them; or start one MPI job (comm=), whose rank 0 writes. If "
+                    f"{self._file}: {exc} has it open for writing (or was stopped while writing), and gamwarm doctor "
+                    f"found that several hosts cannot write safely here. Write on {exc} alone; or give each host "
+                    "its own file and `gamwarm merge` them; or start one MPI job (comm=), whose rank 0 writes. If "
                     f"nothing on {exc} uses the file any more, remove {self.path.name}.",
                     path=str(self._file),
                 ) from None

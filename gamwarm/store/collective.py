@@ -87,7 +87,7 @@ class Ranks:
         for rank, other in enumerate(values):
             if other != values[0]:
                 different = CollectiveError(
-                    f"{operation}: rank {rank} passes {_difference(other, values[0])}",
+                    f"{operation}: rank {rank} passed {_difference(other, values[0])}",
                     rank=rank,
                     cause="ranks pass different arguments",
                 )
@@ -170,7 +170,7 @@ class Ranks:
             self.disabled_reason = str(error)
             if self.is_root:
                 log.warning(
-                    "%s: the store is off for the rest of this run, fits go on without it (%s)%s",
+                    "%s: warm starts are disabled for this run; fits continue without the store (%s)%s",
                     self.path,
                     error,
                     self._loss(),
@@ -186,8 +186,8 @@ def _difference(value: object, first: object) -> str:
     if isinstance(value, dict) and isinstance(first, dict):
         names = [name for name in first if value[name] != first[name]]
         theirs, ours = (", ".join(f"{name}={of[name]!r}" for name in names) for of in (value, first))
-        return f"{theirs} where rank 0 passes {ours}; pass the same on every rank"
-    return "something else than rank 0; pass the same on every rank, or each=True for one fit per rank"
+        return f"{theirs} where rank 0 passed {ours}; pass the same on every rank"
+    return "different arguments from rank 0; pass the same on every rank, or each=True for one fit per rank"
 
 
 def _portable(operation: str, error: BaseException | None) -> BaseException | None:

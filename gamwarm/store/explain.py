@@ -121,7 +121,7 @@ def explain_request(entries: EntryStore, fit: Subject) -> Explanation:
         if these is not None and (best is None or _rank(these, stored) < _rank(differences, best)):
             best, differences = stored, these
     if best is None:
-        told = f"none of the {looked} stored fits tells what it was made of" if looked else "no fit is stored"
+        told = f"none of the {looked} stored fits has stored components" if looked else "no fit is stored"
         return Explanation(False, request.key, reason=f"{found.reason}; {told}")
     what = f"{len(differences)} difference{'' if len(differences) == 1 else 's'} from the nearest stored fit"
     return Explanation(

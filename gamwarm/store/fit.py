@@ -135,7 +135,7 @@ class FitInProgress:
     def start(self) -> StartReport:
         """Where the fit begins."""
         if self._start is None:
-            raise InvalidInput("the fit has not begun; use it in a with: `with store.fit(problem) as fit:`")
+            raise InvalidInput("the fit has not begun; use it in a with block: `with store.fit(problem) as fit:`")
         return self._start
 
     @critical
@@ -153,7 +153,7 @@ class FitInProgress:
         if self.start.key is None:
             return PutOutcome(reason=self.start.reason)
         if self._each and not self._store.comm.is_serial:
-            return PutOutcome(reason="checkpoints are written where all ranks fit one problem, not with each=True")
+            return PutOutcome(reason="checkpoints are written only if all ranks fit one problem, not with each=True")
         error: Exception | None = None
         offered = cast(object, result)
         if not isinstance(offered, FitResult):

@@ -86,7 +86,7 @@ def lineage_of(problem: FitProblem, result: FitResult, start: StartReport | None
         if len(start.terms) != len(problem.block_names):
             raise InvalidInput(
                 f"start has {len(start.terms)} terms, the fit {len(problem.block_names)} blocks; "
-                "pass the report that start_for gave for this fit"
+                "pass the report that start_for returned for this fit"
             )
         terms = tuple((name, term.provenance) for name, term in zip(problem.block_names, start.terms, strict=True))
     return Lineage(start.source, start.entry, terms, result.start_used)

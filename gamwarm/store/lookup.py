@@ -86,7 +86,7 @@ def describe(problem: FitProblem, key: str, parent: Parent, leave_out: Any = Non
     not_kept = ""
     if isinstance(parent, KeepOutcome):
         kept = parent.artifact.entry_id or parent.record.entry_id
-        not_kept = "" if kept else f"the named parent was not kept ({parent.artifact.reason})"
+        not_kept = "" if kept else f"the named parent was not stored ({parent.artifact.reason})"
         parent = kept
     return Request(
         key=key,

@@ -69,7 +69,7 @@ class Upkeep:
         report = self._ranks.at_root("verify", lambda: verify(self._file, progress), None)
         if report is not None:
             return report
-        return VerifyReport((Problem(str(self.path), f"not looked at: {self._writes.reason_not_written()}"),), 0, 0)
+        return VerifyReport((Problem(str(self.path), f"not checked: {self._writes.reason_not_written()}"),), 0, 0)
 
     @critical
     def savings(self) -> Savings:
@@ -185,7 +185,7 @@ class Upkeep:
         into : path
             Must not exist.
         time_limit : float
-            Seconds without progress after which an entry is given up: HDF5 can hang or crash on damage, so the file
+            Seconds without progress after which an entry is skipped: HDF5 can hang or crash on damage, so the file
             is read in a child process.
         """
         target, error = _checked(into, "into")
@@ -216,7 +216,7 @@ def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str], time_lim
     into : path
         Must not exist.
     time_limit : float
-        Seconds without progress after which an entry is given up.
+        Seconds without progress after which an entry is skipped.
 
     Raises
     ------

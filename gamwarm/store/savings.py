@@ -195,7 +195,7 @@ class Savings:
         left = (("unfinished", self.unfinished), ("without lineage", self.untold), ("damaged", self.damaged))
         lines += [f"  {what}: {count}, not counted" for what, count in left if count]
         if self.refused:
-            lines.append(f"  not kept in this session: {_many(self.refused, 'converged fit')}; the log says why")
+            lines.append(f"  not stored in this session: {_many(self.refused, 'converged fit')}; the log says why")
         return "\n".join(lines)
 
 
@@ -247,7 +247,7 @@ class Session:
         """Count an answer that a gate refused; warn once a reason, whatever names and numbers stand in it."""
         self.refused += 1
         self.say_once(
-            _NAMES_AND_NUMBERS.sub("", reason), f"{where}: the {what} of a converged fit is not kept: {reason}"
+            _NAMES_AND_NUMBERS.sub("", reason), f"{where}: the {what} of a converged fit is not stored: {reason}"
         )
 
     def say_once(self, kind: str, message: str) -> None:

@@ -96,7 +96,7 @@ class Starts:
         found = answer(self._writes.at_file(), request, parents, self._named)
         if found.lost_parent:
             self._session.say_once(
-                f"parent {request.parent}", f"{self._ranks.path}: {found.lost_parent}; such fits start cold"
+                f"parent {request.parent}", f"{self._ranks.path}: {found.lost_parent}; these fits start cold"
             )
         return found
 

@@ -412,7 +412,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
 
     def __reduce__(self) -> NoReturn:
         raise InvalidType(
-            f"{self.path}: an open store cannot be pickled or copied; send its path, and open the file where it arrives"
+            f"{self.path}: an open store cannot be pickled or copied; send its path, and open the file there"
         )
 
     def __enter__(self) -> Self:
@@ -448,7 +448,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         off = f"off: {self.disabled_reason}" if self.disabled_reason else self.mode
         state = "closed" if self._ranks.closed else off
         if self._session.refused:
-            state += f", {self._session.refused} converged fits not kept"
+            state += f", {self._session.refused} converged fits not stored"
         return f"{type(self).__name__}({str(self.path)!r}, {state})"
 
 
@@ -520,7 +520,7 @@ class IndependentStore(WarmStartStore):
 
     def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> IndependentStore:
         """Refuse: it is independent already."""
-        raise InvalidInput(f"{self.path}: independent() of an independent store; use it as it is")
+        raise InvalidInput(f"{self.path}: independent() of an independent store; use it directly")
 
     @critical
     def should_stop_fits(self) -> bool:

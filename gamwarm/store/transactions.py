@@ -136,7 +136,7 @@ class Writes:
 
     def refuse_read_only(self) -> None:
         if self.ranks.mode == "r":
-            raise StoreReadOnly(f"{self.ranks.path}: opened with mode 'r'; open it with mode 'a' to keep fits")
+            raise StoreReadOnly(f"{self.ranks.path}: opened with mode 'r'; open it with mode 'a' to store fits")
 
     def track(self, outcome: PutOutcome) -> None:
         """Settle this rank's copy of an outcome: at once outside a transaction, with the transaction inside one."""

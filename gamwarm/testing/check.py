@@ -181,17 +181,19 @@ class _Check:
             return
         offered = offering.offered
         if offered is None or offered.start is None:
-            self.find("used", where, "the engine says that it used a start, and none was offered")
+            self.find("used", where, "the engine reports that it used a start, but none was offered")
         elif offered.source == StartSource.TRANSFER and answer.same_bits(cold):
             # Another way to the answer ends elsewhere in its last bits.
             self.find(
-                "used", where, "the engine says that it used the start, and ended bit for bit where the cold fit did"
+                "used",
+                where,
+                "the engine reports that it used the start, but its answer is identical to the cold fit's",
             )
 
     # -- phases ------------------------------------------------------------------------------------------------
 
     def cold(self, timeout: float) -> None:
-        self.progress(f"{self.report.engine}: cold, {len(self.cases)} fits in a process of its own")
+        self.progress(f"{self.report.engine}: cold, {len(self.cases)} fits in a separate process")
         fits = cold_fits(self.driver, self.cases, self.directory, timeout)
         for i, (case, cold) in enumerate(zip(self.cases, fits, strict=True)):
             judge = Judge(self.driver, case, cold, self.limits)
@@ -203,7 +205,7 @@ class _Check:
                     "answer", where, "the cold fit did not converge, or has no objective: nothing to compare with"
                 )
             if cold.result.start_used:
-                self.find("used", where, "the engine says that it used a start, and it had no store")
+                self.find("used", where, "the engine reports that it used a start, but it had no store")
             for check, wrong in (
                 ("flags", judge.wrong_flags(cold.result)),
                 ("objective", judge.wrong_objective(cold.result)),
@@ -256,14 +258,18 @@ class _Check:
             self.look_at_hit(f"exact, case {i}, {label}", answer, kept.start)
             first = first or answer
         if store.entry_ids() != before:
-            self.find("drift", f"exact, case {i}", "keeping an exact hit again changed what is stored")
+            self.find("drift", f"exact, case {i}", "storing an exact hit again changed the stored entry")
         assert first is not None
         for lie in tamperings_of():
             answer, _ = self.fit("exact", i, store, lie)
             if answer is None:
                 continue
             if not answer.same_bits(first) or answer.result.objective != first.result.objective:
-                self.find("stored-numbers", _where("exact", i, lie), "the answer is not what it was without the lie")
+                self.find(
+                    "stored-numbers",
+                    _where("exact", i, lie),
+                    "the answer changed with a false claim about the stored entry",
+                )
 
     def wrong_records(self) -> None:
         """Offer a record that is wrong: what another build took for its answer, say."""
@@ -283,7 +289,7 @@ class _Check:
             self.find("exact", where, "rho or coefficients are not bit for bit what was stored")
         cost = answer.result.cost
         if cost is None:
-            self.remark_once("the engine tells no cost: evaluations of exact hits were not checked")
+            self.remark_once("the engine reports no cost: evaluations of exact hits were not checked")
         elif cost.evaluations > 1 or cost.outer_iterations > 0:
             took = f"{cost.evaluations} evaluations and {cost.outer_iterations} outer iterations"
             self.find("exact", where, f"it took {took}; its own answer takes 1 and 0")

@@ -121,7 +121,7 @@ class _Asked(Exception):
     """Carries a problem out of a fit that has only been asked for it."""
 
     def __init__(self, problem: FitProblem) -> None:
-        super().__init__("the kit has the problem it wanted to know")
+        super().__init__("the check has recorded the problem")
         self.problem = problem
 
 

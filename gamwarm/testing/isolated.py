@@ -49,7 +49,7 @@ def cold_fits(driver: Any, cases: Sequence[Any], directory: Path, timeout: float
 
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:
-    raise StoreUnavailable("the engine opened a store although it was given none; a cold fit has no persistence")
+    raise StoreUnavailable("the engine opened a store although it was given none; a cold fit must not use one")
 
 
 def main() -> None:

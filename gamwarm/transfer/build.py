@@ -400,7 +400,7 @@ def _slab_beta(context: TermContext, match: _Match | None, policy: TransferPolic
         return cold("no term of the parent matches")
     parent = match.term
     if match.kind is MatchKind.NAME:
-        return cold("the parent's term is of another form; only its smoothing parameters can be taken")
+        return cold("the parent's term has another form; only its smoothing parameters can be used")
     if context.gauge_block is None:
         return cold("this term has no gauge block")
     if context.reduced_width == 0:

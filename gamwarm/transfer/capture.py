@@ -42,7 +42,7 @@ def check_result(problem: FitProblem, result: FitResult) -> None:
     q, blocks = problem.n_outer, problem.specs
 
     def refuse(what: str) -> InvalidInput:
-        return InvalidInput(f"result {what}; return it in the shape of the problem that it is kept under")
+        return InvalidInput(f"result {what}; return it in the shape of its problem")
 
     if len(result.rho) != q:
         raise refuse(f"rho has {len(result.rho)} numbers; the fit has {q} outer coordinates")

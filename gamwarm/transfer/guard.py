@@ -252,7 +252,7 @@ class GuardOutcome(Generic[P]):
             done.append("false plateaus went back: " + ", ".join(f"rho[{j}] from {rho:.3g}" for j, rho in self.resets))
         if self.cold_evaluated:
             asked = "" if self.predicted_step is None else f" (predicted step {self.predicted_step:.2g})"
-            done.append(f"the start was doubtful{asked}, a cold one was evaluated too")
+            done.append(f"the start was doubtful{asked}, so a cold one was evaluated too")
         origin = "offered" if self.continued_from == "start" else "cold"
         return f"continued from the {origin} start" + "".join(f"; {each}" for each in done)
 

@@ -295,7 +295,7 @@ def test_arguments_reach_the_function_and_the_name(store):
         ({"blocks": {}}, InvalidType, "at least one block"),
         ({"rho": [3]}, InvalidInput, "rho: entries run from 3 to 3"),
         ({"rho": [True]}, InvalidInput, r"a mask of shape \(1,\)"),
-        ({"rho": [0.5]}, InvalidType, "slice, a mask or whole numbers"),
+        ({"rho": [0.5]}, InvalidType, "slice, a mask or integers"),
         ({"options": {"hess_inv0": np.eye(3)}}, InvalidInput, "the store gives it"),
         ({"name": ""}, InvalidInput, "name is empty"),
     ],

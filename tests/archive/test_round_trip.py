@@ -162,7 +162,7 @@ def test_what_a_writer_removes_while_the_export_runs_is_left_out_and_listed(tmp_
         report = export_archive(path, tmp_path / "out.h5", progress=replace, **SAID)
 
     assert [(p.place, p.reason) for p in report.problems] == [
-        (f"/block_records/{gone}", "it was replaced or removed while the export ran")
+        (f"/block_records/{gone}", "it was replaced or removed during the export")
     ]
     assert report.entries == 2
     assert verify_archive(tmp_path / "out.h5").ok
@@ -250,7 +250,7 @@ def test_a_parent_that_is_gone_is_reported(tmp_path):
         ({"select": Selection(keys=["cf-"])}, InvalidKey, "at least 4 hex digits"),
         ({"select": Selection(families=["nobody's"])}, InvalidInput, "no entry matches the selection"),
         ({"select": {"kinds": ["final"]}}, gamwarm.InvalidType, "Selection"),
-        ({"progress": lambda done, total: False}, StoreError, "ended by its progress"),
+        ({"progress": lambda done, total: False}, StoreError, "stopped by its progress"),
     ],
 )
 def test_a_bad_wish_names_itself_and_leaves_nothing(store, tmp_path, changes, error, says):

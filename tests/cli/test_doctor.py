@@ -76,8 +76,8 @@ def probed(**changes):
         ({"shared": True, "file_system": "nfs4"}, ["other hosts may see", "srun -N2", "--peer 1", "--with"]),
         ({"shared": True, "coherence": INCOHERENT}, ["not safe for several writers", "does not show", "merge"]),
         ({"rename": False}, ["compact"]),
-        ({"fsync": False}, ["lost with the power"]),
-        ({"file_system": "tmpfs"}, ["lives in memory"]),
+        ({"fsync": False}, ["lost in a power failure"]),
+        ({"file_system": "tmpfs"}, ["is in memory"]),
     ],
 )
 def test_what_is_not_safe_is_said_and_ends_with_1(gamwarm_command, tmp_path, monkeypatch, changes, words):
@@ -98,7 +98,7 @@ def test_a_directory_of_others_is_told_as_such(gamwarm_command, tmp_path, monkey
 
     assert ended.code == Exit.NO
     assert not ended.json["writable"]
-    assert "cannot be kept" in ended.json["worries"][0]
+    assert "cannot be stored" in ended.json["worries"][0]
 
 
 def test_an_mpi_that_does_not_start_is_a_worry(monkeypatch):
@@ -117,7 +117,7 @@ def test_an_mpi_that_does_not_start_is_a_worry(monkeypatch):
         ({"fresh": False}, Exit.NO, ["not safe for several writers", "gamwarm merge"], True),
         ({"lost": 3}, Exit.NO, ["3 records", "overwritten"], True),
         ({"flock": False, "links": False}, Exit.NO, ["neither flock nor a hard link"], True),
-        ({"flock": False}, Exit.NO, ["take the soft lock"], True),
+        ({"flock": False}, Exit.NO, ["use the soft lock"], True),
     ],
 )
 def test_two_clients_say_whether_several_hosts_may_write(

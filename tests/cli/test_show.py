@@ -210,4 +210,4 @@ def test_explain_says_that_a_record_put_by_hand_does_not_tell(gamwarm_command, s
     ended = gamwarm_command("explain", stored.path, stored.by_hand)
 
     assert ended.code == 0
-    assert "by hand" in ended.out
+    assert "directly" in ended.out

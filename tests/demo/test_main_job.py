@@ -100,8 +100,8 @@ def test_the_number_of_ranks_changes_neither_keys_nor_entries(finished, tmp_path
     ("arguments", "said"),
     [
         (["--rows", "12"], "give a number from"),
-        (["--rows", "many"], "give a whole number"),
-        (["--folder", "/proc/nowhere"], "give another place with --folder"),
+        (["--rows", "many"], "give an integer"),
+        (["--folder", "/proc/nowhere"], "give another folder with --folder"),
     ],
 )
 def test_a_wrong_argument_is_one_line_and_an_exit_code(tmp_path, arguments, said):

@@ -83,7 +83,7 @@ def test_the_beginning_of_a_key_means_what_the_whole_key_means(file):
         ("cf-", InvalidKey, "at least 4 hex digits"),
         ("s(x)!", InvalidKey, "no key"),
         ("ffffffffffff", NoSuchKey, "no entry of this file has a key"),
-        ("0000", NoSuchKey, "2 keys begin so: .*give more digits"),
+        ("0000", NoSuchKey, "2 keys have this prefix: .*give more digits"),
     ],
 )
 def test_a_key_that_means_nothing_or_several_things_is_one_error(file, text, error, says):

@@ -66,7 +66,7 @@ def test_a_tangent_that_is_not_finite_predicts_nothing():
 
 
 def test_an_evaluation_of_another_point_is_refused():
-    with pytest.raises(InvalidInput, match="was asked at rho"):
+    with pytest.raises(InvalidInput, match="was called at rho"):
         gamwarm.fit(PROBLEM, Ridge(TERMS, Y, rho=lambda rho: rho + 1.0))
 
 
@@ -90,7 +90,7 @@ def test_an_evaluation_that_is_used_again_is_refused():
             vars(self.only).update(vars(fresh))
             return self.only
 
-    with pytest.raises(InvalidInput, match="make a new one each time"):
+    with pytest.raises(InvalidInput, match="create a new one each time"):
         gamwarm.fit(PROBLEM, Reused(TERMS, Y))
 
 

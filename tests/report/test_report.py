@@ -167,6 +167,6 @@ def test_a_bad_path_is_named_and_nothing_is_written(store, tmp_path):
             write_report(path, out)
     with pytest.raises(StoreNotFound, match="nowhere"):
         write_report(store, tmp_path / "nowhere" / "page.html")
-    with pytest.raises(StoreError, match="replace the store"):
+    with pytest.raises(StoreError, match="overwrite the store"):
         write_report(store, store)
     assert not out.exists()

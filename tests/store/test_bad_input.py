@@ -169,7 +169,7 @@ def test_an_open_store_is_not_sent_to_another_process_and_says_what_is(path):
             (store, copy.deepcopy),
             (store.frozen(), pickle.dumps),
         ):
-            with pytest.raises(InvalidType, match="send its path, and open the file where it arrives"):
+            with pytest.raises(InvalidType, match="send its path, and open the file there"):
                 send(thing)
 
 

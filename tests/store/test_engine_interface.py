@@ -156,7 +156,7 @@ def test_an_answer_that_a_gate_refuses_is_one_warning_a_store_and_reason_and_is_
         assert sum("of a converged fit is not kept" in record.getMessage() for record in caplog.records) == 3
         assert store.savings().refused == 3
         assert "3 converged fits" in str(store.savings())
-        assert "3 converged fits not kept" in repr(store)
+        assert "3 converged fits not stored" in repr(store)
 
         other = next(each for each in REFUSED if each != what)
         store.keep(plain_fit(), result_of(plain_fit(), **REFUSED[other](0)))
@@ -255,7 +255,7 @@ def test_an_outcome_that_kept_nothing_is_no_silent_parent(store, caplog):
     report = store.start_for(plain_fit(fingerprint="child"), parent=refused)
 
     assert report.source == "cold"
-    assert "the named parent was not kept (its objective is inf)" in report.reason
+    assert "the named parent was not stored (its objective is inf)" in report.reason
     assert len(warnings_of(caplog)) == 1
 
 

@@ -138,7 +138,7 @@ def test_an_empty_store_and_a_store_of_hand_made_records_say_so(store):
     told = store.explain(problem())
 
     assert told.nearest is None
-    assert "none of the 1 stored fits tells what it was made of" in told.reason
+    assert "none of the 1 stored fits has stored components" in told.reason
 
 
 def test_a_fit_without_a_name_says_why(full):

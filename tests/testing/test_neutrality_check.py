@@ -114,7 +114,7 @@ def test_progress_is_a_line_a_phase_on_standard_error(capsys):
 def test_a_cold_fit_that_opens_a_store_fails_the_check(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(FitFailed, match="no persistence"):
+    with pytest.raises(FitFailed, match="must not use one"):
         check_neutrality(engines.HiddenStore())
 
 
