@@ -1,4 +1,6 @@
-"""Checks shared by the description and record classes: each refuses with the culprit's name and the next step."""
+"""Checks shared by the description and record classes: each refuses with the culprit's name and the
+next step.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ _REAL_KINDS = "biuf"
 
 
 def real_array(value: Any, what: str, expected: str) -> FloatArray:
-    """Return ``value`` as a C-ordered float64 copy; text, complex, object and masked arrays are refused."""
+    """Return ``value`` as a C-ordered float64 copy; text, complex, object and masked arrays are
+    refused.
+    """
     return np.array(_real(value, what, expected), dtype=np.float64, order="C")
 
 
@@ -39,7 +43,9 @@ def _real(value: Any, what: str, expected: str) -> npt.NDArray[Any]:
 
 
 def frozen(values: npt.NDArray[Any]) -> FloatArray:
-    """Return ``values`` as C-ordered float64 that nothing can write to: themselves if they are, else a copy."""
+    """Return ``values`` as C-ordered float64 that nothing can write to: themselves if they are,
+    else a copy.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.flags.c_contiguous and is_immutable(array):
         return array
@@ -49,7 +55,8 @@ def frozen(values: npt.NDArray[Any]) -> FloatArray:
 def is_immutable(array: npt.NDArray[Any]) -> bool:
     """Whether the numbers of ``array`` cannot change: they lie in a ``bytes`` object.
 
-    The flag alone does not tell: whoever owns the memory can make it writeable again, or write through another view.
+    The flag alone does not tell: the owner of the memory can make it writeable again, or write
+    through another view.
     """
     root: Any = array
     while isinstance(root, np.ndarray):
@@ -75,8 +82,9 @@ _noted: dict[int, _Noted] = {}
 def notes_of(array: npt.NDArray[Any]) -> dict[str, Any]:
     """Return what this process has found out about an array: a dict to look into and to add to.
 
-    Of an array that nothing can write to, it lasts as long as the array object; of any other it is empty and new each
-    time. An array object may be given another shape, or another base by unpickling into it: both are compared.
+    Of an array that nothing can write to, it lasts as long as the array object; of any other it is
+    empty and new each time. An array object may be given another shape, or another base by
+    unpickling into it: both are compared.
     """
     if not is_immutable(array):
         return {}
@@ -124,14 +132,16 @@ def is_finite(array: npt.NDArray[Any]) -> bool:
 
 def is_sparse(value: object) -> TypeGuard[Any]:
     """Whether ``value`` is a SciPy sparse matrix or array."""
-    # Where nobody has imported scipy.sparse there is none; importing it here would cost every process a tenth of a
-    # second for the few fits that have one.
+    # If scipy.sparse has not been imported there is none; importing it here would cost every
+    # process a tenth of a second for the few fits that have one.
     module = sys.modules.get("scipy.sparse")
     return module is not None and bool(module.issparse(value))
 
 
 def wrong_type(what: str, value: object, expected: Any) -> InvalidType | None:
-    """Return what to raise if ``value`` is not of the expected type (a class or several; ``NoneType`` reads "None")."""
+    """Return what to raise if ``value`` is not of the expected type (a class or several;
+    ``NoneType`` reads "None").
+    """
     if isinstance(value, expected):
         return None
     kinds = expected if isinstance(expected, tuple) else (expected,)
@@ -147,7 +157,9 @@ def require(what: str, value: object, expected: Any) -> None:
 
 
 def file_path(value: object, what: str = "path") -> Path:
-    """Return ``value`` (text, or an `os.PathLike` of text) as a path; ``~`` and ``~user`` are expanded."""
+    """Return ``value`` (text, or an `os.PathLike` of text) as a path; ``~`` and ``~user`` are
+    expanded.
+    """
     require(what, value, (str, os.PathLike))
     try:
         text = os.fspath(value)  # type: ignore[call-overload]
@@ -163,7 +175,7 @@ def file_path(value: object, what: str = "path") -> Path:
         no_name = True
     if no_name:
         raise InvalidInput(f"{what} is {text!r}; this is not a valid file name")
-    expanded = os.path.expanduser(text)  # leaves the name of an unknown user as it is, as a shell does
+    expanded = os.path.expanduser(text)  # leaves the name of an unknown user unchanged, as a shell does
     return value if isinstance(value, Path) and expanded == text else Path(expanded)
 
 
@@ -188,7 +200,9 @@ def float_vector(value: Any, what: str, *, length: int | None = None, finite: bo
 
 
 def float_matrix(value: Any, what: str) -> FloatArray:
-    """Return ``value`` (array or SciPy sparse) as an immutable, finite, C-ordered float64 matrix (rows, cols)."""
+    """Return ``value`` (array or SciPy sparse) as an immutable, finite, C-ordered float64 matrix
+    (rows, cols).
+    """
     dense = value.toarray() if hasattr(value, "toarray") else value
     array = frozen(_real(dense, what, "a matrix of real numbers"))
     if array.ndim != 2:
@@ -216,11 +230,13 @@ def symmetric_matrix(value: Any, what: str) -> FloatArray:
 
 
 MOST: Final = 2**63 - 1
-"""The largest whole number that a file holds."""
+"""The largest integer that a file can hold."""
 
 
 def whole_number(value: Any, what: str, *, minimum: int = 0, maximum: int = MOST) -> int:
-    """Return ``value`` as an int from ``minimum`` to ``maximum``; booleans and fractions are refused."""
+    """Return ``value`` as an int from ``minimum`` to ``maximum``; booleans and fractions are
+    refused.
+    """
     if isinstance(value, (bool, np.bool_)):
         raise InvalidType(f"{what} must be an integer; it is a boolean")
     try:
@@ -235,7 +251,9 @@ def whole_number(value: Any, what: str, *, minimum: int = 0, maximum: int = MOST
 
 
 def real_number(value: Any, what: str, *, minimum: float | None = None, infinite: bool = False) -> float:
-    """Return ``value`` as a float, finite unless ``infinite`` allows +inf, not below ``minimum``."""
+    """Return ``value`` as a float, finite unless ``infinite`` allows +inf, not below
+    ``minimum``.
+    """
     number = loose_number(value, what)
     if not np.isfinite(number) and not (infinite and number == np.inf):
         raise InvalidInput(f"{what} is {number}; it must be finite")

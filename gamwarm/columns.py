@@ -1,7 +1,8 @@
 """Columns of data as users have them: arrays, lists, and the columns of pandas, polars and Arrow.
 
-What has no value is refused with its column and row, whatever says so: NaN, NaT, None, pandas.NA, a mask, a null.
-Columns that carry an index are paired by it: where two indexes differ, they are refused.
+What has no value is refused with its column and row, whatever says so: NaN, NaT, None, pandas.NA, a
+mask, a null. Columns that carry an index are paired by it: where two indexes differ, they are
+refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def columns_of(table: Any) -> Mapping[str, Any]:
-    """Return the columns of a table by name: of a mapping, a data frame (pandas, polars, Arrow) or a record array."""
+    """Return the columns of a table by name: of a mapping, a data frame (pandas, polars, Arrow) or
+    a record array.
+    """
     if isinstance(table, Mapping):
         return table
     names = getattr(table, "column_names", None)  # Arrow
@@ -89,7 +92,7 @@ def known_values(column: Any, what: str, rows: str = "rows") -> npt.NDArray[Any]
     if values.ndim != 1:
         raise InvalidInput(f"{what} has shape {values.shape}; expected (n,)")
     if values.dtype.kind in "SU" and not hasattr(column, "dtype"):
-        # NumPy makes text of a NaN or None that stands among strings.
+        # NumPy turns a NaN or None among strings into text.
         each = np.fromiter(column, dtype=object, count=len(values))
         values = each if _missing(each).any() else values
     if values.dtype.kind == "T":  # its missing strings are objects of the user's choice

@@ -1,7 +1,9 @@
-"""How things show themselves at a prompt and in a notebook: one line, or a small table; everything escaped.
+"""How things show themselves at a prompt and in a notebook: one line, or a small table; everything
+escaped.
 
-Names come from files of others. Wherever text leaves (terminal, log, error, page, JSON) it goes through `visible`, or a
-form of it here: no control character, no bidirectional mark and nothing that cannot be seen gets out as it is.
+Names come from files of others. Wherever text leaves (terminal, log, error, page, JSON) it goes
+through `visible`, or a form of it here: no control character, no bidirectional mark and no
+invisible character is printed unescaped.
 """
 
 from __future__ import annotations
@@ -31,14 +33,15 @@ _TOLD: Final = 100
 def visible(text: str) -> str:
     r"""Return text on one line in which everything can be seen.
 
-    Controls (C0, C1, DEL), line and paragraph separators, bidirectional and other format characters, lone surrogates
-    and what has no meaning in Unicode become ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``. Applied twice it does no more.
+    Controls (C0, C1, DEL), line and paragraph separators, bidirectional and other format
+    characters, lone surrogates and what has no meaning in Unicode become ``\xNN``, ``\uNNNN`` or
+    ``\UNNNNNNNN``. Applied twice it does no more.
     """
     return text if text.isascii() and text.isprintable() else _SUSPECT.sub(_shown, text)
 
 
 def told(value: object) -> str:
-    """Return what a message says of a value that was refused: its ``repr``, cut where it is long."""
+    """Return what a message says of a value that was refused: its ``repr``, truncated if long."""
     try:
         text = repr(value)
     except Exception:  # an integer of more digits than Python prints; an object whose repr fails
@@ -52,7 +55,8 @@ def visible_lines(text: str) -> str:
 
 
 def _is_seen(character: str) -> bool:
-    # Of what Python calls unprintable, blanks of other widths (no-break, thin, ideographic) are harmless.
+    # Of what Python calls unprintable, blanks of other widths (no-break, thin, ideographic) are
+    # harmless.
     return (character.isprintable() and character not in _BLANK) or (character.isspace() and _is_blank(character))
 
 
@@ -74,7 +78,9 @@ def html(text: str) -> str:
 
 
 def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
-    r"""Return JSON that reads back as ``value``; what `visible` escapes stands in it as ``\uNNNN``."""
+    r"""Return JSON that reads back as ``value``; what `visible` escapes stands in it as
+    ``\uNNNN``.
+    """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, sort_keys=sort_keys)
     return _SUSPECT.sub(_in_json, text)
 
@@ -99,7 +105,9 @@ logging.getLogger("gamwarm").addFilter(_VisibleRecords())
 
 
 def short(key: str | None) -> str:
-    """Return the beginning of a key or entry id, enough to name it to the command and to a person."""
+    """Return the beginning of a key or entry id, enough to name it to the command and to a
+    person.
+    """
     if key is None:
         return "none"
     head = "cf-" if key.startswith("cf-") else ""

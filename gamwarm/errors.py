@@ -1,7 +1,8 @@
 """The error tree, grouped by what a handler would do.
 
-Every class has a stable ``code`` (safe to store and compare), is also the built-in exception that fits, survives
-pickling (so it can cross ranks and processes), and its message names the culprit and the next step.
+Every class has a stable ``code`` (safe to store and compare), is also the built-in exception that
+fits, survives pickling (so it can cross ranks and processes), and its message names the culprit and
+the next step.
 
 ==============================  =========================================================
 handler                         class
@@ -9,9 +10,9 @@ handler                         class
 correct the description         `InvalidInput`, `InvalidType`, `UnsupportedOption`
 fit without a cache             `UnkeyableFit`
 start cold                      `TransferError` (`ParentUnusable`, `DescriptorMismatch`)
-look at the file or the disk    `StoreError` and its children
+check the file or the disk    `StoreError` and its children
 end the job on every rank       `CollectiveError`
-look at the model               `FitFailed`
+check the model `FitFailed`
 ==============================  =========================================================
 """
 
@@ -54,7 +55,8 @@ def _rebuild(cls: type[GamwarmError], message: str, details: dict[str, Any]) -> 
 class GamwarmError(Exception):
     """Root of every error that gamwarm raises on purpose.
 
-    Keyword arguments become `details`, a plain dictionary for programs (the message is for people, and `visible`).
+    Keyword arguments become `details`, a plain dictionary for programs (the message is for people,
+    and `visible`).
     """
 
     code: ClassVar[str] = "gamwarm"
@@ -73,7 +75,9 @@ class GamwarmError(Exception):
 
 
 class InvalidInput(GamwarmError, ValueError):
-    """A description (block, penalty, gauge, options, record …) contradicts itself or its type's rules."""
+    """A description (block, penalty, gauge, options, record …) contradicts itself or its type's
+    rules.
+    """
 
     code = "invalid-input"
 
@@ -103,7 +107,8 @@ class UnsupportedOption(GamwarmError, NotImplementedError):
 
 
 class UnkeyableFit(GamwarmError, ValueError):
-    """A fit that cannot be named: its family opted out, or something it depends on could not be read.
+    """A fit that cannot be named: its family opted out, or something it depends on could not be
+    read.
 
     ``details["why"]`` is ``"opt-out"``, ``"family"``, ``"family-kind"`` or ``"design"``.
     """
@@ -135,7 +140,7 @@ class StoreError(GamwarmError, OSError):
     Attributes
     ----------
     errno : int or None
-        The operating system's, where it was that which failed.
+        The operating system's, if a system call failed.
     filename : str or None
     """
 
@@ -166,7 +171,9 @@ class NewerFormat(StoreError):
 
 
 class OlderFormat(StoreError):
-    """The file was written by a gamwarm so old that this one reads it no more. It was not changed."""
+    """The file was written by a gamwarm so old that this one reads it no more. It was not
+    changed.
+    """
 
     code = "older-format"
 
@@ -221,6 +228,8 @@ class CollectiveError(GamwarmError, RuntimeError):
 
 
 class FitFailed(GamwarmError, ArithmeticError):
-    """The reference engine could not evaluate the model (non-finite data, an indefinite problem)."""
+    """The reference engine could not evaluate the model (non-finite data, an indefinite
+    problem).
+    """
 
     code = "fit-failed"

@@ -1,19 +1,23 @@
 """Where a signal may strike: nowhere inside a critical section but at the points that say so.
 
-CPython runs a signal's handler in the main thread between two instructions, and what the handler raises
-(`KeyboardInterrupt`, a time-out, `SystemExit`) comes out of whatever stands there: an ``__enter__`` that has just taken
-a lock, a callback of HDF5 that may not raise. So every call that changes shared state is a critical section: while one
-runs, the handlers of this process are replaced by one that takes notes, and what it noted is delivered
+CPython runs a signal's handler in the main thread between two instructions, and what the handler
+raises (`KeyboardInterrupt`, a time-out, `SystemExit`) comes out of the code there: an ``__enter__``
+that has just taken a lock, a callback of HDF5 that may not raise. So every call that changes shared
+state is a critical section: while one runs, the handlers of this process are replaced by one that
+takes notes, and what it noted is delivered
 
 * when the outermost section ends;
-* in `wait`, `deliver` and `Lock`, which every wait and every long loop goes through, at least every `PATIENCE` seconds;
-* at once inside `allowed`, which stands around every call of the user's code.
+* in `wait`, `deliver` and `Lock`, which every wait and every long loop goes through, at least every
+  `PATIENCE` seconds;
+* at once inside `allowed`, which surrounds every call of the user's code.
 
-A blocked signal mask would not do: the kernel gives the signal to another thread, and CPython still runs the handler in
-this one. Threads other than the main one are never interrupted, and a section costs them one comparison.
+A blocked signal mask would not do: the kernel gives the signal to another thread, and CPython still
+runs the handler in this one. Threads other than the main one are never interrupted, and a section
+costs them one comparison.
 
-Inside a section a delivered exception travels as an `Interrupt`, which nothing but clean-up catches, so that the
-`TimeoutError` of a handler is never taken for an error of the disk. Where the section ends it is itself again.
+Inside a section a delivered exception travels as an `Interrupt`, which nothing but clean-up
+catches, so that the `TimeoutError` of a handler is never taken for an error of the disk. Where the
+section ends it is itself again.
 
 docs/design.md, "Interrupts", has the argument.
 """
@@ -59,13 +63,15 @@ NOT_MAIN: Final = -1
 STACK: Final = 120
 """Nested calls that a section has room for; the deepest public call needs 40."""
 
-# The C functions: their wrappers in `signal` turn every number into an enum, at twenty times the cost.
+# The C functions: their wrappers in `signal` turn every number into an enum, at twenty times the
+# cost.
 _signal: Final[Any] = importlib.import_module("_signal")
 _handler_of: Final[Callable[[int], Any]] = _signal.getsignal
 _set_handler: Final[Callable[[int, Any], Any]] = _signal.signal
 _get_ident = _thread.get_ident
 
-# Not the faults: the instruction that raised one would be repeated for ever behind a handler that takes notes.
+# Not the faults: the instruction that raised one would be repeated for ever behind a handler that
+# takes notes.
 _FAULTS: Final = {"SIGKILL", "SIGSTOP", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"}
 _SIGNALS: Final = sorted(int(number) for number in signal.valid_signals() if getattr(number, "name", "") not in _FAULTS)
 
@@ -87,7 +93,9 @@ class Interrupt(BaseException):
         return f"{type(self.error).__name__}: {self.error}".removesuffix(": ")
 
     def unwrapped(self) -> BaseException:
-        """Return the handler's exception, with the way that it came and the marks that were set on it here."""
+        """Return the handler's exception, with the way that it came and the marks that were set on
+        it here.
+        """
         for name, value in vars(self).items():
             if name != "error":
                 setattr(self.error, name, value)
@@ -102,13 +110,15 @@ def cause(error: BaseException) -> BaseException:
 class _Shield:
     """The state of the main thread.
 
-    Invariant: whatever instruction a signal comes at, `depth` alone decides whether it is noted. The handlers in place
-    are second to it: `_strike` passes a signal on if it is left in place outside of a section.
+    Invariant: whatever instruction a signal comes at, `depth` alone decides whether it is noted.
+    The handlers in place are second to it: `_strike` passes a signal on if it is left in place
+    outside of a section.
 
     Attributes
     ----------
     thread : int or None
-        The thread whose handlers are replaced; None where Python runs no handlers (a sub-interpreter).
+        The thread whose handlers are replaced; None where Python runs no handlers (a
+        sub-interpreter).
     depth : int
         Sections entered; 0 outside, and inside `allowed`.
     bodies : int
@@ -129,7 +139,7 @@ class _Shield:
         self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
         self._seen: list[Any] = []
         self._taken: list[int] = []
-        self._note = self._strike  # one object, so that it is told by identity
+        self._note = self._strike  # a single object, compared by identity
 
     def enter(self) -> int:
         """Begin a section; return what `leave` wants."""
@@ -150,7 +160,9 @@ class _Shield:
             self._deliver_and_restore(sys._getframe(1))
 
     def leave_later(self, before: int) -> None:
-        """End a section and let what was noted strike behind the caller, which must not be left by an exception."""
+        """End a section and let what was noted strike behind the caller, which must not be left by
+        an exception.
+        """
         if before < 0:
             return
         self.depth = before
@@ -198,7 +210,8 @@ class _Shield:
         self._deliver_and_restore(frame)
 
     def _deliver_and_restore(self, frame: FrameType | None) -> None:
-        # In this order: a handler of the user's own in place already would strike while one is taken off the notes.
+        # In this order: a handler of the user's own in place already would strike while one is
+        # taken off the notes.
         try:
             self._deliver(frame)
         finally:
@@ -206,7 +219,9 @@ class _Shield:
                 self._restore()
 
     def _post(self, number: int, frame: FrameType | None) -> None:
-        """Let a signal come again, from another thread: posted here it would come at once, before the caller ends."""
+        """Let a signal come again, from another thread: posted here it would come at once, before
+        the caller ends.
+        """
         assert self.thread is not None
         try:
             _thread.start_new_thread(_kill, (self.thread, number))
@@ -254,7 +269,8 @@ class _Shield:
 
 
 def _kill(thread: int, number: int) -> None:
-    # Not at once: this thread may run just as the other one is about to sleep, and would not wake it.
+    # Not at once: this thread may run just as the other one is about to sleep, and would not wake
+    # it.
     time.sleep(SOON)
     signal.pthread_kill(thread, number)
 
@@ -295,7 +311,8 @@ _stack: Final = _Stack()
 def _check_stack() -> None:
     """Raise a `RecursionError` here, where nothing is held, rather than in a section.
 
-    Running out of stack in the call of an ``__exit__`` leaves a lock taken, also the one that h5py has for all threads.
+    Running out of stack in the call of an ``__exit__`` leaves a lock taken, also the one that h5py
+    has for all threads.
     """
     try:
         sys._getframe(sys.getrecursionlimit() // 4)  # each may count for several, as C functions are counted too
@@ -352,7 +369,8 @@ def quiet(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def deliver() -> None:
-    """Let a signal that was noted in this section strike here. Nothing outside of sections, or if there was none.
+    """Let a signal that was noted in this section strike here. Nothing outside of sections, or if
+    there was none.
 
     The state must be as good as before any call that may raise.
 
@@ -378,9 +396,10 @@ def wait(seconds: float) -> None:
 
 
 class allowed:  # noqa: N801 - a word in a with statement
-    """``with allowed():`` around a call of the user's code: signals strike in it at once, as outside of gamwarm.
+    """``with allowed():`` around a call of the user's code: signals strike in it at once, as
+    outside of gamwarm.
 
-    What a handler raised there goes on as an `Interrupt`, unless the user's code has caught it.
+    What a handler raised there propagates as an `Interrupt`, unless the user's code has caught it.
     """
 
     def __init__(self) -> None:
@@ -443,10 +462,12 @@ class Work(Protocol):
 
 
 class Body:
-    """``with Body(work):`` begins and ends ``work`` in critical sections; the block between them is not one.
+    """``with Body(work):`` begins and ends ``work`` in critical sections; the block between them is
+    not one.
 
-    No signal strikes between `begin` and the block, or between the block and `end`. A block that is left without its
-    ``__exit__`` (a debugger, an exception set by another thread) ends when this object is collected.
+    No signal strikes between `begin` and the block, or between the block and `end`. A block that is
+    left without its ``__exit__`` (a debugger, an exception set by another thread) ends when this
+    object is collected.
     """
 
     def __init__(self, work: Work) -> None:
@@ -524,7 +545,9 @@ _GAPS: Final[frozenset[CodeType]] = frozenset(
         allowed.__exit__,
     )
 )
-"""Code in which a signal must not strike even outside of sections: what it begins would never end."""
+"""Code in which a signal must not strike even outside of sections: what it begins would never
+end.
+"""
 
 
 def _is_gap(frame: FrameType | None) -> bool:

@@ -36,16 +36,19 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 class Walltime:
     """Whether it is time to stop. In a ``with`` it also listens to SIGTERM, SIGUSR1 and SIGUSR2.
 
-    A signal only sets a flag; a handler that was installed before is called as well, and is back in its place at the
-    end. The default action of a signal (to end the process) is suspended inside the ``with``.
+    A signal only sets a flag; a handler that was installed before is called as well, and is back in
+    its place at the end. The default action of a signal (to end the process) is suspended inside
+    the ``with``.
 
     Parameters
     ----------
     margin : float
-        Seconds before the end at which `should_stop` says so: what it takes to keep the fit and close the file.
+        Seconds before the end at which `should_stop` says so: what it takes to keep the fit and
+        close the file.
     deadline : float or aware datetime, optional
-        When to be done, as seconds since 1970 or a date. The earliest of it, ``SLURM_JOB_END_TIME`` (seconds since
-        1970) and ``PBS_WALLTIME`` (seconds from the start of this process, or ``hh:mm:ss``) counts.
+        When to be done, as seconds since 1970 or a date. The earliest of it, ``SLURM_JOB_END_TIME``
+        (seconds since 1970) and ``PBS_WALLTIME`` (seconds from the start of this process, or
+        ``hh:mm:ss``) counts.
     comm : mpi4py communicator, optional
         Whose ranks stop together.
     """
@@ -64,7 +67,7 @@ class Walltime:
         return self._signal
 
     def time_left(self) -> float:
-        """Return the seconds to the end of the job, never below 0; infinite where nobody told. Local."""
+        """Return the seconds to the end of the job, never below 0; infinite if unknown. Local."""
         return max(0.0, self._end - time.time())
 
     def is_due(self) -> bool:
@@ -91,7 +94,8 @@ class Walltime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, before in self._before.items():
-            # Another handler on top of ours is not ours to remove; one that C code installed cannot be put back.
+            # A handler that was installed over ours must not be removed; one that C code installed
+            # cannot be put back.
             if signal.getsignal(number) == self._arrived and before is not None:
                 signal.signal(number, before)
         self._before = {}
@@ -121,7 +125,9 @@ def _of_pbs() -> float | None:
 
 
 def _seconds(variable: str) -> float | None:
-    """Return what the batch system says, in seconds; None if it says nothing, or nothing that can be read."""
+    """Return what the batch system says, in seconds; None if it says nothing, or nothing that can
+    be read.
+    """
     text = os.environ.get(variable, "").strip()
     if not text:
         return None
@@ -138,7 +144,9 @@ def _seconds(variable: str) -> float | None:
 
 
 def _process_start() -> float:
-    """Return when this process began, in seconds since 1970: the nearest that it knows to the start of the job."""
+    """Return when this process began, in seconds since 1970: the nearest that it knows to the start
+    of the job.
+    """
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""gamwarm for optimizers that are not ours: `minimize` wraps `scipy.optimize.minimize`."""
+"""gamwarm for other optimizers: `minimize` wraps `scipy.optimize.minimize`."""
 
 from gamwarm.adapters.scipy_minimize import minimize, minimize_problem
 

@@ -52,7 +52,7 @@ class Function:
         self.points = self.calls = self.gradient_calls = 0
 
     def inside(self, x: Any) -> FloatArray:
-        """Return a copy of x with its entries moved into the bounds."""
+        """Return a copy of x with its entries clipped to the bounds."""
         return np.clip(np.array(x, dtype=np.float64), self._lower, self._upper)
 
     def _call(self, x: Any) -> Any:

@@ -15,7 +15,7 @@ __all__ = ["DIFFERENCES", "METHODS", "SILENT", "Method", "bounds_of", "method_of
 
 DIFFERENCES: Final = ("2-point", "3-point", "cs")
 SILENT: Final = frozenset({"disp", "iprint", "verbose", "return_all"})
-"""Options that say how much is told, and so are no part of a name."""
+"""Options that control output only, and so are not part of the name."""
 _STEP: Final = float(np.sqrt(np.finfo(np.float64).eps))
 
 

@@ -122,7 +122,7 @@ class _Point:
 
 
 class _Nowhere:
-    """A point at which the function raised, or is no number."""
+    """A point at which the function raised or is not finite."""
 
     def __init__(self, run: Run, x: FloatArray) -> None:
         self.x, self.rho, self.value, self.edf = x, x[run.rho], np.inf, np.zeros(run.rho.size)
@@ -147,10 +147,12 @@ class Run:
         self._wants_result = callback is not None and _takes_result(callback)
         self._stopped = self._users_own = False
 
-    # -- searching ---------------------------------------------------------------------------------------------
+    # -- searching ---------------------------------------------------------------------------------
 
     def search(self, report: StartReport | None) -> Any:
-        """Search from what is offered, else from x0; from the other of the two if that gives no answer."""
+        """Search from what is offered, else from x0; from the other of the two if that gives no
+        answer.
+        """
         if report is None or report.start is None:
             return self._from(self.x0)
         x, metric = self.described.unpacked(report.start)
@@ -176,7 +178,9 @@ class Run:
         return found
 
     def _is_own(self, x: FloatArray, stored: float | None) -> bool:
-        """Whether the stored answer is one of this function: what is evaluated there is what was stored."""
+        """Whether the stored answer is one of this function: what is evaluated there is what was
+        stored.
+        """
         value = self._point(x).value
         if not np.isfinite(value):
             self.notes.append("the function is not finite at the stored answer")
@@ -238,7 +242,9 @@ class Run:
         return float(self._point(self._joined(rho, beta)).value)
 
     def _point(self, x: FloatArray, *, is_offered: bool = True) -> Any:
-        """Evaluate for the guard; a function that cannot be evaluated at an offered point has not failed the fit."""
+        """Evaluate for the guard; a function that cannot be evaluated at an offered point has not
+        failed the fit.
+        """
         try:
             point = _Point(self, x)
             _ = point.gradient if self.rho.size else None
@@ -250,7 +256,9 @@ class Run:
         return point
 
     def _tried(self, x: FloatArray, metric: FloatArray | None, *, is_offered: bool) -> Any:
-        """Search from x; where x was offered, a function that raises on the way has not failed the fit."""
+        """Search from x; where x was offered, a function that raises on the way has not failed the
+        fit.
+        """
         try:
             return self._from(x, metric)
         except Exception as error:
@@ -260,7 +268,9 @@ class Run:
             return _Result(x=x, fun=np.inf, success=False, status=_RAISED, message=message)
 
     def _from(self, x: FloatArray, metric: FloatArray | None = None) -> Any:
-        """Search from x; what stops on a false plateau goes on from the cold value of that entry."""
+        """Search from x; a search that stops on a false plateau continues from the cold value of
+        that entry.
+        """
         found = self._scipy(x, metric)
         for _ in range(_MOST_RESETS):
             false = self._false_plateaus(found)
@@ -318,7 +328,9 @@ class Run:
         return int(allowed) - (self.evaluations if counts_calls else self.iterations)
 
     def _is_over(self, found: Any) -> bool:
-        """Whether no other search is to follow: it was stopped, or ran out of what it was allowed."""
+        """Whether no other search is to follow: it was stopped, or ran out of what it was
+        allowed.
+        """
         lefts = [left for left in map(self._left, _LIMITS) if left is not None]
         if self._stopped or min(lefts, default=1) <= 0:
             return True
@@ -352,7 +364,7 @@ class Run:
             self._stopped = True
             raise StopIteration
 
-    # -- the answer --------------------------------------------------------------------------------------------
+    # -- the answer --------------------------------------------------------------------------------
 
     def cost(self) -> Cost:
         """Return what was spent so far."""
@@ -384,7 +396,7 @@ class Run:
         return found
 
     def edf_at(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return effective degrees of freedom and their maxima, as the user tells them."""
+        """Return the effective degrees of freedom and their maxima that the user supplies."""
         assert self.asked.edf is not None
         edf, most = (np.asarray(part, dtype=np.float64) for part in self.asked.edf(np.array(x)))
         return edf, most
@@ -396,7 +408,8 @@ class Run:
         if not (isinstance(slopes, np.ndarray) and slopes.shape == x.shape and np.isfinite(slopes).all()):
             slopes = self.function.gradient(x)
         gradient = slopes[self.rho]
-        # Of all entries of x, the inverse of the inverse Hessian's part is the curvature with the others optimised.
+        # Of all entries of x, the inverse of the inverse Hessian's part is the curvature with the
+        # others optimised.
         hessian = None if metric is None else inverse(metric[np.ix_(self.rho, self.rho)])
         if self.asked.edf is None:
             return Curvature(gradient, hessian)

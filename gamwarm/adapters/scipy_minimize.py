@@ -1,4 +1,6 @@
-"""`scipy.optimize.minimize` that begins where an earlier run ended, and never believes what was stored."""
+"""`scipy.optimize.minimize` that begins where an earlier run ended, and never trusts stored
+values.
+"""
 
 from __future__ import annotations
 
@@ -49,53 +51,64 @@ def minimize(
 ) -> Any:
     """Minimize ``fun`` as SciPy does, from what ``store`` knows of this function and these data.
 
-    The same function, data and options again begin at their own answer, which is evaluated again: where SciPy's method
-    tests the gradient first, that is one evaluation and no iteration. Another data set (a fold) begins near the answer
-    of the one with most rows; with BFGS also with its inverse Hessian (``hess_inv0``). Where it begins never decides
-    where it ends: the stopping rule is SciPy's, on this function alone, and only SciPy's search reports success.
+    The same function, data and options again begin at their own answer, which is evaluated again:
+    where SciPy's method tests the gradient first, that is one evaluation and no iteration. Another
+    data set (a fold) begins near the answer of the one with most rows; with BFGS also with its
+    inverse Hessian (``hess_inv0``). Where it begins never decides where it ends: the stopping rule
+    is SciPy's, on this function alone, and only SciPy's search reports success.
 
     Parameters
     ----------
     fun : callable
-        ``fun(x, *args) -> float``, or ``(float, gradient)`` with ``jac=True``. Never called outside the bounds.
+        ``fun(x, *args) -> float``, or ``(float, gradient)`` with ``jac=True``. Never called outside
+        the bounds.
     x0 : array of shape (k,), or a number
-        Where to begin cold. Its log smoothing parameters are part of the exact key, its other entries are not.
+        Where to begin cold. Its log smoothing parameters are part of the exact key, its other
+        entries are not.
     args : tuple or object
         As SciPy takes them; numbers, strings, arrays; part of the exact key.
     store : FitStore or None
         None: nothing is looked up or kept.
     name : str
-        Names the *function*, which cannot be hashed: other functions (and gradients, constraints) need other names.
+        Names the *function*, which cannot be hashed: other functions (and gradients, constraints)
+        need other names.
     data : mapping of str to values, or a data frame
-        Everything that ``fun`` reads beside ``x`` and ``args``; part of the exact key, with masks, names and indexes
-        (see `gamwarm.family`). What is not here cannot be seen.
+        Everything that ``fun`` reads besides ``x`` and ``args``; part of the exact key, with masks,
+        names and indexes (see `gamwarm.family`). Anything else goes unnoticed.
     rho : slice, mask or indices, optional
-        Which entries of ``x`` are log smoothing parameters (log lambda). They meet the rules of outer coordinates:
-        ``rho_bound``, clamping, plateaus, the guard. The others are coefficients. Default: none.
+        Which entries of ``x`` are log smoothing parameters (log lambda). They meet the rules of
+        outer coordinates: ``rho_bound``, clamping, plateaus, the guard. The others are
+        coefficients. Default: none.
     blocks : mapping of str to (slice, mask or indices), optional
-        Terms of the model; every entry of ``x`` in one. Terms are matched by name. Default: one block.
+        Terms of the model; every entry of ``x`` in one. Terms are matched by name. Default: one
+        block.
     jac : callable, True, None, or {"2-point", "3-point", "cs"}, optional
         As SciPy takes it. Default: forward differences where the method needs a gradient.
     hess, hessp, bounds, constraints, tol : optional
         As SciPy takes them; what the method does not use is refused.
     method : str, optional
-        Any of SciPy's; default as SciPy chooses: SLSQP with constraints, L-BFGS-B with bounds, else BFGS.
+        Any of SciPy's; default as SciPy chooses: SLSQP with constraints, L-BFGS-B with bounds, else
+        BFGS.
     callback : callable, optional
-        As SciPy takes it, ``callback(xk)`` or ``callback(intermediate_result=...)``; it may raise ``StopIteration``.
+        As SciPy takes it, ``callback(xk)`` or ``callback(intermediate_result=...)``; it may raise
+        ``StopIteration``.
     options : mapping, optional
-        SciPy's, such as ``gtol`` and ``maxiter``; part of the exact key, but for what is printed. An option that the
-        method does not have is refused. All searches of one call together take no more iterations or evaluations than
-        ``maxiter``, ``maxfev`` or ``maxfun`` allow. For L-BFGS-B ``ftol`` is 0 unless you state it or ``tol``: a search
-        that stopped because it was slow has not ended at its own answer, and goes on when it is resumed.
+        SciPy's, such as ``gtol`` and ``maxiter``; part of the exact key, but for what is printed.
+        An option that the method does not have is refused. All searches of one call together take
+        no more iterations or evaluations than ``maxiter``, ``maxfev`` or ``maxfun`` allow. For
+        L-BFGS-B ``ftol`` is 0 unless you state it or ``tol``: a search that stopped because of slow
+        progress has not reached its answer, and continues when it is resumed.
     edf : callable, optional
-        ``edf(x) -> (edf, max_edf)``, arrays with one number per ``rho``, in the order of the blocks. With it,
-        smoothing parameters that ran to infinity are known to be on a plateau, and copied as such to other fits.
+        ``edf(x) -> (edf, max_edf)``, arrays with one number per ``rho``, in the order of the
+        blocks. With it, smoothing parameters that ran to infinity are known to be on a plateau, and
+        copied as such to other fits.
     rho_bound : float
         Bound that the rules of outer coordinates go by (``fun`` itself is not bounded by it).
     version : str
         Change it when the function changes and its name does not.
     n_rows : int, optional
-        Default: the longest first axis in ``data``. The fit with most rows is preferred as a parent.
+        Default: the longest first axis in ``data``. The fit with most rows is preferred as a
+        parent.
     parent : str or KeepOutcome, optional
         The fit to start from; see `WarmStartStore.fit`.
     attributes : mapping of str to strings and numbers, optional
@@ -104,9 +117,10 @@ def minimize(
     Returns
     -------
     scipy.optimize.OptimizeResult
-        SciPy's, and ``start`` (`StartReport` or None), ``kept`` (`KeepOutcome` or None), ``start_used``, ``cost``,
-        ``notes`` (what the guard did), ``problem`` (`FitProblem`), and ``result``, the `FitResult` that was handed to
-        the store. ``nfev`` counts the calls of ``fun``, ``nit`` the iterations, of all searches together.
+        SciPy's, and ``start`` (`StartReport` or None), ``kept`` (`KeepOutcome` or None),
+        ``start_used``, ``cost``, ``notes`` (what the guard did), ``problem`` (`FitProblem`), and
+        ``result``, the `FitResult` that was passed to the store. ``nfev`` counts the calls of
+        ``fun``, ``nit`` the iterations, of all searches together.
 
     Raises
     ------
@@ -223,7 +237,9 @@ def _tolerance(tol: Any, what: str = "tol") -> float:
 
 
 def _rows(data: Any) -> int:
-    """Return the longest first axis of what stands in ``data``, or of ``data`` itself if it is a table."""
+    """Return the longest first axis of the values in ``data``, or of ``data`` itself if it is a
+    table.
+    """
     values = data.values() if isinstance(data, Mapping) else [data]
     return max((_length(value) for value in values), default=0)
 
@@ -238,7 +254,9 @@ def _length(value: Any) -> int:
 
 
 def _described(constraints: Any) -> Any:
-    """Return what can be hashed of constraints: their kinds, numbers and arguments. Functions have the fit's name."""
+    """Return what can be hashed of constraints: their kinds, numbers and arguments. Functions have
+    the fit's name.
+    """
     if isinstance(constraints, Mapping):
         return {str(key): value for key, value in constraints.items() if not callable(value)}
     if hasattr(constraints, "lb"):

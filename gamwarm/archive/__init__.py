@@ -1,4 +1,6 @@
-"""Archives: chosen entries of a store as one file that stands alone, its check years later, and the way back."""
+"""Archives: selected entries of a store in one self-contained file, verified years later, and
+imported again.
+"""
 
 from gamwarm.archive.bundle import (
     ArchiveReport,

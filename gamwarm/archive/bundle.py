@@ -83,7 +83,7 @@ class ArchiveReport:
 
     @property
     def ok(self) -> bool:
-        """Whether all of it was looked at and is what was exported."""
+        """Whether everything was verified and is unchanged since the export."""
         return self.complete and not self.problems
 
 
@@ -112,15 +112,16 @@ def export_archive(
     select : Selection, optional
         Which entries; default all.
     title, license : str
-        The licence by its SPDX name (``CC-BY-4.0``), as an address, or in words.
+        The licence by its SPDX name (``CC-BY-4.0``), as a URL, or as text.
     creators : str, Creator, or several
         ``"Name"`` or ``"Name <ORCID iD>"``.
     description : str
     crate_beside : bool
-        Write ``ro-crate-metadata.json`` also beside ``out``, where it makes an RO-Crate of the folder.
+        Write ``ro-crate-metadata.json`` also beside ``out``, which makes the folder an RO-Crate.
     overwrite : bool
     progress : callable, optional
-        Called with entries done and in all; returning False ends the export, and nothing is written.
+        Called with entries done and in all; returning False ends the export, and nothing is
+        written.
 
     Raises
     ------
@@ -131,8 +132,8 @@ def export_archive(
 
     Notes
     -----
-    The same entries with the same words and version of gamwarm give the same bytes, on any machine with the same HDF5.
-    Pins are not exported.
+    The same entries with the same words and version of gamwarm give the same bytes, on any machine
+    with the same HDF5. Pins are not exported.
     """
     about = about_archive(title, creators, license, description)
     wanted = _selection(select)
@@ -169,7 +170,8 @@ def export_archive(
 
 @critical
 def verify_archive(path: str | os.PathLike[str], progress: Progress | None = None) -> ArchiveReport:
-    """Check an archive: every byte against the digest of the file, every entry against seal, content and manifest.
+    """Check an archive: every byte against the digest of the file, every entry against seal,
+    content and manifest.
 
     Needs nothing but the file. Only reads; no lock, no network.
 
@@ -182,7 +184,8 @@ def verify_archive(path: str | os.PathLike[str], progress: Progress | None = Non
     Raises
     ------
     StoreNotFound, NotAStore, NewerFormat, OlderFormat, StoreDamaged
-        There is no such file; it is not an archive, or of another format; HDF5 cannot list what is in it.
+        There is no such file; it is not an archive, or of another format; HDF5 cannot list what is
+        in it.
     """
     found = check_bundle(path, progress)
     creators, licence = _said_by(found.texts.get(CRATE_NAME, ""))
@@ -197,16 +200,18 @@ def import_archive(
     store_path: str | os.PathLike[str],
     progress: Progress | None = None,
 ) -> MergeReport:
-    """Take an archive's entries into a store, which is made if it is missing: the union of entry ids, times kept.
+    """Take an archive's entries into a store, which is made if it is missing: the union of entry
+    ids, times kept.
 
-    The archive is verified first. Unlike `WarmStartStore.merge` this keeps every final of a key; the next put under
-    that key trims it to the store's ``keep_last``.
+    The archive is verified first. Unlike `WarmStartStore.merge` this keeps every final of a key;
+    the next put under that key trims it to the store's ``keep_last``.
 
     Parameters
     ----------
     archive, store_path : path
     progress : callable, optional
-        Of the check: called with entries done and in all; returning False ends it, and nothing is imported.
+        Of the check: called with entries done and in all; returning False ends it, and nothing is
+        imported.
 
     Returns
     -------
@@ -216,8 +221,8 @@ def import_archive(
     Raises
     ------
     StoreDamaged
-        The archive is not what was exported; the message names entries, ``details["problems"]`` all of them. The store
-        is as before.
+        The archive is not what was exported; the message names entries, ``details["problems"]`` all
+        of them. The store is as before.
     StoreError
         As `verify_archive`, or the store cannot be written.
     """
@@ -251,7 +256,9 @@ def _selection(select: object) -> Selection:
 def _with_parents(
     entries: Sequence[EntrySummary], chosen: Sequence[EntrySummary]
 ) -> tuple[list[EntrySummary], tuple[str, ...]]:
-    """Add what the chosen entries started from; return them in the order of the file, and the parents not in it."""
+    """Add what the chosen entries started from; return them in the order of the file, and the
+    parents not in it.
+    """
     by_id: dict[str, list[EntrySummary]] = {}
     for entry in entries:
         by_id.setdefault(entry.entry_id, []).append(entry)
@@ -287,7 +294,9 @@ def _crate_beside(about: About, written: BundleWritten, target: Path) -> str:
 
 
 def _said_by(crate: str) -> tuple[tuple[str, ...], str]:
-    """Return creators and licence as a crate names them; nothing if it is damaged (that is among the problems)."""
+    """Return creators and licence as a crate names them; nothing if it is damaged (that is among
+    the problems).
+    """
     try:
         graph = {entity["@id"]: entity for entity in json.loads(crate)["@graph"]}
         root = graph["./"]

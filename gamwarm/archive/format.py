@@ -1,7 +1,8 @@
-"""Archives as bytes: a gamwarm file that is written once, with a manifest (docs/file-format.md, "Archives").
+"""Archives as bytes: a gamwarm file that is written once, with a manifest (docs/file-format.md,
+"Archives").
 
-The same entries, texts and version of gamwarm give the same bytes: no times but those of the entries, no identity of a
-machine, everything in one order.
+The same entries, texts and version of gamwarm give the same bytes: no times but those of the
+entries, no identity of a machine, everything in one order.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ _README: Final = (
 
 @dataclass(frozen=True)
 class BundleContents:
-    """What goes into an archive: chosen entries, the title, and what makes the texts of the entries that were sound."""
+    """What goes into an archive: chosen entries, the title, and what makes the texts of the entries
+    that were sound.
+    """
 
     chosen: Sequence[EntrySummary]
     describe: Callable[[Sequence[EntrySummary]], Mapping[str, str]]
@@ -94,7 +97,9 @@ class BundleContents:
 
 @dataclass(frozen=True)
 class BundleWritten:
-    """What an archive holds: entries, the digest of its manifest, its bytes; and what was left out."""
+    """What an archive holds: entries, the digest of its manifest, its bytes; and what was
+    left out.
+    """
 
     kept: Sequence[EntrySummary]
     digest: str
@@ -129,7 +134,7 @@ class BundleCheck:
     complete: bool = True
 
 
-# -- writing ---------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
 
 
 def write_bundle(
@@ -142,8 +147,8 @@ def write_bundle(
 ) -> BundleWritten:
     """Write the entries that ``choose`` picks to a new file at ``target``.
 
-    They are chosen from their summaries and read in batches, so that a busy writer cannot keep a large export from
-    ending; what it replaces or removes meanwhile is left out and listed.
+    They are chosen from their summaries and read in batches, so that a busy writer cannot keep a
+    large export from ending; what it replaces or removes meanwhile is left out and listed.
     """
     if os.path.lexists(target) and not overwrite:
         raise StoreError(f"{target}: exists already; give another path, or overwrite=True", path=str(target))
@@ -180,7 +185,9 @@ def _fill(
     problems: list[Problem],
     progress: Progress | None,
 ) -> tuple[str, list[EntrySummary]]:
-    """Lay out all but the header; return the digest of the manifest and the summaries of what the archive holds."""
+    """Lay out all but the header; return the digest of the manifest and the summaries of what the
+    archive holds.
+    """
     kept: list[EntrySummary] = []
     lines: list[str] = []
     create_file(h5)
@@ -214,7 +221,9 @@ def _fill(
 
 
 def _sound_or_why(view: EntryEditor, summaries: Sequence[EntrySummary]) -> list[Encoded | str]:
-    """Read chosen entries of one key, wherever in it they lie by now; of each that is not sound say why."""
+    """Read chosen entries of one key, wherever in it they lie by now; of each that is not sound say
+    why.
+    """
     found: list[Encoded | str] = []
     for summary in summaries:
         paths = [
@@ -300,16 +309,18 @@ class _BundleView(EntryEditor):
         self.set_index(self._collected)
 
 
-# -- reading ---------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def check_bundle(path: str | os.PathLike[str], progress: Progress | None = None) -> BundleCheck:
-    """Check everything in an archive against its digests. Reads the file only, with no lock and no journal.
+    """Check everything in an archive against its digests. Reads the file only, with no lock and no
+    journal.
 
     Raises
     ------
     StoreNotFound, NotAStore, NewerFormat, OlderFormat, StoreDamaged
-        There is no such file, it is not an archive, or so damaged that HDF5 cannot list what is in it.
+        There is no such file, it is not an archive, or so damaged that HDF5 cannot list what is in
+        it.
     """
     place = file_path(path)
     problems: list[Problem] = []
@@ -454,11 +465,11 @@ def _compare(place: str, stated: str | None, found: str, problems: list[Problem]
         problems.append(Problem(place, "its digest is not the one in the manifest: changed after the export"))
 
 
-# -- taking over -----------------------------------------------------------------------------------------------
+# -- taking over -----------------------------------------------------------------------------------
 
 
 def absorb_bundle(path: str | os.PathLike[str], target: EntryStore) -> MergeReport:
-    """File every entry of an archive as it is; one transaction."""
+    """Write every entry of an archive unchanged; one transaction."""
     source = EntryStore(path, mode="r")
     try:
         return import_batches(target, read_batches(source), KEEP_ALL)

@@ -1,4 +1,6 @@
-"""``export``, ``import``, ``report``: chosen fits as a file that stands alone, the way back, and a page for people."""
+"""``export``, ``import``, ``report``: export to a self-contained file, import, and an HTML
+report.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +48,11 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace NEW if it is there")] = False,
     as_json: Json = False,
 ) -> Exit:
-    """Write chosen entries to an archive: one file that stands alone, with a manifest and its own description.
+    """Write chosen entries to an archive: one self-contained file, with a manifest and its own
+    description.
 
-    Options that select may be repeated, their names may hold * and ?, and all options given are met. The same entries
-    give the same bytes.
+    Options that select may be repeated, their names may hold * and ?, and all options given are
+    met. The same entries give the same bytes.
     """
     refuse_no_file(file)
     with watched("exporting") as watch:
@@ -129,7 +132,9 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> Exit:
-    """Write one HTML page of what a file holds: costs cold and warm, transfers by term, lineage, growth."""
+    """Write one HTML page of what a file holds: costs cold and warm, transfers by term, lineage,
+    growth.
+    """
     refuse_no_file(file)
     with waiting(f"reading {file}; Ctrl-C ends it"):
         page = write_report(file, output, title=title)

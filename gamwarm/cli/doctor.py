@@ -1,4 +1,6 @@
-"""``doctor``: what a directory and this environment are good for, found by trying, before a job of three days."""
+"""``doctor``: what a directory and this environment are good for, found by trying, before a job of
+three days.
+"""
 
 from __future__ import annotations
 
@@ -77,14 +79,15 @@ def doctor(
     mpi: Annotated[bool, typer.Option("--mpi/--no-mpi", help="start MPI once, to see which it is")] = True,
     as_json: Json = False,
 ) -> Exit:
-    """Try a directory: which lock works there, whether a store can be written, and what is not safe.
+    """Try a directory: which lock works there, whether a store can be written, and what is not
+    safe.
 
-    With two clients of the directory (--with, --peer, or as a job of two tasks) it also says whether several hosts may
-    write one file there. If they may not, or only with the soft lock, a note stays in the directory, which stores keep
-    to: .gamwarm-doctor.json.
+    With two clients of the directory (--with, --peer, or as a job of two tasks) it also says
+    whether several hosts may write one file there. If they may not, or only with the soft lock, a
+    note stays in the directory, which stores keep to: .gamwarm-doctor.json.
 
-    Also tells the Python, h5py, HDF5 and MPI found. Files made for the trial are removed. Exit code 0: all is well; 1:
-    something is not safe, or will not work.
+    Also reports the versions of Python, h5py, HDF5 and MPI. Test files are removed. Exit code 0:
+    all is well; 1: something is not safe, or will not work.
     """
     place = _directory_of(directory)
     worries: list[str] = []
@@ -117,9 +120,11 @@ def _is_directory(path: Path) -> bool:
 
 
 def _directory_of(path: Path) -> Path:
-    """Return the directory meant by a path: its own, or that of a file, which need not be there yet.
+    """Return the directory meant by a path: its own, or that of a file, which need not be there
+    yet.
 
-    A missing path without a suffix is a directory to be made, not a file: its parent may be of another file system.
+    A missing path without a suffix is a directory to be made, not a file: its parent may be of
+    another file system.
     """
     status = status_of(path)
     place = path if status is not None and stat.S_ISDIR(status.st_mode) else path.parent
@@ -150,7 +155,7 @@ def _is_same_mount(one: Path, other: Path) -> bool:
 
 
 def _task_of_job() -> tuple[int, str] | None:
-    """Return this task's number and a word for its job, if a launcher has started several."""
+    """Return this task's number and a name of its job, if a launcher has started several."""
     for rank, size, job in _LAUNCHERS:
         numbers = os.environ.get(rank, ""), os.environ.get(size, "")
         if all(number.isdecimal() for number in numbers) and int(numbers[1]) > 1:

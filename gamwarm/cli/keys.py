@@ -22,7 +22,9 @@ SHORT: Final = 12
 
 @contextmanager
 def looking_into(path: Path) -> Iterator[tuple[EntryStore, Browser]]:
-    """Open a file for reading: no lock, no change, also beside a writer or on read-only media."""
+    """Open a file for reading: without a lock or a change, while another process writes, or on
+    read-only media.
+    """
     refuse_no_file(path)
     entries = EntryStore(path, mode="r")
     try:
@@ -59,7 +61,9 @@ def short(seen: Seen) -> str:
 
 
 def resolve(browser: Browser, text: str) -> Target:
-    """Find what a key or the beginning of one means, with a progress bar where that takes a while."""
+    """Find what a key or the beginning of one means, with a progress bar where that takes a
+    while.
+    """
     return resolve_key(browser, text, partial(search, browser))
 
 

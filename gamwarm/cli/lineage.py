@@ -1,4 +1,4 @@
-"""``lineage`` and ``explain``: what a fit started from, and what tells two fits apart."""
+"""``lineage`` and ``explain``: what a fit started from, and how two fits differ."""
 
 from __future__ import annotations
 
@@ -58,12 +58,14 @@ class _Family:
             fit.ids.add(seen.entry_id)
             self._fit_of[seen.entry_id] = key
         for fit in self.fits.values():
-            # A search that went on from its own checkpoint started where that did.
+            # A search that continued from its own checkpoint has the checkpoint's start.
             if fit.parent is not None and self._fit_of.get(fit.parent) != fit.key:
                 self._children[fit.parent].add(fit.key)
 
     def parent(self, fit: _Fit) -> _Fit | None:
-        """Return the fit that this one started from; None: cold, unknown, or not in the file any more."""
+        """Return the fit that this one started from; None: cold, unknown, or not in the file any
+        more.
+        """
         key = None if fit.parent is None else self._fit_of.get(fit.parent)
         return None if key is None or key == fit.key else self.fits[key]
 
@@ -167,7 +169,7 @@ def _lineage_json(family: _Family, fit: _Fit, known: set[str]) -> dict[str, Any]
     }
 
 
-# -- explain ---------------------------------------------------------------------------------------------------
+# -- explain ---------------------------------------------------------------------------------------
 
 
 @command("explain", "what distinguishes a fit from others, or why it missed")
@@ -180,11 +182,12 @@ def explain(
     nearest: Annotated[int, typer.Option("--nearest", metavar="N", min=1, help="fits to compare with")] = 3,
     as_json: Json = False,
 ) -> Exit:
-    """Say what tells a kept fit apart from another, or from the fits most like it.
+    """Say what distinguishes a stored fit from another, or from the most similar fits.
 
-    A fit that missed and was then kept is in the file: give its key, and the nearest other fits say which design,
-    penalty or option made it another one. A key that is not in the file says nothing about its fit, since it is a
-    digest; in Python, store.explain(problem) compares a fit that was never kept.
+    A fit that missed and was then kept is in the file: give its key, and the nearest other fits say
+    which design, penalty or option made it another one. A key that is not in the file says nothing
+    about its fit, since it is a digest; in Python, store.explain(problem) compares a fit that was
+    never kept.
     """
     with looking_into(file) as (_, browser):
         one = _record(browser, key)

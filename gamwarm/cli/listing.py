@@ -41,7 +41,7 @@ __all__ = ["ls", "show_entry", "stats"]
 SORTED_BY_ITSELF: Final = 1000
 """Up to so many entries a listing is sorted without being asked."""
 SAMPLE: Final = 500
-"""Entries per section from which `stats` tells starts and costs of a larger file."""
+"""Entries per section that `stats` reads for starts and costs in a larger file."""
 SHOWN_NUMBERS: Final = 8
 
 
@@ -63,9 +63,10 @@ def ls(
 ) -> Exit:
     """List entries: exact records (final, checkpoint) and artifacts.
 
-    KEY is the beginning of an exact key (records) or of an entry id (artifacts); every subcommand takes it. Options
-    that select may be repeated, their names may hold * and ?, and all options given are met. VALID says whether a
-    look-up would be served the entry. With --json, one object per line.
+    KEY is the beginning of an exact key (records) or of an entry id (artifacts); every subcommand
+    takes it. Options that select may be repeated, their names may hold * and ?, and all options
+    given are met. VALID says whether a look-up would be served the entry. With --json, one object
+    per line.
     """
     if sort not in ("auto", "newest", "oldest", "file"):
         raise BadUsage(f"--sort {sort!r}; use newest, oldest, file or auto")
@@ -89,7 +90,9 @@ def ls(
 
 
 def _page(seen: Iterator[Seen], order: str, limit: int) -> tuple[list[Seen], bool]:
-    """Return the entries to show, and whether there are more; sorted or not, few are held in memory."""
+    """Return the entries to show, and whether there are more; sorted or not, few are held in
+    memory.
+    """
     if order == "file":
         page = list(islice(seen, limit or None))
         return page, bool(limit) and next(seen, None) is not None
@@ -188,7 +191,7 @@ _UNKNOWN: Final[dict[str, Any]] = {**dict.fromkeys(_NOT_TOLD), "attributes": {}}
 """Of a damaged entry no more is known than what a row says of it besides."""
 
 
-# -- show ------------------------------------------------------------------------------------------------------
+# -- show ------------------------------------------------------------------------------------------
 
 
 @command("show", "one entry, or all entries of a key")
@@ -346,7 +349,7 @@ def _entry_json(seen: Seen, families: Families, pins: set[str], *, values: bool)
     return whole
 
 
-# -- stats -----------------------------------------------------------------------------------------------------
+# -- stats -----------------------------------------------------------------------------------------
 
 
 @command("stats", "entries, bytes, starts by source, savings from warm starts")
@@ -357,9 +360,9 @@ def stats(
 ) -> Exit:
     """Entries, bytes, starts by source, and what the starts saved.
 
-    Counts come from running totals. Starts and costs are read from the records: of more than 500 a sample of 500
-    (keys are digests, and lie in the order of a hash, so the first ones are as good as any), unless --all is given.
-    What starts saved is added up where every entry is read.
+    Counts come from running totals. Starts and costs are read from the records: of more than 500 a
+    sample of 500 (keys are digests, and lie in the order of a hash, so the first ones are as good
+    as any), unless --all is given. What starts saved is added up where every entry is read.
     """
     with looking_into(file) as (entries, browser):
         totals = browser.totals()

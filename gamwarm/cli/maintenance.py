@@ -52,8 +52,8 @@ def verify(
 ) -> Exit:
     """Read every entry and check its digests; say sound, repaired or damaged.
 
-    An archive is checked against its manifest too. Without --repair nothing is changed. Exit code 0: sound; 3:
-    repaired; 1: damaged, the entries are listed.
+    An archive is checked against its manifest too. Without --repair nothing is changed. Exit code
+    0: sound; 3: repaired; 1: damaged, the entries are listed.
     """
     archive = None
     with watched("verifying") as watch:
@@ -100,7 +100,7 @@ def verify(
 
 
 def _step(watch: Watch, browser: Browser) -> Callable[[int, int], bool]:
-    """Return a progress callback that tells MB/s too, by the mean size of the file's entries."""
+    """Return a progress callback that also shows MB/s, from the mean size of the file's entries."""
     totals = browser.totals()
     mean = totals.live_bytes / max(totals.entries, 1)
     return lambda done, total: watch.step(done, total, round(mean * done))
@@ -130,7 +130,8 @@ def salvage(
     ] = 60.0,
     as_json: Json = False,
 ) -> Exit:
-    """Copy every entry that its digests confirm into a new file; FILE need not open any more, and is only read.
+    """Copy every entry that its digests confirm into a new file; FILE need not open any more, and
+    is only read.
 
     Exit code 0: everything was reached; 1: some was not, and is listed; 7: nothing could be saved.
     """
@@ -161,7 +162,7 @@ def salvage(
 
 @command("compact", "return the space of removed entries to the file system")
 def compact(file: File, wait: Wait = 10.0, as_json: Json = False) -> Exit:
-    """Write the file anew without the space that removed entries left. Needs room for both, for a while."""
+    """Rewrite the file without the space of removed entries. Needs room for both, for a while."""
     with changing(file, wait) as entries, waiting(f"compacting {file}; Ctrl-C leaves it unchanged"):
         report = maintenance.compact(entries)
     if as_json:
@@ -271,9 +272,11 @@ def merge(
     wait: Wait = 10.0,
     as_json: Json = False,
 ) -> Exit:
-    """Take over the entries of other files, in any order and as often as you like. One transaction per file.
+    """Take over the entries of other files, in any order and as often as you like. One transaction
+    per file.
 
-    All of them are opened before the first is merged: a missing or foreign one stops it with nothing changed.
+    All of them are opened before the first is merged: a missing or foreign one stops it with
+    nothing changed.
     """
     for other in others:
         with looking_into(other):

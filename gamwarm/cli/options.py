@@ -1,4 +1,6 @@
-"""What all subcommands share: the file, ``--json``, ``--debug``, and how an error becomes a line and an exit code."""
+"""What all subcommands share: the file, ``--json``, ``--debug``, and how an error becomes a line
+and an exit code.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,10 @@ COMMANDS: Final[dict[str, tuple[str, Callable[..., Exit]]]] = {}
 
 
 def command(name: str, what: str) -> Callable[[Callable[..., Exit]], Callable[..., Exit]]:
-    """Make a function a subcommand: what it returns is the exit code, what it raises one line on standard error.
+    """Make a function a subcommand: what it returns is the exit code, what it raises one line on
+    standard error.
 
-    Every subcommand gets ``--debug`` beside its own options.
+    Every subcommand gets ``--debug`` in addition to its own options.
     """
 
     def register(function: Callable[..., Exit]) -> Callable[..., Exit]:
@@ -70,7 +73,9 @@ def command(name: str, what: str) -> Callable[[Callable[..., Exit]], Callable[..
 
 
 def _expanded(name: str, value: Any) -> Any:
-    """Paths as every other door takes them: a shell does not expand the ``~`` of ``--output=~/new.h5``."""
+    """Paths as every other door takes them: a shell does not expand the ``~`` of
+    ``--output=~/new.h5``.
+    """
     if isinstance(value, Path):
         return file_path(value, name)
     if isinstance(value, float) and math.isnan(value):

@@ -1,4 +1,6 @@
-"""What the command writes: tables and text for people, JSON for programs, progress that can be ended."""
+"""What the command writes: tables and text for people, JSON for programs, progress that can be
+ended.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ __all__ = [
 T = TypeVar("T")
 
 WIDE: Final = 10_000
-"""Width where nobody looks: a pipe or a file keeps whole lines."""
+"""Width without a terminal: a pipe or a file keeps whole lines."""
 GAP: Final = 2
 REFRESH_SECONDS: Final = 0.1
 SHOWN_AFTER_SECONDS: Final = 0.5
@@ -52,7 +54,9 @@ _BLANKS: Final = re.compile(r"[ ]+((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
 
 
 def console(*, error: bool = False, width: int | None = None) -> Console:
-    """Return a console for what standard output (or error) is now, of its own width unless another is given."""
+    """Return a console for what standard output (or error) is now, of its own width unless another
+    is given.
+    """
     stream = sys.stderr if error else sys.stdout
     if width is None:
         width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
@@ -67,7 +71,8 @@ def page_width() -> int:
 def show(*things: Any, width: int | None = None) -> None:
     """Print tables, trees and lines to standard output, without blanks at the ends of lines.
 
-    Lines are not broken: what is longer than the terminal is a key or a path, and must survive a copy.
+    Lines are not broken: what is longer than the terminal is a key or a path, and must survive a
+    copy.
     """
     to = console(width=width)
     with to.capture() as captured:
@@ -77,7 +82,9 @@ def show(*things: Any, width: int | None = None) -> None:
 
 
 class _Visible:
-    """Prints a table, a tree or a line with everything in it that cannot be seen escaped; styles are not part of it."""
+    """Prints a table, a tree or a line with everything in it that cannot be seen escaped; styles
+    are not part of it.
+    """
 
     def __init__(self, thing: Any) -> None:
         self._thing = thing
@@ -96,7 +103,7 @@ def seen(value: str | Text) -> Text:
 
 
 def say(text: str, style: str = "dim") -> None:
-    """Print a remark to standard error, where it is in no pipe's way."""
+    """Print a note to standard error, where it does not disturb a pipe."""
     console(error=True).print(Text(visible(text), style=style))
 
 
@@ -106,7 +113,9 @@ def write_json(value: Any) -> None:
 
 
 def facts(rows: Iterable[Sequence[str | Text]]) -> Text:
-    """Return names and what they are, one below the other; long sentences are broken between words, words never."""
+    """Return names and what they are, one below the other; long sentences are broken between words,
+    words never.
+    """
     pairs = [(visible(str(name)), seen(value)) for name, value in rows]
     indent = max((len(name) for name, _ in pairs), default=0) + 2
     lines = []
@@ -129,7 +138,7 @@ def fitting(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str | Te
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """Return a plain table; what does not fit goes on in the next line, nothing is cut.
+    """Return a plain table; what does not fit continues on the next line; nothing is truncated.
 
     Parameters
     ----------
@@ -203,7 +212,7 @@ class Watch:
 
 @contextmanager
 def watched(what: str) -> Iterator[Watch]:
-    """Show progress on a terminal, and turn the first Ctrl-C into a wish to end."""
+    """Show progress on a terminal, and turn the first Ctrl-C into a request to stop."""
     to = console(error=True)
     progress = None
     if to.is_terminal:
@@ -222,7 +231,7 @@ def watched(what: str) -> Iterator[Watch]:
     before = signal.getsignal(signal.SIGINT)
     try:
         signal.signal(signal.SIGINT, watch._stop)
-    except ValueError:  # not the main thread: whoever embeds the command handles its signals
+    except ValueError:  # not the main thread: a program that embeds the command handles its signals
         before = None
     try:
         yield watch

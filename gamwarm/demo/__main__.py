@@ -1,4 +1,6 @@
-"""``python -m gamwarm.demo``: fit airline delays leaving one carrier out, cold and warm, and keep what was learned."""
+"""``python -m gamwarm.demo``: fit airline delays leaving one carrier out, cold and warm, and keep
+what was learned.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,8 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
         "Gaussian location-scale: smooths of departure hour, distance and day of the year for mean and scale, "
         "carrier as a random effect\n"
     )
-    # Ranks share the cores, and the bits of a fit must not depend on how many of them a rank was given.
+    # Ranks share the cores, and the bits of a fit must not depend on how many of them a rank was
+    # given.
     with threadpool_limits(1):
         bound = engine.bind(columns, flights.TERMS, flights.FAMILY)
         with folds.bar(f"cold, {len(job.COLD_STARTS)} starts", console) as shown:
@@ -105,8 +108,10 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
 
 
 def _width() -> int | None:
-    """Return the columns to print in; None lets the terminal decide. Open MPI hands ranks a terminal without a size."""
-    if "FORCE_COLOR" in os.environ:  # scripts/demo has looked at the terminal, and set COLUMNS
+    """Return the columns to print in; None lets the terminal decide. Open MPI gives ranks a
+    terminal without a size.
+    """
+    if "FORCE_COLOR" in os.environ:  # scripts/demo has checked the terminal and set COLUMNS
         return None
     try:
         return None if os.get_terminal_size(sys.stdout.fileno()).columns else _PIPE_COLUMNS
@@ -122,7 +127,9 @@ def _whole(text: str) -> int:
 
 
 def _prepare(folder: Path, comm: Communicator, *, resume: bool) -> Path:
-    """Make the folder and, unless resuming, remove the demo's file of an earlier run (rank 0, then all go on)."""
+    """Make the folder and, unless resuming, remove the demo's file of an earlier run (rank 0, then
+    all go on).
+    """
     path = folder.resolve() / "flights.h5"
     trouble = ""
     if comm.rank == 0:

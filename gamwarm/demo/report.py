@@ -94,7 +94,7 @@ def _worst(cold: Sequence[Fit], warm: Sequence[Fit]) -> tuple[str, str]:
 
 
 def verdict(folds: Sequence[Fold], cold: dict[str | None, list[Fit]], warm: Sequence[Fit]) -> list[str]:
-    """Say in words where cold and warm agree, and name the folds where one found a better optimum."""
+    """Describe where cold and warm agree, and name the folds where one found a better optimum."""
     same: list[float] = []
     better: list[str] = []
     worse: list[str] = []

@@ -1,4 +1,6 @@
-"""The reference engine on the road of `gamwarm.fit`: it evaluates its objective, and the rest is not its business."""
+"""The reference engine, driven by `gamwarm.fit`: it evaluates its objective, and the rest is not
+its business.
+"""
 
 from __future__ import annotations
 
@@ -49,30 +51,35 @@ def fit(
     case : Case or None
         None only with ``each=True``: this rank has nothing to do in this round.
     options : BlockwiseFitOptions, optional
-        ``outer_tol`` bounds max|dV/drho|, ``inner_tol`` the Newton decrement ``sqrt(g' H^-1 g)``; both absolute.
+        ``outer_tol`` bounds max|dV/drho|, ``inner_tol`` the Newton decrement ``sqrt(g' H^-1 g)``;
+        both absolute.
     store : FitStore, optional
         Without one nothing is looked up and nothing is kept.
     parent : str, optional
         Entry id of the artifact to start from.
     start : optional
         Where to begin without a store: anything with ``rho`` and ``block_beta`` (a `FitResult`, a
-        `ConstrainedWarmStart`), and maybe ``curvature``, in this case's coordinates. It is guarded like a transfer.
+        `ConstrainedWarmStart`), and maybe ``curvature``, in this case's coordinates. It is guarded
+        like a transfer.
     cold_start : {"best", "fellner-schall", "zero", "heuristic"}
-        How to begin without any start. "best" is the one that was cheapest most often: "fellner-schall".
+        How to begin without any start. "best" is the one that was cheapest most often:
+        "fellner-schall".
     each : bool
         One fit per rank of the store's communicator, in rounds.
     checkpoint : bool
-        Offer the store where the search stands after each outer iteration.
+        Offer the store a checkpoint after each outer iteration.
     attributes : mapping of str to strings and numbers, optional
         Labels of your own, kept with record and artifact.
     outer_hessian : bool, optional
-        Whether the result must carry the exact outer Hessian, which children use as their metric. Default: yes for a
-        fit that goes into a store and was not itself a transfer.
+        Whether the result must carry the exact outer Hessian, which children use as their metric.
+        Default: yes for a fit that goes into a store and was not itself a transfer.
     group_seeds : str, optional
-        Column of the data whose values folds will leave out, one at a time: the result then carries what leaving
-        each of them out changes, to first order, and so does the artifact. An exact hit computes none.
+        Column of the data whose values folds will leave out, one at a time: the result then carries
+        what leaving each of them out changes, to first order, and so does the artifact. An exact
+        hit computes none.
     leave_out : optional
-        The value of that column that this case leaves out: the parent's seeds for it move the start.
+        The value of that column that this case leaves out: the parent's seeds for it move the
+        start.
 
     Raises
     ------
@@ -146,7 +153,7 @@ class CaseObjective:
 
     def evaluate(self, rho: FloatArray, theta: FloatArray, budget: int) -> gamwarm.Evaluation:
         """Return the objective at ``rho``, the inner solve begun at ``theta``."""
-        # X'WX of the evaluation before is near, but for one that begins anew.
+        # X'WX of the previous evaluation is near, unless the inner solve restarts.
         cold = np.array_equal(theta, self.null)
         at = self.laml.evaluate(rho, theta, self.options.inner_tol, budget, None if cold else self._gram)
         if at.gram is not None:
@@ -197,7 +204,7 @@ class CaseObjective:
         blocks = dict(zip(self.case.names, self.case.slices, strict=True))
         return max(blocks, key=lambda name: self.laml.newton_changes(at, blocks[name]))
 
-    # -- results -----------------------------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------
 
     def fitted_by(self, at: Evaluation) -> Callable[[], dict[str, FloatArray]]:
         """Return what makes the fitted values, without holding the products with the design."""

@@ -1,12 +1,13 @@
-"""The objective: Laplace approximate negative log marginal likelihood, its gradient and Hessian in rho.
+"""The objective: Laplace approximate negative log marginal likelihood, its gradient and Hessian in
+rho.
 
-With ``P(theta) = nll(theta) + theta' S theta / 2``, ``S = sum_j exp(rho_j) S_j``, theta the minimiser of P and H its
-Hessian there, over p coefficients of which M are unpenalised::
+With ``P(theta) = nll(theta) + theta' S theta / 2``, ``S = sum_j exp(rho_j) S_j``, theta the
+minimiser of P and H its Hessian there, over p coefficients of which M are unpenalised::
 
     V(rho) = P(theta) + log|H| / 2 - log|S|_+ / 2 - M log(2 pi) / 2
 
-Penalties are diagonal and do not overlap (terms choose their reduced coordinates so), which keeps every trace free of
-cancellation even where lambda is 1e6 times the data.
+Penalties are diagonal and do not overlap (terms choose their reduced coordinates so), which keeps
+every trace free of cancellation even where lambda is 1e6 times the data.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from gamwarm.fitting import ARMIJO
 
 __all__ = ["Laml"]
 
-# An old factor is used as long as that looks like converging in a few steps; each costs less than half a formation.
+# An old factor is used as long as that looks like converging in a few steps; each costs less than
+# half a formation.
 _CHORD_REACH = 1.0
 _CHORD_RATE = 0.3
 _CHORD_STEPS = 3
 _CHORD_MARGIN = 0.3
 _MOST_INNER_HALVINGS = 40
-# A step compares where it leads with where it comes from, and then begins at one of them.
+# A step compares its end point with its starting point, and the next one begins at one of them.
 _POINTS = 3
 
 _Point = tuple[list[FloatArray], float]
@@ -59,7 +61,8 @@ class Laml(Objective):
     Attributes
     ----------
     reuse : bool
-        Whether inner steps may use the factor of a Hessian formed before (the default), or Newton is plain.
+        Whether inner steps may use the factor of a Hessian formed before (the default), or Newton
+        is plain.
     """
 
     reuse = True
@@ -96,7 +99,7 @@ class Laml(Objective):
         self._points: dict[bytes, _Point] = {}
         self._null_nll: float | None = None
 
-    # -- the inner problem -------------------------------------------------------------------------------------
+    # -- the inner problem -------------------------------------------------------------------------
 
     def etas(self, theta: FloatArray) -> list[FloatArray]:
         """Return the linear predictors, offset included."""
@@ -113,7 +116,9 @@ class Laml(Objective):
         return value if np.isfinite(value) else np.inf
 
     def _at(self, theta: FloatArray) -> _Point:
-        """Return predictors and negative log-likelihood, known already if theta was among the last few asked for."""
+        """Return predictors and negative log-likelihood, known already if theta was among the last
+        few asked for.
+        """
         key = theta.tobytes()
         point = self._points.get(key)
         if point is None:
@@ -153,12 +158,14 @@ class Laml(Objective):
     ) -> Evaluation:
         """Minimise P at ``rho`` from ``theta`` and return the objective there.
 
-        ``tol`` bounds the Newton decrement ``sqrt(g' H^-1 g)``. The coefficients returned are those at which the test
-        passed, unmoved, so that a fit restored at its own answer returns it bit for bit; the objective is
-        corrected to first order for the step that was not taken. A failure is an infinite value, not an exception.
+        ``tol`` bounds the Newton decrement ``sqrt(g' H^-1 g)``. The coefficients returned are those
+        at which the test passed, unmoved, so that a fit restored at its own answer returns it bit
+        for bit; the objective is corrected to first order for the step that was not taken. A
+        failure is an infinite value, not an exception.
 
-        Between formations of H, steps with the last factor go on as long as they converge fast; ``gram`` (p, p), X'WX
-        near here, gives the first such factor. Only an H formed at the point itself passes the test.
+        Between formations of H, steps with the last factor go on as long as they converge fast;
+        ``gram`` (p, p), X'WX near here, gives the first such factor. Only an H formed at the point
+        itself passes the test.
         """
         self.counters.evaluations += 1
         s = self.diagonal(rho)
@@ -193,8 +200,8 @@ class Laml(Objective):
                     expected = self.family.expected(self.y, self.w, etas)
                     fisher, factor = self._factor(self.products.gram(expected), s)  # type: ignore[arg-type]
                     if factor is None:
-                        # At an extreme rho this says nothing of the model: the search turns back, and only a start
-                        # that fails so is the end of a fit.
+                        # At an extreme rho this says nothing of the model: the search turns back,
+                        # and only a start that fails so is the end of a fit.
                         return self._failed(rho, theta, cycles, self._singular_message(fisher))
                 step = -factor.solve(gradient)
                 decrement = float(np.sqrt(max(-float(gradient @ step), 0.0)))
@@ -207,7 +214,8 @@ class Laml(Objective):
                         return self._failed(rho, theta, cycles)
                     return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, gram, False)
                 if not observed and decrement <= tol:
-                    # A stationary point that is no minimum: leave it downhill along the most negative curvature.
+                    # A stationary point that is not a minimum: leave it downhill along the most
+                    # negative curvature.
                     step = self._escape(second, s)
                 reused = factor if observed and self.reuse else None
                 reached, before = decrement, np.inf
@@ -235,7 +243,9 @@ class Laml(Objective):
 
     @staticmethod
     def _worth_a_chord(reached: float, before: float, tol: float) -> bool:
-        """Whether a step with an old factor, at decrement ``reached`` after ``before``, beats forming H anew."""
+        """Whether a step with an old factor, at decrement ``reached`` after ``before``, is better
+        than forming H again.
+        """
         if not tol * _CHORD_MARGIN < reached < _CHORD_REACH:
             return False
         if before == np.inf:
@@ -254,7 +264,7 @@ class Laml(Objective):
         direction: FloatArray = scale * vectors[:, 0]
         return direction
 
-    # -- the outer objective -----------------------------------------------------------------------------------
+    # -- the outer objective -----------------------------------------------------------------------
 
     def _assemble(
         self,
@@ -340,7 +350,9 @@ class Laml(Objective):
         return out
 
     def hessian(self, at: Evaluation) -> FloatArray:
-        """Return the outer Hessian at an evaluation, of shape (q, q): one Hessian formation per outer coordinate."""
+        """Return the outer Hessian at an evaluation, of shape (q, q): one Hessian formation per
+        outer coordinate.
+        """
         if at.hessian is not None:
             return at.hessian
         if at.factor is None or at.inverse is None or at.pull is None:

@@ -31,7 +31,9 @@ ENGINE_VERSION = __version__
 
 
 class CaseFamily:
-    """A family together with one case's response, made by `Case.problem`: what `gamwarm` asks for the exact key."""
+    """A family together with one case's response, made by `Case.problem`: what `gamwarm` asks for
+    the exact key.
+    """
 
     def __init__(
         self, family: Family, y: FloatArray, w: FloatArray, offset: FloatArray, predictor_of: Sequence[str]
@@ -93,7 +95,7 @@ class Case:
         self.names = tuple(term.name for term in bound.terms)
         self._problems: list[tuple[BlockwiseFitOptions, FitProblem]] = []
 
-    # A fold of a Gaussian model may never look at its rows: they are picked when somebody asks for them.
+    # A fold of a Gaussian model may never read its rows: they are selected on demand.
 
     @cached_property
     def y(self) -> FloatArray:
@@ -132,7 +134,9 @@ class Case:
         return tuple(slice(end - width, end) for end, width in zip(ends, self.widths, strict=True))
 
     def problem(self, options: BlockwiseFitOptions | None = None) -> FitProblem:
-        """Describe this fit in gamwarm's terms: blocks in reduced coordinates, gauge to raw, family fingerprint."""
+        """Describe this fit in gamwarm's terms: blocks in reduced coordinates, gauge to raw, family
+        fingerprint.
+        """
         options = BlockwiseFitOptions() if options is None else options
         for known, problem in self._problems:
             if known == options:
@@ -205,9 +209,11 @@ class Case:
         return self.bound.moments(self.rows, counters).of(columns)
 
     def folds(self, column: str) -> tuple[list[str], list[tuple[Moments, IntArray]]]:
-        """Return the values of ``column`` in these rows and, per value, what a Gaussian fit without it has.
+        """Return the values of ``column`` in these rows and, per value, what a Gaussian fit without
+        it has.
 
-        That is its moments over the coefficients of this case that keep data, and which those are (kept,).
+        That is its moments over the coefficients of this case that keep data, and which those are
+        (kept,).
         """
         index, labels, gone = self.grouped(column)
         columns = self._columns()
@@ -266,7 +272,9 @@ class Case:
 
 
 class Bound:
-    """A model bound to its full data: knots, levels, centring and penalty scales are fixed. Make it with `bind`."""
+    """A model bound to its full data: knots, levels, centring and penalty scales are fixed. Make it
+    with `bind`.
+    """
 
     def __init__(
         self, source: Source, terms: Sequence[BoundTerm], family: Family, arrays: Sequence[FloatArray]
@@ -286,7 +294,9 @@ class Bound:
 
     @cached_property
     def coefficients(self) -> tuple[FloatArray, IntArray, list[str]]:
-        """Diagonal of all penalties (p,), the outer coordinate that scales each (-1: none), and term names."""
+        """Diagonal of all penalties (p,), the outer coordinate that scales each (-1: none), and
+        term names.
+        """
         penalty, owner, names = [], [], []
         slot = 0
         for term in self.terms:
@@ -300,7 +310,9 @@ class Bound:
 
     @cached_property
     def constants(self) -> FloatArray:
-        """Each row's part of the negative log-likelihood that no predictor enters, of shape (n,)."""
+        """Each row's part of the negative log-likelihood that no predictor enters, of shape
+        (n,).
+        """
         return self.family.constants(self.y, self.w)
 
     def case(self, rows: Any = None, label: str = "") -> Case:
@@ -334,8 +346,8 @@ class Bound:
     def without(self, column: str, value: Any, label: str = "") -> Case:
         """Return the fit that leaves out the rows where ``column`` has ``value``.
 
-        As ``case(columns[column] != value)``, with two advantages: a parent's group seeds are used without a word, and
-        a Gaussian model does not look at the rows again (see `group_moments`).
+        As ``case(columns[column] != value)``, with two advantages: a parent's group seeds are used
+        automatically, and a Gaussian model does not read the rows again (see `group_moments`).
         """
         key, levels = self.source.levels(column, "without")
         wanted = group_label(value)
@@ -348,7 +360,9 @@ class Bound:
         return Case(self, rows, label or f"without {wanted}", (column, wanted))
 
     def moments(self, rows: IntArray | None, counters: Counters) -> Moments:
-        """Return the moments of some rows (None: all) over all columns: one formation of X'WX over them."""
+        """Return the moments of some rows (None: all) over all columns: one formation of X'WX over
+        them.
+        """
         picked = slice(None) if rows is None else rows
         w, z = self.w[picked], self.y[picked] - self.offset[picked] - self.centre
         used = {term.group for term in self.terms}
@@ -363,7 +377,8 @@ class Bound:
         return Moments(products.gram({(0, 0): w}), products.adjoint([wz]), float(wz @ z), float(w.sum()))
 
     def group_moments(self, column: str) -> tuple[Moments, dict[str, Moments]]:
-        """Return the moments of all rows and, by its label, of each value of ``column``; made once, then kept.
+        """Return the moments of all rows and, by its label, of each value of ``column``; made once,
+        then kept.
 
         Together they take one pass over the rows, so one formation.
         """

@@ -16,9 +16,11 @@ from gamwarm.engine.families import Family, Table
 __all__ = ["LOG_2PI", "Cholesky", "Evaluation", "Objective", "factorise", "log_determinant"]
 
 LOG_2PI = float(np.log(2.0 * np.pi))
-# Scaled pivots below this mean that a direction has no information at all, neither data nor penalty.
+# Scaled pivots below this mean that a direction has no information at all, neither data nor
+# penalty.
 _SINGULAR_PIVOT = 1e-14
-# At a scaled pivot of d the gradient of log|H| is wrong by some 1e-15 / d: at this one by outer_tol's default.
+# At a scaled pivot of d the gradient of log|H| is wrong by some 1e-15 / d: at this one by
+# outer_tol's default.
 _SAFE_PIVOT = 1e-10
 
 
@@ -50,7 +52,7 @@ class Cholesky:
 
     def inverse(self) -> FloatArray:
         """Return the inverse, of shape (p, p)."""
-        # Below the diagonal dpotrf leaves zeros, and dpotri leaves them as they are.
+        # Below the diagonal dpotrf leaves zeros, and dpotri leaves them unchanged.
         half, _ = lapack.dpotri(self.upper)
         out: FloatArray = half + half.T
         np.einsum("ii->i", out)[:] = np.diagonal(half)
@@ -60,14 +62,17 @@ class Cholesky:
 
 
 def factorise(matrix: FloatArray) -> Cholesky | None:
-    """Return the factor of a symmetric matrix, or None where it is not (numerically) positive definite."""
+    """Return the factor of a symmetric matrix, or None where it is not (numerically) positive
+    definite.
+    """
     diagonal = np.diagonal(matrix)
     if not (np.isfinite(diagonal).all() and (diagonal > 0.0).all()):
         return None
     scale = 1.0 / np.sqrt(diagonal)
     scaled = scale[:, None] * matrix
     scaled *= scale
-    # Symmetric, so its transpose is what LAPACK's order of storage asks for. What is not finite ends up in a pivot.
+    # Symmetric, so its transpose is what LAPACK's order of storage asks for. What is not finite
+    # ends up in a pivot.
     upper, info = lapack.dpotrf(scaled.T, overwrite_a=1)
     if info != 0 or not float(np.diagonal(upper).min()) ** 2 >= _SINGULAR_PIVOT:
         return None
@@ -75,7 +80,9 @@ def factorise(matrix: FloatArray) -> Cholesky | None:
 
 
 def log_determinant(gram: FloatArray, s: FloatArray) -> float:
-    """Return log|gram + diag(s)| of a symmetric matrix, of its absolute value where it is not positive definite."""
+    """Return log|gram + diag(s)| of a symmetric matrix, of its absolute value where it is not
+    positive definite.
+    """
     if s.size == 1:
         only = abs(float(gram[0, 0]) + float(s[0]))
         return math.log(only) if only > 0.0 else -np.inf
@@ -169,7 +176,9 @@ class Objective(ABC):
     def evaluate(
         self, rho: FloatArray, theta: FloatArray, tol: float, max_cycles: int, gram: FloatArray | None = None
     ) -> Evaluation:
-        """Return the objective at ``rho``, the inner solve begun at ``theta``; a failure is an infinite value."""
+        """Return the objective at ``rho``, the inner solve begun at ``theta``; a failure is an
+        infinite value.
+        """
 
     @abstractmethod
     def hessian(self, at: Evaluation) -> FloatArray:
@@ -177,10 +186,13 @@ class Objective(ABC):
 
     @abstractmethod
     def penalised_nll(self, rho: FloatArray, theta: FloatArray) -> float:
-        """Return what the inner solve minimises, inf where it is not a number. No Hessian formation."""
+        """Return what the inner solve minimises, inf where it is not a number. No Hessian
+        formation.
+        """
 
     def newton_changes(self, at: Evaluation, columns: slice) -> float:
-        """Return the largest change of a predictor that the rest of a Newton step makes through these coefficients.
+        """Return the largest change of a predictor that the rest of a Newton step makes through
+        these coefficients.
 
         In units of the response's standard deviation where the predictor has the response's units.
         """

@@ -62,7 +62,8 @@ class EngineFit:
     guard : GuardReport
     cost : Cost
     curvature_formations : int
-        Hessian formations, within ``cost``, spent on the outer Hessian that is kept for children and not needed here.
+        Hessian formations, within ``cost``, spent on the outer Hessian that is kept for children
+        and not needed here.
     names : tuple of str
         Block names.
     reason : str
@@ -70,7 +71,7 @@ class EngineFit:
     seeds : SeedCost
         What group seeds took, within ``cost``.
     fitted_by : callable, optional
-        Makes `fitted` when somebody asks for it.
+        Computes `fitted` on demand.
     notes : tuple of str
         What else there is to know; see `gamwarm.OuterFit`.
     """
@@ -91,7 +92,9 @@ class EngineFit:
 
     @cached_property
     def fitted(self) -> dict[str, FloatArray]:
-        """Linear predictor per name, offset included, each of shape (n,); "response" is the response-scale mean."""
+        """Linear predictor per name, offset included, each of shape (n,); "response" is the
+        response-scale mean.
+        """
         return {} if self.fitted_by is None else self.fitted_by()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,7 +112,9 @@ class EngineFit:
         return isinstance(self.result, FitResult) and self.result.converged
 
     def summary(self) -> str:
-        """Return in lines what the fit started from, what the guard did, what it took, and what the start saved."""
+        """Return in lines what the fit started from, what the guard did, what it took, and what the
+        start saved.
+        """
         outer = OuterFit(self.result, self.start, self.kept, self.guard, self.reason, self.notes, self.cost, None)
         return outer.summary()
 

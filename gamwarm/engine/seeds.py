@@ -1,12 +1,14 @@
-"""Group seeds: the first-order change of rho and theta that leaving a group out makes, for all groups at once.
+"""Group seeds: the first-order change of rho and theta that leaving a group out makes, for all
+groups at once.
 
 An infinitesimal jackknife at the parent. With weights ``w`` on the rows, ``dV/dw_i`` at the mode is
 
     r_i = nll_i + sum_kl H^-1-leverage_kl d2_kl / 2 - (x_i'u) d1_i / 2,    u = H^-1 pull,
 
-and the change of the outer gradient without group g is ``-sum_{i in g} dr_i/drho``: total derivatives along
-``dtheta/drho``, one set of leverages per outer coordinate for all groups together. A coefficient whose level only group
-g has is dropped exactly, not by a derivative: its own share of the outer gradient is subtracted.
+and the change of the outer gradient without group g is ``-sum_{i in g} dr_i/drho``: total
+derivatives along ``dtheta/drho``, one set of leverages per outer coordinate for all groups
+together. A coefficient whose level only group g has is dropped exactly, not by a derivative: its
+own share of the outer gradient is subtracted.
 """
 
 from __future__ import annotations
@@ -91,7 +93,8 @@ def group_changes(laml: Laml, at: Evaluation, index: IntArray, size: int, gone: 
     gradient = _gradient_changes(laml, at, tables, index, size)
     gradient += _eliminated(laml, at, tables, index, gone, score)
     straight = score @ at.inverse
-    # The level's own equation is gone with it. Solving with the rest of H^-1 is solving with the level profiled out.
+    # The level's own equation is gone with it. Solving with the rest of H^-1 is solving with the
+    # level profiled out.
     columns = np.flatnonzero(gone >= 0)
     score[gone[columns], columns] = 0.0
     theta = _coefficients(laml, at, tables, score, index, gone)
@@ -107,7 +110,8 @@ def group_changes(laml: Laml, at: Evaluation, index: IntArray, size: int, gone: 
 def downdated_changes(
     objective: GaussianReml, at: Evaluation, folds: Sequence[tuple[Moments, IntArray]], tol: float
 ) -> GroupChanges:
-    """Return the changes for every group of a Gaussian model: three Newton steps of each fold's own objective.
+    """Return the changes for every group of a Gaussian model: three Newton steps of each fold's own
+    objective.
 
     ``folds`` has, per group, the moments without it and the coefficients that it keeps.
     """
@@ -124,7 +128,7 @@ def downdated_changes(
             Counters(),
         )
         if own.q != objective.q:
-            continue  # a whole term goes with this group
+            continue  # a complete term is removed with this group
         for _ in range(_DOWNDATED_STEPS):
             there = own.evaluate(at.rho + rho[g], at.theta[left], tol, 1)
             if not there.is_finite:
@@ -193,9 +197,9 @@ def _eliminated(
 ) -> FloatArray:
     """Correction (size, q) of the gradient changes for coefficients that vanish with their group.
 
-    The outer gradient is a sum over penalised coefficients of ``v_c = s_c (theta_c^2 + H^-1_cc - theta_c u_c) / 2 -
-    1/2``. A vanishing one leaves with all of it; what the derivative says of it is taken back (but for du, which is
-    of second order in the bias of the mode).
+    The outer gradient is a sum over penalised coefficients of ``v_c = s_c (theta_c^2 + H^-1_cc -
+    theta_c u_c) / 2 - 1/2``. A vanishing one leaves with all of it; what the derivative says of it
+    is taken back (but for du, which is of second order in the bias of the mode).
     """
     assert at.inverse is not None
     assert at.pull is not None
@@ -214,7 +218,8 @@ def _eliminated(
     for depth in range(min(int(layer.max(initial=-1)) + 1, _MAX_LAYERS)):
         c, g = left[layer == depth], groups[layer == depth]
         if response is None:
-            # d theta / d w_g of every group, on the group's own rows: elsewhere it hardly matters to these levels.
+            # d theta / d w_g of every group, on the group's own rows: elsewhere it hardly matters
+            # to these levels.
             change = -np.linalg.multi_dot([score, at.inverse]) if score.size else score
             response = laml.products.predict_by_group(change, index)
         column = np.zeros((size, theta.size))
@@ -244,7 +249,9 @@ def _coefficients(
     index: IntArray,
     gone: IntArray,
 ) -> FloatArray:
-    """Change of theta (size, p) at fixed rho: a Newton step without the group if it is small, else its first order."""
+    """Change of theta (size, p) at fixed rho: a Newton step without the group if it is small, else
+    its first order.
+    """
     assert at.inverse is not None
     out: FloatArray = score @ at.inverse
     size, p = score.shape
@@ -257,7 +264,8 @@ def _coefficients(
         rows = laml.products.rows_of(picked)
         if ((gone == g) & ~laml.penalised).any():
             continue
-        # A penalised level without its rows is decoupled from all else: it need not be dropped here.
+        # A penalised level without its rows is decoupled from all else: it need not be dropped
+        # here.
         x = np.vstack(rows)
         n = picked.size
         weights = np.zeros((n * predictors, n * predictors))

@@ -1,6 +1,7 @@
 """Looking through a file entry by entry: for people, reports and sums, and for `verify`.
 
-`Browser` shows damaged entries too, and the first ones before all keys are listed; lists of summaries come in order.
+`Browser` shows damaged entries too, and the first ones before all keys are listed; lists of
+summaries come in order.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Seen:
     problem : str
         Why it is damaged; else empty.
     stated : EntrySummary or None
-        Of a damaged entry: what its text says, for which no seal vouches; None if even that cannot be read.
+        Of a damaged entry: what its text says, not verified by a seal; None if even that cannot be
+        read.
     """
 
     section: str
@@ -104,7 +106,9 @@ class Seen:
 
     @property
     def kind(self) -> str:
-        """``final``, ``checkpoint`` or ``artifact``; ``?`` of one that cannot be read and might be either."""
+        """``final``, ``checkpoint`` or ``artifact``; ``?`` of one that cannot be read and might be
+        either.
+        """
         said = self.summary or self.stated
         if said is not None:
             return said.kind
@@ -173,7 +177,7 @@ class Browser:
         )
 
     def is_archive(self) -> bool:
-        """Whether the file is an export, which stays as it is."""
+        """Whether the file is an archive, which is never changed."""
         return self._entries.read(lambda view: view.is_archive())
 
     def pins(self) -> set[str]:
@@ -181,11 +185,15 @@ class Browser:
         return self._entries.read(EntryEditor.all_pins)
 
     def keys(self, section: str) -> Iterator[str]:
-        """Yield the keys of a section, the first of them before all are listed (`walking.names`)."""
+        """Yield the keys of a section, the first of them before all are listed
+        (`walking.names`).
+        """
         return names(self._entries, section)
 
     def some_keys(self, section: str, count: int) -> list[str]:
-        """Return the first ``count`` keys in that order: a sample, as keys are digests. Lists no more than these."""
+        """Return the first ``count`` keys in that order: a sample, as keys are digests. Lists no
+        more than these.
+        """
         return self._entries.read(lambda view: view.some_names(section, None, count)) or []
 
     def walk(
@@ -207,7 +215,9 @@ class Browser:
         return each_entry(self._entries, section, there, partial(_look, decoded=decoded, content=content))
 
     def child_paths(self, section: str) -> Iterator[str]:
-        """Yield ``<key>/<entry id>`` of every entry of a kind that does not compete, without reading any."""
+        """Yield ``<key>/<entry id>`` of every entry of a kind that does not compete, without
+        reading any.
+        """
         return (path for path in places(self._entries, section) if "/" in path)
 
     def has(self, section: str, key: str) -> bool:
@@ -215,7 +225,9 @@ class Browser:
         return self._entries.read(lambda view: view.has(section, key))
 
     def starting_with(self, section: str, prefix: str) -> list[str]:
-        """Return the keys of a section that start so, sorted. Lists the section unless the key is whole."""
+        """Return the keys of a section that start so, sorted. Lists the section unless the key is
+        whole.
+        """
         if KINDS[section].is_key(prefix):
             return [prefix] if self.has(section, prefix) else []
         return sorted(key for key in self.keys(section) if key.startswith(prefix))
@@ -242,7 +254,8 @@ def _summary_if_readable(view: EntryEditor, section: str, path: str) -> EntrySum
 
 
 def list_entries(store: EntryStore) -> tuple[list[EntrySummary], list[str]]:
-    """Return the summaries of all entries in order of section, key and path, and where those lie that have none.
+    """Return the summaries of all entries in order of section, key and path, and where those lie
+    that have none.
 
     Seals are not checked.
     """
@@ -262,7 +275,8 @@ def _summary_or_place(view: EntryEditor, section: str, path: str) -> EntrySummar
 
 
 def list_sealed(store: EntryStore) -> Iterator[EntrySummary | None]:
-    """Yield the summary of every entry, records before artifacts; None for one whose seal does not hold.
+    """Yield the summary of every entry, records before artifacts; None for one whose seal does not
+    hold.
 
     For sums, which are made of intact entries alone.
     """
@@ -294,7 +308,9 @@ class FitOfRecord:
 
 
 def find_fit_of_record(store: EntryStore, entry_id: str) -> FitOfRecord:
-    """Find the artifact of the fit that a record is of. Reads the text of entries until it has met the record."""
+    """Find the artifact of the fit that a record is of. Reads the text of entries until it has met
+    the record.
+    """
     waiting = [encoded.summary() for encoded in store.waiting()]
 
     def summaries(section: str) -> Iterator[EntrySummary]:

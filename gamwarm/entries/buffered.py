@@ -1,4 +1,6 @@
-"""Entries that wait in memory and go to the file together: one lock, one sync, one transaction for many puts."""
+"""Entries that wait in memory and go to the file together: one lock, one sync, one transaction for
+many puts.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ END_PRIORITY: Final = -100
 """Of the finalizer in processes of `multiprocessing`: after everybody else's."""
 
 LEFT_BEHIND_PATIENCE: Final = 0.5
-"""How long garbage collection waits for the writer lock; what it cannot file then is filed later."""
+"""How long garbage collection waits for the writer lock; what it cannot file then is filed
+later.
+"""
 
 
 class _Waiting(NamedTuple):
@@ -49,14 +53,16 @@ class _Waiting(NamedTuple):
 
 
 class BufferedEntries(EntryStore):
-    """An `EntryStore` whose puts wait until `flush`; its look-ups see what waits as if it were filed.
+    """An `EntryStore` whose puts wait until `flush`; its look-ups see what waits as if it were
+    filed.
 
     Inside `transaction` nothing waits: what did is filed first, and puts go to the file.
 
     Parameters
     ----------
     flush_seconds : float
-        A flush is due when the last one (or the opening) is so long ago. There is no thread: `is_due` only says so.
+        A flush is due when the last one (or the opening) is so long ago. There is no background
+        thread: `is_due` only says so.
     flush_entries : int
         A flush is due when so many entries wait.
     options
@@ -72,11 +78,13 @@ class BufferedEntries(EntryStore):
         self._process = os.getpid()
         _alive.add(self)
 
-    # -- waiting -----------------------------------------------------------------------------------------------
+    # -- waiting -----------------------------------------------------------------------------------
 
     @property
     def _waiting(self) -> dict[str, _Waiting]:
-        """What waits here. A forked child has a copy of what its parent is going to file: not the child's to file."""
+        """What waits here. A forked child has a copy of what its parent is going to file: not the
+        child's to file.
+        """
         if self._process != os.getpid():
             self._process, self._waits = os.getpid(), {}
         return self._waits
@@ -87,7 +95,9 @@ class BufferedEntries(EntryStore):
         return len(self._waiting)
 
     def is_due(self, *, urgent: bool = False) -> bool:
-        """Whether what waits has waited long enough, or is enough; ``urgent``: whether anything waits. No turn."""
+        """Whether what waits has waited long enough, or is enough; ``urgent``: whether anything
+        waits. No turn.
+        """
         waiting = len(self._waiting)
         if not waiting:
             return False
@@ -95,9 +105,10 @@ class BufferedEntries(EntryStore):
 
     @critical
     def flush(self, patience: float | None = None) -> int:
-        """File what waits, in one transaction, and settle its outcomes; return the number of entries filed.
+        """File what waits, in one transaction, and settle its outcomes; return the number of
+        entries filed.
 
-        If that fails, all of it goes on waiting. ``patience``: seconds to wait for other writers.
+        If that fails, everything stays pending. ``patience``: seconds to wait for other writers.
         """
         with self.call_lock:
             if not self.container.opened_here and not self.in_transaction:
@@ -138,7 +149,7 @@ class BufferedEntries(EntryStore):
             with super().transaction(patience):
                 yield
 
-    # -- putting -----------------------------------------------------------------------------------------------
+    # -- putting -----------------------------------------------------------------------------------
 
     def put_encoded(self, entry: Encoded | Refused) -> PutOutcome:
         """Let an entry wait. A checkpoint worse than the file's is refused at the flush."""
@@ -160,7 +171,7 @@ class BufferedEntries(EntryStore):
         waiting.pending.add(outcome)
         return outcome
 
-    # -- looking up --------------------------------------------------------------------------------------------
+    # -- looking up --------------------------------------------------------------------------------
 
     def _of(self, section: str, pick: Callable[[Encoded], bool] = lambda _: True) -> list[Encoded]:
         return [w.encoded for w in tuple(self._waiting.values()) if w.encoded.section == section and pick(w.encoded)]
@@ -169,7 +180,9 @@ class BufferedEntries(EntryStore):
         return bool(self._of(RECORDS, lambda e: e.key == key))
 
     def _after_flush(self, section: str, key: str) -> tuple[set[str], list[Encoded]]:
-        """Return the ids that the file has under a key, and the entries that it would have there after a flush."""
+        """Return the ids that the file has under a key, and the entries that it would have there
+        after a flush.
+        """
         found = self._entries(section, lambda view: view.entry_paths(section, key))
         kept = {encoded.entry_id: encoded for encoded, _ in found}
         in_file = set(kept)
@@ -206,7 +219,9 @@ class BufferedEntries(EntryStore):
             return [each.encoded for each in self._waiting.values()]
 
     def artifact_summaries(self, descriptor_key: str, *, structural: bool = False) -> list[EntrySummary]:
-        """Return what a choice of parent ranks by, of the file's artifacts and of those that wait."""
+        """Return what a choice of parent ranks by, of the file's artifacts and of those that
+        wait.
+        """
         with self.call_lock:
             found = super().artifact_summaries(descriptor_key, structural=structural)
             there = {summary.entry_id for summary in found}
@@ -219,7 +234,7 @@ class BufferedEntries(EntryStore):
     def first_usable(
         self, summaries: Iterable[EntrySummary], accept: Callable[[FitArtifact], bool]
     ) -> StoredArtifact | None:
-        """Return the first artifact, in the order given, that is whole and accepted."""
+        """Return the first artifact, in the order given, that is intact and accepted."""
         with self.call_lock:
             if not self._of(ARTIFACTS):
                 return super().first_usable(summaries, accept)
@@ -245,7 +260,7 @@ class BufferedEntries(EntryStore):
             return sorted({*super().descriptor_keys(), *(e.key for e in self._of(ARTIFACTS))})
 
     def entry_ids(self) -> set[str]:
-        """Return what `flush` would leave in the file: the entry ids of all whole entries."""
+        """Return what `flush` would leave in the file: the entry ids of all intact entries."""
         with self.call_lock:
             ids = super().entry_ids()
             for section, key in {(e.section, e.key) for e in self.waiting()}:
@@ -272,7 +287,7 @@ def _stored(encoded: Encoded) -> StoredArtifact | None:
     return StoredArtifact(artifact, encoded.entry_id) if isinstance(artifact, FitArtifact) else None
 
 
-# -- the end of a process, and stores that nobody closed ---------------------------------------------------------------
+# -- the end of a process, and stores that were never closed ---------------------------------------
 
 _alive: WeakSet[BufferedEntries] = WeakSet()
 _left: list[BufferedEntries] = []
@@ -280,20 +295,25 @@ _finalizer: Any = None
 
 
 def _watch_the_end() -> None:
-    """Have what waits filed at the end of this process also where `multiprocessing` ends it, which skips atexit."""
+    """Have what waits filed at the end of this process also where `multiprocessing` ends it, which
+    skips atexit.
+    """
     global _finalizer
     util = sys.modules.get("multiprocessing.util")
     if util is None or (_finalizer is not None and _finalizer.still_active()):
         return
     if _finalizer is None:
-        # A worker begins by forgetting the finalizers that it was forked with, or that importing has registered in it.
+        # A worker begins by forgetting the finalizers that it was forked with, or that importing
+        # has registered in it.
         util.register_after_fork(_end_of_worker, lambda _: _watch_the_end())
     _finalizer = util.Finalize(None, _end_of_worker, exitpriority=END_PRIORITY)
 
 
 @quiet
 def leave(entries: BufferedEntries) -> None:
-    """File what waits in a store that was collected without being closed: now if this thread may, else later."""
+    """File what waits in a store that was collected without being closed: now if this thread may,
+    else later.
+    """
     if entries.n_waiting:
         _left.append(entries)
         _file_what_was_left()
@@ -309,7 +329,7 @@ def _file_what_was_left() -> None:
             entries.close()
         except LockTimeout:
             continue  # the next put of any store tries again, and so does the end of the process
-        except Exception as error:  # a finalizer has nobody to raise to
+        except Exception as error:  # a finalizer cannot raise
             entries.give_up(str(error))
             warnings.warn(
                 f"{entries.container.path}: {n} entries of an independent store that was never closed could not be "
@@ -334,7 +354,7 @@ def _file_all() -> None:
             continue
         try:
             entries.flush()
-        except Exception as error:  # the other stores have their turn
+        except Exception as error:  # the other stores are still flushed
             lost += n
             reasons.append(str(error))
             entries.give_up(str(error))

@@ -1,7 +1,8 @@
-"""Entries as stored: a JSON text and a few arrays, with two digests (docs/file-format.md, "Inside the HDF5 file").
+"""Entries as stored: a JSON text and a few arrays, with two digests (docs/file-format.md, "Inside
+the HDF5 file").
 
-The *entry id* names the content and leaves out times and seconds. The *seal* covers every stored byte, and the place
-where it is stored; it is checked whenever an entry is decoded.
+The *entry id* names the content and leaves out times and seconds. The *seal* covers every stored
+byte, and the place where it is stored; it is checked whenever an entry is decoded.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ __all__ = [
 RECORDS: Final = "block_records"
 ARTIFACTS: Final = "fit_artifacts"
 _ENTRY_ID_BYTES: Final = 16
-# Left out of the content digest: times, and components, which follow from what the key names already.
+# Left out of the content digest: times, and components, which follow from what the key names
+# already.
 _VOLATILE: Final = ("created", "entry_id", "penalties")
 DERIVED: Final = "components"
 
@@ -59,7 +61,8 @@ class DamagedEntry(Exception):
 
 
 class Encoded(NamedTuple):
-    """One entry, ready to be stored or just read: what travels between ranks, waits in memory, moves between files.
+    """One entry, ready to be stored or just read: what travels between ranks, waits in memory,
+    moves between files.
 
     Attributes
     ----------
@@ -68,10 +71,11 @@ class Encoded(NamedTuple):
     meta : dict
         Everything but the long vectors, as JSON holds it.
     arrays : dict of str to array
-        ``rho``, ``beta``, and where present ``curvature``, ``inner``, ``active``, ``components``, ``seeds``; float64 or
-        int64 vectors.
+        ``rho``, ``beta``, and where present ``curvature``, ``inner``, ``active``, ``components``,
+        ``seeds``; float64 or int64 vectors.
     segments : tuple of str
-        JSON of the fields before, between and after those that the entry id leaves out, where it is known already.
+        JSON of the fields before, between and after those that the entry id leaves out, where it is
+        known already.
     stored : bytes
         The text as it was read; empty if the entry was not.
     """
@@ -92,7 +96,7 @@ class Encoded(NamedTuple):
         return int(self.meta["created"])
 
     def summary(self, path: str = "") -> EntrySummary:
-        """What it says of itself; ``path``: where it lies, if not under its entry id."""
+        """What it says of itself; ``path``: its path, if not under its entry id."""
         return KINDS[self.section].summarize(path or f"{self.key}/{self.entry_id}", self.meta)
 
     def text(self) -> bytes:
@@ -132,7 +136,8 @@ def _segment_of(name: str) -> int:
 
 
 def seal_of(section: str, key: str, text: bytes, arrays: Mapping[str, Array | bytes]) -> str:
-    """Return the seal of stored bytes: 32 hex digits of BLAKE3 over place, text and vectors, each after its length.
+    """Return the seal of stored bytes: 32 hex digits of BLAKE3 over place, text and vectors, each
+    after its length.
 
     Vectors are arrays, or their elements as stored.
     """
@@ -155,7 +160,9 @@ def _sealed(section: str, key: str, text: bytes, arrays: Mapping[str, Array | by
 
 
 def _digest(parts: list[Buffer]) -> str:
-    """Hash buffers one after another; long ones where they lie, as a copy of each would cost as much as the hash."""
+    """Hash buffers one after another; long ones where they lie, as a copy of each would cost as
+    much as the hash.
+    """
     if sum(map(len, parts)) < _LONG:
         return str(blake3(b"".join(parts)).hexdigest(length=_ENTRY_ID_BYTES))
     hasher = blake3()
@@ -169,7 +176,7 @@ _LONG: Final = 1 << 16
 
 
 def _little_endian(array: Array) -> memoryview:
-    """Return the bytes of a vector as stored, without a copy where it lies in memory so."""
+    """Return the bytes of a vector as stored, without a copy if it is in memory in that form."""
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).view(np.uint8).data
 
 
@@ -189,7 +196,8 @@ def _content_id(
 ) -> str:
     """Hash what `Fingerprinter` would, in one call: strings and vectors after their lengths.
 
-    ``segments`` are those of ``meta``. A user's attributes are labels, no content; ``labels`` hashes them all the same.
+    ``segments`` are those of ``meta``. A user's attributes are labels, no content; ``labels``
+    hashes them all the same.
     """
     changed: Meta = {}
     if isinstance(meta.get("cost"), dict):
@@ -327,12 +335,13 @@ def encode(entry: Any, producer: Producer, created: int = 0) -> Encoded | Refuse
             kind.encode(stamped(value, created, producer)) if refusal is None else Refused(kind.key_of(value), refusal)
         )
         return found
-    except MemoryError:  # a fit goes on without the file
+    except MemoryError:  # a fit continues without the file
         return Refused(kind.key_of(entry), "too little memory is left to encode it")
 
 
 def decode(entry: Encoded) -> Any:
-    """Return the record or artifact (or what else its kind decodes to) of an entry whose seal has been checked.
+    """Return the record or artifact (or what else its kind decodes to) of an entry whose seal has
+    been checked.
 
     Raises
     ------
@@ -352,7 +361,7 @@ _UNFIT: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticE
 
 
 def check_content(entry: Encoded) -> None:
-    """Raise `DamagedEntry` unless the entry id is the digest of the content, encoded anew."""
+    """Raise `DamagedEntry` unless the entry id is the digest of the content, encoded again."""
     try:
         content = (entry.section, entry.key, entry.meta, entry.arrays, _segments_of(entry.meta))
         again = _content_id(*content)
@@ -369,7 +378,9 @@ def stamped(value: Any, created: int, producer: Producer) -> Any:
 
 
 def _with(value: Any, **changes: Any) -> Any:
-    """`dataclasses.replace` for fields that need no check, without checking all the others again."""
+    """`dataclasses.replace` for fields that need no check, without checking all the others
+    again.
+    """
     again = object.__new__(type(value))
     vars(again).update(vars(value), **changes)
     return again
@@ -378,7 +389,8 @@ def _with(value: Any, **changes: Any) -> Any:
 def private_copy(entry: E) -> E:
     """Return a decoded entry that shares nothing with `entry` that its holder could change.
 
-    The vectors of a decoded entry lie over immutable bytes, and its other parts but the mappings are frozen.
+    The vectors of a decoded entry lie over immutable bytes, and its other parts but the mappings
+    are frozen.
     """
     copy: E = object.__new__(type(entry))
     fields = vars(copy)

@@ -1,8 +1,8 @@
 """Artifacts decoded before, handed out again without reading them.
 
-The key is the place and the stored seal, which covers every stored byte: one look at the seal tells whether the entry
-is still there and the same, so commits do not matter. What is handed out are private copies over immutable bytes. Not
-locked: who puts takes turns.
+The key is the place and the stored seal, which covers every stored byte: one look at the seal tells
+whether the entry is still there and the same, so commits do not matter. The cache returns private
+copies over immutable bytes. Not locked: who puts takes turns.
 """
 
 from __future__ import annotations

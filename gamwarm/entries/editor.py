@@ -1,6 +1,8 @@
-"""Changes to the entries of an open file: pins, removal, entries of other files, the structural index, totals.
+"""Changes to the entries of an open file: pins, removal, entries of other files, the structural
+index, totals.
 
-`EntryEditor` acts on an open HDF5 handle; `entries.EntryStore` puts transactions and locks around it.
+`EntryEditor` acts on an open HDF5 handle; `entries.EntryStore` puts transactions and locks around
+it.
 """
 
 from __future__ import annotations
@@ -21,12 +23,16 @@ _PINNED: Final = b"pinned"
 
 
 class EntryEditor(FileView):
-    """A file view that can also pin and remove entries, import those of other files, and rebuild the index."""
+    """A file view that can also pin and remove entries, import those of other files, and rebuild
+    the index.
+    """
 
-    # -- pins --------------------------------------------------------------------------------------------------
+    # -- pins --------------------------------------------------------------------------------------
 
     def pins(self, section: str) -> set[str]:
-        """Return the entry ids that are pinned in a section; none where `unread_pins` says that they cannot be read."""
+        """Return the entry ids that are pinned in a section; none where `unread_pins` says that
+        they cannot be read.
+        """
         return set() if self.unread_pins(section) else set(self._pins(section))
 
     def all_pins(self) -> set[str]:
@@ -51,7 +57,9 @@ class EntryEditor(FileView):
             self._set_strings(section, _PINNED, ids)
 
     def section_of(self, entry_id: str) -> str | None:
-        """Find the section that holds an entry, whole or damaged in its vectors; None if neither does."""
+        """Find the section that holds an entry, intact or with damaged vectors; None if neither
+        does.
+        """
         for section, kind in sorted(KINDS.items(), key=lambda item: item[1].competes):  # names first, then texts
             if kind.competes:
                 found = any(self._is_at(section, path, entry_id) for path in self._paths_in(section))
@@ -71,10 +79,12 @@ class EntryEditor(FileView):
         except DamagedEntry:
             return False
 
-    # -- removal -----------------------------------------------------------------------------------------------
+    # -- removal -----------------------------------------------------------------------------------
 
     def remove(self, chosen: Iterable[tuple[str, str, str]]) -> set[str]:
-        """Remove entries, each given as (section, path, entry id); return the ids removed (damage can prevent it)."""
+        """Remove entries, each given as (section, path, entry id); return the ids removed (damage
+        can prevent it).
+        """
         by_key: dict[tuple[str, str], set[str]] = {}
         for section, path, entry_id in chosen:
             by_key.setdefault((section, path.split("/", 1)[0]), set()).add(entry_id)
@@ -122,7 +132,7 @@ class EntryEditor(FileView):
         summaries = [entry.summary() for entry in self._whole(section, key)]
         return {s.structural_key for s in summaries if s.structural_key and (ids is None or s.entry_id in ids)}
 
-    # -- the structural index ----------------------------------------------------------------------------------
+    # -- the structural index ----------------------------------------------------------------------
 
     def index(self) -> dict[str, list[str]]:
         """Return the structural index as stored."""
@@ -165,12 +175,14 @@ class EntryEditor(FileView):
         for name, value in totals.items():
             self._set_total(name, value)
 
-    # -- checking ----------------------------------------------------------------------------------------------
+    # -- checking ----------------------------------------------------------------------------------
 
     def find_inconsistencies(
         self, entries: int, nbytes: int, last_created: int, index: Mapping[str, set[str]]
     ) -> tuple[Problem, ...]:
-        """Return where totals and structural index say other than what was counted: what `rebuild` repairs."""
+        """Return where totals and structural index say other than what was counted: what `rebuild`
+        repairs.
+        """
         counts = {"n_entries": entries, "live_bytes": nbytes, "last_created": last_created}
         wrong = []
         for name, counted in counts.items():
@@ -192,7 +204,7 @@ class EntryEditor(FileView):
                 index.setdefault(name, []).append(key)
         self.set_index(index)
 
-    # -- other files -------------------------------------------------------------------------------------------
+    # -- other files -------------------------------------------------------------------------------
 
     def keys_and_pins(self, section: str) -> tuple[list[str], set[str]]:
         """Return the keys of a section, and its pinned entry ids."""
@@ -212,7 +224,8 @@ class EntryEditor(FileView):
         return Batch(section, key, whole, pins & {e.entry_id for e in whole}, damaged)
 
     def absorb(self, section: str, key: str, entries: Sequence[Encoded], keep_last: int) -> tuple[set[str], set[str]]:
-        """Unite the entries of a key with others of the same key; return the ids there before and after.
+        """Unite the entries of a key with others of the same key; return the ids there before and
+        after.
 
         Raises
         ------
@@ -232,7 +245,9 @@ class EntryEditor(FileView):
         return {e.entry_id for e in there}, {e.entry_id for e in kept}
 
     def _absorb_child(self, entry: Encoded) -> bool:
-        """File an entry of another file as it is, unless it is here as late or later; return whether it was."""
+        """Write an entry of another file unchanged, unless this file has it with the same or a
+        later time; return whether it was.
+        """
         known = False
         if self.has_child(entry.section, entry.key, entry.entry_id):
             try:

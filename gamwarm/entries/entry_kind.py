@@ -1,8 +1,10 @@
-"""Kinds of entries: each is declared once, by an `EntryKind`, and everything that depends on the kind asks it.
+"""Kinds of entries: each is declared once, by an `EntryKind`, and everything that depends on the
+kind asks it.
 
-A new kind is a module beside `record_kind` and `artifact_kind` that registers one, an import of it in
-``entries/__init__``, and a table in docs/file-format.md. Its group appears in a file with its first entry, and the
-file's entry format rises to `EntryKind.since` then, so that a version that does not know the kind refuses the file.
+A new kind is a module beside `record_kind` and `artifact_kind` that registers one, an import of it
+in ``entries/__init__``, and a table in docs/file-format.md. Its group appears in a file with its
+first entry, and the file's entry format rises to `EntryKind.since` then, so that a version that
+does not know the kind refuses the file.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ class EntryKind:
         The first entry format that has it.
     readme : str
         Of the group.
-    value : type
-        What is put and handed out; has ``created``, ``producer``, ``lineage``, ``cost``, ``attributes``, ``rho_bound``.
+    value : type The class that is put and returned; has ``created``, ``producer``, ``lineage``,
+    ``cost``, ``attributes``, ``rho_bound``.
     labels : tuple of str
         What lists call its entries.
     key_prefix, key_digits : str, int
@@ -52,10 +54,12 @@ class EntryKind:
     encode, decode : callable
         ``encode(value)`` gives an `Encoded`, ``decode(entry)`` the value again.
     describe : callable
-        ``describe(key, text)`` returns the fields of an `EntrySummary` that not all kinds have alike.
+        ``describe(key, text)`` returns the fields of an `EntrySummary` that not all kinds have
+        alike.
     retain, unite : callable, optional
-        ``retain(entries, keep_last)`` returns what a key keeps after a put, best first; ``unite`` the same when files
-        are merged, whatever the order of merging. None: entries of a key do not compete, each is a child of its group.
+        ``retain(entries, keep_last)`` returns what a key keeps after a put, best first; ``unite``
+        the same when files are merged, whatever the order of merging. None: entries of a key do not
+        compete, each is a child of its group.
     key_in_text : callable, optional
         ``key_in_text(text)`` returns the key, where the text tells it.
     """
@@ -81,7 +85,9 @@ class EntryKind:
 
     @property
     def competes(self) -> bool:
-        """Whether entries of a key compete: then the best lies in the key's own group, the others below it."""
+        """Whether entries of a key compete: then the best lies in the key's own group, the others
+        below it.
+        """
         return self.retain is not None
 
     @cached_property
@@ -96,11 +102,15 @@ class EntryKind:
         return lambda name: fits(name) is not None
 
     def summarize(self, path: str, meta: Mapping[str, Any]) -> EntrySummary:
-        """Return the summary of the entry at a path from its text, which `texts.parse_text` has checked."""
+        """Return the summary of the entry at a path from its text, which `texts.parse_text` has
+        checked.
+        """
         return EntrySummary(self.section, path, **summary_of_all(meta), **self.describe(key_of(path), meta))
 
     def place_in_text(self, meta: Mapping[str, Any]) -> str | None:
-        """Return the path in its section that an entry's own text tells; None if it does not tell its key."""
+        """Return the path in its section that an entry's own text tells; None if it does not tell
+        its key.
+        """
         return None if self.key_in_text is None else f"{self.key_in_text(meta)}/{meta['entry_id']}"
 
 

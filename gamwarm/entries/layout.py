@@ -1,17 +1,18 @@
 """How entries lie in the HDF5 file (docs/file-format.md, "Inside the HDF5 file").
 
-```
-/                                README, format_version, last_created, n_entries, live_bytes
-/block_records                   README
-/block_records/<exact key>       one entry; a second entry of the key is a child group named by its entry id
-/fit_artifacts                   README, structural:<structural key> = strict keys,
-                                 beyond 256 also structural:<structural key>:<first two digits of these>
+``` /                                README, format_version, last_created, n_entries, live_bytes
+/block_records                   README /block_records/<exact key>       one entry; a second entry
+of the key is a child group named by its entry id /fit_artifacts                   README,
+structural:<structural key> = strict keys,
+                                 beyond 256 also structural:<structural key>:<first two digits of
+                                 these>
 /fit_artifacts/<strict key>/<entry id>
 ```
 
-An entry is a group with the attributes ``meta`` (JSON), ``seal``, ``rho``, ``beta`` and, where present, ``curvature``,
-``inner``, ``active``, ``components``, ``seeds``; a value too large for an attribute is a contiguous dataset of the
-same name. `stored_values` says what each may be, and reads and writes them.
+An entry is a group with the attributes ``meta`` (JSON), ``seal``, ``rho``, ``beta`` and, where
+present, ``curvature``, ``inner``, ``active``, ``components``, ``seeds``; a value too large for an
+attribute is a contiguous dataset of the same name. `stored_values` says what each may be, and reads
+and writes them.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def create_file(h5: h5py.File) -> None:
 
 def _create_section(root: Any, kind: EntryKind) -> Any:
     gcpl = stored_values.timeless(h5p.GROUP_CREATE)
-    # Attributes outside the object header have no limit in number or size: there may be any number of lists.
+    # Attributes outside the object header have no limit in number or size: there may be any number
+    # of lists.
     gcpl.set_attr_phase_change(0, 0)
     gid = h5g.create(root, kind.section.encode(), gcpl=gcpl)
     stored_values.write_text(gid, b"README", kind.readme.encode())
@@ -101,7 +103,9 @@ def _create_section(root: Any, kind: EntryKind) -> Any:
 
 
 def check_file(h5: h5py.File, path: Path, *, writing: bool = False) -> None:
-    """Refuse contents that are not ours or of another format, and to write to an archive; ``path`` is for messages."""
+    """Refuse contents that are not ours or of another format, and to write to an archive; ``path``
+    is for messages.
+    """
     root = h5g.open(h5.id, b"/")
     sections = [kind.section.encode() for kind in KINDS.values() if kind.since <= ENTRY.current]
     if not (h5a.exists(root, b"format_version") and all(stored_values.has(root, name) for name in sections)):
@@ -131,9 +135,10 @@ class FileView:
     ----------
     h5 : h5py.File
     keeps_groups : bool
-        The file does not change under this handle: a group that is listed and then read is opened once.
+        The file does not change under this handle: a group that is listed and then read is opened
+        once.
     keeps_totals : bool
-        Totals change in memory, and `settle` writes them: nobody else looks at this handle meanwhile.
+        Totals change in memory, and `settle` writes them: nothing else uses this handle meanwhile.
     size : int, optional
         Bytes of the file, where HDF5 does not know.
 
@@ -177,11 +182,15 @@ class FileView:
         return gid
 
     def has_section(self, section: str) -> bool:
-        """Whether the file has the group of a kind; that of a later kind comes with its first entry."""
+        """Whether the file has the group of a kind; that of a later kind comes with its first
+        entry.
+        """
         return section in self._sections or stored_values.has(self._root, section.encode())
 
     def section_to_write(self, section: str) -> Any:
-        """Return the group of a kind, made if it is missing; the entry format then says that readers must know it."""
+        """Return the group of a kind, made if it is missing; the entry format then says that
+        readers must know it.
+        """
         if not self.has_section(section):
             kind = KINDS[section]
             self._sections[section] = _create_section(self._root, kind)
@@ -207,10 +216,12 @@ class FileView:
             self._last[depth] = section, path, gid
         return gid
 
-    # -- totals ------------------------------------------------------------------------------------------------
+    # -- totals ------------------------------------------------------------------------------------
 
     def total(self, name: str) -> int:
-        """Return the running total ``last_created``, ``n_entries`` or ``live_bytes``; counted if it is misstated."""
+        """Return the running total ``last_created``, ``n_entries`` or ``live_bytes``; counted if it
+        is misstated.
+        """
         kept = self._kept_totals
         if kept is not None and name in kept:
             return kept[name]
@@ -264,12 +275,16 @@ class FileView:
             self._write_total(name, self.total(name))
 
     def next_created(self, now: int) -> int:
-        """Return a time stamp (UTC microseconds) later than that of any entry ever written, if time leaves any."""
+        """Return a time stamp (UTC microseconds) later than that of any entry ever written, if time
+        leaves any.
+        """
         later = max(now, self.total("last_created") + 1)
         return later if later <= texts.LATEST else now
 
     def recount(self) -> None:
-        """Count entries and live bytes anew: what a damaged entry weighed is not known when it is replaced."""
+        """Recount entries and live bytes: what a damaged entry weighed is not known when it is
+        replaced.
+        """
         for name, value in self._counted().items():
             self._set_total(name, max(value, self.total(name)) if name == "last_created" else value)
 
@@ -277,14 +292,14 @@ class FileView:
         self._set_total("n_entries", self.total("n_entries") + entries)
         self._set_total("live_bytes", self.total("live_bytes") + nbytes)
 
-    # -- reading -----------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def keys(self, section: str) -> list[str]:
         """Return the keys of a section, sorted."""
         return stored_values.names_in(self.section_group(section)) if self.has_section(section) else []
 
     def may_have(self, section: str, path: str) -> bool:
-        """Whether there is something at a path, or so damaged that nobody can tell."""
+        """Whether something exists at a path, or is too damaged to tell."""
         try:
             return self.has(section, path)
         except UNREADABLE as error:
@@ -292,7 +307,7 @@ class FileView:
             return True
 
     def is_archive(self) -> bool:
-        """Whether the file is an export, which stays as it is."""
+        """Whether the file is an archive, which is never changed."""
         return stored_values.has(self._root, ARCHIVE.encode())
 
     def count(self, section: str) -> int:
@@ -300,10 +315,11 @@ class FileView:
         return int(self.section_group(section).get_num_objs()) if self.has_section(section) else 0
 
     def some_names(self, section: str, key: str | None, count: int | None) -> list[str] | None:
-        """Return the first ``count`` keys of a section, or children of a key, in the order of HDF5's own index.
+        """Return the first ``count`` keys of a section, or children of a key, in the order of
+        HDF5's own index.
 
-        That is the order of a hash of the names: nothing is sorted, so a few cost the same in a file of any size.
-        ``count`` None: all. None if the key's group cannot be read.
+        That is the order of a hash of the names: nothing is sorted, so a few cost the same in a
+        file of any size. ``count`` None: all. None if the key's group cannot be read.
         """
         names: list[str] = []
         if not self.has_section(section):
@@ -335,9 +351,11 @@ class FileView:
         return stored_values.has(gid, encoded(name))
 
     def entry_paths(self, section: str, key: str) -> list[str]:
-        """Return where the entries of a key lie, relative to the section: the key itself, then its children.
+        """Return where the entries of a key lie, relative to the section: the key itself, then its
+        children.
 
-        A key whose group is damaged is a path like any other: reading it says so, and its neighbours stay readable.
+        A key whose group is damaged is a path like any other: reading it says so, and its
+        neighbours stay readable.
         """
         if not self._keeps_groups and not self.has(section, key):
             return []
@@ -393,7 +411,9 @@ class FileView:
         return _in_its_place(Encoded(section, key, texts.parse_text(section, text), arrays, stored=text), name)
 
     def _quickly(self, section: str, key: str, gid: Any) -> Encoded | None:
-        """Read the entry of an open group, whose header HDF5 has checked, without an HDF5 object for each value."""
+        """Read the entry of an open group, whose header HDF5 has checked, without an HDF5 object
+        for each value.
+        """
         if self._peek is None:
             return None
         try:
@@ -402,7 +422,9 @@ class FileView:
             return None
 
     def _vectors(self, gid: Any) -> dict[str, Any]:
-        """Read the vectors that are there; most entries have two, so one asks no further than there are attributes."""
+        """Read the vectors that are there; most entries have two, so one asks no further than there
+        are attributes.
+        """
         links = gid.get_num_objs() > 0
         besides_text = h5a.get_num_attrs(gid) - 2
         arrays: dict[str, Any] = {}
@@ -419,10 +441,11 @@ class FileView:
         stored_values.check_forms(self._group(section, key), self.size)
 
     def read_lone_record(self, key: str) -> Encoded | None:
-        """Read the only entry of an exact key past HDF5's object cache; None where that cannot be done.
+        """Read the only entry of an exact key past HDF5's object cache; None where that cannot be
+        done.
 
-        None says nothing: the key may be missing, damaged, of several entries, or stored in datasets. What is returned
-        is what `read` would return, by the same seal.
+        None says nothing: the key may be missing, damaged, of several entries, or stored in
+        datasets. What is returned is what `read` would return, by the same seal.
         """
         if self._peek is None:
             return None
@@ -461,7 +484,9 @@ class FileView:
         return Encoded(section, key, texts.parse_text(section, text[1]), arrays, stored=text[1])
 
     def stored_seal(self, section: str, path: str) -> bytes | None:
-        """Return the seal as stored, by which an entry read before is known again; None where it cannot be read."""
+        """Return the seal as stored, by which an entry read before is known again; None where it
+        cannot be read.
+        """
         try:
             return stored_values.read(self._group(section, path), b"seal", self.size)
         except (DamagedEntry, *UNREADABLE) as error:
@@ -469,7 +494,9 @@ class FileView:
             return None
 
     def read_summary(self, section: str, path: str) -> EntrySummary:
-        """Read what an entry says of itself, its seal unchecked; raises `DamagedEntry` if its text is none."""
+        """Read what an entry says of itself, its seal unchecked; raises `DamagedEntry` if its text
+        is none.
+        """
         return KINDS[section].summarize(path, self._read_meta(section, path))
 
     def place_in_text(self, section: str, path: str) -> str | None:
@@ -493,7 +520,7 @@ class FileView:
                 yield f"{key}/{entry_id}"
 
     def has_child(self, section: str, key: str, entry_id: str) -> bool:
-        """Whether an entry of that id is filed below a key, whole or not."""
+        """Whether an entry of that id is stored under a key, intact or not."""
         if not self.has(section, key):
             return False
         try:
@@ -511,7 +538,9 @@ class FileView:
         return sorted({*listed, *chain.from_iterable(further)})
 
     def _listed(self, name: bytes) -> list[str]:
-        """Return a list of the structural index; of one that cannot be read nothing, until `verify` makes it anew."""
+        """Return a list of the structural index; for one that cannot be read nothing, until
+        `verify` rebuilds it.
+        """
         try:
             keys = stored_values.read_strings(self.section_group(ARTIFACTS), name, self.size)
         except DamagedEntry as error:
@@ -521,14 +550,16 @@ class FileView:
             return []
         return [key for key in keys if texts.is_descriptor_key(key)]
 
-    # -- writing -----------------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------
 
     def write_key(
         self, section: str, key: str, entries: list[Encoded], *, replaced: Sequence[Encoded] | None = None
     ) -> None:
-        """Make ``entries`` the entries of a key for which they compete, the first in the key's own group.
+        """Make ``entries`` the entries of a key for which they compete, the first in the key's own
+        group.
 
-        ``replaced``: all that the key has now, read in this transaction and whole; so it is not read again.
+        ``replaced``: all current entries of the key, read in this transaction and intact; so it is
+        not read again.
 
         Raises
         ------
@@ -551,7 +582,8 @@ class FileView:
             self.recount()
 
     def write_child(self, entry: Encoded) -> None:
-        """File one entry below its key, in place of a damaged one, and index it by its structural key.
+        """File one entry below its key, in place of a damaged one, and index it by its structural
+        key.
 
         Raises
         ------
@@ -602,7 +634,9 @@ class FileView:
             self._set_total("last_created", entry.created)
 
     def _remove(self, section: str, path: str) -> bool:
-        """Remove the entries at ``path`` and below; return whether one was damaged, so that the totals are unknown."""
+        """Remove the entries at ``path`` and below; return whether one was damaged, so that the
+        totals are unknown.
+        """
         paths = self.entry_paths(section, path) if "/" not in path else [path]
         for each in paths:
             try:

@@ -1,11 +1,13 @@
 """Attributes of one small HDF5 object, taken from the bytes of its header in one read.
 
-Opening a group and reading four attributes through HDF5 is some thirty calls. Here is the common case alone: a version
-2 object header (what ``libver="v108"`` writes), compact attributes of the three types that entries have, nothing
-linked below. Whatever differs by a byte gives None and is for HDF5 to read, so nothing here has to be complete; and
-what is found is believed only if the entry's seal confirms it, so HDF5's own checksum is not computed.
+Opening a group and reading four attributes through HDF5 is some thirty calls. Here is the common
+case alone: a version 2 object header (what ``libver="v108"`` writes), compact attributes of the
+three types that entries have, nothing linked below. Whatever differs by a byte gives None and is
+for HDF5 to read, so nothing here has to be complete; and what is found is accepted only if the
+entry's seal confirms it, so HDF5's own checksum is not computed.
 
-Source: HDF5 File Format Specification 3.0, IV.A.1.b (object header version 2) and IV.A.2 (messages).
+Source: HDF5 File Format Specification 3.0, IV.A.1.b (object header version 2) and IV.A.2
+(messages).
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ _CHECKSUM_BYTES: Final = 4
 
 _MESSAGE: Final = Struct("<BHB")  # type, bytes, flags
 _ATTRIBUTE, _CONTINUATION = 12, 16
-# Messages of a group with no links and no attributes outside its header, whole: (type, flags): bytes.
+# Messages of a group with no links and no attributes outside its header, whole: (type, flags):
+# bytes.
 _PLAIN: Final = {
     (2, 0): b"\x00\x00" + b"\xff" * 16,  # link info
     (10, 1): b"\x00\x00",  # group info
@@ -53,13 +56,15 @@ _STRING_SIZE: Final = Struct("<4xI")
 
 
 def attributes(peek: Peek, address: int) -> dict[bytes, Attribute] | None:
-    """Return the attributes of the object whose header is at `address`; None where HDF5 has to be asked.
+    """Return the attributes of the object whose header is at `address`; None where HDF5 has to be
+    asked.
 
     Parameters
     ----------
     peek : callable
     address : int
-        Of the object header: bytes from the start of the HDF5 image, as its links have it and `peek` counts.
+        Of the object header: bytes from the start of the HDF5 image, as its links have it and
+        `peek` counts.
     """
     if address > _MOST_ADDRESS:
         return None
@@ -90,7 +95,9 @@ def attributes(peek: Peek, address: int) -> dict[bytes, Attribute] | None:
 
 
 def _messages(block: bytes, at: int, end: int, found: dict[bytes, Attribute], more: list[tuple[int, int]]) -> bool:
-    """Collect the attributes and continuations among the messages of one block; False: not the common case."""
+    """Collect the attributes and continuations among the messages of one block; False: not the
+    common case.
+    """
     if end > len(block):
         return False
     while at + 4 <= end:
@@ -118,7 +125,9 @@ def _messages(block: bytes, at: int, end: int, found: dict[bytes, Attribute], mo
 
 @lru_cache(maxsize=4096)
 def _read_head(head: bytes) -> tuple[bytes, int, int] | None:
-    """Name, kind and bytes of an attribute, from all that comes before its data; None if anything is unusual."""
+    """Name, kind and bytes of an attribute, from all that comes before its data; None if anything
+    is unusual.
+    """
     version, flags, name_bytes, type_bytes, _, characters = _ATTRIBUTE_HEAD.unpack_from(head)
     if version != 3 or flags or characters or name_bytes < 2:
         return None

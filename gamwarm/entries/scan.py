@@ -1,8 +1,8 @@
 """Walking through a file a portion at a time: every walk over all entries goes through here.
 
-A portion is one consistent read. So a walk never holds up a writer, and a busy writer makes one portion begin again and
-cannot keep the walk from ending. Between two portions entries may come and go: what goes is left out, what comes may
-be.
+A portion is one consistent read. So a walk never holds up a writer, and a busy writer makes one
+portion begin again and cannot keep the walk from ending. Between two portions entries may come and
+go: what goes is left out, what comes may be.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 PORTION: Final = 64
-"""Items that one read looks at; while it does, a commit makes it begin again."""
+"""Items per read; while it does, a commit makes it begin again."""
 FIRST_NAMES: Final = 128
-"""Names that are taken without listing the section: a first page, with some entries that a filter leaves out."""
+"""Names that are taken without listing the section: a first page, with some entries that a filter
+leaves out.
+"""
 
 
 def tell(progress: Progress | None, done: int, total: int) -> bool:
-    """Call the user's progress function; whether the walk goes on."""
+    """Call the user's progress function; whether the scan continues."""
     with allowed():
         return progress is None or progress(done, total) is not False
 
@@ -53,9 +55,11 @@ def _each(view: EntryEditor, items: list[T], look: Callable[[EntryEditor, T], R]
 def each_entry(
     store: EntryStore, section: str, places: Iterable[str], look: Callable[[EntryEditor, str, str], R]
 ) -> Iterator[R]:
-    """Yield what ``look(view, section, path)`` makes of each entry at the places, those of a key where one is a key.
+    """Yield what ``look(view, section, path)`` makes of each entry at the places, those of a key
+    where one is a key.
 
-    What went since the places were listed is left out; what is damaged is not, so ``look`` meets it.
+    What went since the places were listed is left out; what is damaged is not, so ``look`` meets
+    it.
     """
 
     def look_there(view: EntryEditor, place: str) -> list[R]:
@@ -74,7 +78,8 @@ def _paths(view: EntryEditor, section: str, place: str) -> list[str]:
 
 
 def names(store: EntryStore, section: str, key: str | None = None) -> Iterator[str]:
-    """Yield the keys of a section, or the children of a key, in the order of HDF5's own index (a hash of the name).
+    """Yield the keys of a section, or the children of a key, in the order of HDF5's own index (a
+    hash of the name).
 
     The first `FIRST_NAMES` are taken without a list of the others.
     """
@@ -89,7 +94,9 @@ def names(store: EntryStore, section: str, key: str | None = None) -> Iterator[s
 
 
 def places(store: EntryStore, section: str, keys: Iterable[str] | None = None) -> Iterator[str]:
-    """Yield where the entries lie, the first at once: keys of records, paths of artifacts (a key may have many)."""
+    """Yield where the entries lie, the first at once: keys of records, paths of artifacts (a key
+    may have many).
+    """
     for key in names(store, section) if keys is None else keys:
         if KINDS[section].competes:
             yield key
@@ -103,7 +110,8 @@ def places(store: EntryStore, section: str, keys: Iterable[str] | None = None) -
 
 
 def places_in_order(store: EntryStore, section: str) -> Iterator[str]:
-    """Yield where the entries lie in ascending order, for what must not depend on the file that they lie in.
+    """Yield where the entries lie in ascending order, for what must not depend on the file that
+    they lie in.
 
     All keys are listed before the first.
     """

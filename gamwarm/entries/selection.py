@@ -1,4 +1,6 @@
-"""Which entries are meant: the one selection and the one way to read a key, for the command, exports and lists."""
+"""Which entries are meant: the one selection and the one way to read a key, for the command,
+exports and lists.
+"""
 
 from __future__ import annotations
 
@@ -31,22 +33,26 @@ Follow = Callable[[Iterator[Seen]], Iterator[Seen]]
 
 @dataclass(frozen=True)
 class Selection:
-    """Which entries to take: those that meet every criterion that is given, in any one of its values.
+    """Which entries to take: those that meet every criterion that is given, in any one of its
+    values.
 
-    Names are matched as a shell does: ``*`` any text, ``?`` any character, ``[ab]`` one of these. What an entry does
-    not tell matches nothing.
+    Names are matched as a shell does: ``*`` any text, ``?`` any character, ``[ab]`` one of these.
+    What an entry does not tell matches nothing.
 
     Parameters
     ----------
     keys : sequence of str
-        Exact keys, descriptor keys or entry ids; a beginning of four digits that means one of them is enough.
+        Exact keys, descriptor keys or entry ids; a beginning of four digits that means one of them
+        is enough.
     families : sequence of str
-        Family kinds. A record is of the family that its components name, or the artifact of the same fit.
+        Family kinds. A record is of the family that its components name, or the artifact of the
+        same fit.
     blocks : sequence of str
         Names of blocks or terms.
     kinds : sequence of {"final", "checkpoint", "artifact"}
     producers : sequence of str
-        An engine, an engine and its version (``"gamwarm-reference 1"``), or ``"gamwarm <version>"``.
+        An engine, an engine and its version (``"gamwarm-reference 1"``), or ``"gamwarm
+        <version>"``.
     lineage : bool
         For exports: take also the parents of the selected entries, and what that started from.
     jobs : sequence of str
@@ -96,7 +102,8 @@ def _words(value: Any, what: str) -> tuple[str, ...]:
 
 
 class Selector:
-    """A selection in one file: its keys are resolved, and the families of that file known where they matter.
+    """A selection in one file: its keys are resolved, and the families of that file known where
+    they matter.
 
     Parameters
     ----------
@@ -118,7 +125,9 @@ class Selector:
         self.families = Families(browser, selection.families, most=None) if selection.families else Families(browser)
 
     def scan(self) -> Iterator[Seen]:
-        """Yield the entries that are meant, records first; damaged ones as far as their text tells."""
+        """Yield the entries that are meant, records first; damaged ones as far as their text
+        tells.
+        """
         wanted = set(self._wanted.kinds)
         sections = [name for name, kind in KINDS.items() if not wanted or wanted & set(kind.labels)]
 
@@ -138,7 +147,7 @@ class Selector:
         return named and seen.kind in kinds and replace(self._wanted, keys=(), kinds=()).is_all
 
     def takes(self, entry: EntrySummary, record: BlockRecord | None = None) -> bool:
-        """Whether an entry is meant; ``record`` is the entry itself where it is at hand."""
+        """Whether an entry is meant; ``record`` is the entry itself if available."""
         wanted = self._wanted
         if self._targets and not any(target.means(entry) for target in self._targets):
             return False
@@ -165,13 +174,14 @@ def _any(patterns: Sequence[str], values: Iterable[str]) -> bool:
 
 
 class Families:
-    """The family of an entry. Artifacts name theirs; records keep a digest, which the names met give a meaning.
+    """The family of an entry. Artifacts name theirs; records keep a digest, which the names met
+    give a meaning.
 
     Parameters
     ----------
     browser : Browser
     names : sequence of str
-        Families that the file may hold; patterns are no names.
+        Families that the file may hold; patterns are not names.
     most : int or None
         Artifacts to look at; None: all.
     """
@@ -185,7 +195,7 @@ class Families:
                 self.name(seen.summary)
 
     def name(self, entry: EntrySummary, record: BlockRecord | None = None) -> str:
-        """Return the family kind of an entry; empty if nothing tells."""
+        """Return the family kind of an entry; empty if unknown."""
         if entry.family is not None:
             if entry.family not in self._of_digest.values():
                 self._of_digest[_family_digest(entry.family)] = entry.family
@@ -249,13 +259,14 @@ class Target:
 def resolve_key(browser: Browser, text: str, follow: Follow = iter) -> Target:
     """Find what a key or the beginning of one means.
 
-    Exact keys, descriptor keys and entry ids of artifacts are found by names alone. Entry ids of records stand inside
-    the records: they are searched for, by reading every record, only where nothing else begins so.
+    Exact keys, descriptor keys and entry ids of artifacts are found by names alone. Entry ids of
+    records stand inside the records: they are searched for, by reading every record, only where
+    nothing else begins so.
 
     Raises
     ------
     InvalidKey
-        It is no beginning of a key, or one of fewer than four digits.
+        It is not a prefix of a key, or has fewer than four digits.
     NoSuchKey
         Nothing in the file begins so, or several things do (``details["candidates"]``).
     """

@@ -1,4 +1,6 @@
-"""Entries behind transactions: put, look up, verify. Knows records and artifacts, not what a start is."""
+"""Entries behind transactions: put, look up, verify. Knows records and artifacts, not what a start
+is.
+"""
 
 from __future__ import annotations
 
@@ -65,12 +67,16 @@ UNCHANGED = "unchanged: the file already holds this entry"
 
 
 class _Hdf5Errors(AbstractContextManager[None]):
-    """Turns HDF5's complaints about its own metadata into `StoreDamaged`; damage of one entry never comes here."""
+    """Turns HDF5's complaints about its own metadata into `StoreDamaged`; damage of one entry never
+    comes here.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.complaint = ""
-        """What HDF5 said of its own structure: nothing more is written through handles that it may have spoilt."""
+        """What HDF5 said of its own structure: nothing more is written through handles that it may
+        have corrupted.
+        """
 
     def __enter__(self) -> None:
         pass
@@ -99,7 +105,9 @@ class _Hdf5Errors(AbstractContextManager[None]):
 
 @dataclass
 class _Transaction:
-    """The open one: the file as it changes it, the outcomes of its puts, and what ended one of them halfway."""
+    """The open one: the file as it changes it, the outcomes of its puts, and what ended one of them
+    halfway.
+    """
 
     view: EntryEditor
     pending: Pending
@@ -107,7 +115,8 @@ class _Transaction:
 
 
 class EntryStore:
-    """Records and artifacts in one file. Every method is local to the calling process; threads take turns.
+    """Records and artifacts in one file. Every method is local to the calling process; threads take
+    turns.
 
     Parameters
     ----------
@@ -142,7 +151,8 @@ class EntryStore:
         self._written: tuple[h5py.File, EntryEditor] | None = None
         self._parents: DecodedCache[tuple[str, bytes], StoredArtifact] = DecodedCache()
         self._warned: set[str] = set()
-        # Held for the whole of a transaction: another thread must neither join it nor see what is pending in it.
+        # Held for the full transaction: another thread must neither join it nor see what is pending
+        # in it.
         self.call_lock = ForkSafeLock(self._forget_transaction)
         self._path = file_path(path)
         self._translated = _Hdf5Errors(self._path)
@@ -153,7 +163,7 @@ class EntryStore:
         return Container.open(path, mode=self._mode, create=create_file, check=self._check, **self._lock_options)
 
     def open_again(self) -> None:
-        """Open the file anew, for a forked child to write in."""
+        """Reopen the file for writing in a forked child."""
         self.container = self._open_container(self.container.path)
         self._seen = self._written = None
 
@@ -161,11 +171,12 @@ class EntryStore:
         self._open = None
 
     def _check(self, h5: h5py.File) -> None:
-        # Not by the store's own, which remembers: a writer may be changing the file, and the read then begins again.
+        # Not by the store's own, which remembers: a writer may be changing the file, and the read
+        # then begins again.
         with _Hdf5Errors(self._path):
             check_file(h5, self._path, writing=self._mode == "a")
 
-    # -- transactions ------------------------------------------------------------------------------------------
+    # -- transactions ------------------------------------------------------------------------------
 
     @property
     def in_transaction(self) -> bool:
@@ -174,9 +185,11 @@ class EntryStore:
 
     @contextmanager
     def transaction(self, patience: float | None = None) -> Iterator[None]:
-        """Make the puts inside one atomic write; an inner transaction joins the outer one of the same thread.
+        """Make the puts inside one atomic write; an inner transaction joins the outer one of the
+        same thread.
 
-        ``patience``: seconds to wait for other writers, where it is not the file's own ``lock_timeout``.
+        ``patience``: seconds to wait for other writers, where it is not the file's own
+        ``lock_timeout``.
         """
         with self.call_lock:
             if self._open is not None:
@@ -207,7 +220,9 @@ class EntryStore:
                 pending.settle(written=written, reason=reason)
 
     def _writing_view(self, h5: h5py.File) -> EntryEditor:
-        """One view per handle, as for reading: a handle stays as long as nobody else commits."""
+        """One view per handle, as for reading: a handle is reused as long as no other process
+        commits.
+        """
         written = self._written
         if written is None or written[0] is not h5:
             written = self._written = (h5, EntryEditor(h5, keeps_totals=True))
@@ -226,7 +241,9 @@ class EntryStore:
 
     @critical
     def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> tuple[T, int, int]:
-        """Replace the file by what ``fill(old, new)`` copies to a new one; see `Container.rewrite`."""
+        """Replace the file by what ``fill(old, new)`` copies to a new one; see
+        `Container.rewrite`.
+        """
         with self.call_lock, self._translated:
             return self.container.rewrite(fill)
 
@@ -235,7 +252,9 @@ class EntryStore:
         return 0
 
     def protected_ids(self) -> set[str]:
-        """Return what this process must not evict: parents of its campaigns, and what the open transaction files."""
+        """Return what this process must not evict: parents of its campaigns, and what the open
+        transaction files.
+        """
         held = {entry_id for parents in self.held for entry_id in parents.created}
         return held if self._open is None else held | self._open.pending.ids()
 
@@ -261,14 +280,16 @@ class EntryStore:
             if not budget < view.total("live_bytes") > live_bytes_before:
                 return
             if view.total("n_entries") > MANY_ENTRIES:
-                budget -= budget // SLACK  # so that not every commit has to look at every entry
+                budget -= budget // SLACK  # so that a commit does not have to scan all entries
             report = evict_entries(view, size_budget=budget, before=None, protected=self.protected_ids())
         log.info(
             "%s: %d oldest entries evicted, %d live bytes left", self._path, len(report.evicted), report.bytes_after
         )
 
     def unchanged(self, entry_id: str) -> PutOutcome:
-        """Return the outcome of putting what the file holds already: as pending as the put that it repeats."""
+        """Return the outcome of putting what the file holds already: as pending as the put that it
+        repeats.
+        """
         return self._write(lambda _: self._again(entry_id))
 
     def _again(self, entry_id: str) -> PutOutcome:
@@ -299,7 +320,9 @@ class EntryStore:
             self._open.half_done = f"{type(error).__name__}: {error}".removesuffix(": ")
 
     def _check_whole(self) -> None:
-        """Refuse to go on with a transaction in which a change ended halfway; who caught that error may not know."""
+        """Refuse to go on with a transaction in which a change ended halfway; who caught that error
+        may not know.
+        """
         self._translated.check_writable()
         if self._open is not None and self._open.half_done:
             raise StoreUnavailable(
@@ -308,7 +331,7 @@ class EntryStore:
                 path=str(self._path),
             )
 
-    # -- putting -----------------------------------------------------------------------------------------------
+    # -- putting -----------------------------------------------------------------------------------
 
     def put_record(self, record: BlockRecord) -> PutOutcome:
         """File a record if the gates let it pass; pending until the transaction around it ends."""
@@ -323,7 +346,9 @@ class EntryStore:
         return self.put_encoded(encode(entry, self._producer))
 
     def put_encoded(self, entry: Encoded | Refused) -> PutOutcome:
-        """File an entry that `encode` gave, here or on another rank, or say why it gave none; it gets its time now."""
+        """File an entry that `encode` gave, here or on another rank, or say why it gave none; it
+        gets its time now.
+        """
         if isinstance(entry, Refused):
             log.debug("entry of %s not written: %s", entry.key, entry.reason)
             return PutOutcome(reason=entry.reason)
@@ -364,11 +389,13 @@ class EntryStore:
         view.write_child(stamped_at(new, view.next_created(clock.now())))
         return PutOutcome(pending=True, entry_id=new.entry_id)
 
-    # -- looking up --------------------------------------------------------------------------------------------
+    # -- looking up --------------------------------------------------------------------------------
 
     @critical
     def read(self, look: Callable[[EntryEditor], T]) -> T:
-        """Return what ``look`` returns of the file; it is called again where a writer came between."""
+        """Return what ``look`` returns of the file; it is called again where a writer came
+        between.
+        """
 
         def with_view(h5: h5py.File) -> T:
             view = self._view_of(h5)
@@ -446,9 +473,10 @@ class EntryStore:
         return []
 
     def artifact_summaries(self, descriptor_key: str, *, structural: bool = False) -> list[EntrySummary]:
-        """Return what a choice of parent ranks by, for every artifact under a strict (or structural) descriptor key.
+        """Return what a choice of parent ranks by, for every artifact under a strict (or
+        structural) descriptor key.
 
-        They are read without their seals: what is chosen is checked when it is read whole.
+        They are read without their seals: the chosen entry is verified when it is fully read.
         """
         check_descriptor_key(descriptor_key)
 
@@ -463,14 +491,17 @@ class EntryStore:
                     damaged.append((path, error))
             return summaries, damaged
 
-        # A look may be repeated because a writer came between; only what the last one met is warned of.
+        # A look may be repeated because a writer came between; only what the last one met is warned
+        # of.
         summaries, damaged = self.read(look)
         for path, error in damaged:
             self._warn_damaged(ARTIFACTS, path, error)
         return summaries
 
     def hold_artifacts(self) -> Held:
-        """Return the artifacts that are in the file now, and keep them from eviction here while the answer lives."""
+        """Return the artifacts that are in the file now, and keep them from eviction here while the
+        answer lives.
+        """
         created: dict[str, int] = {}
         for key in self.descriptor_keys():
             deliver()
@@ -482,7 +513,7 @@ class EntryStore:
     def first_usable(
         self, summaries: Iterable[EntrySummary], accept: Callable[[FitArtifact], bool]
     ) -> StoredArtifact | None:
-        """Return the first artifact, in the order given, that is whole and accepted."""
+        """Return the first artifact, in the order given, that is intact and accepted."""
         paths = [summary.path for summary in summaries]
         return self._first_artifact(lambda _: paths, accept)
 
@@ -507,7 +538,9 @@ class EntryStore:
         return None if found is None else StoredArtifact(private_copy(found.artifact), found.entry_id)
 
     def _artifact_at(self, view: EntryEditor, path: str) -> StoredArtifact | None:
-        """Read an artifact, or know it again by its seal: the parent of a campaign is decoded once."""
+        """Read an artifact, or know it again by its seal: the parent of a campaign is decoded
+        once.
+        """
         seal = view.stored_seal(ARTIFACTS, path)
         found = None if seal is None else self._parents.get((path, seal))
         if found is not None:
@@ -521,7 +554,7 @@ class EntryStore:
             self._parents.keep((path, seal), found, _DECODED_OVERHEAD + encoded.nbytes)
         return found
 
-    # -- the whole file ----------------------------------------------------------------------------------------
+    # -- the whole file ----------------------------------------------------------------------------
 
     def keys(self) -> list[str]:
         """Return the exact keys that have a record, sorted."""
@@ -535,7 +568,7 @@ class EntryStore:
         return self._keys(ARTIFACTS)
 
     def entry_ids(self) -> set[str]:
-        """Return the logical content of the file: the entry ids of all whole entries."""
+        """Return the logical content of the file: the entry ids of all intact entries."""
 
         def look(view: EntryEditor) -> set[str]:
             ids = set()

@@ -1,9 +1,11 @@
-"""Values in the HDF5 file: what each may be (`FORMS`), one function that reads them, and those that write them.
+"""Values in the HDF5 file: what each may be (`FORMS`), one function that reads them, and those that
+write them.
 
-A file may come from anybody. HDF5 converts what it reads into the type it is asked for, and the buffer is ours, so a
-value of another width or extent than expected overruns it. `read` compares type, width, byte order, rank, extent and
-storage with the form before it gives memory, and follows nothing that leads out of the file: soft and external links,
-virtual and external datasets, filters. No other module calls HDF5's own reads.
+A file may come from an untrusted source. HDF5 converts what it reads into the type it is asked for,
+and the buffer is ours, so a value of another width or extent than expected overruns it. `read`
+compares type, width, byte order, rank, extent and storage with the form before it gives memory, and
+follows nothing that leads out of the file: soft and external links, virtual and external datasets,
+filters. No other module calls HDF5's own reads.
 
 Low-level h5py and cached types, since the high-level calls cost several times the HDF5 work.
 """
@@ -46,10 +48,11 @@ __all__ = [
 ]
 
 UNREADABLE: Final = (OSError, RuntimeError, KeyError, ValueError, TypeError, ArithmeticError)
-"""What h5py raises when HDF5 cannot read its own structure: by the place of the damage, any of these.
+"""What h5py raises when HDF5 cannot read its own structure: by the place of the damage, any of
+these.
 
-Not MemoryError: no value is given memory that the file does not fill, so it is this process that has too little. An
-entry that was called damaged for that would be left out of a rewritten file.
+Not MemoryError: no value is given memory that the file does not fill, so it is this process that
+has too little. An entry that was called damaged for that would be left out of a rewritten file.
 """
 ATTRIBUTE_LIMIT: Final = 60_000
 """Bytes; what is longer is a dataset, as an object header message holds less than 64 KiB."""
@@ -134,11 +137,13 @@ def _vector_space(length: int) -> Any:
     return h5s.create_simple((length,))
 
 
-# -- names and links -------------------------------------------------------------------------------------------
+# -- names and links -------------------------------------------------------------------------------
 
 
 def name_of(name: bytes) -> str:
-    """Return a link's or attribute's name as text; what is not UTF-8 in it survives the way there and back."""
+    """Return a link's or attribute's name as text; what is not UTF-8 in it survives the way there
+    and back.
+    """
     return name.decode("utf-8", "surrogateescape")
 
 
@@ -168,7 +173,8 @@ def open_group(parent: Any, name: bytes) -> Any:
     Raises
     ------
     Misshapen
-        It is no group, or the link is soft or external: that may lead anywhere, other files included.
+        It is not a group, or the link is soft or external: that may lead anywhere, other files
+        included.
     """
     return _open(parent, name, h5i.GROUP)
 
@@ -187,11 +193,12 @@ def _open(parent: Any, name: bytes, kind: int) -> Any:
     return found
 
 
-# -- reading ---------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def read(gid: Any, name: bytes, size: int, form: Form | None = None) -> bytes | None:
-    """Return the bytes of a value as stored (of texts without the padding), or None if it is not there.
+    """Return the bytes of a value as stored (of texts without the padding), or None if it is not
+    there.
 
     Parameters
     ----------
@@ -221,7 +228,9 @@ def read(gid: Any, name: bytes, size: int, form: Form | None = None) -> bytes | 
 
 
 def _found(gid: Any, name: bytes, size: int, form: Form) -> tuple[Any, Any, Any] | None:
-    """Return a value that is of its form, the memory for it and the type to read it as; None if it is not there."""
+    """Return a value that is of its form, the memory for it and the type to read it as; None if it
+    is not there.
+    """
     if form.attribute and h5a.exists(gid, name):
         stored = h5a.open(gid, name)
         return stored, *_buffer(stored, name, form)  # HDF5 has its bytes in memory by now
@@ -242,7 +251,9 @@ def _check_layout(did: Any, name: bytes) -> None:
 
 
 def _buffer(stored: Any, name: bytes, form: Form) -> tuple[Any, Any]:
-    """Return memory for a value, and the type to read it as: its own, so that HDF5 converts nothing."""
+    """Return memory for a value, and the type to read it as: its own, so that HDF5 converts
+    nothing.
+    """
     type_ = stored.get_type()
     if type_.committed() or not _is(type_, form):
         raise Misshapen(f"{name_of(name)} does not consist of {form.kind.value}{_of_width(form)}")
@@ -268,7 +279,9 @@ def _of_width(form: Form) -> str:
 
 
 def read_vector(gid: Any, name: bytes, size: int) -> Any:
-    """Return a vector of numbers over immutable bytes, which nobody can make writeable again; None if not there."""
+    """Return a vector of numbers over immutable bytes, which cannot be made writeable again; None
+    if not there.
+    """
     data = read(gid, name, size)
     return None if data is None else np.frombuffer(data, _DTYPES[FORMS[name].kind])
 
@@ -288,7 +301,9 @@ def read_strings(gid: Any, name: bytes, size: int) -> list[str]:
 
 
 def check_forms(gid: Any, size: int, *, depth: int = 1) -> None:
-    """Raise `Misshapen` unless a group holds only values of their forms, and groups of such down to ``depth``."""
+    """Raise `Misshapen` unless a group holds only values of their forms, and groups of such down to
+    ``depth``.
+    """
     for name in map(encoded, names_in(gid)):
         if name in FORMS:
             _found(gid, name, size, FORMS[name]._replace(attribute=False))
@@ -303,12 +318,12 @@ def check_forms(gid: Any, size: int, *, depth: int = 1) -> None:
 
 
 def pass_on_others(error: BaseException) -> None:
-    """Raise again what tells of the disk or of this process: that is no damage of an entry."""
+    """Re-raise errors of the disk or of this process: these are not damage of an entry."""
     if not_of_the_file(error) is not None:
         raise error
 
 
-# -- writing ---------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
 
 
 def timeless(kind: Any) -> Any:
@@ -329,7 +344,9 @@ def write_text(gid: Any, name: bytes, text: bytes) -> None:
 
 
 def write_vector(gid: Any, name: bytes, array: Any) -> None:
-    """Write a vector of the form that `FORMS` gives its name, as an attribute or, if it is long, a data set."""
+    """Write a vector of the form that `FORMS` gives its name, as an attribute or, if it is long, a
+    data set.
+    """
     type_ = _TYPES[FORMS[name].kind]
     space = _vector_space(len(array))
     if array.nbytes > ATTRIBUTE_LIMIT:
@@ -342,7 +359,9 @@ def write_vector(gid: Any, name: bytes, array: Any) -> None:
 
 
 def set_integer(gid: Any, name: bytes, value: int) -> Any:
-    """Write an integer, in the place of whatever has the name; return the attribute, for `rewrite_integer`."""
+    """Write an integer, in the place of whatever has the name; return the attribute, for
+    `rewrite_integer`.
+    """
     stored = None
     if h5a.exists(gid, name):
         stored = h5a.open(gid, name)
@@ -358,7 +377,9 @@ def set_integer(gid: Any, name: bytes, value: int) -> Any:
 
 
 def rewrite_integer(stored: Any, value: int) -> None:
-    """Write an integer to an attribute from `set_integer`, of a handle that nobody else has written through since."""
+    """Write an integer to an attribute from `set_integer`, of a handle that has not been used for
+    other writes since.
+    """
     stored.write(np.array(value, dtype="<i8"), h5t.STD_I64LE)
 
 

@@ -1,8 +1,10 @@
-"""Names of the lists that hold the strict keys of a structural key (docs/file-format.md, "Inside the HDF5 file").
+"""Names of the lists that hold the strict keys of a structural key (docs/file-format.md, "Inside
+the HDF5 file").
 
-HDF5 rewrites a whole attribute when one string is added to it, and the space of the old one is lost until `compact`. So
-a list stays short: the first holds `FULL` keys, and every further key stands in one of 256 lists by its first two
-digits. These lists hold keys only while the first is full, so whoever finds it shorter need not look for them.
+HDF5 rewrites a whole attribute when one string is added to it, and the space of the old one is lost
+until `compact`. So a list stays short: the first holds `FULL` keys, and every further key is in one
+of 256 lists by its first two digits. These lists hold keys only while the first is full, so if it
+is shorter, they need not be read.
 """
 
 from __future__ import annotations

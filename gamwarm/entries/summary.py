@@ -34,12 +34,12 @@ def key_of(path: str) -> str:
 class EntrySummary:
     """One entry as its text describes it.
 
-    A summary alone says nothing about the seal: a list is made of texts, what is used is read and checked as a whole.
+    A summary alone says nothing about the seal: lists use only texts; an entry that is used is
+    fully read and verified.
 
     Attributes
     ----------
-    section, path : str
-        ``/<section>/<path>`` is where it lies.
+    section, path : str Its path in the file is ``/<section>/<path>``.
     entry_id : str
     kind : str
         ``final``, ``checkpoint`` or ``artifact``.
@@ -54,7 +54,7 @@ class EntrySummary:
     n_rows, n_outer, width : int
         Rows, outer coordinates (of artifacts: of their curvature) and coefficients.
     reduced_width : int
-        Coefficients without those that the gauge removes, as far as they are known.
+        Coefficients without those that the gauge removes, if known.
     objective : float or None
     converged : bool
     blocks : tuple of str
@@ -129,7 +129,7 @@ class EntrySummary:
 
 
 def summary_of_all(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those fields of a summary that a text of any kind of entry tells alike."""
+    """Return the fields of a summary that are common to all kinds of entry."""
     return {
         "entry_id": meta["entry_id"],
         "created": meta["created"],
@@ -144,7 +144,7 @@ def summary_of_all(meta: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# -- parts that every kind of entry has, from a text that has been checked -------------------------------------
+# -- parts that every kind of entry has, from a text that has been checked -------------------------
 #
 # Not by the constructors, which would check all of it again: every scan goes through here.
 
@@ -181,11 +181,15 @@ def cost_of(stored: Mapping[str, Any] | None) -> Cost | None:
 
 
 def cost_fields(cost: Cost) -> dict[str, Any]:
-    """Return a cost as a text holds it. Of a fit that did nothing for children, nothing is said of it."""
+    """Return a cost as a text holds it. Of a fit that did nothing for children, nothing is said of
+    it.
+    """
     return {name: value for name, value in vars(cost).items() if value or name != "for_children"}
 
 
 @lru_cache(maxsize=4096)
 def shared(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return one object for all equal values: a million summaries of alike fits are held at once."""
+    """Return one object for all equal values: a million summaries of alike fits are held at
+    once.
+    """
     return value

@@ -1,7 +1,9 @@
-"""The JSON text of an entry: read strictly, and compared with what the format page says of every field.
+"""The JSON text of an entry: read strictly, and compared with what the format page says of every
+field.
 
-A text may come from anybody, under a right seal too. Whoever takes a field of a text that went through `parse_text`
-may rely on its type and range; `codec.decode` checks what the fields say of each other.
+A text may be malicious even under a valid seal. Whoever takes a field of a text that went through
+`parse_text` may rely on its type and range; `codec.decode` checks what the fields say of each
+other.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def parse_text(section: str, text: bytes) -> dict[str, Any]:
     Raises
     ------
     DamagedEntry
-        It is no JSON object in UTF-8, or a field is missing or not what the format says.
+        It is not a JSON object in UTF-8, or a field is missing or invalid.
     """
     try:
         string = text.decode("utf-8")
@@ -108,7 +110,7 @@ def _check(meta: dict[str, Any], kind: EntryKind) -> None:
                 raise DamagedEntry(f"field {name!r} of its text is nested too deeply")
 
 
-# -- what a value may be ---------------------------------------------------------------------------------------
+# -- what a value may be ---------------------------------------------------------------------------
 
 
 def is_time(value: Any) -> bool:
@@ -249,7 +251,7 @@ _COMMON: Final[dict[str, Check]] = {
 _OPTIONAL: Final = frozenset({"nuisance"})
 
 
-# -- the fields of a kind --------------------------------------------------------------------------------------
+# -- the fields of a kind --------------------------------------------------------------------------
 
 Field = tuple[frozenset[type], Check]
 """Types whose values all pass, for which nothing is called; and the check of the others."""
@@ -258,7 +260,9 @@ _ANY_OF: Final[dict[Check, type]] = {is_string: str, is_truth: bool, is_number: 
 
 @cache
 def _fields_of(kind: EntryKind) -> tuple[dict[str, Field], frozenset[str]]:
-    """Return what a text of a kind holds, with the types of which a check takes every value; and what may be absent."""
+    """Return what a text of a kind holds, with the types of which a check takes every value; and
+    what may be absent.
+    """
     checks = {"entry": one_of(kind.name), **_COMMON, **kind.fields}
     none = {name: {type(None)} if check(None) else set[type]() for name, check in checks.items()}
     fields = {

@@ -1,4 +1,4 @@
-"""One road from a start to an answer, for any engine that can evaluate its objective."""
+"""From a start to an answer, for any engine that can evaluate its objective."""
 
 from gamwarm.fitting.certificate import LAST_STEP_LIMIT, Certificate, Refusal, Verdict, coordinate_names
 from gamwarm.fitting.evaluation import Evaluation, Objective

@@ -1,8 +1,8 @@
 """The certificate: the only definition of an answer, for every engine, family and start.
 
-(a) the inner solve converged; (b) the projected gradient is within ``outer_tol``; (c) no coordinate is a false plateau;
-(d) a proper minimum: an evaluation that is none is infinite (`checked`); (e) a finite one: one more Newton step would
-change no linear predictor by more than `LAST_STEP_LIMIT`.
+(a) the inner solve converged; (b) the projected gradient is within ``outer_tol``; (c) no coordinate
+is a false plateau; (d) a proper minimum: an evaluation that is none is infinite (`checked`); (e) a
+finite one: one more Newton step would change no linear predictor by more than `LAST_STEP_LIMIT`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from gamwarm.transfer import find_false_plateaus
 
 __all__ = ["LAST_STEP_LIMIT", "Certificate", "Refusal", "Verdict", "coordinate_names"]
 
-# One order of magnitude from what a coefficient that runs to infinity shows, four from a finite optimum: (e) in
-# docs/engine.md.
+# One order of magnitude from what a coefficient that runs to infinity shows, four from a finite
+# optimum: (e) in docs/engine.md.
 LAST_STEP_LIMIT: Final = 0.1
-# At a lower bound this far out, d log|theta| / d log|rho|: coefficients that tend to a limit change like exp(rho)
-# there, those that only the penalty still holds grow like -rho. Nearer to 0 the two look alike.
+# At a lower bound this far out, d log|theta| / d log|rho|: coefficients that tend to a limit change
+# like exp(rho) there, those that only the penalty still holds grow like -rho. Nearer to 0 the two
+# look alike.
 _GROWTH_RHO: Final = -10.0
 _GROWTH_LIMIT: Final = 0.5
 _LOOK: Final = (
@@ -49,7 +50,9 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a point is an answer, and which part it fails, in words; of false plateaus also where (q,)."""
+    """Whether a point is an answer, and which part it fails, in words; of false plateaus also where
+    (q,).
+    """
 
     refusal: Refusal | None
     reason: str = ""
@@ -62,7 +65,9 @@ class Verdict:
 
 
 def coordinate_names(problem: FitProblem) -> tuple[str, ...]:
-    """Return a name per outer coordinate: the blocks that use it, or the nuisance coordinate's own."""
+    """Return a name per outer coordinate: the blocks that use it, or the nuisance
+    coordinate's own.
+    """
     users: list[list[str]] = [[] for _ in range(problem.layout.n_outer)]
     for spec, slots in zip(problem.specs, problem.layout.per_block_slots(), strict=True):
         for slot in dict.fromkeys(slots):
@@ -87,7 +92,8 @@ class Certificate:
     ----------
     problem : FitProblem
     probe : callable (rho, near) -> Evaluation
-        One more evaluation near a point, where the sign of a plateau's gradient cannot be read off it.
+        One more evaluation near a point, where the sign of a plateau's gradient cannot be read off
+        it.
     """
 
     def __init__(self, problem: FitProblem, probe: Callable[[FloatArray, Evaluation], Evaluation]) -> None:
@@ -111,11 +117,11 @@ class Certificate:
         return at.is_finite and bool((np.abs(self.projected(at)) <= self.tol).all())
 
     def verdict(self, at: Evaluation) -> Verdict:
-        """Return whether ``at`` is an answer; looked at once per evaluation."""
+        """Return whether ``at`` is an answer; checked once per evaluation."""
         known = self._known.get(id(at))
         if known is None or known[0] is not at:
             known = at, self._judge(at)
-            self._known = {id(at): known}  # a search asks again of the point where it stands, and of no other
+            self._known = {id(at): known}  # a search only asks again about its current point
         return known[1]
 
     def _judge(self, at: Evaluation) -> Verdict:
@@ -146,7 +152,9 @@ class Certificate:
         return [j for j in cut if at.rho[j] <= _GROWTH_RHO]
 
     def grows(self, at: Evaluation) -> Verdict | None:
-        """Return the refusal of coefficients that run to infinity as fast as the lower bound lets them; else None."""
+        """Return the refusal of coefficients that run to infinity as fast as the lower bound lets
+        them; else None.
+        """
         if at.tangent is None:
             return None
         for j in self._far_cuts(at):
@@ -161,7 +169,9 @@ class Certificate:
         return None
 
     def runs_away(self, at: Evaluation) -> Verdict | None:
-        """Return the refusal of a mode at infinity, (e): an inner solve that has ended and still moves; else None."""
+        """Return the refusal of a mode at infinity, (e): an inner solve that has ended and still
+        moves; else None.
+        """
         change = at.newton_change if at.is_finite else None
         if change is not None and not change <= LAST_STEP_LIMIT:
             return Verdict(
@@ -180,7 +190,7 @@ class Certificate:
         return f", in term {name!r}"
 
     def cuts(self, at: Evaluation) -> list[str]:
-        """Return in words what the bound cut of an answer."""
+        """Describe which coordinates of an answer were cut by the bound."""
         return [
             f"{self.names[j]!r} was cut by rho_bound: rho = {at.rho[j]:.4g} lies at its bound and the objective falls "
             f"beyond it with slope {at.gradient[j]:.3g}; this is the answer of the bounded problem, raise rho_bound"

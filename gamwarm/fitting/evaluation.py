@@ -32,11 +32,11 @@ class Evaluation:
     gradient : array of shape (q,)
         d value / d rho.
     hessian : array of shape (q, q), or callable () -> array, optional
-        Outer Hessian; a callable is asked at most once, and only where the search needs it. Without one the search is
-        BFGS.
+        Outer Hessian; a callable is asked at most once, and only where the search needs it. Without
+        one the search is BFGS.
     edf, max_edf : arrays of shape (q,), optional
-        Effective degrees of freedom per smoothing parameter and their maxima (the penalties' ranks); what stands at
-        nuisance coordinates is not read.
+        Effective degrees of freedom per smoothing parameter and their maxima (the penalties'
+        ranks); values at nuisance coordinates are not read.
     tangent : array of shape (p, q), optional
         d theta / d rho, to predict the mode at the next point.
     converged : bool, optional
@@ -44,13 +44,15 @@ class Evaluation:
     cycles : int
         Inner cycles it took.
     last_step : float, or callable () -> float, optional
-        Largest change of a linear predictor that one more Newton step would make; in units of the response's standard
-        deviation where the predictor has the response's units. At a finite optimum it is tiny; where a coefficient
-        runs to infinity it stays near 1 however small the gradient gets.
+        Largest change of a linear predictor that one more Newton step would make; in units of the
+        response's standard deviation where the predictor has the response's units. At a finite
+        optimum it is tiny; where a coefficient runs to infinity it stays near 1 however small the
+        gradient gets.
     last_block : str, or callable () -> str
         Name of the block that this change belongs to.
     formations : int
-        Hessian formations that the evaluation took. What a callable ``hessian`` takes is added when it is asked.
+        Hessian formations that the evaluation took. What a callable ``hessian`` takes is added when
+        it is asked.
     failure : str
         Where ``value`` is not finite: why, naming the term.
     state : object
@@ -80,7 +82,9 @@ class Evaluation:
 
     @property
     def outer_hessian(self) -> FloatArray | None:
-        """The outer Hessian, computed if need be; None if the engine has none or it is not finite."""
+        """The outer Hessian, computed if need be; None if the engine has none or it is not
+        finite.
+        """
         if callable(self.hessian):
             self.hessian = self.hessian()
         if self.hessian is None:
@@ -108,34 +112,40 @@ class Objective(Protocol):
     null : array of shape (p,)
         Coefficients of the null model. Default: the blocks' ``initial_beta``, or zeros.
     penalized_nll(rho, theta) -> float
-        What the inner solve minimises; no Hessian formation. Without it offered coefficients are only asked whether
-        they are finite.
+        What the inner solve minimises; no Hessian formation. Without it offered coefficients are
+        only asked whether they are finite.
     cold_starts() -> iterable
-        Starts that know nothing but the data, best first: `Evaluation`, a rho of shape (q,), or a pair (rho, theta).
-        They are asked one by one, at most 64. Default: the initial rho of the penalties, and 4 to either side.
+        Starts that know nothing but the data, best first: `Evaluation`, a rho of shape (q,), or a
+        pair (rho, theta). They are asked one by one, at most 64. Default: the initial rho of the
+        penalties, and 4 to either side.
     one_mode : bool
-        Whether the inner problem has one mode at every rho, as a log-concave likelihood has. Where it is False, the
-        fit's notes say that another start may lead to another answer.
+        Whether the inner problem has one mode at every rho, as a log-concave likelihood has. Where
+        it is False, the fit's notes say that another start may lead to another answer.
     cost() -> Cost
-        What the engine has counted itself; else evaluations, cycles and formations are added up here.
+        What the engine has counted itself; else evaluations, cycles and formations are added up
+        here.
     inner_mode(evaluation) -> InnerMode
         Summary of the inner solve at the answer, kept with its record.
     group_seeds(evaluation, column) -> GroupSeeds
-        What leaving each group out changes; needed where a fit is asked for ``group_seeds`` by column.
+        What leaving each group out changes; needed where a fit is asked for ``group_seeds`` by
+        column.
     """
 
     def evaluate(self, rho: FloatArray, theta: FloatArray, budget: int) -> Evaluation:
-        """Return the objective at ``rho``: the inner solve begins at ``theta`` and takes at most ``budget`` cycles.
+        """Return the objective at ``rho``: the inner solve begins at ``theta`` and takes at most
+        ``budget`` cycles.
 
         Both arrays are copies that may be written to.
         """
 
 
 def checked(at: object, p: int, smoothing: int, names: Sequence[str]) -> Evaluation:
-    """Return an engine's evaluation, its arrays checked; one that is no proper minimum is made infinite.
+    """Return an engine's evaluation, its arrays checked; if it is not a proper minimum, its value
+    is made infinite.
 
-    Effective degrees of freedom outside [0, maximum] say that the penalized Hessian is not safely positive definite
-    there: the objective beside such a point falls without end, so the search must not see it as finite.
+    Effective degrees of freedom outside [0, maximum] say that the penalized Hessian is not safely
+    positive definite there: near such a point the objective decreases without bound, so the search
+    must not see it as finite.
     """
     q = len(names)
     if not isinstance(at, Evaluation):

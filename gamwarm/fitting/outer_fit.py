@@ -1,4 +1,6 @@
-"""One road from a start to an answer: look-up, guard, search, certificate, checkpoints, record and artifact."""
+"""From a start to an answer: look-up, guard, search, certificate, checkpoints, record and
+artifact.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,13 @@ __all__ = ["fit"]
 
 log = logging.getLogger("gamwarm")
 
-# Where an engine has no cold starts of its own: this much smoother and rougher than the initial rho.
+# Where an engine has no cold starts of its own: this much smoother and rougher than the initial
+# rho.
 _COLD_SHIFT = 4.0
 # An engine may yield cold starts without end.
 _MOST_COLD_STARTS = 64
-# What an engine raises where it cannot evaluate a point. A time limit or an interrupt is none of these.
+# What an engine raises where it cannot evaluate a point. A time limit or an interrupt is none of
+# these.
 _CANNOT_EVALUATE = (ArithmeticError, AssertionError, IndexError, RuntimeError, ValueError)
 
 
@@ -49,18 +53,18 @@ def fit(
 ) -> OuterFit:
     """Fit one problem with an engine that can evaluate its objective.
 
-    The start is looked up and guarded, the outer search runs to the certificate, checkpoints are offered on the way,
-    and record and artifact are kept.
+    The start is looked up and guarded, the outer search runs to the certificate, checkpoints are
+    offered on the way, and record and artifact are kept.
 
     Parameters
     ----------
     problem : FitProblem or None
         None only with ``each=True``: this rank has nothing to do in this round.
     objective : Objective or None
-        The engine: an object with ``evaluate(rho, theta, budget) -> Evaluation``; see `Objective` for what else it may
-        have.
+        The engine: an object with ``evaluate(rho, theta, budget) -> Evaluation``; see `Objective`
+        for what else it may have.
     store : FitStore, optional
-        Without one nothing is looked up and nothing is kept; the road is the same.
+        Without one nothing is looked up and nothing is kept; the procedure is the same.
     parent : str or KeepOutcome, optional
         The fit to start from.
     leave_out : optional
@@ -70,20 +74,21 @@ def fit(
     attributes : mapping of str to strings and numbers, optional
         Labels of your own, kept with record and artifact.
     group_seeds : str or GroupSeeds, optional
-        What leaving each group out changes, for children; a column where ``objective.group_seeds`` computes it.
+        What leaving each group out changes, for children; a column where ``objective.group_seeds``
+        computes it.
     checkpoint : bool
-        Offer the store where the search stands after each outer iteration.
+        Offer the store a checkpoint after each outer iteration.
     start : optional
-        Where to begin without a store: anything with ``rho`` and ``block_beta``, and maybe ``curvature``, in this fit's
-        coordinates. It is guarded like a transfer.
+        Where to begin without a store: anything with ``rho`` and ``block_beta``, and maybe
+        ``curvature``, in this fit's coordinates. It is guarded like a transfer.
     outer_hessian : bool, optional
-        Whether the result must carry the exact outer Hessian, which children use as their metric. Default: yes for a
-        fit that goes into a store and was not itself a transfer.
+        Whether the result must carry the exact outer Hessian, which children use as their metric.
+        Default: yes for a fit that goes into a store and was not itself a transfer.
 
     Raises
     ------
     InvalidInput, InvalidType
-        Naming what was handed in, and the next step.
+        Naming the argument and the next step.
     FitFailed
         The objective is not finite anywhere the search could go.
     """
@@ -158,7 +163,7 @@ class _Fit:
         parts = [np.zeros(s.width) if s.initial_beta is None else np.asarray(s.initial_beta) for s in specs]
         return np.concatenate([np.zeros(0), *parts])
 
-    # -- the road ----------------------------------------------------------------------------------------------
+    # -- the fit -----------------------------------------------------------------------------------
 
     def run(self, start: Any, report: StartReport | None, handle: FitInProgress | None) -> OuterFit:
         stop = None if handle is None else handle.should_stop
@@ -176,13 +181,15 @@ class _Fit:
         return self._finish(outcome, start, report, handle)
 
     def _search_offered(self, start: Any, report: StartReport | None) -> Evaluation | None:
-        """Search from what is offered; an engine that cannot evaluate there has not failed the fit."""
+        """Search from what is offered; an engine that cannot evaluate there has not failed
+        the fit.
+        """
         failed: Exception
         try:
             return self._search_start(start, report)
         except FitFailed as error:
             failed = error
-        except GamwarmError:  # what the engine handed back is wrong wherever it begins
+        except GamwarmError:  # what the engine returned is wrong whatever the start
             raise
         except _CANNOT_EVALUATE as error:
             failed = error
@@ -191,7 +198,9 @@ class _Fit:
         return None
 
     def _search_start(self, start: Any, report: StartReport | None) -> Evaluation | None:
-        """Search from an exact record or an offered start; return the evaluation that was not gone on from."""
+        """Search from an exact record or an offered start; return the evaluation that was not gone
+        on from.
+        """
         rho, theta = self._offered(start)
         metric = usable_metric(start, self.q)
         if report is not None and report.source == StartSource.EXACT:
@@ -218,13 +227,16 @@ class _Fit:
         self.guard.take(admitted)
         # Every coordinate went back: the search begins where a cold one does.
         self.nothing_left = bool(admitted.resets) and np.array_equal(admitted.point.rho, self.off_plateau)
-        # The metric is the start's own: of a cold start, or of a coordinate that went back, it says nothing.
+        # The metric is the start's own: of a cold start, or of a coordinate that went back, it says
+        # nothing.
         own = metric if admitted.continued_from == "start" and not admitted.resets else None
         self.outcomes.append((admitted.continued_from, self.search.run(admitted.point, own)))
         return admitted.other
 
     def _contradicts(self, first: Evaluation, stored: float | None) -> bool:
-        """Whether a stored objective is not what is evaluated at its point: then the record is only an offer."""
+        """Whether a stored objective is not what is evaluated at its point: then the record is only
+        an offer.
+        """
         if is_same_objective(stored, first.value):
             return False
         note = f"the stored objective {stored:.12g} is evaluated here as {first.value:.12g}"
@@ -249,7 +261,9 @@ class _Fit:
             pass
 
     def _search_cold(self) -> bool:
-        """Search from the next cold start; False if there is none left, or if it fails where there is an answer."""
+        """Search from the next cold start; False if there is none left, or if it fails where there
+        is an answer.
+        """
         try:
             at = self._next_cold()
             if at is None:
@@ -270,16 +284,20 @@ class _Fit:
         return any(each.end in (End.ANSWER, End.ITERATIONS, End.STOPPED) for _, each in self.outcomes)
 
     def _is_open(self) -> bool:
-        """Whether another cold start may help: there is no answer, or only ones whose searches met another branch."""
+        """Whether another cold start may help: there is no answer, or only answers whose searches
+        met another branch.
+        """
         ends = [each for _, each in self.outcomes]
         cut_short = any(each.end in (End.ITERATIONS, End.STOPPED) for each in ends)
         return not cut_short and all(each.branch for each in ends if each.is_answer)
 
     def _has_ended_here_before(self, start: Any, report: StartReport | None) -> bool:
-        """Whether a whole fit ended at this checkpoint (it has a gradient) and its search gets nowhere from there.
+        """Whether a complete fit ended at this checkpoint (it has a gradient) and a search makes no
+        progress from there.
 
-        Where a coefficient runs away neither gradient nor objective settle, so a search may take some steps to the
-        same end; that there is no finite optimum is the data's, whatever the start.
+        Where a coefficient runs away neither gradient nor objective settle, so a search may take
+        some steps to the same end; the lack of a finite optimum is a property of the data, whatever
+        the start.
         """
         if report is None or not report.is_checkpoint or self.guard.beta_used is not None:
             return False
@@ -304,7 +322,7 @@ class _Fit:
         finite = [each for each in self.outcomes if np.isfinite(each[1].at.value)]
         return min(answers or finite or self.outcomes, key=lambda each: each[1].at.value)
 
-    # -- starts ------------------------------------------------------------------------------------------------
+    # -- starts ------------------------------------------------------------------------------------
 
     def _offered(self, start: Any) -> tuple[FloatArray, FloatArray]:
         if not (hasattr(start, "rho") and hasattr(start, "block_beta")):
@@ -357,7 +375,7 @@ class _Fit:
             raise InvalidInput("objective.cold_starts() yields nothing; yield at least one start")
         return at
 
-    # -- results -----------------------------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------
 
     def _cost(self) -> Cost:
         own = getattr(self.objective, "cost", None)

@@ -22,7 +22,7 @@ class GuardReport:
     beta_used : bool or None
         Whether the offered coefficients passed the beta gate; None if none were offered.
     predicted_step : float or None
-        max|metric^-1 gradient| at the start (log lambda); None where it was not asked.
+        max|metric^-1 gradient| at the start (log lambda); None if not computed.
     cold_evaluated : bool
         Whether the start was doubtful enough to evaluate a cold one too.
     continued_from : str
@@ -63,8 +63,8 @@ class OuterFit:
 
     Attributes
     ----------
-    result : FitResult or None
-        What was handed to the store; None for a rank without work in a round of ``each=True``.
+    result : FitResult or None What was passed to the store; None for a rank without work in a round
+    of ``each=True``.
     start : StartReport or None
         What the store offered; None without a store.
     kept : KeepOutcome or None
@@ -74,8 +74,8 @@ class OuterFit:
     reason : str
         Why the fit did not converge, if it did not: the term, and what to do.
     notes : tuple of str
-        What else there is to know: what the bound cut, a stored objective that was wrong, a second answer that was met,
-        what of the certificate the engine provides nothing to check.
+        What else there is to know: what the bound cut, a stored objective that was wrong, a second
+        answer that was met, what of the certificate the engine provides nothing to check.
     cost : Cost
     evaluation : Evaluation or None
         At the answer.
@@ -96,7 +96,9 @@ class OuterFit:
         return self.result is not None and self.result.converged
 
     def summary(self) -> str:
-        """Return in lines what the fit started from, what the guard did, what it took, and what the start saved."""
+        """Return in lines what the fit started from, what the guard did, what it took, and what the
+        start saved.
+        """
         lines = ["no store"] if self.start is None else self.start.summary().splitlines()
         if self.guard.beta_used is not None or self.guard.notes or self.guard.resets:
             lines.append(f"  guard: {self.guard}")

@@ -1,4 +1,5 @@
-"""The outer search: exact Newton where there is a Hessian, else BFGS; from a transfer the parent's Hessian as metric.
+"""The outer search: exact Newton where there is a Hessian, else BFGS; from a transfer the parent's
+Hessian as metric.
 
 It stops at the certificate and nowhere else. Where it began does not enter it.
 """
@@ -25,28 +26,33 @@ __all__ = ["ARMIJO", "End", "Outcome", "Search", "complete_metric", "predicted_m
 
 BoolArray = npt.NDArray[np.bool_]
 
-# The share of the predicted decrease that a step must reach: c1 of Nocedal and Wright (2006), section 3.1.
+# The share of the predicted decrease that a step must reach: c1 of Nocedal and Wright (2006),
+# section 3.1.
 ARMIJO = 1e-4
 # Of log lambda in one step, outside jumps to a plateau.
 _MAX_STEP = 4.0
 _MAX_HALVINGS = 12
 # A jump onto a plateau aims at this part of the tolerance.
 _JUMP_MARGIN = 0.3
-# A step that leaves more than this part of the gradient is slow; after so many an exact Hessian is formed.
+# A step that leaves more than this part of the gradient is slow; after so many an exact Hessian is
+# formed.
 _SLOW = 0.5
 _PATIENCE = 1
-# In a minimum with a small edf the gradient is small beside the edf; on a false plateau both vanish together.
+# In a minimum with a small edf the gradient is small compared with the edf; on a false plateau both
+# vanish together.
 _BALANCE = 0.003
 # A doubted coordinate moves this much further than its gradient asks, at most so often.
 _PUSH = 1.5
 _MAX_NUDGES = 2
 # Rounding of an objective, relative to 1 + |objective|.
 _VALUE_NOISE = 1e-10
-# Values along a step differ by what the gradients at its ends say, give or take this and the gradients' own difference.
+# Values along a step differ by what the gradients at its ends say, give or take this and the
+# gradients' own difference.
 _BRANCH_MARGIN = 1.0
 # An engine of single precision returns rho rounded.
 _SINGLE = 1e-6
-# A mode at infinity in so many points on end is one everywhere: what no penalty holds runs away at any rho.
+# A mode at infinity in so many points on end is one everywhere: what no penalty holds runs away at
+# any rho.
 _MAX_RUNAWAYS = 4
 
 
@@ -71,7 +77,7 @@ class Outcome:
     at : Evaluation
     end : End
     reason : str
-        Why ``at`` is no answer, if it is none.
+        Why ``at`` is not an answer, if it is not.
     resets : list of (coordinate, rho it had)
         False plateaus that went back to their default.
     steps : int
@@ -95,8 +101,9 @@ class Outcome:
 def is_another_branch(at: Evaluation, after: Evaluation) -> bool:
     """Whether two values differ by more than their gradients explain.
 
-    Along a smooth objective the difference lies near the interval of what the gradient at either end predicts. Where it
-    does not, the inner solves ended in two modes, each with an objective of its own.
+    Along a smooth objective the difference lies near the interval of what the gradient at either
+    end predicts. Where it does not, the inner solves ended in two modes, each with an objective of
+    its own.
     """
     step, rise = after.rho - at.rho, after.value - at.value
     low, high = sorted((float(at.gradient @ step), float(after.gradient @ step)))
@@ -106,7 +113,8 @@ def is_another_branch(at: Evaluation, after: Evaluation) -> bool:
 def predicted_mode(
     at: Evaluation, rho: FloatArray, smoothing: int, penalized_nll: Callable[[FloatArray, FloatArray], float] | None
 ) -> FloatArray:
-    """Return coefficients near the mode at ``rho``: where the tangent of theta(rho) at ``at`` points, or ``at``'s own.
+    """Return coefficients near the mode at ``rho``: where the tangent of theta(rho) at ``at``
+    points, or ``at``'s own.
 
     ``penalized_nll`` decides between them where the move is far.
     """
@@ -139,7 +147,8 @@ class Search:
     on_step : callable, optional
         Called with the evaluation after each outer iteration.
     should_stop : callable, optional
-        Asked after each outer iteration; where it returns True the search ends, unless it has its answer.
+        Asked after each outer iteration; if it returns True the search stops, unless it has its
+        answer.
     """
 
     def __init__(
@@ -164,10 +173,12 @@ class Search:
         self._branch = ""
         self._penalized_nll = getattr(objective, "penalized_nll", None)
 
-    # -- evaluations -------------------------------------------------------------------------------------------
+    # -- evaluations -------------------------------------------------------------------------------
 
     def evaluate(self, rho: FloatArray, theta: FloatArray) -> Evaluation:
-        """Evaluate the objective; an inner solve that ran into its cap is repeated with the full budget."""
+        """Evaluate the objective; an inner solve that ran into its cap is repeated with the full
+        budget.
+        """
         full = max(1, self.options.inner_max_cycles)
         cap = inner_cap(self.options, self._cached_inner, self._norm, self._cap_state)
         at = self._evaluate(rho, theta, cap)
@@ -214,11 +225,13 @@ class Search:
 
     @property
     def has_nll(self) -> bool:
-        """Whether the engine tells the penalized negative log-likelihood."""
+        """Whether the engine provides the penalized negative log-likelihood."""
         return self._penalized_nll is not None
 
     def move(self, at: Evaluation, rho: FloatArray) -> Evaluation:
-        """Evaluate at ``rho``, starting the inner solve where the tangent of theta(rho) at ``at`` points."""
+        """Evaluate at ``rho``, starting the inner solve where the tangent of theta(rho) at ``at``
+        points.
+        """
         nll = self.penalized_nll if self.has_nll else None
         moved = self.evaluate(rho, predicted_mode(at, rho, self.smoothing, nll))
         if moved is at:
@@ -234,7 +247,7 @@ class Search:
         """Whether the certificate holds."""
         return self.certificate.verdict(at).holds
 
-    # -- the search --------------------------------------------------------------------------------------------
+    # -- the search --------------------------------------------------------------------------------
 
     def run(self, first: Evaluation, metric: FloatArray | None = None) -> Outcome:
         """Search from ``first``; see `_run`."""
@@ -246,8 +259,8 @@ class Search:
     def _run(self, first: Evaluation, metric: FloatArray | None) -> Outcome:
         """Search from ``first``.
 
-        ``metric`` (q, q) starts a quasi-Newton phase: gradients only, until the gradient stops falling by half per
-        step; then, or without one, exact Hessians where the engine has them.
+        ``metric`` (q, q) starts a quasi-Newton phase: gradients only, until the gradient stops
+        falling by half per step; then, or without one, exact Hessians where the engine has them.
         """
         at, outcome = first, Outcome(first)
         if not at.is_finite:
@@ -289,7 +302,8 @@ class Search:
             nudges += bool(push.any())
             doubted = self._doubted(at, suspects)
             if nudges > _MAX_NUDGES and push.any():
-                # On a plateau V_jj = -g_j; a clearly convex coordinate is a minimum with little left to smooth.
+                # On a plateau V_jj = -g_j; a clearly convex coordinate is a minimum with little
+                # left to smooth.
                 hessian = self.hessian(at)
                 doubted |= push & (True if hessian is None else np.diagonal(hessian) <= 2.0 * np.abs(at.gradient))
                 chord, exact = hessian is None, hessian is not None
@@ -384,7 +398,9 @@ class Search:
 
     @staticmethod
     def _is_better(trial: Evaluation, at: Evaluation, expected: float) -> bool:
-        """Whether a step is worth taking: the value falls; where it is lost in its noise, the gradient does."""
+        """Whether a step is worth taking: the value falls; where it is lost in its noise, the
+        gradient does.
+        """
         rise, noise = trial.value - at.value, _VALUE_NOISE * (1.0 + abs(at.value))
         if rise <= ARMIJO * expected:
             return True
@@ -392,11 +408,13 @@ class Search:
         return (rise <= noise and steepness < 1.0) or (rise <= 1e4 * noise and steepness < 0.5)
 
     def _step(self, at: Evaluation, metric: FloatArray, exact: bool, push: BoolArray) -> FloatArray:
-        # A flat point whose sign alone is wrong is stepped past, so that the sign test passes on the other side.
+        # A flat point whose sign alone is wrong is stepped past, so that the sign test passes on
+        # the other side.
         gradient = np.where(push, _PUSH, 1.0) * self.certificate.projected(at)
         free = gradient != 0.0
         step = np.zeros(gradient.size)
-        # V ~ V_inf + c exp(-rho) towards infinite smoothing: go at once to where the gradient is within tolerance.
+        # V ~ V_inf + c exp(-rho) towards infinite smoothing: go at once to where the gradient is
+        # within tolerance.
         jump = np.zeros(self.q, dtype=np.bool_)
         if at.edf is not None:
             jump = free & (at.edf < PLATEAU_EDF) & (gradient < 0.0) & (at.rho > 0.0)
@@ -428,10 +446,11 @@ class Search:
 
 
 def usable_metric(start: Any, q: int) -> FloatArray | None:
-    """Return the outer Hessian of a start if it can serve as a metric: finite, of shape (q, q), made symmetric.
+    """Return the outer Hessian of a start if it can serve as a metric: finite, of shape (q, q),
+    made symmetric.
 
-    Of a parent with other terms: with NaN in the rows and columns of coordinates that it does not have, which
-    `complete_metric` fills.
+    Of a parent with other terms: with NaN in the rows and columns of coordinates that it does not
+    have, which `complete_metric` fills.
     """
     hessian = getattr(getattr(start, "curvature", None), "hessian", None)
     known = np.ones(q, dtype=np.bool_)
@@ -450,7 +469,9 @@ def usable_metric(start: Any, q: int) -> FloatArray | None:
 
 
 def complete_metric(metric: FloatArray, at: Evaluation) -> FloatArray:
-    """Return a metric whose unknown rows and columns are those that a search without one begins with."""
+    """Return a metric whose unknown rows and columns are those that a search without one begins
+    with.
+    """
     unknown = np.isnan(np.diagonal(metric))
     if not unknown.any():
         return metric

@@ -35,10 +35,10 @@ class FitFold(Protocol):
     ) -> Any:
         """Fit the rows of ``fold`` (None: nothing to do on this rank) and keep the result.
 
-        ``store.fit(problem, parent, leave_out, each=each)`` must be entered once, with ``problem`` None where ``fold``
-        is, and ``keep`` called once in it. ``leave_out`` is ``fold.group``: where the parent has group seeds, they move
-        the start. Returns something with ``result``, ``start`` and ``kept``: what
-        `gamwarm.engine.fit` returns, or a `FoldFit`.
+        ``store.fit(problem, parent, leave_out, each=each)`` must be entered once, with ``problem``
+        None where ``fold`` is, and ``keep`` called once in it. ``leave_out`` is ``fold.group``:
+        where the parent has group seeds, they move the start. Returns something with ``result``,
+        ``start`` and ``kept``: what `gamwarm.engine.fit` returns, or a `FoldFit`.
         """
         ...
 
@@ -52,15 +52,18 @@ def leave_one_out(
     value: Callable[[Any], Any] | None = None,
     progress: bool | Shown = True,
 ) -> FoldsReport:
-    """Fit all rows, then all rows but each group's, every fold from the fit on all rows. Collective.
+    """Fit all rows, then all rows but each group's, every fold from the fit on all rows.
+    Collective.
 
-    Record and artifact of a fold have the attribute ``group``, its label (``gamwarm ls --attribute group=AA``). The fit
-    on all rows is made by rank 0 and kept first, with checkpoints; then its artifact is named as the parent of
-    every fold. Folds are dealt to ranks largest first, in rounds of one fold per rank; a round is one transaction.
+    Record and artifact of a fold have the attribute ``group``, its label (``gamwarm ls --attribute
+    group=AA``). The fit on all rows is made by rank 0 and kept first, with checkpoints; then its
+    artifact is named as the parent of every fold. Folds are assigned to ranks largest first, in
+    rounds of one fold per rank; a round is one transaction.
 
-    Interrupted (killed, or stopped by ``store.should_stop()``, which is asked between rounds, and inside a fit where
-    its engine does) and run again, the job finds what was kept: finished fits are exact hits that take one evaluation,
-    a fit that was stopped goes on from its checkpoint, and the parent is the same.
+    Interrupted (killed, or stopped by ``store.should_stop()``, which is asked between rounds, and
+    inside a fit where its engine does) and run again, the job finds what was kept: finished fits
+    are exact hits that take one evaluation, a stopped fit continues from its checkpoint, and the
+    parent is the same.
 
     Parameters
     ----------
@@ -69,14 +72,15 @@ def leave_one_out(
     groups : array_like of shape (n,)
         The group of every row, the same on every rank. Groups are known by the text of their label.
     fit : callable
-        Fits one fold: ``fit(fold, store=…, parent=…, leave_out=…, each=True)``; see `FitFold`. `of_engine` makes one
-        of two simpler functions.
+        Fits one fold: ``fit(fold, store=…, parent=…, leave_out=…, each=True)``; see `FitFold`.
+        `of_engine` makes one of two simpler functions.
     parent : str, optional
         Entry id of an artifact that serves as parent; then all rows are not fitted.
     value : callable, optional
         What to tell all ranks of a fit besides its outcome; called with what ``fit`` returned.
     progress : bool or callable
-        True: a bar on rank 0, see `bar`. Or a function that is called there with the number of fits done and of all.
+        True: a bar on rank 0, see `bar`. Or a function that is called there with the number of fits
+        done and of all.
 
     Returns
     -------
@@ -145,7 +149,9 @@ def leave_one_out(
 def _parent(
     store: WarmStartStore | FrozenView, fold: Fold, fit: FitFold, value: Callable[[Any], Any] | None
 ) -> FoldOutcome:
-    """Fit all rows on rank 0, by itself: so the search can be checkpointed, and no bits of other ranks are compared."""
+    """Fit all rows on rank 0 alone: so the search can be checkpointed, and no bits of other ranks
+    are compared.
+    """
     made = None
     with store.independent(flush_seconds=PARENT_FLUSH_SECONDS) as own:
         if store.comm.rank == 0:
@@ -169,8 +175,8 @@ def of_engine(describe: Callable[[Fold], FitProblem], solve: Callable[[Fold, Fit
     describe : callable
         Returns the `FitProblem` of a fold.
     solve : callable
-        Called with the fold and the fit in progress (``fit.problem``, ``fit.start``, ``fit.checkpoint``); returns the
-        `FitResult`.
+        Called with the fold and the fit in progress (``fit.problem``, ``fit.start``,
+        ``fit.checkpoint``); returns the `FitResult`.
     """
 
     def fit(fold: Fold | None, /, *, store: Any, parent: str | None, leave_out: str | None, each: bool) -> FoldFit:

@@ -81,7 +81,7 @@ class FoldOutcome:
 
 
 def outcome_of(fold: Fold, rank: int, fit: Any, value: Any) -> FoldOutcome:
-    """Return what is told of a fit."""
+    """Return the report of a fit."""
     try:
         result, start, kept = fit.result, fit.start, fit.kept
     except AttributeError:
@@ -117,13 +117,15 @@ class FoldsReport:
     Attributes
     ----------
     parent : FoldOutcome or None
-        The fit on all rows; None if the parent was named by the caller, or the job stopped before it.
+        The fit on all rows; None if the parent was named by the caller, or the job stopped before
+        it.
     parent_id : str or None
         Entry id of the artifact that every fold was offered. The job run again names the same.
     folds : tuple of FoldOutcome
-        In the order they were dealt: largest fold first.
+        In the order of assignment: largest fold first.
     remaining : tuple of str
-        Groups whose folds are not fitted yet, those included that were stopped inside their fit. Run the job again.
+        Groups whose folds are not fitted yet, those included that were stopped inside their fit.
+        Run the job again.
     """
 
     parent: FoldOutcome | None

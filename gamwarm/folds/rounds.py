@@ -1,4 +1,6 @@
-"""Work dealt to ranks in rounds of one item each; what every rank made is known to all of them after each round."""
+"""Work assigned to ranks in rounds of one item each; what every rank made is known to all of them
+after each round.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,14 @@ def in_rounds(
     should_stop: Callable[[], bool] | None = None,
     operation: str = "round of folds",
 ) -> list[T]:
-    """Call ``do`` on one item of ``work`` per rank and round, with None on ranks that have none. Collective.
+    """Call ``do`` on one item of ``work`` per rank and round, with None on ranks that have none.
+    Collective.
 
     Parameters
     ----------
     comm : Communicator
-        That of the store if ``do`` calls the store: so a rank that fails is heard wherever the others are.
+        That of the store if ``do`` calls the store: so a rank that fails is heard wherever the
+        others are.
     work : sequence
         The same on every rank; in this order.
     do : callable
@@ -42,7 +46,8 @@ def in_rounds(
     Returns
     -------
     list
-        What ``do`` returned, in the order of ``work``, on every rank; shorter than ``work`` if it was stopped.
+        What ``do`` returned, in the order of ``work``, on every rank; shorter than ``work`` if it
+        was stopped.
 
     Raises
     ------

@@ -1,6 +1,8 @@
-"""Eight bytes of digest per component of a fit: enough to say, of two fits, what differs between them.
+"""Eight bytes of digest per component of a fit: enough to say, of two fits, what differs between
+them.
 
-The components are taken in the walk that makes the exact key, from the same bytes, so that designs are read once.
+The components are taken in the walk that makes the exact key, from the same bytes, so that designs
+are read once.
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ _LIMIT: Final = 1 << 63
 
 
 class Label(NamedTuple):
-    """What one component is: of a block, or (``block`` None) of the whole fit.
+    """What one component is: of a block, or (``block`` None) of the fit.
 
-    ``what`` is ``engine``, ``family kind``, ``family fingerprint``, ``option``, ``design``, ``offset``, ``penalty``,
-    ``null-space dims`` or ``initial log lambdas``; ``name`` is the option's name, ``number`` the penalty's.
+    ``what`` is ``engine``, ``family kind``, ``family fingerprint``, ``option``, ``design``,
+    ``offset``, ``penalty``, ``null-space dims`` or ``initial log lambdas``; ``name`` is the
+    option's name, ``number`` the penalty's.
     """
 
     what: str
@@ -42,16 +45,17 @@ class Label(NamedTuple):
 
 @dataclass(frozen=True)
 class Components:
-    """What a fit is made of, as digests. Labels follow from the names of the blocks; see docs/file-format.md.
+    """What a fit is made of, as digests. Labels follow from the names of the blocks; see
+    docs/file-format.md.
 
     Parameters
     ----------
     penalties : sequence of int
         Number of penalties of each block.
     digests : sequence of int
-        Signed 64-bit: engine, family kind, family fingerprint; per block design, offset, each penalty, null-space
-        dims, initial log lambdas; then the options in the order of the exact key, but those at the end that
-        have their default are left out.
+        Signed 64-bit: engine, family kind, family fingerprint; per block design, offset, each
+        penalty, null-space dims, initial log lambdas; then the options in the order of the exact
+        key, but those at the end that have their default are left out.
     """
 
     penalties: Sequence[int]
@@ -70,7 +74,9 @@ class Components:
 
     @classmethod
     def of(cls, penalties: Sequence[int], parts: Sequence[int], defaults: Sequence[int]) -> Components:
-        """Take all ``parts`` of a walk, which ends with the options, and leave out trailing ``defaults``."""
+        """Take all ``parts`` of a walk, which ends with the options, and leave out trailing
+        ``defaults``.
+        """
         kept, first = len(parts), len(parts) - len(defaults)
         while kept > first and parts[kept - 1] == defaults[kept - 1 - first]:
             kept -= 1
@@ -99,12 +105,12 @@ class Components:
 
 
 class Walk(Fingerprinter):
-    """A fingerprinter that also digests marked stretches of what is written, each by itself.
+    """A fingerprinter that also digests marked sections of its input separately.
 
     Attributes
     ----------
     parts : list of int
-        First 8 bytes of each stretch's digest, as signed little-endian integers.
+        First 8 bytes of each section's digest, as signed little-endian integers.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Fingerprint protocol, version 1: typed values into one BLAKE3 digest.
 
-Integers are unsigned 64-bit little-endian; floats binary64 little-endian with -0.0 written as +0.0 and NaN bits as they
-are; strings UTF-8 after their byte length; booleans one byte.
+Integers are unsigned 64-bit little-endian; floats binary64 little-endian with -0.0 written as +0.0
+and NaN bits unchanged; strings UTF-8 after their byte length; booleans one byte.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _ZEROS = memoryview(bytes(8 * _CHUNK))
 class Fingerprinter:
     """Hash typed values in the order they are written.
 
-    Two sequences of writes give one digest only if they are the same writes, save `write_bytes`, which is raw.
+    Two sequences of writes give one digest only if they are the same writes, save `write_bytes`,
+    which is raw.
     """
 
     def __init__(self) -> None:
@@ -66,7 +67,7 @@ class Fingerprinter:
         self._add(b"\x01" if truth(value, "fingerprint boolean") else b"\x00")
 
     def write_u64(self, value: int) -> None:
-        """Write a whole number from 0 to 2**64 - 1."""
+        """Write an integer from 0 to 2**64 - 1."""
         self._add(_U64.pack(whole_number(value, "fingerprint integer", maximum=2**64 - 1)))
 
     def write_f64(self, value: float) -> None:
@@ -85,7 +86,7 @@ class Fingerprinter:
     def write_f64_array(self, values: Any) -> None:
         """Write the length, then the numbers, of a vector of shape (n,).
 
-        Distributed values are written on every rank, whole: collective.
+        Distributed values are written in full on every rank: collective.
         """
         if isinstance(values, DistributedRows):
             self._write_distributed(values)

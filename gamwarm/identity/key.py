@@ -1,8 +1,8 @@
 """The exact key: everything the answer of a fit depends on, in one digest.
 
-Every field of a block and of the options is either written by a table here or named in `EXCLUDED`, every field of a
-penalty named by its kind; `_check_exhaustive` runs at import, so that a field added later and forgotten stops the
-package.
+Every field of a block and of the options is either written by a table here or named in `EXCLUDED`,
+every field of a penalty named by its kind; `_check_exhaustive` runs at import, so that a field
+added later and forgotten stops the package.
 """
 
 from __future__ import annotations
@@ -187,7 +187,9 @@ _check_exhaustive()
 
 
 def _check_walked(blocks: Sequence[ParameterBlockSpec], options: BlockwiseFitOptions) -> None:
-    """Refuse subclasses with fields that the tables do not know: their fits cannot be told apart."""
+    """Refuse subclasses with fields that the tables do not know: their fits cannot be
+    distinguished.
+    """
     for described, writers, cls in [(b, _BLOCK, ParameterBlockSpec) for b in blocks] + [
         (options, _OPTIONS, BlockwiseFitOptions)
     ]:
@@ -234,10 +236,11 @@ def _write_field(fp: Fingerprinter, block: ParameterBlockSpec, name: str, ranks:
         raise
     except CollectiveError as caught:
         if caught.details.get("failed") and isinstance(getattr(block, name), DistributedRows):
-            # Rows that no other rank has: nobody can read this design, and all ranks are here.
+            # Rows that no other rank has: no rank can read this design, and all ranks are here.
             raise _unkeyable(block, name, caught) from caught
         if caught.details.get("failed"):
-            # The leaves of a design are dealt out: whether all ranks or some cannot read it, each must try it whole.
+            # The leaves of a design are shared: to know whether all ranks or some cannot read it,
+            # each must try all of it.
             agree(ranks, "exact_key", None, _unreadable(block, name))
         raise
     except Exception as caught:
@@ -279,16 +282,17 @@ def exact_key(
     engine : str
         Name of the fitting engine; its version is not part of the key.
     comm : mpi4py communicator, optional
-        Collective: every rank passes the same fit, and the leaves of its designs are shared over ranks. A fit with
-        `DistributedRows` is named collectively anyway; ``comm`` is then None or has the same ranks in the same order.
+        Collective: every rank passes the same fit, and the leaves of its designs are shared over
+        ranks. A fit with `DistributedRows` is named collectively anyway; ``comm`` is then None or
+        has the same ranks in the same order.
     nuisance : sequence of str
-        Names of outer coordinates beside the smoothing parameters.
+        Names of outer coordinates other than smoothing parameters.
 
     Raises
     ------
     UnkeyableFit
-        The family opted out, failed or is only known as ``__main__``, or a design could not be read; the message says
-        which. With ``comm``: on every rank, where no rank can read it.
+        The family opted out, failed or is only known as ``__main__``, or a design could not be
+        read; the message says which. With ``comm``: on every rank, where no rank can read it.
     CollectiveError
         With ``comm``: one rank failed, or the ranks describe different fits.
     """
@@ -304,7 +308,9 @@ def name_fit(
     comm: Any = None,
     nuisance: Sequence[str] = (),
 ) -> tuple[str, Components]:
-    """Return the exact key and, of the same walk over the fit, 8 bytes of digest per component; see `exact_key`."""
+    """Return the exact key and, of the same walk over the fit, 8 bytes of digest per component; see
+    `exact_key`.
+    """
     ranks = as_communicator(comm)
     distributed = distributed_of(specs if isinstance(specs, (list, tuple)) else ())  # what they are is checked below
     if comm is None and distributed:
@@ -363,7 +369,9 @@ def _default_parts() -> tuple[int, ...]:
 
 
 def component_labels(components: Components, block_names: Sequence[str]) -> dict[Label, int]:
-    """Return the digests of ``components`` by what they are of; options at their defaults included."""
+    """Return the digests of ``components`` by what they are of; options at their defaults
+    included.
+    """
     return components.labelled(block_names, tuple(_OPTIONS), _default_parts())
 
 

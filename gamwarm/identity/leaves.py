@@ -1,7 +1,9 @@
-"""Digests of leaves, dense, sparse or of an index: numbers to the bytes that the protocol hashes, at the hash's speed.
+"""Digests of leaves, dense, sparse or of an index: numbers to the bytes that the protocol hashes,
+at the hash's speed.
 
-Memory: one leaf of a lazy source (8 MiB of float64, if rows are not wider than that) and one buffer of half a MiB.
-Sparse: the canonical copy of one leaf, or of about 400,000 entries; DIA and DOK matrices are converted whole.
+Memory: one leaf of a lazy source (8 MiB of float64, if rows are not wider than that) and one buffer
+of half a MiB. Sparse: the canonical copy of one leaf, or of about 400,000 entries; DIA and DOK
+matrices are converted at once.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ __all__ = [
 LEAF_ROWS: Final = 4096
 LEAF_BYTES: Final = 8_388_608
 INDEX_LEAF: Final = 1_048_576  # numbers: as many bytes as a dense leaf
-# Half of a small level-2 cache, and enough for the hash library to share out (it does from 128 KiB).
+# Half of a small level-2 cache, and enough for the hash library to share out (it does from 128
+# KiB).
 _BUFFER_BYTES: Final = 1 << 19
 _THREADS_FROM: Final = 1 << 22  # bytes to hash below which starting the hash library's threads does not pay
 _NEGATIVE_ZERO: Final = np.iinfo(np.int64).min  # the bits of -0.0, and the least of all bit patterns read as integers
@@ -47,7 +50,8 @@ def dense_step(p: int) -> int:
 
 
 def positive_zeros(values: Any, what: str, out: FloatArray | None = None) -> FloatArray:
-    """Return ``values`` as C-ordered little-endian float64 with -0.0 as +0.0 and NaN bits untouched.
+    """Return ``values`` as C-ordered little-endian float64 with -0.0 as +0.0 and NaN bits
+    untouched.
 
     Raises `InvalidType` for integers that binary64 cannot hold exactly.
     """
@@ -87,7 +91,7 @@ def _mend_zeros(values: FloatArray, bits: npt.NDArray[np.int64]) -> None:
         quiet = not np.isnan(values.sum())
     if quiet:
         np.add(values, 0.0, out=values)
-    else:  # adding zero would quieten a signalling NaN, and values are hashed as they are
+    else:  # adding zero would quieten a signalling NaN, and values are hashed unchanged
         bits[bits == _NEGATIVE_ZERO] = 0
 
 
@@ -133,7 +137,9 @@ class DenseLeaves:
         return bytes(self._hasher.digest())
 
     def _plain(self, part: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return rows as the bytes to hash: as they lie if they lie so, else through a buffer that stays in cache."""
+        """Return rows as the bytes to hash: as they lie if they lie so, else through a buffer that
+        stays in cache.
+        """
         if lies_plain(part):
             return part
         if self._buffer is None or len(self._buffer) < len(part):
@@ -147,7 +153,8 @@ class IndexLeaves:
     Parameters
     ----------
     m : int
-        Distinct rows; a number outside of 0 to m - 1 is refused, wherever it came from since the design was made.
+        Distinct rows; a number outside of 0 to m - 1 is refused, wherever it came from since the
+        design was made.
     total, cores : int
         As of `DenseLeaves`.
     first : int
@@ -183,7 +190,8 @@ class IndexLeaves:
 
 def sparse_leaves(m: Any, n: int, p: int, mine: range) -> Iterator[bytes]:
     """Yield the digests of leaves of a SciPy sparse matrix or array of shape (n, p)."""
-    # A window of whole leaves is made canonical at a time: a copy of the whole matrix could exceed memory.
+    # A window of complete leaves is made canonical at a time: a copy of the full matrix could
+    # exceed memory.
     if m.format in ("dia", "dok"):
         m = m.tocsr()
     leaves_at_once = 1
@@ -224,7 +232,9 @@ class _Rows(NamedTuple):
 
 
 def _canonical_rows(m: Any, start: int, stop: int, p: int) -> _Rows:
-    """Rows start:stop of a sparse matrix: duplicates summed (as float64), zeros dropped, indices sorted."""
+    """Rows start:stop of a sparse matrix: duplicates summed (as float64), zeros dropped, indices
+    sorted.
+    """
     from scipy import sparse  # noqa: PLC0415 - slow to import; whoever gives a sparse matrix has done so already
 
     if m.format == "csr":

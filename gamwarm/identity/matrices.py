@@ -1,7 +1,9 @@
-"""Digest of a matrix as a two-level tree of leaves: rows, dense or sparse, or the index of an `IndexedDesign`.
+"""Digest of a matrix as a two-level tree of leaves: rows, dense or sparse, or the index of an
+`IndexedDesign`.
 
-The cut into leaves depends on the shape alone, so ranks, threads and chunked sources share the work without changing a
-bit. Within a rank the hash library's own threads take part where the ranks leave cores free.
+The cut into leaves depends on the shape alone, so ranks, threads and chunked sources share the work
+without changing a bit. Within a rank the hash library's own threads take part where the ranks leave
+cores free.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ class _Kind(IntEnum):
 
 
 class _Plan(NamedTuple):
-    """What all ranks must agree on: of an indexed design also how many distinct rows there are, and their digest."""
+    """What all ranks must agree on: of an indexed design also how many distinct rows there are, and
+    their digest.
+    """
 
     kind: _Kind = _Kind.DENSE
     n: int = 0
@@ -78,9 +82,11 @@ class _Plan(NamedTuple):
 
 
 class Seen:
-    """Digests of the designs and indices that one walk over a fit has met, since blocks often share them.
+    """Digests of the designs and indices that one walk over a fit has met, since blocks often share
+    them.
 
-    By identity, and only while the walk lasts: what a caller may write to later is read again by the next.
+    By identity, and only while the walk lasts: what a caller may write to later is read again by
+    the next.
     """
 
     def __init__(self) -> None:
@@ -94,27 +100,31 @@ def matrix_digest(m: Any, comm: Any = None) -> str:
     Parameters
     ----------
     m : array, sparse matrix, `IndexedDesign`, row source or `DistributedRows` of shape (n, p)
-        bool, integer, float16, float32 or float64. Memory order, chunking, the type of an index and the ranks that hold
-        the rows do not matter; dense, sparse and indexed differ.
+        bool, integer, float16, float32 or float64. Memory order, chunking, the type of an index and
+        the ranks that hold the rows do not matter; dense, sparse and indexed differ.
     comm : mpi4py communicator, optional
-        Collective: every rank passes an equal ``m`` and hashes its share of the leaves. Of distributed rows (collective
-        anyway) every rank hashes its own; ``comm`` is then None or has the same ranks in the same order.
+        Collective: every rank passes an equal ``m`` and hashes its share of the leaves. Of
+        distributed rows (collective anyway) every rank hashes its own; ``comm`` is then None or has
+        the same ranks in the same order.
 
     Raises
     ------
     InvalidType
         A ``TypeError``: element types or integers that binary64 cannot hold exactly.
     InvalidInput
-        Not two-dimensional, a row source that returns another shape than asked for, or an index that was written to
-        since and names no row.
+        Not two-dimensional, a row source that returns another shape than asked for, or an index
+        that was written to since and names no row.
     CollectiveError
-        With ``comm`` or distributed rows: a rank failed, the shapes differ, or ``comm`` has other ranks than the rows.
+        With ``comm`` or distributed rows: a rank failed, the shapes differ, or ``comm`` has other
+        ranks than the rows.
     """
     return digest_of(m, comm, None)
 
 
 def digest_of(m: Any, comm: Any, seen: Seen | None) -> str:
-    """Return `matrix_digest`; without a communicator, what one walk has ``seen`` is not read again in it."""
+    """Return `matrix_digest`; without a communicator, what one walk has ``seen`` is not read again
+    in it.
+    """
     if isinstance(m, DistributedRows):
         return _distributed_digest(m, m.comm if comm is None else as_communicator(comm))
     ranks = as_communicator(comm)
@@ -150,7 +160,9 @@ def _shared_digest(m: Any, ranks: Communicator, seen: Seen | None) -> str:
 
 
 def _cores(ranks: Communicator) -> Callable[[], int]:
-    """Return how to ask what cores this rank may use: ranks ask together, now; a process alone only if it matters."""
+    """Return how to ask what cores this rank may use: ranks ask together, now; a process alone only
+    if it matters.
+    """
     if ranks.is_serial:
         return ranks.cores
     known = ranks.cores()
@@ -161,7 +173,7 @@ def _plan(m: Any, *, witness: bool) -> _Plan:
     n, p = design_shape(m, "matrix")
     telling = _witness(m) if witness else b""
     if isinstance(m, IndexedDesign):
-        # Few: each rank names them by itself, and once where nothing can write to them.
+        # Few: each rank hashes them on its own, and only once if they are immutable.
         return _Plan(_Kind.INDEXED, n, p, m.rows.shape[0], bytes.fromhex(matrix_digest(m.rows)), telling)
     return _Plan(_Kind.SPARSE if is_sparse(m) else _Kind.DENSE, n, p, witness=telling)
 
@@ -191,7 +203,8 @@ def _another_matrix(rank: int, other: _Plan, first: _Plan) -> CollectiveError:
 
 
 def _leaves_of(ranks: Communicator, count: int) -> range:
-    """Return this rank's share of ``count`` leaves; where there are more ranks than leaves, leaves are hashed again.
+    """Return this rank's share of ``count`` leaves; where there are more ranks than leaves, leaves
+    are hashed again.
 
     No rank hashes more than ceil(count / ranks) leaves, and the repeats are compared.
     """
@@ -201,7 +214,9 @@ def _leaves_of(ranks: Communicator, count: int) -> range:
 
 
 def _strangers(reports: list[tuple[_Plan, bytes]], count: int) -> Iterator[tuple[int, _Plan]]:
-    """Yield the ranks that hold another matrix than the ranks before them, as far as the reports can tell."""
+    """Yield the ranks that hold another matrix than the ranks before them, as far as the reports
+    can tell.
+    """
     root = reports[0][0]
     witness = b""
     for rank, (plan, leaves) in enumerate(reports):
@@ -215,9 +230,11 @@ def _strangers(reports: list[tuple[_Plan, bytes]], count: int) -> Iterator[tuple
 
 
 def _witness(m: Any) -> bytes:
-    """Return a few rows of an array (or index) in memory, digested, so that ranks which hold different ones notice.
+    """Return a few rows of an array (or index) in memory, digested, so that ranks which hold
+    different ones notice.
 
-    Each rank hashes its own leaves only: without a witness, different arrays of one shape would agree on one digest.
+    Each rank hashes its own leaves only: without a witness, different arrays of one shape would
+    agree on one digest.
     """
     if isinstance(m, IndexedDesign):
         m = m.index
@@ -247,7 +264,9 @@ def _index_leaves(index: Any, plan: _Plan, mine: range, cores: Callable[[], int]
 
 
 def _distributed_digest(m: DistributedRows, ranks: Communicator) -> str:
-    """Every rank hashes the leaves whose first row it holds; the rows of a leaf that later ranks hold come to it."""
+    """Every rank hashes the leaves whose first row it holds; the rows of a leaf that later ranks
+    hold come to it.
+    """
     cores = _cores(ranks)
     error: BaseException | None = None
     plan = _Plan()
@@ -255,7 +274,8 @@ def _distributed_digest(m: DistributedRows, ranks: Communicator) -> str:
     try:
         check_same_ranks(m, ranks, "distributed matrix")
         plan = _distributed_plan(m)
-        # Read before the agreement: a rank that cannot read its rows must not leave another waiting for them.
+        # Read before the agreement: a rank that cannot read its rows must not leave another waiting
+        # for them.
         head = _head(m, plan)
     except BaseException as caught:  # every rank must reach the agreement below
         error = caught
@@ -309,7 +329,9 @@ def _head(m: DistributedRows, plan: _Plan) -> Any:
 
 
 def _tail(m: DistributedRows, head: Any, plan: _Plan, ranks: Communicator) -> list[Any]:
-    """Exchange boundary rows: send the head, return the rows that complete this rank's last leaf, piece by piece."""
+    """Exchange boundary rows: send the head, return the rows that complete this rank's last leaf,
+    piece by piece.
+    """
     step, width = plan.step, plan.width
     outgoing, incoming = {}, {}
     if len(head):

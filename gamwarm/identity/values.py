@@ -1,9 +1,10 @@
-"""A family from named values: what its fingerprint tells apart, and what it refuses because it cannot.
+"""A family from named values: what its fingerprint distinguishes, and what it refuses because it
+cannot.
 
-Values are hashed as what they are, each after a word for its kind: the numbers of an array with its mask, a data frame
-with its column names and index, categories with their order. Equal numbers are equal whatever holds them in memory
-(element type, memory order, list or tuple); times keep their unit. An object whose meaning is not all in its numbers
-(a unit, coordinates, a gradient) is refused.
+Values are hashed by type, each after the name of its type: the numbers of an array with its mask, a
+data frame with its column names and index, categories with their order. Equal numbers are equal
+whatever holds them in memory (element type, memory order, list or tuple); times keep their unit. An
+object whose meaning is not all in its numbers (a unit, coordinates, a gradient) is refused.
 """
 
 from __future__ import annotations
@@ -52,16 +53,18 @@ class NamedFamily:
 
 
 def family(kind: str, /, **values: Any) -> NamedFamily:
-    """Return a family whose fingerprint is that of named values: response, weights, constants, priors.
+    """Return a family whose fingerprint is that of named values: response, weights, constants,
+    priors.
 
     Parameters
     ----------
     kind : str
         Names the model ("my-project.gamma"); it cannot be hashed, so other models need other kinds.
     **values
-        Everything that the answer depends on and that blocks and options do not hold: None, truth values, numbers,
-        strings, dates, NumPy and SciPy sparse arrays, columns and data frames of pandas, polars and Arrow, lists and
-        mappings of these. Masks, column names, index and category order count.
+        Everything that the answer depends on and that blocks and options do not hold: None, truth
+        values, numbers, strings, dates, NumPy and SciPy sparse arrays, columns and data frames of
+        pandas, polars and Arrow, lists and mappings of these. Masks, column names, index and
+        category order count.
 
     Raises
     ------
@@ -77,7 +80,7 @@ def family(kind: str, /, **values: Any) -> NamedFamily:
 
 
 def write_value(fp: Fingerprinter, value: Any, what: str, depth: int = 0) -> None:
-    """Hash a value after a word for its kind.
+    """Hash a value after the name of its type.
 
     Raises
     ------
@@ -143,7 +146,9 @@ def _library(value: Any) -> str:
 
 
 def _scalar(value: Any) -> tuple[str, str] | None:
-    """Return the kind of a plain value and its text, None if it is none; a number is written by its bits."""
+    """Return the kind of a plain value and its text, None if it is none; a number is written by its
+    bits.
+    """
     if value is None:
         return "none", ""
     if isinstance(value, (bool, np.bool_)):
@@ -250,7 +255,9 @@ def _write_foreign(fp: Fingerprinter, value: Any, what: str, depth: int) -> None
 
 
 def _write_column(fp: Fingerprinter, column: Any, what: str, depth: int) -> None:
-    """Hash the values of a column: by their bits where they are plain, else one by one, so that nulls differ."""
+    """Hash the values of a column: by their bits where they are plain, else one by one, so that
+    nulls differ.
+    """
     dtype = getattr(column, "dtype", None)
     dtype = getattr(column, "type", dtype) if dtype is None else dtype
     categories = _categories(column)

@@ -1,4 +1,4 @@
-"""Work on a whole file: verify, merge, compact, evict, salvage."""
+"""Operations on a whole file: verify, merge, compact, evict, salvage."""
 
 from gamwarm.maintenance.compaction import compact
 from gamwarm.maintenance.eviction import evict

@@ -36,9 +36,11 @@ def compact(entries: EntryStore) -> CompactReport:
 
 
 def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
-    """Copy every entry of ``old``, byte for byte with its seal, into the empty file ``new``; return how many.
+    """Copy every entry of ``old``, byte for byte with its seal, into the empty file ``new``; return
+    how many.
 
-    An entry that cannot be copied is listed. Keys go in ascending order, so equal contents make equal layouts.
+    An entry that cannot be copied is listed. Keys go in ascending order, so equal contents make
+    equal layouts.
     """
     create_file(new)
     source = EntryEditor(old)
@@ -73,7 +75,7 @@ def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
 
 
 def _copy_key(source: EntryEditor, target: EntryEditor, section: str, key: str) -> list[Problem]:
-    """Copy one key's group as it is; if HDF5 cannot or should not, what can be read of it."""
+    """Copy one key's group unchanged; if HDF5 cannot or should not, what can be read of it."""
     parent, name = target.section_to_write(section), stored_values.encoded(key)
     try:
         source.check_forms(section, key)

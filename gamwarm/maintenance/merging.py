@@ -1,4 +1,4 @@
-"""Merging: the entries of another file, or of a damaged one, imported as they are."""
+"""Merging: the entries of another file, or of a damaged one, imported unchanged."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_batches(source: EntryStore) -> Iterator[Batch]:
 
 @critical
 def import_batches(entries: EntryStore, batches: Iterable[Batch], keep_last: int) -> MergeReport:
-    """File entries of other files as they are; one transaction."""
+    """Write entries of other files unchanged; one transaction."""
     added: set[str] = set()
     problems: list[Problem] = []
     seen = superseded = 0

@@ -11,7 +11,7 @@ __all__ = ["CompactReport", "MergeReport", "SalvageReport", "Verdict", "VerifyRe
 
 
 class Verdict(StrEnum):
-    """What `verify` makes of a file: nothing wrong, wrong and put right, or wrong."""
+    """What `verify` makes of a file: nothing wrong, wrong and repaired, or wrong."""
 
     SOUND = "sound"
     REPAIRED = "repaired"
@@ -27,14 +27,14 @@ class VerifyReport:
     problems : tuple of Problem
         What is wrong and stays so.
     entries : int
-        Entries looked at.
+        Entries verified.
     nbytes : int
         Payload bytes read.
     repaired : tuple of Problem
-        What was wrong and has been put right: a journal that had to be replayed on opening, running totals, the
-        structural index.
+        What was wrong and has been repaired: a journal that had to be replayed on opening, running
+        totals, the structural index.
     complete : bool
-        False if the progress callback ended the walk; the verdict is then of the entries looked at.
+        False if the progress callback ended the walk; the verdict then covers the verified entries.
     """
 
     problems: tuple[Problem, ...]
@@ -45,7 +45,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every entry was looked at and nothing is wrong now."""
+        """Whether every entry was verified and nothing is wrong now."""
         return self.complete and not self.problems
 
     @property
@@ -95,7 +95,8 @@ class MergeReport:
     superseded : int
         Of these, records not kept because a newer final or a better checkpoint of their fit is.
     problems : tuple of Problem
-        Damaged entries of the source (skipped), and keys of this file that damage keeps from being written.
+        Damaged entries of the source (skipped), and keys of this file that damage keeps from being
+        written.
     reason : str
         Why nothing was done; else empty.
     """

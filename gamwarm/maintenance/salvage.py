@@ -1,4 +1,6 @@
-"""Bring the whole entries of a damaged file to a new one, reading it in a child process that may hang or crash."""
+"""Recover the intact entries of a damaged file into a new one, reading it in a child process that
+may hang or crash.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ Frame = tuple[dict[str, Any], bytes]
 
 
 def salvage_file(path: Path, target: Path, time_limit: float) -> SalvageReport:
-    """Copy every entry of the file at ``path`` that its digests confirm into a new file at ``target``."""
+    """Copy every entry of the file at ``path`` that its digests confirm into a new file at
+    ``target``.
+    """
     status = status_of(path)
     if status is None:
         raise missing(path)

@@ -1,7 +1,8 @@
-"""The child process of `salvage`: walk a damaged file and write what can be read to standard output, frame by frame.
+"""The child process of `salvage`: walk a damaged file and write what can be read to standard
+output, frame by frame.
 
-HDF5 may hang or crash on damage; the parent then knows from the last frame where that was. A frame is one line of JSON,
-followed by as many bytes as it says.
+HDF5 may hang or crash on damage; the parent then knows from the last frame where that was. A frame
+is one line of JSON, followed by as many bytes as it says.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def say(payload: bytes = b"", **frame: Any) -> None:
 
 
 def over(path: Path) -> tuple[Overlay, int]:
-    """The file as HDF5 should see it: journal laid over it, signature shown, as long as it claims to be.
+    """The file as HDF5 should see it: with the journal overlaid, the signature shown, and the
+    length that it claims.
 
     And the bytes that there are of it.
     """
@@ -83,7 +85,9 @@ def over(path: Path) -> tuple[Overlay, int]:
 
 
 def leads_on(replay: redo_journal.Replay, block: bytes, path: Path) -> bool:
-    """Whether the journal continues the state that the header names; a damaged header is trusted to it."""
+    """Whether the journal continues the state that the header names; a damaged header is trusted to
+    it.
+    """
     try:
         return replay.follows(parse(block, str(path)).sequence)
     except TornHeader:
@@ -93,7 +97,9 @@ def leads_on(replay: redo_journal.Replay, block: bytes, path: Path) -> bool:
 
 
 def names(view: FileView, section: str, path: Path) -> tuple[list[str], bool]:
-    """The keys of a section; where their list is damaged, those names in the file's bytes that can be opened."""
+    """The keys of a section; where their list is damaged, those names in the file's bytes that can
+    be opened.
+    """
     try:
         return view.keys(section), True
     except Exception as error:
@@ -127,7 +133,8 @@ class Found(FileView):
 
 
 def carve(h5: h5py.File, size: int, path: Path, skip: set[str]) -> None:
-    """Look for entries by the mark of an object header, where lists of names are lost; their seals say if they are.
+    """Look for entries by the mark of an object header, where lists of names are lost; their seals
+    say if they are.
 
     May bring back what was replaced or removed and not yet written over: whole entries, too.
     """
@@ -202,7 +209,9 @@ def walk(path: Path, skip: set[str]) -> None:
 
 
 def tell(view: FileView, section: str, path: str, carved: str = "") -> bool:
-    """Send one entry; return whether it is whole. Of a carved one nobody knows that it should be."""
+    """Send one entry; return whether it is intact. Of a carved one nobody knows that it
+    should be.
+    """
     place = carved or f"/{section}/{path}"
     if not carved:
         say(at=place)

@@ -18,10 +18,12 @@ log = logging.getLogger("gamwarm")
 
 @critical
 def verify(entries: EntryStore, progress: Progress | None = None) -> VerifyReport:
-    """Read every entry, check its seal, its content digest and that it decodes; check totals and index.
+    """Read every entry, check its seal, its content digest and that it decodes; check totals and
+    index.
 
-    Entries are read a batch at a time, so that nobody waits for the whole. In mode ``"a"`` wrong totals and a wrong
-    index are repaired. ``progress(done, total)`` ends the scan by returning False.
+    Entries are read in batches, so that writers do not wait for the full scan. In mode ``"a"``
+    wrong totals and a wrong index are repaired. ``progress(done, total)`` ends the scan by
+    returning False.
     """
     entries.flush()
     path = entries.container.path
@@ -42,10 +44,11 @@ def verify(entries: EntryStore, progress: Progress | None = None) -> VerifyRepor
 
 
 def _check_entries(entries: EntryStore, progress: Progress | None) -> tuple[VerifyReport, tuple[Problem, ...]]:
-    """Check seals, content digests and decoding; return the report, and apart from it what `rebuild` can repair.
+    """Check seals, content digests and decoding; return the report, and apart from it what
+    `rebuild` can repair.
 
-    Totals and index are compared only if nothing was committed meanwhile: they are of one state, and the entries that
-    were read would be of several.
+    Totals and index are compared only if nothing was committed meanwhile: they are of one state,
+    and the entries that were read would be of several.
     """
     browser = Browser(entries)
     before = entries.container.look()

@@ -24,7 +24,9 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Communicator(Protocol):
-    """What gamwarm needs of a group of ranks. Every method is collective but `rank`, `size` and `is_congruent`."""
+    """What gamwarm needs of a group of ranks. Every method is collective but `rank`, `size` and
+    `is_congruent`.
+    """
 
     @property
     def rank(self) -> int: ...
@@ -63,7 +65,9 @@ class Communicator(Protocol):
         ...
 
     def cores(self) -> int:
-        """Processor cores that one rank may keep busy: what its node leaves it. Known after the first call."""
+        """Processor cores that one rank may keep busy: what its node leaves it. Known after the
+        first call.
+        """
         ...
 
     def is_congruent(self, other: Communicator) -> bool:
@@ -116,12 +120,15 @@ SERIAL = SerialCommunicator()
 
 
 def share(total: int, comm: Communicator) -> range:
-    """Return this rank's contiguous share of ``total`` items: at most ceil(total / size) of them."""
+    """Return this rank's contiguous share of ``total`` items: at most ceil(total / size) of
+    them.
+    """
     return range(comm.rank * total // comm.size, (comm.rank + 1) * total // comm.size)
 
 
 def deal(costs: Sequence[float], size: int) -> list[int]:
-    """Return which rank does each piece of work: the dearest first, each to the rank that has least to do by then.
+    """Return which rank does each piece of work: the dearest first, each to the rank that has least
+    to do by then.
 
     Depends on the arguments alone, so ranks that know the costs agree without a message.
     """
@@ -149,14 +156,16 @@ def cores_each(mine: Collection[int], on_node: Sequence[Collection[int]]) -> int
     mine : collection of int
         Cores that this rank may run on.
     on_node : sequence of collections of int
-        The same of every rank of the communicator on this node. Ranks that are bound to cores of their own have those;
-        of ranks that may run anywhere each has its share.
+        The same of every rank of the communicator on this node. Ranks that are bound to cores of
+        their own have those; of ranks that may run anywhere each has its share.
     """
     there = len(frozenset[int]().union(*on_node))
     return min(len(mine), max(1, there // max(len(on_node), _siblings())))
 
 
 def _siblings() -> int:
-    """Return how many processes of this job run on this node, as its launcher tells; 1 without one."""
+    """Return how many processes of this job run on this node, according to its launcher; 1 without
+    one.
+    """
     told = [os.environ.get(name, "") for name in _SIBLINGS]
     return max([1, *(int(text) for text in told if text.isdecimal())])

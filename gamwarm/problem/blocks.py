@@ -1,4 +1,6 @@
-"""One parameter block of a fit: design, offset, penalties, and the hints that only move its start."""
+"""One parameter block of a fit: design, offset, penalties, and the hints that only move its
+start.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,8 @@ def infer_role(name: str) -> Role:
 
 @dataclass(frozen=True, eq=False)
 class ParameterBlockSpec:
-    """One block, in *reduced* coordinates. Immutable; arrays other than the design are copied and read-only.
+    """One block, in *reduced* coordinates. Immutable; arrays other than the design are copied and
+    read-only.
 
     Parameters
     ----------
@@ -61,7 +64,8 @@ class ParameterBlockSpec:
     design : array, sparse matrix, `IndexedDesign`, row source or `DistributedRows` of shape (n, p)
         Kept by reference and read when the fit is named; do not change it afterwards.
     offset : array or `DistributedRows` of shape (n,), optional
-        Default zeros. With a distributed design it may be the whole offset on every rank, or distributed itself.
+        Default zeros. With a distributed design it may be the full offset on every rank, or
+        distributed itself.
     penalties : sequence of penalties of width p
     nullspace_dims : sequence of int
         Empty, or the null-space dimension of each penalty.

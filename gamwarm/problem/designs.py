@@ -1,4 +1,6 @@
-"""What may stand as a design matrix: NumPy array, SciPy sparse matrix or array, `IndexedDesign`, or a row source."""
+"""What may stand as a design matrix: NumPy array, SciPy sparse matrix or array, `IndexedDesign`, or
+a row source.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ _EXACT: Final = 1 << 53
 class RowChunkSource(Protocol):
     """A design too large to hold: rows are produced on demand.
 
-    ``shape`` is (n, p); ``row_chunk(start, stop)`` returns an array of shape (stop - start, p) and must return the
-    same numbers every time it is asked.
+    ``shape`` is (n, p); ``row_chunk(start, stop)`` returns an array of shape (stop - start, p) and
+    must return the same numbers every time it is asked.
     """
 
     @property
@@ -54,7 +56,9 @@ def is_row_source(design: object) -> TypeGuard[RowChunkSource]:
 
 
 def check_exact_dtype(dtype: np.dtype[Any], what: str) -> None:
-    """Refuse element types whose values binary64 cannot hold exactly (complex, long double, object, text, time)."""
+    """Refuse element types whose values binary64 cannot hold exactly (complex, long double, object,
+    text, time).
+    """
     if dtype.kind not in _EXACT_KINDS or dtype.itemsize > 8:
         raise InvalidType(
             f"{what} has element type {dtype}; use bool, an integer type, float16, float32 or float64 "
@@ -109,7 +113,9 @@ def design_shape(design: object, what: str = "design") -> tuple[int, int]:
 
 
 def read_rows(source: RowChunkSource, start: int, stop: int, p: int) -> npt.NDArray[Any]:
-    """Return rows start:stop of a row source, of shape (stop - start, p), refusing what its shape does not promise."""
+    """Return rows start:stop of a row source, of shape (stop - start, p), refusing what its shape
+    does not promise.
+    """
     with allowed():
         given = source.row_chunk(start, stop)
     if isinstance(given, np.ma.MaskedArray):
@@ -125,27 +131,29 @@ def read_rows(source: RowChunkSource, start: int, stop: int, p: int) -> npt.NDAr
 
 @dataclass(frozen=True, eq=False)
 class IndexedDesign:
-    """A design of few distinct rows: row i is ``rows[index[i]]``, n x p numbers without holding them.
+    """A design of few distinct rows: row i is ``rows[index[i]]``, n x p numbers without holding
+    them.
 
-    For a discretised covariate, a factor, a random effect or an intercept. It is named by what it is: the digest is
-    that of ``rows`` and ``index`` as given. The dense matrix of the same values, or the same rows in another order, has
-    another digest.
+    For a discretised covariate, a factor, a random effect or an intercept. It is named by what it
+    is: the digest is that of ``rows`` and ``index`` as given. The dense matrix of the same values,
+    or the same rows in another order, has another digest.
 
     Parameters
     ----------
     rows : array or sparse matrix of shape (m, p)
-        Distinct rows, finite; duplicates and rows that no index names are allowed. Copied unless nothing can write to
-        it; sparse rows become CSR.
+        Distinct rows, finite; duplicates and rows that no index names are allowed. Copied unless
+        nothing can write to it; sparse rows become CSR.
     index : array of int of shape (n,)
-        Any integer type, each in 0 to m - 1. Kept by reference and read when the fit is named; do not change it
-        afterwards.
+        Any integer type, each in 0 to m - 1. Kept by reference and read when the fit is named; do
+        not change it afterwards.
 
     Raises
     ------
     InvalidType
-        ``rows`` is no matrix of numbers that binary64 holds, or ``index`` is not of whole numbers.
+        ``rows`` is not a matrix of numbers that binary64 holds, or ``index`` is not of integers.
     InvalidInput
-        Wrong shapes, a non-finite number in ``rows``, or an index outside of them; the message says where.
+        Wrong shapes, a non-finite number in ``rows``, or an index outside of them; the message says
+        where.
     """
 
     rows: Any
@@ -227,7 +235,8 @@ def _row_numbers(index: Any, m: int) -> npt.NDArray[Any]:
 
 def check_row_numbers(index: npt.NDArray[Any], m: int, first: int) -> None:
     """Refuse numbers outside 0 to m - 1 in a part of an index that begins at position ``first``."""
-    # As unsigned, a negative number is at least half of what the type can hold: one pass finds both.
+    # As unsigned, a negative number is at least half of what the type can hold: one pass finds
+    # both.
     half = 1 << (8 * index.dtype.itemsize - 1)
     numbers = index.view(index.dtype.str.replace("i", "u"))
     if index.size == 0 or int(numbers.max()) < (m if index.dtype.kind == "u" else min(m, half)):

@@ -1,4 +1,6 @@
-"""Rows that live where they were made: each rank holds a stretch of them, in the order of the ranks."""
+"""Rows that stay on the rank that made them: each rank holds a contiguous part, in the order of the
+ranks.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ _UNTOLD = ((0,), (0, 0))  # shapes of a rank without rows that tell nothing of t
 
 @dataclass
 class Traffic:
-    """What naming a fit has cost this rank so far; counted, for whoever wonders.
+    """Counts of the work that fingerprinting has cost this rank.
 
     Attributes
     ----------
@@ -41,19 +43,22 @@ class Traffic:
 
 
 class DistributedRows:
-    """A dense or indexed design (or an offset) whose rows are spread over ranks. Making one is collective.
+    """A dense or indexed design (or an offset) whose rows are spread over ranks. Making one is
+    collective.
 
-    Row numbers are global: rank 0 holds the first rows, rank 1 the next, and so on. The rows are hashed where they
-    live; the digest is that of the plain array with all rows, or of the `IndexedDesign` with the whole index.
+    Row numbers are global: rank 0 holds the first rows, rank 1 the next, and so on. The rows are
+    hashed where they are; the digest is that of the plain array with all rows, or of the
+    `IndexedDesign` with the full index.
 
     Parameters
     ----------
     local_rows : array, row source or `IndexedDesign` of shape (rows of this rank, p)
-        Any number of rows on each rank, none included (an empty array). Kept by reference. The distinct rows of
-        an `IndexedDesign` are the same on every rank, its index that of this rank's rows. For an offset: an array of
-        shape (rows of this rank,), which is copied.
+        Any number of rows on each rank, none included (an empty array). Kept by reference. The
+        distinct rows of an `IndexedDesign` are the same on every rank, its index that of this
+        rank's rows. For an offset: an array of shape (rows of this rank,), which is copied.
     comm : mpi4py communicator or None
-        Not duplicated: naming a fit uses collective calls on it, in the same order on all ranks. None: one rank.
+        Not duplicated: naming a fit uses collective calls on it, in the same order on all ranks.
+        None: one rank.
 
     Attributes
     ----------
@@ -72,7 +77,8 @@ class DistributedRows:
     InvalidInput, InvalidType
         With ``comm=None``; else
     CollectiveError
-        on every rank: one rank's rows are no dense or indexed matrix of numbers, or their widths or kinds differ.
+        on every rank: one rank's rows are not a dense or indexed matrix of numbers, or their widths
+        or kinds differ.
     """
 
     def __init__(self, local_rows: Any, comm: Any) -> None:
@@ -102,12 +108,13 @@ class DistributedRows:
         return (self._starts[-1], *self._widths)
 
     def row_chunk(self, start: int, stop: int, /) -> Any:
-        """Rows start:stop (global numbers) of those that this rank holds. Local: never communicates.
+        """Rows start:stop (global numbers) of those that this rank holds. Local: never
+        communicates.
 
         Raises
         ------
         InvalidInput
-            Some of these rows live on other ranks.
+            Some of these rows are on other ranks.
         """
         if start == stop:
             return np.zeros((0, *self._widths))
@@ -135,7 +142,9 @@ class DistributedRows:
         return bisect_right(self._starts, row) - 1
 
     def pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (rank, start, stop) of rows start:stop as they lie on ranks, in order, ranks without any left out."""
+        """Yield (rank, start, stop) of rows start:stop as they lie on ranks, in order, ranks
+        without any left out.
+        """
         while start < stop:
             rank = self.owner(start)
             end = min(stop, self._starts[rank + 1])
@@ -143,7 +152,9 @@ class DistributedRows:
             start = end
 
     def everywhere(self, at_once: int) -> Iterator[FloatArray]:
-        """Yield all values of an offset on every rank, ``at_once`` at a time, in order. Collective."""
+        """Yield all values of an offset on every rank, ``at_once`` at a time, in order.
+        Collective.
+        """
         n = self._starts[-1]
         for first in range(0, n, at_once):
             start, stop = max(first, self.start), min(first + at_once, self.stop)
@@ -167,13 +178,17 @@ class DistributedRows:
 
 
 def distributed_of(specs: Iterable[Any]) -> list[DistributedRows]:
-    """Return the distributed designs and offsets of blocks (of whatever is among ``specs``), in order."""
+    """Return the distributed designs and offsets of blocks (of whatever is among ``specs``), in
+    order.
+    """
     parts = [getattr(spec, field, None) for spec in specs for field in ("design", "offset")]
     return [part for part in parts if isinstance(part, DistributedRows)]
 
 
 def check_same_ranks(rows: DistributedRows, comm: Communicator, what: str) -> None:
-    """Refuse a communicator of other ranks, or in another order, than the one the rows are distributed over."""
+    """Refuse a communicator of other ranks, or in another order, than the one the rows are
+    distributed over.
+    """
     if not rows.comm.is_congruent(comm):
         raise InvalidInput(
             f"{what}: its rows are distributed over {rows.comm.size} ranks, but comm has {comm.size}"
@@ -211,7 +226,9 @@ def _common_widths(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def _common_kind(told: list[tuple[tuple[int, ...], int | None]]) -> int | None:
-    """Return how many distinct rows an indexed design has, None of a dense one; an empty array is of either kind."""
+    """Return how many distinct rows an indexed design has, None of a dense one; an empty array is
+    of either kind.
+    """
     kinds = [(rank, distinct) for rank, (shape, distinct) in enumerate(told) if shape[0] or distinct is not None]
     for rank, distinct in kinds:
         if distinct != kinds[0][1]:

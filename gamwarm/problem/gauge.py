@@ -1,4 +1,6 @@
-"""The affine gauge: how reduced coefficients of one fit lift to raw coefficients that mean the same in every fit."""
+"""The affine gauge: how reduced coefficients of one fit lift to raw coefficients that mean the same
+in every fit.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ class Gauge:
     ----------
     lift : array of shape (raw, reduced)
         T.
-    raw_starts, reduced_starts : sequences of blocks + 1 whole numbers
+    raw_starts, reduced_starts : sequences of blocks + 1 integers
         Where each block begins; the last number is the total.
     shift : array of shape (raw,), optional
         a; default zeros.
@@ -74,7 +76,7 @@ class Gauge:
 
     @classmethod
     def from_blocks(cls, blocks: Sequence[Any], shift: Any = None) -> Gauge:
-        """Return the block-diagonal gauge of ``T_b`` matrices; ``shift`` is the whole raw vector."""
+        """Return the block-diagonal gauge of ``T_b`` matrices; ``shift`` is the full raw vector."""
         slabs = [float_matrix(block, f"gauge block {b}") for b, block in enumerate(items(blocks, "gauge blocks"))]
         if not slabs:
             raise InvalidInput("a gauge needs at least one block; none was given")
@@ -87,7 +89,9 @@ class Gauge:
 
     @classmethod
     def sum_to_zero(cls, basis: Any) -> Gauge:
-        """Return the one-block gauge whose lift is the constraint null-space basis Z (tall: rows > columns)."""
+        """Return the one-block gauge whose lift is the constraint null-space basis Z (tall: rows >
+        columns).
+        """
         z = float_matrix(basis, "sum-to-zero basis Z")
         if z.shape[0] <= z.shape[1]:
             raise InvalidInput(
@@ -150,11 +154,11 @@ class Gauge:
         return part
 
     def split_raw(self, beta_raw: FloatArray) -> list[FloatArray]:
-        """Cut a whole raw vector into blocks."""
+        """Split a raw vector into blocks."""
         return [np.array(beta_raw[self._raw(b)]) for b in range(self.n_blocks)]
 
     def split_reduced(self, theta: FloatArray) -> list[FloatArray]:
-        """Cut a whole reduced vector into blocks."""
+        """Split a reduced vector into blocks."""
         return [np.array(theta[self._reduced(b)]) for b in range(self.n_blocks)]
 
     def join_reduced(self, blocks: Sequence[Any]) -> FloatArray:
@@ -178,7 +182,9 @@ class Gauge:
         return lifted
 
     def restrict_design(self, design: Any) -> Any:
-        """Return ``X T`` (n x reduced) of a raw design X (n x raw); an indexed one stays indexed."""
+        """Return ``X T`` (n x reduced) of a raw design X (n x raw); an indexed one stays
+        indexed.
+        """
         self._check_columns(design)
         if isinstance(design, IndexedDesign):
             return IndexedDesign(design.rows @ self.lift, design.index)

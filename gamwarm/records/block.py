@@ -34,7 +34,9 @@ ActiveSet = tuple[int, ...] | None
 
 
 def normalize_active_sets(sets: Iterable[Iterable[int] | None] | None) -> tuple[ActiveSet, ...] | None:
-    """Return active sets in their one form: None stays, row numbers sorted and unique, empty becomes None."""
+    """Return active sets in their one form: None stays, row numbers sorted and unique, empty
+    becomes None.
+    """
     if sets is None:
         return None
     normal: list[ActiveSet] = []
@@ -47,7 +49,8 @@ def normalize_active_sets(sets: Iterable[Iterable[int] | None] | None) -> tuple[
 
 @dataclass(frozen=True, eq=False)
 class InnerMode(ContentEquality):
-    """Summary of the inner solve at one rho; also the cached mode that `inner_cap` reads. Never used as an evaluation.
+    """Summary of the inner solve at one rho; also the cached mode that `inner_cap` reads. Never
+    used as an evaluation.
 
     Parameters
     ----------
@@ -56,7 +59,8 @@ class InnerMode(ContentEquality):
         Inner cycles it took.
     converged : bool
     block_logdet_h, block_logdet_s : float, or arrays of shape (blocks,)
-        Log determinants of penalized Hessian and penalty: one number for the joint ones, or one per block.
+        Log determinants of penalized Hessian and penalty: one number for the joint ones, or one per
+        block.
     inner_tol : float, optional
     log_lambdas : array, optional
         Physical log lambdas, one per penalty.
@@ -111,7 +115,8 @@ def check_attributes(attributes: Mapping[str, str | int | float]) -> dict[str, s
 
 @dataclass(frozen=True, eq=False)
 class BlockRecord(ContentEquality, NotebookTable):
-    """State of one fit. Numbers may be non-finite or of the wrong width until a gate (`record_refusal`) sees them.
+    """State of one fit. Numbers may be non-finite or of the wrong width until a gate
+    (`record_refusal`) sees them.
 
     Parameters
     ----------
@@ -144,9 +149,11 @@ class BlockRecord(ContentEquality, NotebookTable):
     lineage, cost : optional
     attributes : mapping of str to strings and numbers
     components : Components, optional
-        Digests of what the key was made of, for `explain`; not part of the content, which the key names already.
+        Digests of what the key was made of, for `explain`; not part of the content, which the key
+        names already.
     nuisance : sequence of str
-        Names of the last outer coordinates that are no log smoothing parameters: without bound or saturation rule.
+        Names of the last outer coordinates, which are not log smoothing parameters: without bound
+        or saturation rule.
     """
 
     key: str
@@ -240,7 +247,9 @@ class BlockRecord(ContentEquality, NotebookTable):
 
     @property
     def cuts(self) -> tuple[str, ...]:
-        """What the bound cut, in words: coordinates that lie at ±rho_bound where the objective still falls outwards."""
+        """A description of what the bound cut: coordinates that lie at ±rho_bound where the
+        objective still falls outwards.
+        """
         gradient = None if self.curvature is None else self.curvature.gradient
         if gradient is None or not self.converged or len(gradient) != len(self.rho):
             return ()
@@ -253,7 +262,7 @@ class BlockRecord(ContentEquality, NotebookTable):
     def misfit(self) -> str | None:
         """Return why counts and widths disagree or a number is not finite, else None.
 
-        The inner summary is not looked at.
+        The inner summary is not checked.
         """
         blocks = len(self.block_names)
         for what, count in (

@@ -1,4 +1,6 @@
-"""Outer curvature of a fit at its answer, and the only place of the plateau rule and of the settled rule."""
+"""Outer curvature of a fit at its answer, and the only place of the plateau rule and of the settled
+rule.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ def loose_vector(value: Any, what: str) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Curvature(ContentEquality):
-    """Outer gradient, Hessian, effective degrees of freedom, plateau and settled flags, per outer coordinate.
+    """Outer gradient, Hessian, effective degrees of freedom, plateau and settled flags, per outer
+    coordinate.
 
     Parameters
     ----------
@@ -48,10 +51,10 @@ class Curvature(ContentEquality):
     edf : array of shape (q,), optional
         Summed over tied penalties.
     plateau : array of bool of shape (q,), optional
-        From `plateau_flags`. None is no evidence.
+        From `plateau_flags`. None means no evidence.
     settled : array of bool of shape (q,), optional
-        From `settled_flags`. `keep` computes it of a converged result that has its gradient; whatever an engine
-        claims here is replaced.
+        From `settled_flags`. `keep` computes it of a converged result that has its gradient;
+        whatever an engine claims here is replaced.
     """
 
     gradient: Any = None
@@ -75,7 +78,9 @@ class Curvature(ContentEquality):
                 object.__setattr__(self, name, _flags(getattr(self, name), f"curvature {name}"))
 
     def misfit(self, n_outer: int) -> str | None:
-        """Return why this does not belong to ``n_outer`` coordinates or is not finite, else None."""
+        """Return why this does not belong to ``n_outer`` coordinates or is not finite, else
+        None.
+        """
         for name in ("gradient", "hessian", "edf", "plateau", "settled"):
             value = getattr(self, name)
             if value is None:
@@ -111,7 +116,9 @@ def pushes_outwards(rho: Any, gradient: Any, rho_bound: Any) -> npt.NDArray[np.b
 
 
 def cut_coordinates(rho: Any, gradient: Any, tol: float, rho_bound: Any) -> list[int]:
-    """Return the coordinates that the bound cut: they lie at it and push outwards by more than ``tol``."""
+    """Return the coordinates that the bound cut: they lie at it and push outwards by more than
+    ``tol``.
+    """
     steep = np.abs(np.asarray(gradient, dtype=np.float64)) > tol
     return [int(j) for j in np.flatnonzero(pushes_outwards(rho, gradient, rho_bound) & steep)]
 
@@ -119,9 +126,9 @@ def cut_coordinates(rho: Any, gradient: Any, tol: float, rho_bound: Any) -> list
 def settled_flags(rho: Any, gradient: Any, tol: float, rho_bound: float) -> npt.NDArray[np.bool_]:
     r"""Return, per outer coordinate, whether the certificate supports it where it is.
 
-    Either \|gradient\| <= tol, or the coordinate lies at ±rho_bound (within 1e-9) and the objective falls beyond it:
-    the answer of the bounded problem. Like a plateau flag, a settled flag is evidence that a large \|rho\| is no search
-    that ran away.
+    Either \|gradient\| <= tol, or the coordinate lies at ±rho_bound (within 1e-9) and the objective
+    falls beyond it: the answer of the bounded problem. Like a plateau flag, a settled flag is
+    evidence that a large \|rho\| is an answer and not a diverged search.
 
     Parameters
     ----------
@@ -144,8 +151,8 @@ def plateau_flags(
 ) -> npt.NDArray[np.bool_]:
     r"""Return, per outer coordinate, whether the objective is flat beyond this point.
 
-    For rho > 0: edf < 0.1 and gradient <= tol. For rho < 0: max_edf - edf < 0.1 and gradient >= -tol. A flag is
-    evidence that a large \|rho\| is an answer and not a search that ran away.
+    For rho > 0: edf < 0.1 and gradient <= tol. For rho < 0: max_edf - edf < 0.1 and gradient >=
+    -tol. A flag is evidence that a large \|rho\| is an answer and not a diverged search.
 
     Parameters
     ----------

@@ -68,7 +68,9 @@ class Producer:
         return f"{self.engine} {self.engine_version}".strip()
 
     def is_same_build(self, other: Producer | None) -> bool:
-        """Whether both name one engine and version; gamwarm's does not count, an unnamed engine is unknown."""
+        """Whether both name one engine and version; gamwarm's does not count, an unnamed engine is
+        unknown.
+        """
         return (
             other is not None
             and self.engine != ""
@@ -90,8 +92,8 @@ class Cost:
     seconds : float
         Wall time.
     for_children : int
-        Of the Hessian formations, those that served later fits only (the outer Hessian that a parent keeps, group
-        seeds): what a start is said to have saved leaves them out.
+        Of the Hessian formations, those that served later fits only (the outer Hessian that a
+        parent keeps, group seeds): what a start is said to have saved leaves them out.
     """
 
     evaluations: int = 0
@@ -143,7 +145,7 @@ class Lineage:
 def facts_of_making(
     producer: Producer | None, lineage: Lineage | None, cost: Cost | None, created: int | None
 ) -> list[tuple[str, str]]:
-    """Return in words who made an entry, from what, at what cost and when (UTC)."""
+    """Describe who made an entry, from what, at what cost and when (UTC)."""
     start = ""
     if lineage is not None:
         start = str(lineage.source) if lineage.entry is None else f"{lineage.source} from {short(lineage.entry)}"

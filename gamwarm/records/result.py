@@ -1,4 +1,4 @@
-"""What an engine hands over, and what it is handed."""
+"""What an engine returns, and what it receives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ConstrainedWarmStart", "FitResult"]
 
 @dataclass(frozen=True, eq=False)
 class FitResult(ContentEquality):
-    """The outcome of a fit, or where it stands.
+    """The outcome of a fit, or its current state.
 
     Parameters
     ----------
@@ -39,7 +39,8 @@ class FitResult(ContentEquality):
     seeds : GroupSeeds, optional
         In reduced coefficients. They go into the artifact, in raw ones.
     attributes : mapping of str to strings and numbers
-        Labels, kept with record and artifact as they are and no part of key, content or entry id: a job, a fold.
+        Labels, stored with record and artifact and not part of key, content or entry id: a job, a
+        fold.
     """
 
     rho: Any
@@ -78,7 +79,8 @@ class FitResult(ContentEquality):
 class ConstrainedWarmStart(ContentEquality):
     """Where a fit is offered to begin.
 
-    Its arrays are copies of its own and may be written to: an engine that updates them in place changes nothing else.
+    Its arrays are copies of its own and may be written to: an engine that updates them in place
+    changes nothing else.
 
     Parameters
     ----------
@@ -90,7 +92,8 @@ class ConstrainedWarmStart(ContentEquality):
     cached_inner : InnerMode, optional
         Budgets intermediate evaluations (`inner_cap`); never replaces one.
     curvature : Curvature, optional
-        Of the entry the start came from, in this fit's outer coordinates: a metric for the search, never evidence.
+        Of the entry the start came from, in this fit's outer coordinates: a metric for the search,
+        never evidence.
     objective : float, optional
         Stored objective, to compare with the first evaluation; never replaces it.
     """

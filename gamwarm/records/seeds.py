@@ -1,4 +1,6 @@
-"""Group seeds: what leaving each group out would change, to first order, computed once at a parent."""
+"""Group seeds: what leaving each group out would change, to first order, computed once at a
+parent.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,11 @@ __all__ = ["GroupSeeds", "group_label"]
 
 
 def group_label(value: Any) -> str:
-    """Return the text by which a left-out group is named: of a NumPy scalar its plain value's, else ``str(value)``.
+    """Return the text by which a left-out group is named: of a NumPy scalar its plain value's, else
+    ``str(value)``.
 
-    Dates and times are written as far as they are not zero, whoever's they are: 2013-01-01, 2013-01-01T12:00.
+    Dates and times of any library are written without trailing zero parts: 2013-01-01,
+    2013-01-01T12:00.
     """
     if isinstance(value, datetime) and value.tzinfo is None:
         value = np.datetime64(value.isoformat())
@@ -74,7 +78,9 @@ class GroupSeeds(ContentEquality):
             object.__setattr__(self, name, array)
 
     def misfit(self, n_outer: int | None, width: int) -> str | None:
-        """Return why these do not belong to a fit of ``width`` coefficients or are not finite, else None."""
+        """Return why these do not belong to a fit of ``width`` coefficients or are not finite, else
+        None.
+        """
         if n_outer is not None and self.rho.shape[1] != n_outer:
             return f"group seeds have {self.rho.shape[1]} rho; the fit has {n_outer}"
         if self.beta.shape[1] != width:

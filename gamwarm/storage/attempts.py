@@ -1,4 +1,6 @@
-"""Reading one committed state beside writers: attempt, look whether the file has moved, attempt again."""
+"""Reading one committed state during writes: attempt, check whether the file has changed, attempt
+again.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ Check = Callable[[h5py.File], None]
 
 READ_ATTEMPTS: Final = 12
 HALFWAY_ATTEMPTS: Final = 4
-"""After so many looks at a half-applied file (about 4 ms) its writer is slow or dead; the journal then answers."""
+"""After so many checks of a half-applied file (about 4 ms) its writer is slow or dead; the journal
+then answers.
+"""
 FIRST_PAUSE: Final = 0.0005
 
 
@@ -50,14 +54,17 @@ class Attempts:
 
     @property
     def may_look_again(self) -> bool:
-        """Whether `fn` should raise `LookAgain` rather than call what it reads damaged: a cache may be to blame."""
+        """Whether `fn` should raise `LookAgain` rather than call what it reads damaged: a cache may
+        be to blame.
+        """
         return self._reader.shared and not self._last_look and self._seen != self._doubted
 
     def _read_patiently(self, fn: Callable[[h5py.File], T]) -> T:
-        """Where another host may have written, open the file again for a while before it is called damaged.
+        """Where another host may have written, open the file again for a while before it is called
+        damaged.
 
-        Once in each state of the file: what was damaged after all stays so. Where the state changes meanwhile, a writer
-        is at work, and file and journal were seen at different moments.
+        Once in each state of the file: what was damaged after all stays so. Where the state changes
+        meanwhile, a writer is at work, and file and journal were seen at different moments.
         """
         limit = time.monotonic() + self._lock_timeout
         deadline, doubtful = 0.0, None
@@ -91,7 +98,7 @@ class Attempts:
                 with self._turn(self._writer.load, patience=0.0):
                     return self._attempt(fn, self._reader.handle)
             except Unsettled:
-                pass  # somebody writes without the lock; what is left is the road without it
+                pass  # somebody writes without the lock; the remaining option is to go without it
             except StoreError as exc:
                 if isinstance(exc, StoreDamaged):
                     raise
@@ -109,7 +116,7 @@ class Attempts:
                 wait(FIRST_PAUSE)
 
     def _attempt(self, fn: Callable[[h5py.File], T], handle: Callable[..., h5py.File]) -> T:
-        """One read between two looks at the file; `Unsettled` if they differ."""
+        """One read between two checks of the file; `Unsettled` if they differ."""
         reader = self._reader
         before = self._seen = self._guard(reader.look)
         opened = False
@@ -139,7 +146,9 @@ class Attempts:
         raise Unsettled(moved=True)
 
     def _vet(self, block: bytes, h5: h5py.File) -> None:
-        """Pass a file that is met under this name for the first time through the check of the layer above."""
+        """Pass a file that is met under this name for the first time through the check of the layer
+        above.
+        """
         if block == self._vetted:
             return
         try:

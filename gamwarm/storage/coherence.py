@@ -1,8 +1,10 @@
-"""Whether two clients of a directory see what the other has written there, found by taking turns.
+"""Whether two clients of a directory see what the other has written there, found by alternating
+between them.
 
-A client is a host, or one of two mounts of the folder on one host. What is tried is what a store relies on: locks that
-keep the other client out, and files that are read as they were when the lock was released, through a descriptor that
-was opened under the lock (close-to-open is all that NFS promises) and through one that was kept from the last turn.
+A client is a host, or one of two mounts of the folder on one host. What is tried is what a store
+relies on: locks that keep the other client out, and files that are read as they were when the lock
+was released, through a descriptor that was opened under the lock (close-to-open is all that NFS
+promises) and through one that was kept from the previous round.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from gamwarm.storage.vfs import DISK, Disk
 __all__ = ["PEER_PATIENCE", "PROBE_PREFIX", "Coherence", "Safety", "meet_peer", "try_two"]
 
 PROBE_PREFIX: Final = ".gamwarm-probe-"
-"""Of all files made for a trial."""
+"""Prefix of all test files."""
 
 TURNS: Final = 12
 STILL_TURNS: Final = 4
@@ -63,7 +65,8 @@ class Coherence:
     flock, links : bool
         A flock, a hard link of one client keeps the other out.
     kept, fresh : bool
-        Every turn of the other was seen through a descriptor kept from before, through one opened under the lock.
+        Every turn of the other was seen through a descriptor kept from before, through one opened
+        under the lock.
     lost : int
         Records that were synced in one turn and not there at the end.
     """
@@ -82,10 +85,11 @@ class Coherence:
 
 
 class _Client:
-    """One side of the trial. Every step returns what it found, by name; the other side's steps come between.
+    """One side of the test. Every step returns what it found, by name; the other side's steps come
+    between.
 
-    Files are small stores in miniature: a first page that is written over in every turn and holds the number of turns,
-    and a record for each of the first `TURNS` turns, appended.
+    Files are small stores in miniature: a first page that is written over in every turn and holds
+    the number of turns, and a record for each of the first `TURNS` turns, appended.
     """
 
     def __init__(self, place: Path, disk: Disk) -> None:
@@ -166,7 +170,9 @@ class _Client:
         return {}
 
     def _claim(self, number: int) -> Path:
-        """A name for each trial: of one that was there before, a client may still remember the old state."""
+        """A name for each test: of one that was there before, a client may still remember the old
+        state.
+        """
         return self._place / f"claim-{number}"
 
     def _take_lock(self) -> None:
@@ -212,7 +218,7 @@ def _judge(findings: list[dict[str, Any]]) -> Coherence:
 
 
 def try_two(one: Path, other: Path, disks: tuple[Disk, Disk] = (DISK, DISK)) -> Coherence:
-    """Let two mounts of one folder take turns. They may be the same.
+    """Alternate between two mounts of one folder. They may be the same.
 
     Raises
     ------
@@ -235,7 +241,8 @@ def try_two(one: Path, other: Path, disks: tuple[Disk, Disk] = (DISK, DISK)) -> 
 
 
 def meet_peer(place: Path, side: int, word: str, disk: Disk = DISK, patience: float = PEER_PATIENCE) -> Coherence:
-    """Take turns with the same call on another host, by files in the directory itself. Both return the same.
+    """Alternate with the same call on another host, by files in the directory itself. Both return
+    the same.
 
     Parameters
     ----------
@@ -291,7 +298,7 @@ def _announce(place: Path, prefix: str, patience: float) -> Path:
 
 
 def _answer(place: Path, prefix: str, patience: float) -> Path:
-    """Greet whoever has announced a trial: one that was killed does not answer."""
+    """Answer another client's announcement of a test: one that was killed does not answer."""
     mine = secrets.token_hex(8)
     greeted = set()
     for name in _names(place, patience):
@@ -331,7 +338,9 @@ def _names(place: Path, patience: float) -> Iterator[str]:
 
 
 def _asked(place: Path) -> list[str]:
-    """List a directory as the server has it: a client that has just changed it does not answer from its cache."""
+    """List a directory as the server has it: a client that has just changed it does not answer from
+    its cache.
+    """
     own = place / f"{PROBE_PREFIX}look-{secrets.token_hex(8)}"
     os.close(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:

@@ -57,7 +57,7 @@ _log = logging.getLogger("gamwarm")
 
 LONGEST_PAUSE: Final = 0.25
 QUIET_SECONDS: Final = 1.0
-"""Whoever waits longer for another program's handle is told what for."""
+"""A longer wait for another program's handle is reported."""
 CLOSE_PATIENCE: Final = 5.0
 """A neighbour that holds the lock for longer will clear the journal away when it closes."""
 EXIT_PATIENCE: Final = 5.0
@@ -69,10 +69,11 @@ _alive: weakref.WeakSet[Container] = weakref.WeakSet()
 
 
 class Container(Attempts):
-    """One gamwarm file: every transaction is whole and durable, every read sees one committed state.
+    """One gamwarm file: every transaction is atomic and durable, every read sees one committed
+    state.
 
-    Use `open`. Methods may be called from several threads; they take turns. A container belongs to the process that
-    opened it: in a forked child it can be read but not written.
+    Use `open`. Methods may be called from several threads; they take turns. A container belongs to
+    the process that opened it: in a forked child it can be read but not written.
     """
 
     def __init__(self, path: Path, mode: Literal["r", "a"], lock_timeout: float, check: Check | None) -> None:
@@ -88,7 +89,7 @@ class Container(Attempts):
         self._lock: WriterLock | None = None
         self._finalizer: weakref.finalize | None = None  # type: ignore[type-arg]
 
-    # ------------------------------------------------------------------ opening
+    # -- opening -----------------------------------------------------------------------------------
 
     @classmethod
     @critical
@@ -115,13 +116,14 @@ class Container(Attempts):
         lock_timeout : float
             Seconds to wait for another writer.
         create : callable, optional
-            Lays out a new file, as its first transaction: a kill leaves no file, or the whole of it.
+            Lays out a new file, as its first transaction: a kill leaves no file or a complete one.
         check : callable, optional
             Looks at an opened file and may raise; called with a handle to read from.
 
         Raises
         ------
-        StoreNotFound, NotAStore, NewerFormat, OlderFormat, StoreReadOnly, StoreDamaged, LockTimeout, StoreUnavailable
+        StoreNotFound, NotAStore, NewerFormat, OlderFormat, StoreReadOnly, StoreDamaged,
+        LockTimeout, StoreUnavailable
             All are `StoreError`; the file is unchanged.
         """
         if mode not in ("r", "a"):
@@ -164,7 +166,8 @@ class Container(Attempts):
             vfs.require_directory(self.path)
             if status is not None:
                 self._refuse_foreign()
-                # Permission is asked for before the lock is made, so that nothing is left beside a file of others.
+                # Permission is asked for before the lock is made, so that nothing is left next to
+                # another user's file.
                 vfs.DISK.close(vfs.DISK.open(self.path, os.O_RDWR))
             if not os.access(self.path.parent, os.W_OK | os.X_OK):
                 raise StoreReadOnly(
@@ -196,7 +199,7 @@ class Container(Attempts):
             uuid = secrets.token_bytes(UUID_BYTES)
             self._created_syncs = pager.create(self.path, pages, size, uuid, shared=self._reader.shared)
 
-    # ------------------------------------------------------------------ reading
+    # -- reading -----------------------------------------------------------------------------------
 
     @property
     def generation(self) -> int:
@@ -231,23 +234,25 @@ class Container(Attempts):
 
     @property
     def recovered(self) -> bool:
-        """Whether this container had to replay a journal: a writer died, or the machine went down."""
+        """Whether this container had to replay a journal: a writer died, or the machine went
+        down.
+        """
         return self._writer.pair.recoveries > 0
 
     @critical
     def read(self, fn: Callable[[h5py.File], T]) -> T:
         """Call `fn` with a handle on one committed state and return what it returns.
 
-        `fn` may be called more than once (a writer came between; what it returned or raised is then thrown away), so it
-        must not change anything, and must not keep objects of the handle. Inside this thread's own `write`, `fn` gets
-        the handle being written.
+        `fn` may be called more than once (a writer came between; what it returned or raised is then
+        thrown away), so it must not change anything, and must not keep objects of the handle.
+        Inside this thread's own `write`, `fn` gets the handle being written.
 
         Raises
         ------
         StoreDamaged
             HDF5 cannot open the file, or its last writer died and the journal is gone.
         StoreUnavailable, StoreClosed, LockTimeout
-            As they say. What `fn` raises on an unchanged file is passed on as it is.
+            As they say. What `fn` raises on an unchanged file is passed on unchanged.
         """
         with self._rlock:
             self._ensure_open()
@@ -262,7 +267,9 @@ class Container(Attempts):
 
     @critical
     def look(self) -> Snapshot | None:
-        """Everything that changes when the file does; None inside a transaction, and where only `read` can tell."""
+        """Everything that changes when the file does; None inside a transaction, and where only
+        `read` can tell.
+        """
         with self._rlock:
             if self._closed or self._writing:
                 return None
@@ -271,14 +278,15 @@ class Container(Attempts):
             except OSError:
                 return None
 
-    # ------------------------------------------------------------------ writing
+    # -- writing -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def write(self, patience: float | None = None) -> Iterator[h5py.File]:
-        """One transaction: everything done to the yielded handle becomes durable together, or not at all.
+        """One transaction: everything done to the yielded handle becomes durable together, or not
+        at all.
 
-        Committed (and on disk) when the block ends; an exception in it takes everything back. Other writers wait.
-        ``patience`` is how long this one waits for them (default: ``lock_timeout``).
+        Committed (and on disk) when the block ends; an exception in it takes everything back. Other
+        writers wait. ``patience`` is how long this one waits for them (default: ``lock_timeout``).
 
         Raises
         ------
@@ -305,11 +313,12 @@ class Container(Attempts):
 
     @critical
     def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> tuple[T, int, int]:
-        """Write the file anew: ``fill(old, new)`` copies what is to stay, then the new file takes the old one's place.
+        """Rewrite the file: ``fill(old, new)`` copies what is to stay, then the new file takes the
+        old one's place.
 
-        The generation grows by one; other handles and processes notice and go on with the new file. An exception
-        leaves the file as it was. A kill leaves the old or the new one, whole. Returns what ``fill`` returned, and the
-        bytes of both files.
+        The generation grows by one; other handles and processes notice and go on with the new file.
+        An exception leaves the file as it was. A kill leaves the old file or the new one, complete.
+        Returns what ``fill`` returned, and the bytes of both files.
         """
         with self._rlock:
             self._ensure_writable()
@@ -341,8 +350,9 @@ class Container(Attempts):
     ) -> Iterator[T]:
         """Hold the writer lock around what `begin` begins.
 
-        While another program has the file open for writing with plain HDF5 no turn can begin; the lock is free while
-        we wait for that, for at most `patience` seconds (default: as long as for the lock).
+        While another program has the file open for writing with plain HDF5, no transaction can
+        begin; the lock is free while we wait for that, for at most `patience` seconds (default: as
+        long as for the lock).
         """
         assert self._lock is not None
         allowed = self._lock_timeout if patience is None else patience
@@ -373,13 +383,13 @@ class Container(Attempts):
             wait(min(pause, allowed - waited))
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    # ------------------------------------------------------------------ closing
+    # -- closing -----------------------------------------------------------------------------------
 
     @critical
     def close(self) -> None:
         """Make the file stand alone (no journal) and close it. Idempotent.
 
-        What fails here only leaves the journal beside the file; the next open takes it from there.
+        A failure here only leaves the journal next to the file; the next open takes it from there.
         """
         with self._rlock:
             if self._closed:
@@ -401,7 +411,7 @@ class Container(Attempts):
         self._writer.disarm()
 
     def _finish(self, patience: float) -> None:
-        """Leave nothing beside the file: our own journal, or what a process that died has left."""
+        """Leave nothing next to the file: our own journal, or what a process that died has left."""
         assert self._lock is not None
         if not self._writer.used and not os.path.lexists(pager.journal_path(self.path)):
             return
@@ -438,7 +448,7 @@ class Container(Attempts):
     def __repr__(self) -> str:
         return f"<gamwarm.Container {str(self.path)!r} mode={self.mode!r}{' closed' if self._closed else ''}>"
 
-    # ------------------------------------------------------------------ states that forbid
+    # -- states that forbid ------------------------------------------------------------------------
 
     def _ensure_open(self) -> None:
         if self._closed:
@@ -488,13 +498,15 @@ def _drop(writer: Writer, reader: Reader) -> None:
 
 
 def in_use_here() -> bool:
-    """Whether this thread is inside a call of any container: what runs by itself (a finalizer) must not begin one."""
+    """Whether this thread is inside a call of any container: code that runs asynchronously (a
+    finalizer) must not begin one.
+    """
     return any(container._rlock.lock._is_owned() for container in list(_alive))  # type: ignore[attr-defined]
 
 
 @critical
 def tidy_all() -> None:
-    """Leave no journal beside the files that this process has open. They stay open."""
+    """Leave no journal next to the files that this process has open. They stay open."""
     for container in list(_alive):
         if container.opened_here and container._lock is not None and container._rlock.lock.acquire(blocking=False):
             try:
@@ -507,7 +519,9 @@ def tidy_all() -> None:
 
 @critical
 def _at_exit() -> None:
-    """Close what is open, and let no thread into HDF5 afterwards: the locks are taken and never released."""
+    """Close what is open, and let no thread into HDF5 afterwards: the locks are taken and never
+    released.
+    """
     for container in list(_alive):
         if container._rlock.lock.acquire(timeout=EXIT_PATIENCE):
             with contextlib.suppress(Exception):

@@ -1,4 +1,6 @@
-"""What a directory supports, found by trying; names of file systems only say whether other hosts may see it."""
+"""What a directory supports, found by trying; names of file systems only say whether other hosts
+may see it.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +28,20 @@ from gamwarm.storage.vfs import explain, open_beside, replace_text
 __all__ = ["DirectoryProbe", "may_be_shared", "probe", "recall", "remember", "remove_debris"]
 
 NOTE: Final = ".gamwarm-doctor.json"
-"""What `gamwarm doctor` has found of a directory with two clients, where that binds the stores in it."""
+"""What `gamwarm doctor` has found of a directory with two clients, where that binds the stores in
+it.
+"""
 NOTE_BYTES: Final = 4096
 _NOTE_SAYS: Final = (
     "gamwarm doctor tested this directory with two clients (hosts or mounts). Stores here obey the result. Run it "
     "again if the mounts change, or remove this file."
 )
 DEBRIS_SECONDS: Final = 3600.0
-"""A file made for a trial that is older than this was left by a probe that was killed."""
+"""A test file older than this was left by a killed probe."""
 
-# On these the kernel itself keeps the lock table and the only cache, so two descriptors of one process stand for two
-# processes and the probe needs no child. It is still tried, because a mount may be odd.
+# On these the kernel itself keeps the lock table and the only cache, so two descriptors of one
+# process stand for two processes and the probe needs no child. It is still tried, because a mount
+# may be odd.
 _LOCAL_FILE_SYSTEMS: Final = frozenset(
     {
         *("ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "ramfs", "zfs", "f2fs", "overlay", "bcachefs", "apfs"),
@@ -77,9 +82,11 @@ class DirectoryProbe:
     hard_links, rename : bool
         Links refuse an existing name, renames replace one.
     fsync : bool or None
-        Files and the directory can be synced; None where that was not tried (local, and no child was asked for).
+        Files and the directory can be synced; None where that was not tried (local, and no child
+        was asked for).
     coherence : Coherence or None
-        What two descriptors on this host see of each other; None as for `fsync`. Two hosts may see less.
+        What two descriptors on this host see of each other; None as for `fsync`. Two hosts may see
+        less.
     """
 
     directory: str
@@ -101,7 +108,8 @@ def probe(directory: str | os.PathLike[str], *, child: bool | None = None) -> Di
     directory : path
         An existing, writable directory.
     child : bool, optional
-        Test flock against another process. Default: only where the file system is not known to be local.
+        Test flock against another process. Default: only where the file system is not known to be
+        local.
 
     Raises
     ------
@@ -112,7 +120,8 @@ def probe(directory: str | os.PathLike[str], *, child: bool | None = None) -> Di
     file_system, options = _mount_of(place)
     shared = _is_shared(file_system)
     by_child = shared if child is None else child
-    # A name that was never looked up: a network file system may answer from what it remembers of an old one.
+    # A name that was never looked up: a network file system may answer from what it remembers of an
+    # old one.
     stem = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
     first, second, third = (place / f"{stem}-{letter}" for letter in "abc")
     try:
@@ -138,11 +147,12 @@ def _take_turns(place: Path) -> Coherence | None:
     try:
         return try_two(place, place)
     except OSError:
-        return None  # A folder cannot be made, or a file not synced: told by what else was tried.
+        return None  # A folder cannot be made, or a file not synced: identified by the rest of the test.
 
 
 def remember(directory: Path, coherence: Coherence) -> bool:
-    """Leave a note for the stores of a directory if two clients found less there than one host alone can see.
+    """Leave a note for the stores of a directory if two clients found less there than one host
+    alone can see.
 
     A note that is out of date is removed. Returns whether there is one now.
     """
@@ -151,7 +161,7 @@ def remember(directory: Path, coherence: Coherence) -> bool:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         return False
-    # It binds everybody who can enter the directory, whatever the umask of whoever tried it.
+    # It applies to everyone who can enter the directory, whatever the tester's umask.
     mode = 0o600 | (os.stat(directory).st_mode & 0o011) << 2
     replace_text(path, json.dumps({"what": _NOTE_SAYS, **asdict(coherence)}, indent=1) + "\n", mode)
     return True
@@ -173,7 +183,9 @@ def recall(directory: Path) -> Coherence | None:
 
 
 def may_be_shared(directory: Path) -> bool:
-    """Whether other hosts may see a directory (it is not known to be local). Only looks; remembered per device."""
+    """Whether other hosts may see a directory (it is not known to be local). Only looks; remembered
+    per device.
+    """
     try:
         device = os.stat(directory).st_dev
     except OSError:
@@ -245,10 +257,13 @@ def _run(command: list[str]) -> int | None:
 
 
 def _links_refuse(source: Path, target: Path) -> bool:
-    """Whether a hard link is made, and refused where its name exists. `target` is left behind where it was made."""
+    """Whether a hard link is made, and refused where its name exists. `target` is left in place if
+    it was created.
+    """
     try:
         os.link(source, target)
-        # Not by the number of links: of a name just looked up, a client may still remember the old one.
+        # Not by the number of links: of a name just looked up, a client may still remember the old
+        # one.
         fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
@@ -291,7 +306,8 @@ def _works(call: Callable[[], None]) -> bool:
 
 
 def _mount_of(place: Path) -> tuple[str, frozenset[str]]:
-    """Type and options of the file system that holds `place`: the last mount on the longest prefix of its path.
+    """Type and options of the file system that holds `place`: the last mount on the longest prefix
+    of its path.
 
     Not by device number: btrfs and overlay report others than the mount table has.
     """

@@ -1,8 +1,9 @@
-"""Free-space lists of HDF5's heaps, looked at before HDF5 works with them.
+"""Free-space lists of HDF5's heaps, checked before HDF5 uses them.
 
-A heap's list of free sections has a header with the place and the totals of the list. In a file put together from two
-states (a copy made beside a writer) the two need not belong together. HDF5 notices at its first use of the list, but
-keeps the header, and overruns its own buffer when it writes the list again as the handle is closed.
+A heap's list of free sections has a header with the place and the totals of the list. In a file
+that mixes two states (a copy made during a write) the two need not match. HDF5 notices at its first
+use of the list, but keeps the header, and overruns its own buffer when it writes the list again as
+the handle is closed.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Final
 __all__ = ["HEADER_SIGNATURE", "belongs_together"]
 
 HEADER_SIGNATURE: Final = b"FSHD"
-# version, client; total space, sections, those stored, those not; classes, shrink, expand, address bits; largest
-# section, address of the list, bytes used, bytes allocated; checksum
+# version, client; total space, sections, those stored, those not; classes, shrink, expand, address
+# bits; largest section, address of the list, bytes used, bytes allocated; checksum
 _HEADER: Final = struct.Struct("<4sBB4Q4H4QI")
 _LIST: Final = struct.Struct("<4sBQ")
 _LIST_SIGNATURE: Final = b"FSSE"
@@ -27,7 +28,9 @@ _TYPE_BYTES: Final = 1
 
 
 def belongs_together(header: bytes, address: int, read: Callable[[int, int], bytes]) -> bool:
-    """Whether the header of a list, at `address`, and the list are of one state; ``read(count, address)`` reads."""
+    """Whether the header of a list, at `address`, and the list are of one state; ``read(count,
+    address)`` reads.
+    """
     if len(header) < _HEADER.size:
         return True
     fields = _HEADER.unpack_from(header)

@@ -1,8 +1,8 @@
 """The 64-byte header in the HDF5 user block (all numbers little-endian; see docs/file-format.md).
 
-HDF5 never touches the first `USER_BLOCK` bytes. The header says which transaction the file holds, whether one is being
-applied right now, and which machine boot wrote it. It lies in one sector and carries its own CRC, so a reader can tell
-a torn header from an old one.
+HDF5 never touches the first `USER_BLOCK` bytes. The header says which transaction the file holds,
+whether one is being applied right now, and which machine boot wrote it. It lies in one sector and
+carries its own CRC, so a reader can tell a torn header from an old one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ __all__ = ["HDF5_SIGNATURE", "HEADER_BYTES", "PAGE", "USER_BLOCK", "Header", "To
 PAGE: Final = 4096
 
 _MAGIC_AND_VERSION: Final = struct.Struct("<8sH")
-# magic, format version, header bytes, sequence, uuid, boot identity, journal length, page bytes, size of the file
+# magic, format version, header bytes, sequence, uuid, boot identity, journal length, page bytes,
+# size of the file
 _BODY: Final = struct.Struct("<8sHHQ16s8sQII")
 _CRC: Final = struct.Struct("<I")
 CRC_OFFSET: Final = _BODY.size
@@ -43,8 +44,8 @@ assert HEADER_BYTES <= USER_BLOCK < PAGE
 class TornHeader(Exception):
     """The header carries our magic but its CRC is wrong: a write was cut in the middle of it.
 
-    ``uuid`` is what stands where the uuid should be. Two headers of one file agree on it, so a cut between them
-    leaves it.
+    ``uuid`` is what is found at the place of the uuid. Two headers of one file agree on it, so a
+    cut between them leaves it.
     """
 
     def __init__(self, uuid: bytes) -> None:
@@ -59,13 +60,15 @@ class Header:
     Attributes
     ----------
     sequence : int
-        Twice the number of committed transactions; odd while the next one is being applied to the file.
+        Twice the number of committed transactions; odd while the next one is being applied to the
+        file.
     uuid : bytes
         Given at creation; ties a journal to its file.
     boot : bytes
         Identity of the machine boot under which the file was last written.
     journal_length : int
-        Bytes of the journal whose frames are applied to the file, though perhaps not yet on the media.
+        Bytes of the journal whose frames are applied to the file, though perhaps not yet on the
+        media.
     size : int
         Bytes of the file, modulo `SIZE_MODULUS`; 0 where the writer did not say.
     """
@@ -85,12 +88,16 @@ class Header:
         return self.sequence // 2
 
     def lacks(self, size: int) -> int:
-        """How many bytes a file of this size is short of what the header says; 0 where it is not."""
+        """How many bytes a file of this size is short of what the header says; 0 where it is
+        not.
+        """
         short = (self.size - size) % SIZE_MODULUS
         return short if self.size and short < SIZE_MODULUS // 2 else 0
 
     def pack(self, *, applying: bool = False) -> bytes:
-        """Return the bytes; of the state before this one while it is being applied to the file, if ``applying``."""
+        """Return the bytes; of the state before this one while it is being applied to the file, if
+        ``applying``.
+        """
         body = _BODY.pack(
             FILE_MAGIC,
             FILE.current,
@@ -122,7 +129,7 @@ def parse(block: bytes, name: str) -> Header:
     Raises
     ------
     NotAStore, NewerFormat, OlderFormat
-        The bytes are not ours to read.
+        The bytes are not a readable header.
     TornHeader
         Our magic with a wrong CRC.
     StoreDamaged
@@ -132,7 +139,8 @@ def parse(block: bytes, name: str) -> Header:
         raise NotAStore(
             f"{name}: not a gamwarm file ({_describe(block)}). It was not changed; choose another path.", path=name
         )
-    # Magic, version and the place of the CRC are the same in every version, but not what the CRC covers.
+    # Magic, version and the place of the CRC are the same in every version, but not what the CRC
+    # covers.
     FILE.check(_MAGIC_AND_VERSION.unpack_from(block)[1], name)
     if len(block) < HEADER_BYTES or _CRC.unpack_from(block, CRC_OFFSET)[0] != checksum(block[:CRC_OFFSET]):
         raise TornHeader(block[UUID_OFFSET : UUID_OFFSET + UUID_BYTES])

@@ -1,8 +1,10 @@
-"""What a plain HDF5 handle undoes when it is closed after a commit that it did not know of, and the way back.
+"""What a plain HDF5 handle undoes when it is closed after a commit that it did not know of, and the
+way back.
 
-Closing a file that is open for writing, HDF5 writes the end of the file that the handle knew into the superblock, and
-may cut the file there. The header says how long the file was after the last commit; if HDF5 reaches less, somebody else
-has shortened the file. That is an edit like any other as long as every object is still there.
+Closing a file that is open for writing, HDF5 writes the end of the file that the handle knew into
+the superblock, and may cut the file there. The header says how long the file was after the last
+commit; if HDF5 reaches less, another program has shortened the file. That is an edit like any other
+as long as every object is still there.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from gamwarm.storage.redo_journal import Replay
 
 __all__ = ["restoration", "undone"]
 
-# Superblock version 2 or 3: signature, version, sizes of offsets and lengths, flags; addresses of base, extension, end
-# of file and root group; checksum.
+# Superblock version 2 or 3: signature, version, sizes of offsets and lengths, flags; addresses of
+# base, extension, end of file and root group; checksum.
 _SUPERBLOCK: Final = struct.Struct("<8s4B4QI")
 Fields = tuple[bytes, int, int, int, int, int, int, int, int, int]
 _CHECKSUM_BYTES: Final = 4
@@ -32,14 +34,17 @@ _MASK: Final = 0xFFFFFFFF
 
 
 def undone(fd: int, header: Header, size: int) -> bool:
-    """Whether a file of `size` bytes is shorter than its header says, and objects are out of HDF5's reach for that."""
+    """Whether a file of `size` bytes is shorter than its header says, and objects are out of HDF5's
+    reach for that.
+    """
     fields = _superblock(vfs.DISK.pread(fd, _SUPERBLOCK.size, USER_BLOCK))
     reach = size if fields is None else min(size, fields[_END_OF_FILE])
     return header.lacks(reach) > 0 and not _intact(fd, size)
 
 
 def restoration(fd: int, header: Header, size: int, journal: Replay | None) -> Replay | None:
-    """Pages that undo the closing: those of the journal, or the superblock with the end that the commit left.
+    """Pages that undo the closing: those of the journal, or the superblock with the end that the
+    commit left.
 
     None if even with them objects are missing.
     """
@@ -64,7 +69,9 @@ def restoration(fd: int, header: Header, size: int, journal: Replay | None) -> R
 def _intact(
     fd: int, size: int, pages: Mapping[int, bytes | bytearray | memoryview] | None = None, whole: int | None = None
 ) -> bool:
-    """Whether HDF5 finds every object, and all bytes of its datasets, in the file with these pages over it."""
+    """Whether HDF5 finds every object, and all bytes of its datasets, in the file with these pages
+    over it.
+    """
     overlay = Overlay(fd, size, pages, whole)
     overlay.dead = True
     try:

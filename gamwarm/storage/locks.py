@@ -1,7 +1,7 @@
 """The kinds of lock by which one process at a time writes a file, and which of them a file gets.
 
-``flock`` is used where it excludes; elsewhere filelock's strict soft lock (hard-linked claims). The choice is never
-downgraded silently: a directory where neither works is refused.
+``flock`` is used where it excludes; elsewhere filelock's strict soft lock (hard-linked claims). The
+choice is never downgraded silently: a directory where neither works is refused.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ _BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
 class FlockLock(WriterLock):
     """An exclusive ``flock`` on the lock file, which also names its last holder.
 
-    Not filelock's: a contended attempt of that costs eleven requests on the directory, of this one a single ``flock``.
+    Not filelock's: a contended attempt of that costs eleven requests on the directory, of this one
+    a single ``flock``.
     """
 
     kind = "flock"
@@ -107,7 +108,7 @@ class FlockLock(WriterLock):
             same = (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
         except FileNotFoundError:
             same = False
-        if not same:  # Somebody removed the file: a newcomer would lock another one.
+        if not same:  # Somebody removed the file: a new process would lock another one.
             self._free()
             return False
         self._sign(alone=ours.st_nlink == 1)
@@ -130,7 +131,8 @@ class FlockLock(WriterLock):
         try:
             return open_beside(self.path, os.O_RDWR)
         except StoreReadOnly:
-            # Its maker's umask may have been stricter than the store is by now; a lock needs no more than this.
+            # Its maker's umask may have been stricter than the store is by now; a lock needs no
+            # more than this.
             return open_beside(self.path, os.O_RDONLY)
 
     def _sign(self, *, alone: bool) -> None:
@@ -141,7 +143,7 @@ class FlockLock(WriterLock):
         if self.single_host and claimed is not None and claimed[1].decode(errors="replace") != _host():
             raise OtherHost(claimed[1].decode(errors="replace"))
         if not alone:
-            return  # its other name may be somebody's
+            return  # its other name may belong to someone else
         if not self._shared_out:
             self._look_at_file()
             if self._like is not None:
@@ -169,7 +171,8 @@ class FlockLock(WriterLock):
         fd, self._fd, self._is_held = self._fd, -1, False
         if fd >= 0:
             _open_flocks.discard(self)
-            # Not by closing alone: a process forked meanwhile without our hook would go on holding the lock.
+            # Not by closing alone: a process forked meanwhile without our hook would go on holding
+            # the lock.
             with contextlib.suppress(OSError):
                 fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
@@ -182,7 +185,9 @@ class FlockLock(WriterLock):
 
 
 class SoftLock(WriterLock):
-    """filelock's strict soft lock: claims made by hard links, for file systems where ``flock`` does not exclude."""
+    """filelock's strict soft lock: claims made by hard links, for file systems where ``flock`` does
+    not exclude.
+    """
 
     kind = "soft"
     other = "flock"
@@ -228,10 +233,11 @@ class SoftLock(WriterLock):
         return self._like.st_mode & 0o666 | 0o600
 
     def _share_claims(self, *, claimed: bool = False) -> None:
-        """Let whoever may write the store claim its lock, and remove what a killed writer has left of its claim.
+        """Let everyone who may write the store claim its lock, and remove remains of a killed
+        writer's claim.
 
-        filelock makes its directories by the umask and sticky; of those that are ours this is put right before and
-        after every claim.
+        filelock makes its directories by the umask and sticky; ours are corrected before and after
+        every claim.
         """
         like = self._like
         if like is None:
@@ -265,7 +271,7 @@ class SoftLock(WriterLock):
         except Timeout:
             return False
         except FileNotFoundError:
-            if self.path.parent.exists():  # Another process tidied the claim directory away between two steps of ours,
+            if self.path.parent.exists():  # Another process tidied the claim directory away between two of our steps,
                 return False
             raise
         except SoftFileLockProtocolError as exc:
@@ -284,7 +290,9 @@ class SoftLock(WriterLock):
             return False
 
     def _break_dead_claims(self) -> bool:
-        """Remove claims whose owner, on this host, is proved dead. Names are unique, so no live one can be hit."""
+        """Remove claims whose owner, on this host, is proved dead. Names are unique, so no live one
+        can be hit.
+        """
         broken = False
         if owner_is_stale is not None:
             lock = self._made()
@@ -310,7 +318,7 @@ class SoftLock(WriterLock):
             with _first_error():
                 self._lock.release(force=True)  # once more, where the last release failed
         except OSError as exc:
-            # What was done under the lock stands whatever becomes of the claim.
+            # What was done under the lock is valid whatever happens to the claim.
             log.warning(
                 "%s: the writer lock could not be released (%s); others wait until it is, or until this process ends",
                 self._file,
@@ -331,8 +339,9 @@ if set(KINDS) != set(get_args(LockKind)):
 def choose_lock(path: Path, choice: LockChoice, timeout: float) -> WriterLock:
     """Make the lock of a file; what its directory supports is tried once per device and process.
 
-    Where others have kept to the soft lock (its mark stands in the lock file), ``"auto"`` does too: the two locks do
-    not exclude each other. Asking for one against the other's mark is refused when the lock is taken.
+    If the file uses the soft lock (its mark is in the lock file), so does ``"auto"``: the two locks
+    do not exclude each other. Asking for one against the other's mark is refused when the lock is
+    taken.
 
     Raises
     ------
@@ -391,7 +400,7 @@ _PROBES: Final[dict[int, DirectoryProbe]] = {}
 
 
 def _mark(path: Path) -> bytes:
-    """Return what tells the kinds of lock apart; nothing where there is no lock file, or none that can be read."""
+    """Return what distinguishes the kinds of lock; nothing if there is no readable lock file."""
     try:
         return read_start(path, len(HOLDER_PREFIX))
     except OSError:
@@ -404,7 +413,9 @@ def _is_soft_mark(start: bytes) -> bool:
 
 @contextlib.contextmanager
 def _first_error() -> Iterator[None]:
-    """Filelock groups the error of a step with those of cleaning up behind it; the first says what happened."""
+    """Filelock groups the error of a step with those of cleaning up behind it; the first says what
+    happened.
+    """
     try:
         yield
     except BaseExceptionGroup as group:

@@ -1,11 +1,13 @@
-"""The file-like object under h5py's ``fileobj`` driver: the file as it is, and dirty pages in memory over it.
+"""The file-like object under h5py's ``fileobj`` driver: the file on disk, with dirty pages in
+memory on top.
 
-HDF5 believes that it writes; the file changes only when a commit applies the pages.
+HDF5 appears to write; the file changes only when a commit applies the pages.
 
-Not a subclass of `io.RawIOBase`: its finalizer closes the object at interpreter exit, HDF5's own shutdown then calls
-into the closed object, and the process dies of a segmentation fault. For the same reason no callback that HDF5 calls
-to *write* ever raises: HDF5 would be left with a file that cannot be closed. The first error is latched instead, and
-the owner looks at `error` before it commits.
+Not a subclass of `io.RawIOBase`: its finalizer closes the object at interpreter exit, HDF5's own
+shutdown then calls into the closed object, and the process dies of a segmentation fault. For the
+same reason no callback that HDF5 calls to *write* ever raises: HDF5 would be left with a file that
+cannot be closed. The first error is latched instead, and the owner checks `error` before it
+commits.
 """
 
 from __future__ import annotations
@@ -45,13 +47,14 @@ class Overlay:
     error : BaseException or None
         First error of a callback, whether HDF5 was told or not.
     dead : bool
-        Writes are swallowed: set for handles to read from, and before a handle is closed whose changes are dropped.
+        Writes are swallowed: set for handles to read from, and before a handle is closed whose
+        changes are dropped.
     quiet : bool
         Reads do not raise either; set while HDF5 flushes or closes.
     stands : callable or None
-        Asked after each read of the base: False gives zeros instead of what was read. HDF5 sizes buffers by one part
-        of the file and fills them from another without looking again: bytes of two states corrupt the process's
-        memory, so a reader beside a writer must never be shown any.
+        Asked after each read of the base: False gives zeros instead of what was read. HDF5 sizes
+        buffers by one part of the file and fills them from another without looking again: bytes of
+        two states corrupt the process's memory, so a concurrent reader must never see any.
     vets : bool
         What HDF5 would crash on when it writes is withheld (see `free_space`).
     """
@@ -81,7 +84,8 @@ class Overlay:
     def rebase(self) -> None:
         """The dirty pages are in the base file now: they are dirty no more.
 
-        They are kept as long as they are few, since the next transaction mostly changes the same ones.
+        They stay cached while they are few, since the next transaction usually changes the same
+        ones.
         """
         if len(self._applied) + len(self.dirty) > KEPT_PAGES:
             self._applied = {}
@@ -91,7 +95,9 @@ class Overlay:
         self._base = self.size
 
     def peek(self, count: int, address: int) -> bytes:
-        """Up to `count` bytes of the HDF5 image, as HDF5 counts addresses (the user block is left out)."""
+        """Up to `count` bytes of the HDF5 image, as HDF5 counts addresses (the user block is left
+        out).
+        """
         offset = address + USER_BLOCK
         if self.dirty or self.fd < 0:
             buffer = bytearray(max(0, min(count, self.size - offset)))
@@ -100,8 +106,9 @@ class Overlay:
         return vfs.DISK.pread(self.fd, count, offset)
 
     def _latch(self, exc: BaseException) -> None:
-        # A copy, which has no frames: one of what is raised here holds the property list that HDF5 opens the file with,
-        # and that holds this object. HDF5 would free such a list when the process ends, behind Python's own end.
+        # A copy, which has no frames: one of what is raised here holds the property list that HDF5
+        # opens the file with, and that holds this object. HDF5 would free such a list when the
+        # process ends, behind Python's own end.
         if self.error is None:
             self.error = copy.copy(exc)
 
@@ -129,7 +136,8 @@ class Overlay:
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:
-        # h5py ignores the returned count, so every byte of the buffer must be set: past the end means zeros.
+        # h5py ignores the returned count, so every byte of the buffer must be set: past the end
+        # means zeros.
         offset, count = self._position, len(buffer)
         self._position += count
         try:
@@ -138,7 +146,8 @@ class Overlay:
             elif vfs.DISK.readinto(self.fd, buffer, offset) < count:
                 buffer[:] = vfs.DISK.pread(self.fd, count, offset).ljust(count, b"\0")
             if self.stands is not None and not self.stands():
-                # Not by raising: h5py does not survive that while HDF5 opens a file. HDF5 refuses metadata of zeros.
+                # Not by raising: h5py does not survive that while HDF5 opens a file. HDF5 refuses
+                # metadata of zeros.
                 buffer[:] = bytes(count)
             if (
                 self.vets

@@ -1,10 +1,11 @@
 """The file and its journal as bytes: load (with recovery), commit, checkpoint, creation.
 
-Everything in this module but `create` and `FilePair.reserve_directory` runs under the writer lock. docs/file-format.md
-argues the order of the calls case by case; the short form:
+Everything in this module but `create` and `FilePair.reserve_directory` runs under the writer lock.
+docs/file-format.md argues the order of the calls case by case; the short form:
 
 * the ``fdatasync`` of the journal in `FilePair.commit` is the commit point;
-* the file is marked (odd sequence, no HDF5 signature) before its first page changes and unmarked after its last;
+* the file is marked (odd sequence, no HDF5 signature) before its first page changes and unmarked
+  after its last;
 * the header is only ever rewritten while the journal can repair it;
 * the journal is only cut after an ``fdatasync`` of the file.
 """
@@ -49,7 +50,9 @@ Mark = tuple[bytes, int, int, int, int]
 
 
 class NotApplied(Exception):
-    """After the commit point not even the mark could be written; the transaction was taken back from the journal."""
+    """After the commit point not even the mark could be written; the transaction was taken back
+    from the journal.
+    """
 
 
 def journal_path(path: Path) -> Path:
@@ -58,25 +61,32 @@ def journal_path(path: Path) -> Path:
 
 
 def scratch_path(path: Path) -> Path:
-    """A new file grows under this name until it is whole; the name is fixed, so the next creator overwrites debris."""
+    """A new file is built under this name until it is complete; the name is fixed, so the next
+    creator overwrites debris.
+    """
     return path.with_name(path.name + "-new")
 
 
 def make_scratch(path: Path, like: os.stat_result | None) -> int:
-    """Open an empty new file for the store at ``path``, in the place of what a killed maker of one has left."""
+    """Open an empty new file for the store at ``path``, in the place of what a killed maker of one
+    has left.
+    """
     remove_scratch(path)
     return make_beside(scratch_path(path), like, None if like is None else stat.S_IMODE(like.st_mode))
 
 
 def remove_scratch(path: Path) -> None:
-    """Remove an unfinished new file of the store at ``path``; what gamwarm did not make is refused and stays."""
+    """Remove an unfinished new file of the store at ``path``; what gamwarm did not make is refused
+    and stays.
+    """
     scratch = scratch_path(path)
     try:
         fd = open_beside(scratch, os.O_RDONLY)
     except FileNotFoundError:
         return
     try:
-        # Header and user block are written last, so before that the block is a hole, and HDF5's signature may be one.
+        # Header and user block are written last, so before that the block is a hole, and HDF5's
+        # signature may be one.
         start = vfs.DISK.pread(fd, BODY_OFFSET, 0)
         block, signature = start[:USER_BLOCK], start[USER_BLOCK:]
         blank = not any(block) and (not any(signature) or signature == HDF5_SIGNATURE)
@@ -94,9 +104,11 @@ def leading_bytes(fd: int) -> bytes:
 
 
 def trusted(header: Header, *, shared: bool) -> bool:
-    """Whether what was written to the file under this header is in the page cache, or on the media, as a whole.
+    """Whether what was written to the file under this header is completely in the page cache or on
+    the media.
 
-    Never where other hosts may see the file: a boot identity names one page cache, and not the server's.
+    Never where other hosts may see the file: a boot identity names one page cache, and not the
+    server's.
     """
     return not shared and not header.applying and header.boot == vfs.boot_identity() != UNKNOWN_BOOT
 
@@ -140,13 +152,14 @@ class FilePair:
         """The boot identity for a header that is written now."""
         return UNKNOWN_BOOT if self.shared else vfs.boot_identity()
 
-    # ------------------------------------------------------------------ opening
+    # -- opening -----------------------------------------------------------------------------------
 
     def begin_turn(self) -> None:
         """The first thing under the writer lock. Raises `OpenElsewhere`.
 
-        Where other hosts may see the file, file and journal are opened anew: what was read before is not believed. The
-        journal is opened by creating it, because a host may go on believing for long that a name does not exist.
+        Where other hosts may see the file, file and journal are reopened: what was read before is
+        not trusted. The journal is opened by creating it, because a host may go on believing for
+        long that a name does not exist.
         """
         if self.shared and self.main < 0:
             self.main = vfs.open_afresh(self.path, os.O_RDWR, count=PAGE)
@@ -157,7 +170,9 @@ class FilePair:
             self._presence.show(self.main)
 
     def end_turn(self) -> None:
-        """The last thing under the writer lock: where other hosts may see the file, it must be whole on the server."""
+        """The last thing under the writer lock: where other hosts may see the file, it must be
+        complete on the server.
+        """
         if self.shared and self.main >= 0:
             mark = None
             with contextlib.suppress(OSError):
@@ -172,7 +187,9 @@ class FilePair:
             self._presence.leave(self.main)
 
     def unchanged(self) -> bool:
-        """Whether file and journal are byte for byte (header, inode, size, mtime) as our last commit left them."""
+        """Whether file and journal are byte for byte (header, inode, size, mtime) as our last
+        commit left them.
+        """
         if self._mark is None or self.main < 0:
             return False
         try:
@@ -189,11 +206,11 @@ class FilePair:
         return (beside.st_dev, beside.st_ino, ours.st_size) == (ours.st_dev, ours.st_ino, self.journal_end)
 
     def load(self) -> None:
-        """Open both files afresh, and bring the main file to its last committed state if it is not there."""
+        """Reopen both files, and bring the main file to its last committed state if needed."""
         previous, self._mark = self._mark, None
         known = (0, 0) if self.shared else self._reopen()
         self.begin_turn()
-        self._behind = False  # its header tells, as whoever was here last has left it
+        self._behind = False  # its header tells, as the last writer left it
         try:
             header = parse(leading_bytes(self.main), str(self.path))
         except TornHeader as torn:
@@ -208,28 +225,33 @@ class FilePair:
             elif undone(self.main, header, length):
                 self._restore(header, length)
             elif size and self._frames_end(header, known):
-                # Frames beyond were never acknowledged: their writer died before it marked the file.
+                # Frames beyond were never acknowledged: their writer died before it marked the
+                # file.
                 self.journal_end = header.journal_length
                 self._named = self.journal_end > 0
                 if size > self.journal_end:
                     vfs.DISK.ftruncate(self.journal, self.journal_end)
                 if previous is None or previous[0] == header.pack():
-                    # Somebody may have edited the file with plain HDF5; the journal must not outlive such an edit,
-                    # for after a power loss it would be replayed over it.
+                    # Somebody may have edited the file with plain HDF5; the journal must not
+                    # outlive such an edit, for after a power loss it would be replayed over it.
                     self.checkpoint()
             else:
                 self._discard_journal(size or header.journal_length)
         self.remember()
 
     def _frames_end(self, header: Header, known: tuple[int, int]) -> bool:
-        """Whether the journal leads up to the header, with a glance at what is known of it already."""
+        """Whether the journal leads up to the header, with a glance at what is known of it
+        already.
+        """
         fd, uuid, sequence, length = self.journal, header.uuid, header.sequence, header.journal_length
         if known[0] and redo_journal.frames_end_at(fd, uuid, sequence, length, known):
             return True
         return redo_journal.frames_end_at(fd, uuid, sequence, length)
 
     def _reopen(self) -> tuple[int, int]:
-        """Open what was replaced; return the bytes of the journal known to be frames, and their last sequence."""
+        """Open what was replaced; return the bytes of the journal known to be frames, and their
+        last sequence.
+        """
         known = self.journal_end, self.header.sequence
         status = vfs.DISK.stat(self.path)
         if self.main >= 0:
@@ -249,7 +271,9 @@ class FilePair:
         return 0, 0
 
     def _keep_own_journal(self, uuid: bytes, known: tuple[int, int]) -> int:
-        """Let no journal that is not this file's be cut or removed; return the bytes of the one that is."""
+        """Let no journal that is not this file's be cut or removed; return the bytes of the one
+        that is.
+        """
         if self.journal < 0:
             return 0
         if known[0]:
@@ -266,8 +290,8 @@ class FilePair:
         replay = redo_journal.scan(self.journal, uuid, self.main, self.path) if self.journal >= 0 else None
         if replay is None or (header is not None and not replay.follows(header.sequence)):
             if header is not None and not header.applying:
-                # A whole state, and a journal that does not lead on from it (of another file, or of a later history
-                # than this restored copy): replaying would destroy the file.
+                # A complete state, and a journal that does not continue it (of another file, or of
+                # a later history than this restored copy): replaying would destroy the file.
                 self._discard_journal(1)
                 return
             raise cut_short(self.path)
@@ -282,7 +306,9 @@ class FilePair:
         self.checkpoint()
 
     def _differs(self, replay: redo_journal.Replay) -> bool:
-        """Whether the file is not what the journal says; its header may be even with none of the pages written."""
+        """Whether the file is not what the journal says; its header may be even with none of the
+        pages written.
+        """
         disk, main = vfs.DISK, self.main
         if disk.fstat(main).st_size != replay.size:
             return True
@@ -294,7 +320,9 @@ class FilePair:
         return False
 
     def _restore(self, header: Header, length: int) -> None:
-        """Bring back what a plain HDF5 handle has undone by closing after our last commit, if all of it is there."""
+        """Bring back what a plain HDF5 handle has undone by closing after our last commit, if all
+        of it is there.
+        """
         journal = redo_journal.scan(self.journal, header.uuid, self.main, self.path) if self.journal >= 0 else None
         found = restoration(self.main, header, length, journal)
         if found is None:
@@ -312,14 +340,16 @@ class FilePair:
         )
 
     def _discard_journal(self, stood_for: int) -> None:
-        """Go on without the journal; if it stood for bytes that may not be on the media yet, sync those first."""
+        """Go on without the journal; if it covers bytes that may not be on the media yet, sync
+        those first.
+        """
         self.journal_end = 0
         if stood_for:
             self._sync(self.main)
             if self.journal >= 0:
                 vfs.DISK.ftruncate(self.journal, 0)
 
-    # ------------------------------------------------------------------ committing
+    # -- committing --------------------------------------------------------------------------------
 
     def commit(self, pages: Pages, size: int) -> None:
         """Make one transaction durable, then apply it.
@@ -327,14 +357,16 @@ class FilePair:
         Raises
         ------
         OSError
-            Before the commit point: both files are as before. `NotApplied` wraps the cause where it struck just after.
+            Before the commit point: both files are as before. `NotApplied` wraps the cause where it
+            struck just after.
         OpenElsewhere
-            Another program has opened the file for writing in the meantime; the transaction was taken back.
+            Another program has opened the file for writing in the meantime; the transaction was
+            taken back.
 
         Notes
         -----
-        An `OSError` while the pages are applied is swallowed: the transaction is committed, `unchanged` turns false and
-        the next `load` replays it.
+        An `OSError` while the pages are applied is swallowed: the transaction is committed,
+        `unchanged` turns false and the next `load` replays it.
         """
         if self.shared:
             self._confirm_base()
@@ -396,7 +428,8 @@ class FilePair:
             )
 
     def _take_back(self, old_size: int | None) -> None:
-        """Undo an append. What fails here the next `load` makes good: it cuts the journal to the header's length.
+        """Undo an append. What fails here the next `load` makes good: it cuts the journal to the
+        header's length.
 
         The file keeps the space that was reserved if `old_size` is None.
         """
@@ -408,7 +441,9 @@ class FilePair:
                 vfs.DISK.ftruncate(self.main, old_size)
 
     def _marked(self, before: Header) -> bool:
-        """Whether the file shows that it is behind the journal; if not, mark it (unmarked, it would be trusted)."""
+        """Whether the file shows that it is behind the journal; if not, mark it (unmarked, it would
+        be trusted).
+        """
         try:
             if parse(leading_bytes(self.main), str(self.path)) != before:
                 return True
@@ -421,7 +456,9 @@ class FilePair:
         return True
 
     def _apply(self, pages: Pages, size: int) -> None:
-        """Bring the main file to `self.header`. Idempotent: every call may be repeated from the start."""
+        """Bring the main file to `self.header`. Idempotent: every call may be repeated from the
+        start.
+        """
         disk, main = vfs.DISK, self.main
         self._put_header(self.header, applying=True)
         disk.pwrite(main, bytes(len(HDF5_SIGNATURE)), SIGNATURE_OFFSET)
@@ -452,7 +489,9 @@ class FilePair:
             self._named = True
 
     def _keep_readers_out(self) -> None:
-        """Hold an exclusive flock while the file changes, so that a plain h5py open fails loudly; best effort."""
+        """Hold an exclusive flock while the file changes, so that a plain h5py open fails loudly;
+        best effort.
+        """
         if self.shared:
             return
         before = self._look()
@@ -467,28 +506,32 @@ class FilePair:
             )
         self._warned_of_plain_reader = not alone
 
-    # ------------------------------------------------------------------ checkpoint and closing
+    # -- checkpoint and closing --------------------------------------------------------------------
 
     def checkpoint(self) -> None:
-        """Make the main file durable on its own and cut the journal; not while the file lacks what the journal has."""
+        """Make the main file durable on its own and cut the journal; not while the file lacks what
+        the journal has.
+        """
         if self.journal < 0 or self.journal_end == 0 or self._behind:
             return
         mark, self._mark = self._mark, None
         try:
             self._sync(self.main)
         except OSError:
-            # After a failed sync the kernel may call the lost pages clean, and the next sync would succeed without
-            # them. The mark makes whoever comes next write them again from the journal.
+            # After a failed sync the kernel may call the lost pages clean, and the next sync would
+            # succeed without them. The mark makes the next process write them again from the
+            # journal.
             with contextlib.suppress(OSError):
                 self._put_header(self.header, applying=True)
             raise
-        # The header keeps the old journal length. Rewriting it would be the one write that no journal could repair.
+        # The header keeps the old journal length. Rewriting it would be the one write that no
+        # journal could repair.
         vfs.DISK.ftruncate(self.journal, 0)
         self.journal_end = 0
         self._mark = mark
 
     def remove_journal(self) -> None:
-        """Checkpoint, then leave nothing beside the file."""
+        """Checkpoint, then leave nothing next to the file."""
         self.checkpoint()
         if self.journal >= 0:
             ours, there = vfs.DISK.fstat(self.journal), os.lstat(self.journal_path)
@@ -535,10 +578,10 @@ class FilePair:
 
 
 def create(path: Path, pages: Pages, size: int, uuid: bytes, *, shared: bool) -> int:
-    """Put a new file in the place of a missing one, whole or not at all; return the number of syncs.
+    """Put a new file in the place of a missing one, atomically; return the number of syncs.
 
-    Under the writer lock. The file is written beside its place and renamed, so that no state of a half-made file needs
-    a recovery rule of its own.
+    Under the writer lock. The file is written under a temporary name and renamed, so that no state
+    of a half-made file needs its own recovery rule.
     """
     disk, scratch = vfs.DISK, scratch_path(path)
     _clear_journal(journal_path(path))
@@ -555,8 +598,9 @@ def create(path: Path, pages: Pages, size: int, uuid: bytes, *, shared: bool) ->
         try:
             disk.rename(scratch, path)
         except FileNotFoundError:
-            # FUSE sets aside the file that a rename replaces if it is open on this host, and fails if another host has
-            # removed it. An empty file (as good as none) gives it one that can be replaced.
+            # FUSE sets aside the file that a rename replaces if it is open on this host, and fails
+            # if another host has removed it. An empty file (as good as none) gives it one that can
+            # be replaced.
             disk.close(disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             disk.rename(scratch, path)
     except BaseException:
@@ -575,7 +619,8 @@ def own_journal(fd: int, path: Path, uuid: bytes) -> int:
     Raises
     ------
     StoreError
-        It is not a journal, or one of another version, or has a second name, under which it may be somebody else's.
+        It is not a journal, or one of another version, or has a second name, under which it may
+        belong to someone else.
     """
     status = vfs.DISK.fstat(fd)
     of = redo_journal.made_for(fd, path)
@@ -587,7 +632,9 @@ def own_journal(fd: int, path: Path, uuid: bytes) -> int:
 
 
 def set_aside(journal: Path) -> None:
-    """Move the journal of another file out of the way: it may hold what that file has acknowledged."""
+    """Move the journal of another file out of the way: it may hold what that file has
+    acknowledged.
+    """
     fd = open_beside(journal, os.O_RDONLY)
     try:
         of = redo_journal.made_for(fd, journal) or b""
@@ -608,7 +655,7 @@ def set_aside(journal: Path) -> None:
 
 
 def _clear_journal(path: Path) -> None:
-    """Let no journal whose file was removed or moved away meet a new one."""
+    """Keep the journal of a file that was removed or moved away from a new file."""
     try:
         fd = open_beside(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -1,4 +1,6 @@
-"""Read handles, one per state of the file, and the look at the header that tells states apart. Takes no lock."""
+"""Read handles, one per state of the file, and the check of the header that distinguishes states.
+Takes no lock.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +34,16 @@ READ_CACHE_BYTES: Final = 32 * 1024 * 1024
 READ_CACHE_LIMIT: Final = 2 * READ_CACHE_BYTES
 
 Peek = Callable[[int, int], bytes]
-"""``peek(count, address)``: up to `count` bytes of the HDF5 image (without the user block); fewer only at its end."""
+"""``peek(count, address)``: up to `count` bytes of the HDF5 image (without the user block); fewer
+only at its end.
+"""
 
 
 class Unsettled(Exception):
     """No handle on the file can be trusted now.
 
-    ``moved`` tells that it changed while it was read; otherwise the file stands half-applied, by a writer at work or
-    one that died.
+    ``moved`` says that it changed while it was read; otherwise the file is half-applied, by a
+    running writer or one that died.
     """
 
     def __init__(self, *, moved: bool = False) -> None:
@@ -48,7 +52,9 @@ class Unsettled(Exception):
 
 
 class LookAgain(Exception):
-    """What was read may have come from a cache of another state; only where `Container.may_look_again`."""
+    """What was read may have come from a cache of another state; only where
+    `Container.may_look_again`.
+    """
 
 
 class Snapshot(NamedTuple):
@@ -102,7 +108,9 @@ class Reader:
         return Snapshot(block, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
     def _look_afresh(self) -> Snapshot:
-        """Where another host may have written: by a new descriptor. The old one stays if nothing moved."""
+        """Where another host may have written: by a new descriptor. The old one is kept if nothing
+        changed.
+        """
         fd = vfs.open_afresh(self.path, os.O_RDONLY, count=PAGE)
         status = vfs.DISK.fstat(fd)
         block = os.pread(fd, HEADER_BYTES, 0)
@@ -116,7 +124,9 @@ class Reader:
         return snapshot
 
     def stands(self, snapshot: Snapshot) -> bool:
-        """Whether the file that was looked at is as it was; one that took its name since then does not matter."""
+        """Whether the inspected file is unchanged; one that took its name since then does not
+        matter.
+        """
         if self.shared:
             vfs.DISK.forget(self._fd, PAGE)
         status = vfs.DISK.fstat(self._fd)
@@ -127,7 +137,9 @@ class Reader:
         )
 
     def header(self, snapshot: Snapshot) -> Header:
-        """The header, or why there is none (`NotAStore`, `NewerFormat`, `OlderFormat`, `TornHeader`)."""
+        """The header, or why there is none (`NotAStore`, `NewerFormat`, `OlderFormat`,
+        `TornHeader`).
+        """
         try:
             return parse(snapshot.block, str(self.path))
         except TornHeader:
@@ -137,7 +149,9 @@ class Reader:
             return parse(leading_bytes(self._fd), str(self.path))
 
     def glance(self) -> bytes | None:
-        """The header's bytes by one read; None if that cannot tell (removed, replaced, perhaps written elsewhere)."""
+        """The header's bytes by one read; None if that cannot tell (removed, replaced, perhaps
+        written elsewhere).
+        """
         if self.shared:
             return None
         try:
@@ -146,7 +160,7 @@ class Reader:
             return None  # another thread is following a replaced file just now
 
     def handle(self, snapshot: Snapshot) -> h5py.File:
-        """A handle on the file as it stands.
+        """A handle on the current state of the file.
 
         Raises
         ------
@@ -169,8 +183,8 @@ class Reader:
     def handle_over_journal(self, snapshot: Snapshot) -> h5py.File:
         """A handle on the committed state that a writer has not (or not yet) brought into the file.
 
-        The journal's pages lie over the file in memory. They hold every page that the writer may be changing, so this
-        is sound beside a live writer too, as long as the header stays as it was.
+        The journal's pages lie over the file in memory. They hold every page that the writer may be
+        changing, so this is also safe during a live write, as long as the header is unchanged.
         """
         if self._h5 is not None and self._at == snapshot:
             return self._h5
@@ -182,7 +196,8 @@ class Reader:
         except TornHeader as torn:
             uuid = torn.uuid
         replay = self._scan(uuid)
-        # What a power loss kept from the file is for the journal to bring back; nobody else need have shortened it.
+        # What a power loss kept from the file is for the journal to bring back; another program
+        # need not have shortened it.
         settled = header is not None and not header.applying
         if header is not None and settled and (replay is None or trusted(header, shared=self.shared)):
             shortened = undone(self._fd, header, snapshot.size)
@@ -222,7 +237,8 @@ class Reader:
 
     def _keep(self, snapshot: Snapshot, overlay: Overlay) -> h5py.File:
         overlay.dead = True
-        # A writer marks the header before it touches anything else: bytes read while it stands are of that state.
+        # A writer marks the header before it touches anything else: bytes read while it is valid
+        # belong to that state.
         overlay.stands = partial(_has_header, self._fd, snapshot.block, forget=self.shared)
         self._overlay = overlay
         self._h5 = _open(overlay)
@@ -238,7 +254,7 @@ class Reader:
         """Close the handle: what it has cached is of another state."""
         h5 = self._h5
         if self._overlay is not None:
-            self._overlay.stands = None  # what closing reads is of no use to anybody, but must not fail
+            self._overlay.stands = None  # what closing reads is not used, but must not fail
         self._h5 = self._at = self._overlay = None
         if h5 is not None:
             close_quietly(h5)
@@ -258,7 +274,9 @@ def _has_header(fd: int, block: bytes, *, forget: bool) -> bool:
 
 
 def close_quietly(h5: h5py.File) -> None:
-    """Close a handle that must not fail; what it could not write does not matter (its overlay is dead)."""
+    """Close a handle that must not fail; what it could not write does not matter (its overlay is
+    dead).
+    """
     with contextlib.suppress(Exception):
         h5.close()
 
@@ -275,8 +293,9 @@ def _access() -> Any:
 
 
 def _open(overlay: Overlay) -> h5py.File:
-    # Not HDF5's native driver: it gives a second open of one inode in one process the first one's cache, however old,
-    # and refuses a user's plain h5py.File of the same file beside ours. It would save a quarter of a cold look-up.
+    # Not HDF5's native driver: it gives a second open of one inode in one process the first one's
+    # cache, however old, and refuses a user's plain h5py.File of the same file. It would save a
+    # quarter of a cold look-up.
     access = _access().copy()
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, overlay)
     return ReadHandle(h5py.h5f.open(repr(overlay).encode(), h5py.h5f.ACC_RDONLY, fapl=access), overlay.peek)

@@ -1,8 +1,10 @@
-"""The redo journal ``<name>-journal``: committed transactions as page images, until the file itself holds them durably.
+"""The redo journal ``<name>-journal``: committed transactions as page images, until the file itself
+holds them durably.
 
-A frame is one transaction: head, table of page numbers, pages; it starts on a page boundary, so appending one never
-rewrites a sector that holds an acknowledged one. A frame counts only if its digest is right and its sequence number
-follows the frame before, so what an interrupted truncation or a shorter rewrite left behind is never taken for one.
+A frame is one transaction: head, table of page numbers, pages; it starts on a page boundary, so
+appending one never rewrites a sector that holds an acknowledged one. A frame counts only if its
+digest is right and its sequence number follows the frame before, so what an interrupted truncation
+or a shorter rewrite left behind is never taken for one.
 """
 
 from __future__ import annotations
@@ -27,14 +29,15 @@ __all__ = ["Replay", "build_frame", "frames_end_at", "made_for", "scan", "window
 
 DIGEST_BYTES: Final = 32
 SECTOR: Final = 512
-"""What the media write whole or not at all; it holds a frame's magic and uuid together."""
+"""What the media write atomically; it holds a frame's magic and uuid together."""
 # magic, sequence (even), size of the file after this transaction, uuid, number of pages, page bytes
 _MAGIC: Final = re.compile(rb"GWJRNL([0-9])\n")
 _FIELDS: Final = struct.Struct(f"<8sQQ{UUID_BYTES}sII")
 HEAD_BYTES: Final = _FIELDS.size + DIGEST_BYTES
 _UUID_OFFSET: Final = struct.calcsize("<8sQQ")
 _NUMBER_BYTES: Final = struct.calcsize("<Q")
-# Of HDF5's superblock, versions 2 and 3: the version, and the end of the file, after addresses of base and extension.
+# Of HDF5's superblock, versions 2 and 3: the version, and the end of the file, after addresses of
+# base and extension.
 _SUPERBLOCK_VERSION: Final = USER_BLOCK + 8
 _END_OF_FILE: Final = struct.Struct("<Q")
 _END_OF_FILE_OFFSET: Final = USER_BLOCK + 28
@@ -46,7 +49,7 @@ _MOST_PAGES: Final = 1 << 50
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """All whole frames of a journal, folded into one: the newest image of each page."""
+    """All complete frames of a journal, merged into one: the newest image of each page."""
 
     first: int
     last: int
@@ -58,17 +61,18 @@ class Replay:
     """Whether the pages of each frame ascend."""
 
     def follows(self, sequence: int) -> bool:
-        """Whether a file at `sequence` is where these frames lead on from.
+        """Whether these frames continue a file at `sequence`.
 
-        Frames hold whole pages, so any state from just before the first frame to the last one will do. Any other
-        state is of another history (a restored backup, say), which the frames would destroy.
+        Frames hold full pages, so any state from just before the first frame to the last one can
+        serve as a base. Any other state is of another history (a restored backup, say), which the
+        frames would destroy.
         """
         applying = sequence % 2
         return self.first - 2 + 2 * applying <= sequence + applying <= self.last
 
 
 def build_frame(sequence: int, size: int, uuid: bytes, pages: Mapping[int, bytes | bytearray | memoryview]) -> bytes:
-    """One transaction as journal bytes, padded to a whole number of pages."""
+    """One transaction as journal bytes, padded to full pages."""
     numbers = sorted(pages)
     fields = _FIELDS.pack(JOURNAL_MAGIC, sequence, size, uuid, len(numbers), PAGE)
     body = b"".join([struct.pack(f"<{len(numbers)}Q", *numbers), *[pages[number] for number in numbers]])
@@ -77,9 +81,11 @@ def build_frame(sequence: int, size: int, uuid: bytes, pages: Mapping[int, bytes
 
 
 def made_for(fd: int, path: Path) -> bytes | None:
-    """The uuid of the file whose journal this is; empty where no whole sector tells; None if it is no journal at all.
+    """The uuid of the file whose journal this is; empty if no complete sector tells; None if it is
+    not a journal.
 
-    A frame that was being written when the power went may lack its first sector, which then reads as zeros.
+    A frame that was being written when the power went may lack its first sector, which then reads
+    as zeros.
     """
     start = vfs.DISK.pread(fd, SECTOR, 0)
     _check_version(start, path)
@@ -95,7 +101,8 @@ def _check_version(start: bytes, path: Path) -> None:
 
 
 def scan(fd: int, uuid: bytes, main: int, path: Path) -> Replay | None:
-    """Read the journal from its start and fold the frames of `uuid` up to the first that is not whole; None if none.
+    """Read the journal from its start and fold the frames of `uuid` up to the first incomplete one;
+    None if none.
 
     Parameters
     ----------
@@ -112,7 +119,7 @@ def scan(fd: int, uuid: bytes, main: int, path: Path) -> Replay | None:
     NewerFormat, OlderFormat
         It is a journal of another version.
     StoreDamaged
-        Whole frames say what no commit writes: somebody made them.
+        Whole frames say what no commit writes: they are forged.
     OSError
         ENOMEM: they are larger than the memory.
     """
@@ -135,7 +142,9 @@ def scan(fd: int, uuid: bytes, main: int, path: Path) -> Replay | None:
 
 
 def _could_be_committed(replay: Replay, main: int) -> bool:
-    """Whether the size is that in HDF5's superblock, and no more than the pages and the file reach."""
+    """Whether the size is that in HDF5's superblock, and no more than the pages and the file
+    reach.
+    """
     first = replay.pages.get(0) or vfs.DISK.pread(main, PAGE, 0)
     if len(first) < _SUPERBLOCK_END or first[_SUPERBLOCK_VERSION] not in (2, 3):
         return False
@@ -170,10 +179,11 @@ def _fold(fd: int, uuid: bytes) -> Replay | None:
 
 
 def frames_end_at(fd: int, uuid: bytes, sequence: int, length: int, known: tuple[int, int] = (0, 0)) -> bool:
-    """Whether the first `length` bytes are frames of `uuid` whose last has this `sequence` (heads only, no digests).
+    """Whether the first `length` bytes are frames of `uuid` whose last has this `sequence` (heads
+    only, no digests).
 
-    ``known`` are bytes for which this was so before, and their last sequence. If the journal was cut since then, what
-    stands there now is of a later sequence, and the answer is no.
+    ``known`` are bytes for which this was so before, and their last sequence. If the journal was
+    truncated since then, it now holds a later sequence, and the answer is no.
     """
     offset, last = known
     end = vfs.DISK.fstat(fd).st_size

@@ -1,4 +1,4 @@
-"""Put a file written anew in the place of the old one, whole or not at all (docs/file-format.md, "Rewriting")."""
+"""Atomically replace a file by a rewritten one (docs/file-format.md, "Rewriting")."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ T = TypeVar("T")
 class _Through:
     """The file-like object under h5py's ``fileobj`` driver that writes straight to a descriptor.
 
-    As in `overlay`, no callback that writes ever raises: the first error is kept for the owner to look at.
+    As in `overlay`, no callback that writes ever raises: the first error is kept for the owner to
+    check.
     """
 
     def __init__(self, fd: int) -> None:
@@ -86,15 +87,17 @@ class _Through:
 
 
 def rewrite(pair: FilePair, fill: Callable[[h5py.File], T]) -> tuple[T, int, int]:
-    """Let ``fill`` write a new file, and rename it over the one of ``pair``. Under the writer lock, after its `load`.
+    """Let ``fill`` write a new file, and rename it over the one of ``pair``. Under the writer lock,
+    after its `load`.
 
-    The uuid stays, the generation is one more. An exception, ``fill``'s included, leaves the file as it was.
-    Returns what ``fill`` returned, and the bytes of the old and the new file.
+    The uuid stays, the generation is one more. An exception, ``fill``'s included, leaves the file
+    as it was. Returns what ``fill`` returned, and the bytes of the old and the new file.
 
     Notes
     -----
-    The journal is emptied and removed before the rename. Should a power loss bring it back beside the new file, its
-    last frame is older than the new header, so it does not lead on from it and is discarded.
+    The journal is emptied and removed before the rename. If a power loss restores it next to the
+    new file, its last frame is older than the new header, so it does not continue it and is
+    discarded.
     """
     disk, scratch = vfs.DISK, scratch_path(pair.path)
     status = disk.fstat(pair.main)
@@ -119,7 +122,9 @@ def rewrite(pair: FilePair, fill: Callable[[h5py.File], T]) -> tuple[T, int, int
 
 
 def fill_through(fd: int, fill: Callable[[h5py.File], T], fcpl: Any = None) -> T:
-    """Let ``fill`` lay out a new HDF5 file in the empty file ``fd``; an error of the disk is raised as it came."""
+    """Let ``fill`` lay out a new HDF5 file in the empty file ``fd``; an error of the disk is raised
+    as it came.
+    """
     through = _Through(fd)
     h5 = _create(through, h5py.h5p.create(h5py.h5p.FILE_CREATE) if fcpl is None else fcpl)
     try:

@@ -1,7 +1,8 @@
 """The one seam between gamwarm and the operating system.
 
-Every call that can change the file, its journal or their directory goes through `DISK`, so that a test can record, cut,
-tear or fail the calls of the shipped code. Nothing here knows what the bytes mean.
+Every call that can change the file, its journal or their directory goes through `DISK`, so that a
+test can record, cut, tear or fail the calls of the shipped code. Nothing here knows what the bytes
+mean.
 """
 
 from __future__ import annotations
@@ -50,12 +51,14 @@ __all__ = [
 BOOT_IDENTITY_BYTES: Final = 8
 UNKNOWN_BOOT: Final = bytes(BOOT_IDENTITY_BYTES)
 
-# A file system that cannot reserve space is used without: ENOSPC may then also strike after the commit point, which
-# costs a replay and loses nothing.
+# A file system that cannot reserve space is used without: ENOSPC may then also strike after the
+# commit point, which costs a replay and loses nothing.
 _CANNOT_RESERVE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
 _STALE: Final = frozenset({errno.ENOENT, errno.ESTALE})
 CACHE_PATIENCE: Final = 2.0
-"""Seconds after which no cache of names or of damage is to blame any more; FUSE and NFS keep names for about one."""
+"""Seconds after which no cache of names or of damage is to blame any more; FUSE and NFS keep names
+for about one.
+"""
 CACHE_PAUSE: Final = 0.05
 _AT_EMPTY_PATH: Final = 0x1000
 _AT_STATX_FORCE_SYNC: Final = 0x2000
@@ -63,11 +66,15 @@ _STATX_BASIC_STATS: Final = 0x7FF
 _NO_PERMISSION: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_A_FILE: Final = frozenset({errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV})
-"""What an open that follows no link and waits for nobody says of a link, a directory, a socket or a device."""
+"""Errors of an open without following links or waiting, for a link, a directory, a socket or a
+device.
+"""
 
 
 class Disk:
-    """Thin, complete (no short reads or writes) wrappers around the calls that the protocol consists of."""
+    """Thin, complete (no short reads or writes) wrappers around the calls that the protocol
+    consists of.
+    """
 
     def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
         return os.open(path, flags | os.O_CLOEXEC, mode)
@@ -103,9 +110,11 @@ class Disk:
             offset += done
 
     def forget(self, fd: int, count: int = 0) -> None:
-        """Let go of what this host has cached of an open file: its attributes, and its first `count` bytes (0: all).
+        """Let go of what this host has cached of an open file: its attributes, and its first
+        `count` bytes (0: all).
 
-        Close-to-open consistency is as good as the mount options; this also gets past those that keep caches at open.
+        Close-to-open consistency is as good as the mount options; this also gets past those that
+        keep caches at open.
         """
         _ask_for_status(fd)
         if hasattr(os, "posix_fadvise"):
@@ -144,7 +153,8 @@ class Disk:
         try:
             os.fsync(fd)
         except OSError as exc:
-            # Some network file systems refuse to sync a directory; their metadata operations are synchronous.
+            # Some network file systems refuse to sync a directory; their metadata operations are
+            # synchronous.
             if exc.errno not in _CANNOT_RESERVE:
                 raise
         finally:
@@ -158,8 +168,8 @@ DISK: Disk = Disk()
 def boot_identity() -> bytes:
     """Eight bytes that change when this machine boots; zeros where that cannot be known.
 
-    Writes that reached the page cache survive the death of a process but not of the machine. Zeros never compare equal
-    to anything (see `pager.FilePair`), which costs a replay and is always safe.
+    Writes that reached the page cache survive the death of a process but not of the machine. Zeros
+    never compare equal to anything (see `pager.FilePair`), which costs a replay and is always safe.
     """
     text = ""
     try:
@@ -173,21 +183,21 @@ def boot_identity() -> bytes:
     return hashlib.sha256(text.strip().encode()).digest()[:BOOT_IDENTITY_BYTES] if text.strip() else UNKNOWN_BOOT
 
 
-# ---------------------------------------------------------------------- files beside the store
+# -- auxiliary files -------------------------------------------------------------------------------
 
 
 def open_beside(path: Path, flags: int) -> int:
-    """Open a file that lies beside a store under one of gamwarm's own names (journal, new file, lock).
+    """Open an auxiliary file of a store (journal, new file, lock).
 
-    The directory may be shared, so the name may lead anywhere: no link is followed, no FIFO waited for, and what the
-    file holds is still for the caller to judge before a byte of it is changed.
+    The directory may be shared, so the name may lead anywhere: no link is followed, no FIFO waited
+    for, and what the file holds is still for the caller to judge before a byte of it is changed.
 
     Raises
     ------
     FileNotFoundError
         Nothing has that name.
     StoreError
-        It is no regular file, or cannot be opened; the message names it.
+        It is not a regular file, or cannot be opened; the message names it.
     """
     try:
         fd = DISK.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -204,7 +214,9 @@ def open_beside(path: Path, flags: int) -> int:
 
 
 def make_beside(path: Path, like: os.stat_result | None, mode: int | None = None) -> int:
-    """Make such a file, which must not exist yet, with the permissions of the store ``like`` (None: by the umask)."""
+    """Make such a file, which must not exist yet, with the permissions of the store ``like`` (None:
+    by the umask).
+    """
     try:
         fd = DISK.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666 if like is None else 0o600)
     except FileExistsError as exc:
@@ -219,7 +231,8 @@ def make_beside(path: Path, like: os.stat_result | None, mode: int | None = None
 
 
 def replace_text(path: Path, text: str, mode: int | None = None) -> None:
-    """Put a text file in the place of another, or of none: whole or not at all, and through no link.
+    """Put a text file in the place of another, or of none: atomically, and without following a
+    link.
 
     Its permissions are `mode`, or by the umask.
     """
@@ -239,7 +252,7 @@ def replace_text(path: Path, text: str, mode: int | None = None) -> None:
 
 
 def share(fd: int, like: os.stat_result, mode: int | None = None) -> None:
-    """Let the people who may read and write the store do the same to a file beside it, whatever the umask."""
+    """Give an auxiliary file the same access as the store, whatever the umask."""
     if mode is None:
         mode = like.st_mode & 0o666 | 0o600
     now = os.fstat(fd)
@@ -258,13 +271,15 @@ def share(fd: int, like: os.stat_result, mode: int | None = None) -> None:
 
 
 def share_if_ours(fd: int, like: os.stat_result, mode: int | None = None) -> None:
-    """`share` a file that was there already: the store may have been opened to a group since it was made."""
+    """`share` a file that was there already: the store may have been opened to a group since it was
+    made.
+    """
     if os.fstat(fd).st_uid == os.geteuid():
         share(fd, like, mode)
 
 
 def in_the_way(path: Path, what: str = "") -> StoreError:
-    """Return the refusal of something that stands under one of gamwarm's names and is not gamwarm's."""
+    """Return the error for a foreign file under one of gamwarm's names."""
     if not what:
         kinds = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a FIFO", stat.S_IFDIR: "a directory"}
         try:
@@ -279,7 +294,7 @@ def in_the_way(path: Path, what: str = "") -> StoreError:
     )
 
 
-# ---------------------------------------------------------------------- errors
+# -- errors ----------------------------------------------------------------------------------------
 
 
 def status_of(path: Path) -> os.stat_result | None:
@@ -311,11 +326,12 @@ def typed(path: Path, doing: str) -> Iterator[None]:
         raise explain(exc, path, doing) from exc
 
 
-# ---------------------------------------------------------------------- where other hosts may write
+# -- where other hosts may write -------------------------------------------------------------------
 
 
 def open_afresh(path: Path, flags: int, *, count: int = 0) -> int:
-    """Open a file that another host may have written, truncated or replaced a moment ago, without believing a cache.
+    """Open a file that another host may have written, truncated or replaced a moment ago, without
+    believing a cache.
 
     Of its bytes the first `count` (0: all) are read from the server.
     """
@@ -323,9 +339,10 @@ def open_afresh(path: Path, flags: int, *, count: int = 0) -> int:
 
 
 def open_or_make_beside(path: Path, like: os.stat_result) -> int:
-    """The same for a file beside a store, which is made if it is missing.
+    """The same for an auxiliary file, which is created if missing.
 
-    A host may go on believing for long that a name does not exist; the server says so when it is asked to make it.
+    A host may go on believing for long that a name does not exist; the server says so when it is
+    asked to make it.
     """
 
     def open_or_make() -> int:
@@ -343,7 +360,9 @@ def open_or_make_beside(path: Path, like: os.stat_result) -> int:
 
 
 def _retrying(opened: Callable[[], int], count: int) -> int:
-    """A name that this host has cached for a file that is gone leads nowhere, or to a file without a name."""
+    """A name that this host has cached for a file that is gone leads nowhere, or to a file without
+    a name.
+    """
     deadline = time.monotonic() + CACHE_PATIENCE
     while True:
         late = time.monotonic() >= deadline
@@ -373,7 +392,9 @@ def _statx() -> Any:
 
 
 def _ask_for_status(fd: int) -> None:
-    """Ask the server for size and times of an open file; `os.fstat` answers from a cache, for seconds."""
+    """Ask the server for size and times of an open file; `os.fstat` answers from a cache, for
+    seconds.
+    """
     call = _statx()
     if call is not None:
         call(fd, b"", _AT_EMPTY_PATH | _AT_STATX_FORCE_SYNC, _STATX_BASIC_STATS, ctypes.create_string_buffer(512))
@@ -385,9 +406,11 @@ def out_of_memory(error: MemoryError) -> OSError:
 
 
 def not_of_the_file(*errors: BaseException | None) -> Exception | None:
-    """Return the first of ``errors`` that tells of the disk or of this process, so that no byte need be wrong.
+    """Return the first of ``errors`` that comes from the disk or from this process, so that no byte
+    need be wrong.
 
-    An error of the system as it is, too little memory as one (ENOMEM), and a `RecursionError`; None if there is none.
+    A system error unchanged, lack of memory as one (ENOMEM), and a `RecursionError`; None if there
+    is none.
     """
     for error in errors:
         if isinstance(error, MemoryError):

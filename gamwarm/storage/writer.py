@@ -1,4 +1,6 @@
-"""The handle that is written through: HDF5 over an overlay, kept open from one transaction to the next."""
+"""The handle that is written through: HDF5 over an overlay, kept open from one transaction to the
+next.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,14 @@ from gamwarm.storage.vfs import explain
 __all__ = ["Writer", "new_image", "unreadable"]
 
 LIBVER: Final = ("v108", "v108")
-"""Readable since HDF5 1.8, all metadata checksummed, no open-for-write flag that outlives a kill."""
+"""Readable since HDF5 1.8, all metadata checksummed, no open-for-write flag that outlives a
+kill.
+"""
 
 
 class Writer:
-    """A file pair and the HDF5 handle over it. Every method but `drop` and `close` runs under the writer lock.
+    """A file pair and the HDF5 handle over it. Every method but `drop` and `close` runs under the
+    writer lock.
 
     Attributes
     ----------
@@ -55,7 +60,7 @@ class Writer:
         self.pair.load()
 
     def begin(self) -> h5py.File:
-        """The kept handle if nobody touched the file since our last commit, else a new one.
+        """The cached handle if the file is unchanged since our last commit, else a new one.
 
         HDF5 tracks free space per handle; each new one forgets what the last could have reused.
         """
@@ -75,7 +80,9 @@ class Writer:
         return self.h5
 
     def commit(self) -> None:
-        """Flush HDF5 once and make its pages a transaction; whatever fails before the commit point takes all back."""
+        """Flush HDF5 once and make its pages a transaction; whatever fails before the commit point
+        takes all back.
+        """
         overlay, h5 = self._overlay, self.h5
         assert overlay is not None
         assert h5 is not None
@@ -107,14 +114,14 @@ class Writer:
                 self.pair.checkpoint()
 
     def finish(self) -> None:
-        """Leave the file alone on disk, whole."""
+        """Leave only the complete file on disk."""
         self.drop()
         self.pair.begin_turn()
         if not self.pair.unchanged():
             self.pair.load()
         self.pair.remove_journal()
         if os.path.lexists(scratch_path(self.path)):  # of a rewrite that was killed
-            with contextlib.suppress(StoreError):  # somebody else's: the next rewrite says so
+            with contextlib.suppress(StoreError):  # another program's: the next rewrite says so
                 remove_scratch(self.path)
 
     def drop(self) -> None:
@@ -153,7 +160,7 @@ def _open_for_writing(overlay: Overlay) -> h5py.File:
 
 
 def new_image(create: Callable[[h5py.File], None] | None) -> tuple[Pages, int]:
-    """Pages and size of a new file that `create` has laid out."""
+    """Pages and size of a new file built by `create`."""
     overlay = Overlay(-1, 0)
     h5 = h5py.File(overlay, "w", driver="fileobj", libver=LIBVER, userblock_size=USER_BLOCK)
     try:
@@ -170,7 +177,8 @@ def new_image(create: Callable[[h5py.File], None] | None) -> tuple[Pages, int]:
 
 
 def unreadable(path: Path, doing: str, *errors: BaseException | None) -> Exception:
-    """Return what to raise where HDF5 has failed: what the disk or this process lacks, else that the file is damaged.
+    """Return what to raise where HDF5 has failed: what the disk or this process lacks, else that
+    the file is damaged.
 
     ``errors``: what came from below HDF5, if anything, then what HDF5 said.
     """

@@ -36,12 +36,13 @@ LOCK_CHOICES: Final[tuple[str, ...]] = get_args(LockChoice)
 
 FIRST_PAUSE: Final = 0.0005
 PACE: Final = 1 / 6, 0.25
-"""The next pause is this fraction of the time waited so far, up to so many seconds: short waits end on time, long ones
-cost others little."""
+"""The next pause is this fraction of the time waited so far, up to so many seconds: short waits end
+on time, long ones cost others little.
+"""
 SHARED_PACE: Final = 1 / 2, 0.75
 """Where every attempt is a request to a server, or half a dozen of them."""
 LONG_WAIT: Final = 1.0
-"""From here on a waiter touches the lock file, and whoever has the lock gives way after the release."""
+"""From here on a waiter touches the lock file, and the holder pauses after the release."""
 FIRST_COURTESY: Final = 0.01
 
 
@@ -56,13 +57,15 @@ class OtherHost(Exception):
 class WriterLock(ABC):
     """The lock ``<name>.lock`` of one file. Not reentrant; its owner serialises threads.
 
-    The lock file is left in place: removing a flocked file splits waiters over two inodes and lets two of them in.
+    The lock file is left in place: removing a flocked file splits waiters over two inodes and lets
+    two of them in.
 
-    Waiting is polling, with pauses that grow with the time waited and have jitter. A poll finds the lock free only if
-    it falls between two turns of the others, so a waiter would starve beside a process that takes the lock again at
-    once. Therefore who has waited for `LONG_WAIT` touches the lock file at each poll, and a holder that sees a new
-    modification time when it releases the lock gives way before it takes its next turn: for a moment first, and for
-    twice as long each time that somebody is still waiting, up to the longest pause.
+    Waiting is polling, with pauses that grow with the time waited and have jitter. A poll succeeds
+    only while the lock is free, so a process that takes the lock again at once would starve a
+    waiter. Therefore a process that has waited for `LONG_WAIT` touches the lock file at each poll,
+    and a holder that sees a new modification time when it releases the lock pauses before it takes
+    the lock again: briefly at first, and twice as long each time while others are still waiting, up
+    to the longest pause.
 
     Parameters
     ----------
@@ -71,7 +74,8 @@ class WriterLock(ABC):
     timeout : float
         Seconds to wait, unless `acquire` says otherwise.
     shared : bool
-        Other hosts may see the file: what was read before the lock was taken is not to be believed under it.
+        Other hosts may see the file: what was read before the lock was taken must not be trusted
+        under it.
     single_host : bool
         Not even that is enough: the file belongs to the host that has it open for writing.
     """
@@ -199,7 +203,9 @@ class WriterLock(ABC):
             self.release()
 
     def claim(self) -> None:
-        """Where one host alone may write, make it this one for as long as the file is open (until `tidy`)."""
+        """Where one host alone may write, make it this one for as long as the file is open (until
+        `tidy`).
+        """
         if self.single_host:
             with self.held():
                 pass
@@ -209,7 +215,9 @@ class WriterLock(ABC):
         """Remove what the lock needs while stores are open, but not afterwards."""
 
     def _look_at_file(self) -> None:
-        """Whoever may write the file must be able to lock it, whatever the umask of the first writer."""
+        """Whoever may write the file must be able to lock it, whatever the umask of the first
+        writer.
+        """
         with contextlib.suppress(OSError):
             self._like = os.stat(self._file)
 

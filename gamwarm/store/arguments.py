@@ -1,4 +1,4 @@
-"""What callers pass: checked, and refused in words that name it."""
+"""What callers pass: checked, and refused by name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class Options:
     keep_last: int
 
     def checked_producer(self) -> Producer | None:
-        """Return the engine that look-ups are for, if one is named; refuse what cannot be an option."""
+        """Return the engine that look-ups are for, if one is named; refuse what cannot be an
+        option.
+        """
         check_choice("mode", self.mode, ("r", "a"))
         check_choice("lock", self.lock, LOCK_CHOICES)
         check_choice("on_error", self.on_error, ("warn", "raise"))
@@ -42,7 +44,7 @@ class Options:
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Refuse a word that is not one of the allowed ones."""
+    """Refuse a value that is not one of the allowed ones."""
     if not isinstance(value, str) or value not in allowed:
         raise InvalidInput(f"{name} is {told(value)}; use one of {', '.join(map(repr, allowed))}")
 
@@ -57,7 +59,9 @@ def this_problem(problem: object) -> FitProblem:
 
 
 def check_held_together(problem: FitProblem, comm: Communicator, *, each: bool) -> None:
-    """Refuse a fit whose rows lie on several ranks where the store's ranks cannot act as one on it."""
+    """Refuse a fit whose rows lie on several ranks where the store's ranks cannot act as one
+    on it.
+    """
     for rows in distributed_of(problem.specs):
         if rows.comm.size == 1:
             continue

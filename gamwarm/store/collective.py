@@ -1,4 +1,6 @@
-"""One call on all ranks: agreement before, one answer after, and failures that follow ``on_error`` everywhere alike."""
+"""One call on all ranks: agreement before, one answer after, and failures that follow ``on_error``
+everywhere alike.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ log = logging.getLogger("gamwarm")
 T = TypeVar("T")
 
 OPEN = "open"
-# What the caller asked for is wrong, not the disk: raised whatever `on_error` says. Later the same errors mean that
-# somebody removed or replaced the file, and no fit fails by that.
+# What the caller asked for is wrong, not the disk: raised whatever `on_error` says. Later the same
+# errors mean that the file was removed or replaced, and that must not fail a fit.
 _WRONG_FILE = (NotAStore, NewerFormat, OlderFormat, StoreNotFound)
 
 
@@ -74,10 +76,12 @@ class Ranks:
         """Return the seconds to the end of the job, as this rank sees it."""
         return self.walltime.time_left()
 
-    # -- before ------------------------------------------------------------------------------------------------
+    # -- before ------------------------------------------------------------------------------------
 
     def agree(self, operation: str, payload: T, error: BaseException | None = None) -> list[T]:
-        """Exchange status and payload; `CollectiveError` everywhere if any rank brought an ``error``."""
+        """Exchange status and payload; `CollectiveError` everywhere if any rank brought an
+        ``error``.
+        """
         self.check_open()
         return agree(self.comm, operation, payload, error)
 
@@ -95,7 +99,9 @@ class Ranks:
                 raise different
 
     def key_of(self, problem: FitProblem) -> str:
-        """Return the exact key of a problem that all ranks hold, each hashing its share; hashed once per problem."""
+        """Return the exact key of a problem that all ranks hold, each hashing its share; hashed
+        once per problem.
+        """
         if all(self.agree("name the fit", "key" in vars(problem))):
             return problem.key
         return problem.shared_key(self.comm)
@@ -105,10 +111,11 @@ class Ranks:
         if not self.closed:
             tell(self.comm, operation, error)
 
-    # -- acting ------------------------------------------------------------------------------------------------
+    # -- acting ------------------------------------------------------------------------------------
 
     def at_root(self, operation: str, act: Callable[[], T], fallback: T, *, even_off: bool = False) -> T:
-        """Run ``act`` on rank 0 and return its value on every rank; ``fallback`` if it failed or the store is off.
+        """Run ``act`` on rank 0 and return its value on every rank; ``fallback`` if it failed or
+        the store is off.
 
         ``even_off``: run it even then, because it does not need the file to be open.
         """
@@ -117,7 +124,7 @@ class Ranks:
         if self.is_root and (even_off or self.disabled_reason is None):
             try:
                 value = act()
-            except MemoryError as caught:  # a fit goes on without the file
+            except MemoryError as caught:  # a fit continues without the file
                 error = explain(out_of_memory(caught), self.path, f"finish {operation!r}")
             except BaseException as caught:  # the other ranks wait for this answer
                 error = caught
@@ -132,7 +139,9 @@ class Ranks:
     def serve_each(
         self, operation: str, item: Any, act: Callable[[list[Any]], list[Any]], fallback: Any, run: Callable[..., Any]
     ) -> Any:
-        """Gather one item per rank, let rank 0 ``act`` on all of them at once through ``run``, scatter the answers."""
+        """Gather one item per rank, let rank 0 ``act`` on all of them at once through ``run``,
+        scatter the answers.
+        """
         items = self.comm.gather(item)
         answers: list[Any] = []
 
@@ -191,7 +200,9 @@ def _difference(value: object, first: object) -> str:
 
 
 def _portable(operation: str, error: BaseException | None) -> BaseException | None:
-    """Return what tells the other ranks of ``error``; foreign exceptions may not survive pickling."""
+    """Return the report of ``error`` for the other ranks; foreign exceptions may not survive
+    pickling.
+    """
     return error if error is None or isinstance(error, StoreError) else _collective(operation, error)
 
 

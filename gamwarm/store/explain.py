@@ -17,15 +17,17 @@ __all__ = ["Difference", "Explanation", "Subject", "compare_records", "explain_r
 
 
 class Difference(str):
-    """One thing that differs between a fit and a stored one: a readable string that also tells a program what it is.
+    """One thing that differs between a fit and a stored one: a readable string with its kind for
+    programs.
 
     Attributes
     ----------
     what : str
-        ``design``, ``offset``, ``penalty``, ``number of penalties``, ``null-space dims``, ``initial log lambdas``,
-        ``block``, ``order of blocks``, ``option``, ``family kind``, ``family fingerprint`` or ``engine``.
+        ``design``, ``offset``, ``penalty``, ``number of penalties``, ``null-space dims``, ``initial
+        log lambdas``, ``block``, ``order of blocks``, ``option``, ``family kind``, ``family
+        fingerprint`` or ``engine``.
     block : str or None
-        Name of the block, where it is one block's.
+        Name of the block, if it belongs to one.
     name : str or None
         Name of the option.
     number : int or None
@@ -73,7 +75,8 @@ class Explanation:
     nearest_key : str or None
         Its exact key.
     differences : list of Difference
-        Readable strings; each has ``what``, ``block``, ``name`` (of an option) and ``number`` (of a penalty).
+        Readable strings; each has ``what``, ``block``, ``name`` (of an option) and ``number`` (of a
+        penalty).
     reason : str
     """
 
@@ -142,8 +145,8 @@ def _rank(differences: list[Difference], stored: StoredRecord) -> tuple[int, int
 def compare_records(one: BlockRecord, other: BlockRecord) -> list[Difference] | None:
     """Return what differs between the fits of two records, in the order of the exact key.
 
-    None if one of them does not tell what its fit was made of (records that were put by hand). In a detail, "here" is
-    ``one``.
+    None if one of them does not tell what its fit was made of (records that were put by hand). In a
+    detail, "here" is ``one``.
     """
     if one.components is None:
         return None
@@ -202,7 +205,9 @@ def _block_differences(
 def _of(
     mine: Mapping[Label, int], theirs: Mapping[Label, int], block: str | None, pick: Callable[[Label], bool]
 ) -> list[Difference]:
-    """Return the labels of one block (None: of the fit itself) that both sides have and that differ."""
+    """Return the labels of one block (None: of the fit itself) that both sides have and that
+    differ.
+    """
     return [
         Difference(label.what, label.block, label.name, label.number)
         for label, digest in mine.items()

@@ -1,4 +1,6 @@
-"""A fit in progress, and what it needs of a store: the seam between engines and the kinds of store."""
+"""A fit in progress, and what it needs of a store: the seam between engines and the kinds of
+store.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,12 @@ T = TypeVar("T")
 
 
 class FitStore(Protocol):
-    """A store that a fit can use: all that `gamwarm.fit`, `FitInProgress` and an engine may ask of one.
+    """A store that a fit can use: all that `gamwarm.fit`, `FitInProgress` and an engine may ask of
+    one.
 
-    `WarmStartStore` (serial or collective), `IndependentStore` and `FrozenView` are such stores. Another kind has these
-    calls too; if it derives from this class, it has `fit` by that. One that changes single calls of another store
-    derives from `StoreWrapper`.
+    `WarmStartStore` (serial or collective), `IndependentStore` and `FrozenView` are such stores.
+    Another kind has these calls too; if it derives from this class, it has `fit` by that. One that
+    changes single calls of another store derives from `StoreWrapper`.
     """
 
     @property
@@ -56,21 +59,25 @@ class FitStore(Protocol):
         *,
         each: bool = False,
     ) -> FitInProgress:
-        """Begin a fit: ``with store.fit(problem) as fit:`` has ``start``, ``checkpoint``, ``should_stop``, ``keep``.
+        """Begin a fit: ``with store.fit(problem) as fit:`` has ``start``, ``checkpoint``,
+        ``should_stop``, ``keep``.
 
         Parameters
         ----------
         problem : FitProblem or None
             None (with ``each=True``): this rank has nothing to do in this round.
         parent : str or KeepOutcome, optional
-            The fit to start from instead of the store's choice: what keeping it returned, or the entry id of its
-            artifact or record. One that is not there is one warning and a cold start.
+            The fit to start from instead of the store's choice: what keeping it returned, or the
+            entry id of its artifact or record. One that is not there is one warning and a cold
+            start.
         leave_out : optional
-            The group that this fit leaves out (its label): where the parent has group seeds, they move the start.
+            The group that this fit leaves out (its label): where the parent has group seeds, they
+            move the start.
         attributes : mapping of str to strings and numbers, optional
             Labels of your own, kept with record and artifact: a fold's group, a job.
         each : bool
-            False: all ranks of the store's communicator fit this one problem. True: one fit per rank.
+            False: all ranks of the store's communicator fit this one problem. True: one fit per
+            rank.
         """
         return FitInProgress(self, problem, parent, leave_out, attributes, each=each)
 
@@ -93,7 +100,9 @@ class FitStore(Protocol):
         *,
         each: bool = False,
     ) -> KeepOutcome:
-        """See `WarmStartStore.keep`. Collective; a result that has not converged is a checkpoint."""
+        """See `WarmStartStore.keep`. Collective; a result that has not converged is a
+        checkpoint.
+        """
         ...
 
     def should_stop_fits(self) -> bool:
@@ -146,9 +155,11 @@ class FitInProgress:
 
     @critical
     def checkpoint(self, result: FitResult) -> PutOutcome:
-        """Offer where the search stands. Files nothing in the first 2 s, then at most every 2 s, the best so far.
+        """Offer the current state of the search. Files nothing in the first 2 s, then at most every
+        2 s, the best so far.
 
-        Collective where all ranks fit one problem; with ``each=True`` nothing is written (a round files at its end).
+        Collective where all ranks fit one problem; with ``each=True`` nothing is written (a round
+        files at its end).
         """
         if self.start.key is None:
             return PutOutcome(reason=self.start.reason)
@@ -175,10 +186,12 @@ class FitInProgress:
 
     @critical
     def should_stop(self) -> bool:
-        """Whether the search should end here and keep where it stands. For a search to ask between iterations.
+        """Whether the search should stop here and keep a checkpoint. For a search to ask between
+        iterations.
 
-        True only after `WarmStartStore.walltime`: no search is cut short unless its user asked for that. Collective
-        where all ranks fit one problem; with ``each=True`` a rank hears its own signal and clock only.
+        True only after `WarmStartStore.walltime`: no search is cut short unless its user asked for
+        that. Collective where all ranks fit one problem; with ``each=True`` a rank uses only its
+        own signal and clock.
         """
         self._store.check_open()
         due = self._store.should_stop_fits()
@@ -191,8 +204,8 @@ class FitInProgress:
     def keep(self, result: FitResult | None) -> KeepOutcome:
         """File the result; see `WarmStartStore.keep`.
 
-        It gets the fit's attributes (its own of the same name win) and, where its cost has none, the seconds since the
-        ``with`` was entered.
+        It gets the fit's attributes (its own of the same name win) and, where its cost has none,
+        the seconds since the ``with`` was entered.
         """
         done = self._completed(result) if isinstance(cast(object, result), FitResult) else result
         kept = self._store.keep(self.problem, done, self.start, each=self._each)
@@ -234,7 +247,9 @@ class FitInProgress:
 
 
 def _is_better(new: FitResult, old: FitResult) -> bool:
-    """Whether ``new`` has the lower objective (the newer of equals); one that is not a number is as good as none."""
+    """Whether ``new`` has the lower objective (the newer of equals); one that is not a number is as
+    good as none.
+    """
     return _value(new) <= _value(old)
 
 

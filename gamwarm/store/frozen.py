@@ -1,4 +1,6 @@
-"""A campaign's view of the store: its parents are those of one moment, so the order of the folds does not matter."""
+"""A campaign's view of the store: its parents are those of one moment, so the order of the folds
+does not matter.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,14 @@ __all__ = ["FrozenView"]
 
 
 class FrozenView(StoreWrapper):
-    """The store as it was for parents, as it is for everything else; made by `WarmStartStore.frozen`.
+    """The store as it was for parents, as it is for everything else; made by
+    `WarmStartStore.frozen`.
 
-    `fit` and `start_for` choose parents among those that were in the file when the view was made, whatever is committed
-    or merged in meanwhile; a fit's own record is found as soon as it is there. A ``parent`` named by the caller is
-    taken wherever it is from. While the view lives, its store evicts none of
-    its parents. Every other call is the store's own. The view needs no closing.
+    `fit` and `start_for` choose parents among those that were in the file when the view was made,
+    whatever is committed or merged in meanwhile; a fit's own record is found as soon as it is
+    there. A ``parent`` named by the caller is taken wherever it is from. While the view lives, its
+    store evicts none of its parents. Every other call is the store's own. The view needs no
+    closing.
 
     Attributes
     ----------
@@ -63,7 +67,9 @@ class FrozenView(StoreWrapper):
 
     @critical
     def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> FrozenView:
-        """Open the file for this rank by itself, with this view's parents. See `WarmStartStore.independent`."""
+        """Open the file for this rank alone, with this view's parents. See
+        `WarmStartStore.independent`.
+        """
         return self._reopen(self._parents, flush_seconds, flush_entries)
 
     def frozen(self) -> Self:
@@ -71,7 +77,9 @@ class FrozenView(StoreWrapper):
         return self
 
     def labelled(self, attributes: Mapping[str, str | int | float]) -> FrozenView:
-        """Return a view of the same moment that labels every fit with these attributes too. Local."""
+        """Return a view of the same moment that labels every fit with these attributes too.
+        Local.
+        """
         view = FrozenView(self.store, self._starts, self._parents, self._reopen)
         view._labels = {**self._labels, **check_attributes(attributes)}
         return view

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class OwnRanks(Ranks):
-    """One process by itself, which writes what is due before each look at the file."""
+    """A single process, which writes what is due before each access to the file."""
 
     def __init__(self, path: Path, mode: str, on_error: str, parent: Ranks, parent_writes: Writes) -> None:
         super().__init__(SERIAL, path, mode, on_error)
@@ -26,7 +26,7 @@ class OwnRanks(Ranks):
         self._parent, self._parent_writes = parent, parent_writes
 
     def _is_due(self) -> bool:
-        # The store it came from holds the file's lock for the whole of its own transaction.
+        # The parent store holds the file's lock during its own transaction.
         if self.entries is None or self._parent_writes.in_transaction:
             return False
         return self.entries.is_due(urgent=self.is_ending())

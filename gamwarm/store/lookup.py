@@ -1,4 +1,6 @@
-"""What a start asks of the file, and what the file answers. Rank 0 answers; requests and answers travel."""
+"""What a start asks of the file, and what the file answers. Rank 0 answers; requests and answers
+travel.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,8 @@ class Request:
 class Answer:
     """A record, an artifact, or neither; and why not something better.
 
-    ``lost_parent``: what became of the parent that the caller named; empty if it was found, or not needed.
+    ``lost_parent``: what became of the parent that the caller named; empty if it was found, or not
+    needed.
     """
 
     record: StoredRecord | None = None
@@ -106,7 +109,8 @@ def describe(problem: FitProblem, key: str, parent: Parent, leave_out: Any = Non
 class NamedRecords:
     """Which fits the records are of that were named as parents.
 
-    To find one out, entries are read; what was not found is not sought again before ten times as long has passed.
+    To find one out, entries are read; what was not found is not searched for again until ten times
+    as long has passed.
     """
 
     def __init__(self) -> None:
@@ -129,8 +133,8 @@ def answer(
 ) -> Answer:
     """Look one fit up: exact record first, else the parent it should start from.
 
-    ``parents``: artifacts that may be chosen (of a frozen campaign); None: all. One that the caller names is always
-    taken.
+    ``parents``: artifacts that may be chosen (of a frozen campaign); None: all. One that the caller
+    names is always taken.
     """
     exact = exact_answer(entries, request)
     if exact.record is not None:
@@ -187,7 +191,9 @@ def _is_usable(artifact: FitArtifact) -> bool:
 
 
 def best_artifact(entries: EntryStore, descriptor_key: str) -> StoredArtifact | None:
-    """Return the best parent under a strict descriptor key, else under that structural key; usable ones first."""
+    """Return the best parent under a strict descriptor key, else under that structural key; usable
+    ones first.
+    """
     for structural in (False, True):
         ranked = _ranked(entries.artifact_summaries(descriptor_key, structural=structural), None)
         for accept in (_is_usable, lambda _: True):
@@ -226,7 +232,9 @@ def _ranked(summaries: Sequence[EntrySummary], width: int | None) -> list[EntryS
 def start_from(
     problem: FitProblem, key: str, found: Answer, leave_out: Any = None, comm: Communicator = SERIAL
 ) -> StartReport:
-    """Turn an answer into a start; projections are shared over the ranks of ``comm``, without a bit of difference."""
+    """Turn an answer into a start; projections are shared over the ranks of ``comm``, without a bit
+    of difference.
+    """
     if found.record is not None:
         return StartReport(
             StartSource.EXACT,

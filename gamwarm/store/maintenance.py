@@ -1,4 +1,6 @@
-"""Keeping the file in shape, collectively: verify, pin, evict, compact, merge, salvage. Thin forms of `storage`."""
+"""Keeping the file in shape, collectively: verify, pin, evict, compact, merge, salvage. Thin forms
+of `storage`.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ T = TypeVar("T")
 
 
 class Upkeep:
-    """The part of `WarmStartStore` that looks after the file. In a collective store every method is collective."""
+    """The part of `WarmStartStore` that looks after the file. In a collective store every method is
+    collective.
+    """
 
     path: Path
     mode: str
@@ -56,14 +60,15 @@ class Upkeep:
         Parameters
         ----------
         progress : callable, optional
-            Called on rank 0 with the entries looked at and their number; returning False ends the walk.
+            Called on rank 0 with the number of entries read and their total; returning False ends
+            the walk.
 
         Returns
         -------
         VerifyReport
-            With ``ok``, ``problems`` and ``verdict``: ``"sound"``; ``"repaired"`` (a journal had to be replayed on
-            opening, or in mode ``"a"`` running totals or the structural index were wrong and are right now);
-            ``"damaged"``.
+            With ``ok``, ``problems`` and ``verdict``: ``"sound"``; ``"repaired"`` (a journal had to
+            be replayed on opening, or in mode ``"a"`` running totals or the structural index were
+            wrong and are right now); ``"damaged"``.
         """
         self._ranks.agree("verify", None, wrong_type("progress", progress, (Callable, type(None))))
         report = self._ranks.at_root("verify", lambda: verify(self._file, progress), None)
@@ -73,11 +78,12 @@ class Upkeep:
 
     @critical
     def savings(self) -> Savings:
-        """Add up what starts have saved: the converged fits in the file, and this session's exact hits. Collective.
+        """Add up what starts have saved: the converged fits in the file, and this session's exact
+        hits. Collective.
 
-        An estimate: a fit that started from an entry is set against what that entry's fit took, and where the file
-        knows a cold fit of the same key, or of the same terms, against that too. Every fit counts once. Reads every
-        entry, a portion at a time.
+        An estimate: a fit that started from an entry is set against what that entry's fit took, and
+        where the file knows a cold fit of the same key, or of the same terms, against that too.
+        Every fit counts once. Reads every entry, a portion at a time.
         """
         self._ranks.agree("savings", None)
         seen = self._session
@@ -90,8 +96,8 @@ class Upkeep:
     def pin(self, entry_id: str, pinned: bool = True) -> bool:
         """Keep an entry from eviction (``pinned=False``: no longer). Collective.
 
-        A pin is no part of the entry's content, and does not keep a record from being replaced by a newer one of its
-        own fit. Returns whether the entry is in the file.
+        A pin is not part of the entry's content, and does not stop a newer record of the same fit
+        from replacing it. Returns whether the entry is in the file.
         """
         error = malformed(check_entry_id, entry_id) or _refusal(truth, pinned, "pinned")
         self._ranks.agree_equal("pin", (entry_id, pinned), error)
@@ -106,8 +112,8 @@ class Upkeep:
     ) -> EvictReport:
         """Remove the oldest entries, in a fixed order (``created``, then entry id). Collective.
 
-        What stays whatever its age: pinned entries, artifacts that an unfinished fit (a checkpoint) started from,
-        damaged entries, and what the open transaction itself files.
+        What stays whatever its age: pinned entries, artifacts that an unfinished fit (a checkpoint)
+        started from, damaged entries, and what the open transaction itself files.
 
         Parameters
         ----------
@@ -130,10 +136,11 @@ class Upkeep:
 
     @critical
     def compact(self) -> CompactReport:
-        """Write the file anew without the space that removed entries left. Collective, not inside `transaction`.
+        """Rewrite the file without the space of removed entries. Collective, not inside
+        `transaction`.
 
-        Entries are copied as they are, with their seals. A kill leaves the old file or the new one, whole; other
-        processes that have it open go on with the new one.
+        Entries are copied unchanged, with their seals. A kill leaves the old file or the new one,
+        complete; other processes that have it open go on with the new one.
         """
         error = None
         if self._writes.in_transaction:
@@ -150,17 +157,19 @@ class Upkeep:
 
     @critical
     def merge(self, path: str | os.PathLike[str]) -> MergeReport:
-        """Take over the entries of another gamwarm file, as they are. Collective, one transaction.
+        """Copy the entries of another gamwarm file into this one, unchanged. Collective, one
+        transaction.
 
-        The result is the union of the entry ids, less what retention (one checkpoint and ``keep_last`` finals per
-        exact key) does not keep; it depends neither on the order of merges nor on how often they are done. Of one
-        content in both files the later ``created`` stays. The other file is only read.
+        The result is the union of the entry ids, less what retention (one checkpoint and
+        ``keep_last`` finals per exact key) does not keep; it depends neither on the order of merges
+        nor on how often they are done. Of one content in both files the later ``created`` stays.
+        The other file is only read.
 
         Raises
         ------
         StoreError
-            `NotAStore`, `NewerFormat`, `OlderFormat`, `StoreNotFound`, … about the *other* file, on every rank,
-            whatever ``on_error`` says; this file is as before.
+            `NotAStore`, `NewerFormat`, `OlderFormat`, `StoreNotFound`, … about the *other* file, on
+            every rank, whatever ``on_error`` says; this file is as before.
         """
         source, error = _checked(path, "path")
         self._ranks.agree_equal("merge", str(source), error)
@@ -178,15 +187,16 @@ class Upkeep:
     def salvage(self, into: str | os.PathLike[str], time_limit: float = 60.0) -> SalvageReport:
         """Copy every entry that its digests confirm into a new file. Collective.
 
-        Also of a store that is off because its file is damaged; `gamwarm.salvage` does the same without opening one.
+        Also of a store that is off because its file is damaged; `gamwarm.salvage` does the same
+        without opening one.
 
         Parameters
         ----------
         into : path
             Must not exist.
         time_limit : float
-            Seconds without progress after which an entry is skipped: HDF5 can hang or crash on damage, so the file
-            is read in a child process.
+            Seconds without progress after which an entry is skipped: HDF5 can hang or crash on
+            damage, so the file is read in a child process.
         """
         target, error = _checked(into, "into")
         error = error or _refusal(real_number, time_limit, "time_limit", minimum=0.0, infinite=True)
@@ -204,15 +214,17 @@ class Upkeep:
 
 @critical
 def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str], time_limit: float = 60.0) -> SalvageReport:
-    """Copy what can be read of a damaged gamwarm file, which need not open any more, into a new one. Local.
+    """Copy what can be read of a damaged gamwarm file, which need not open any more, into a new
+    one. Local.
 
-    Every entry whose seal and content digest confirm it is copied; the report lists what could not be reached. The
-    damaged file is only read, in a child process that is given up when it hangs or crashes.
+    Every entry whose seal and content digest confirm it is copied; the report lists what could not
+    be reached. The damaged file is only read, in a child process that is given up when it hangs or
+    crashes.
 
     Parameters
     ----------
     path : path
-        The damaged file; its journal beside it is used if it belongs to it.
+        The damaged file; its journal is used if it belongs to it.
     into : path
         Must not exist.
     time_limit : float

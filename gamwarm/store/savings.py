@@ -1,4 +1,4 @@
-"""What starts have saved: one fit against the fit it started from, and the whole file added up."""
+"""What starts have saved: one fit compared with its parent, and totals over the file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ _NAMES_AND_NUMBERS = re.compile(r"'[^']*'|\"[^\"]*\"|[-+]?\d[\w.+-]*")
 
 @dataclass(frozen=True)
 class Saving:
-    """What a start saved, by estimate: the baseline's cost less the fit's own. Negative: the start cost more.
+    """What a start saved, by estimate: the baseline's cost less the fit's own. Negative: the start
+    cost more.
 
     Attributes
     ----------
     evaluations, outer_iterations, inner_iterations, hessian_formations : int
         Work that the baseline did only for later fits (`Cost.for_children`) does not count.
     seconds : float
-        The baseline's are scaled by the rows, where it had more of them than the fit, and by the formations that count.
+        The baseline's are scaled by the rows, where it had more of them than the fit, and by the
+        formations that count.
     """
 
     evaluations: int = 0
@@ -57,7 +59,9 @@ def _many(count: int, what: str) -> str:
 
 
 def difference(baseline: Cost, baseline_rows: int, own: Cost, rows: int) -> Saving:
-    """Return what ``own`` saved against ``baseline``; only seconds if one of them does not count its work."""
+    """Return what ``own`` saved against ``baseline``; only seconds if one of them does not count
+    its work.
+    """
     share = rows / baseline_rows if 0 < rows < baseline_rows else 1.0
     formations = baseline.hessian_formations - baseline.for_children
     if baseline.for_children:
@@ -93,7 +97,9 @@ def spent(checkpoint: Cost) -> Saving:
 
 
 def saving_of(start: StartReport | None, own: Cost | None, rows: int) -> Saving | None:
-    """Return what a fit's start saved against the fit it came from; None if either does not tell its cost."""
+    """Return what a fit's start saved against the fit it came from; None if either does not tell
+    its cost.
+    """
     if start is None or start.source == StartSource.COLD or start.entry_cost is None or own is None:
         return None
     if start.is_checkpoint:
@@ -109,7 +115,8 @@ class SourceSavings:
     ----------
     fits : int
     refused : int
-        Of these, fits whose engine said that it did not use the start (its guard threw it out, say).
+        Of these, fits whose engine said that it did not use the start (its guard threw it out,
+        say).
     cost : Cost
         What they took together, where their cost is known.
     estimated : int
@@ -133,15 +140,15 @@ class SourceSavings:
 
 @dataclass(frozen=True)
 class Savings:
-    """What starts have saved, added up over a file. Estimates: nobody ran the fits cold as well.
+    """What starts have saved, added up over a file. Estimates: the fits were not also run cold.
 
     Attributes
     ----------
     by_source : mapping of {"exact", "transfer", "cold"} to SourceSavings
         Converged fits in the file, each once. A fit resumed from its checkpoint is "exact".
     session : SourceSavings
-        Exact hits of this store object (on all its ranks) that came out as stored: they write nothing, so the file
-        does not count them.
+        Exact hits of this store object (on all its ranks) that came out as stored: they write
+        nothing, so the file does not count them.
     unfinished : int
         Fits of which the file holds a checkpoint and no answer. Not counted above.
     untold : int
@@ -149,8 +156,8 @@ class Savings:
     damaged : int
         Entries that cannot be read, and are not counted.
     refused : int
-        Converged results that this store object was given and that a gate refused, as record or as artifact: no later
-        fit finds them.
+        Converged results that this store object was given and that a gate refused, as record or as
+        artifact: no later fit finds them.
     reason : str
         Why nothing was read; else empty.
     """
@@ -181,7 +188,9 @@ class Savings:
 
     @property
     def total(self) -> Saving:
-        """Estimated saving of the file's fits and this session's exact hits, each against what it started from."""
+        """Estimated saving of the file's fits and this session's exact hits, each against what it
+        started from.
+        """
         parts = [*self.by_source.values(), self.session]
         return sum((part.saved for part in parts), Saving())
 
@@ -230,7 +239,8 @@ def _together(a: Cost, b: Cost) -> Cost:
 
 
 class Session:
-    """What one store object has seen: exact hits that were kept again, answers that were not, and what it has said.
+    """What one store object has seen: exact hits that were kept again, answers that were not, and
+    what it has said.
 
     Attributes
     ----------
@@ -244,7 +254,9 @@ class Session:
         self._said: set[str] = set()
 
     def refuse(self, where: str, what: str, reason: str) -> None:
-        """Count an answer that a gate refused; warn once a reason, whatever names and numbers stand in it."""
+        """Count an answer that a gate refused; warn once a reason, whatever names and numbers stand
+        in it.
+        """
         self.refused += 1
         self.say_once(
             _NAMES_AND_NUMBERS.sub("", reason), f"{where}: the {what} of a converged fit is not stored: {reason}"
@@ -311,7 +323,9 @@ class _Baselines:
         return spent(told.cost) if told.is_checkpoint else difference(told.cost, told.rows, line.cost, line.n_rows)
 
     def against_cold(self, line: EntrySummary) -> Saving | None:
-        """Return the saving against the cold fit of this key, else of these terms that is nearest in rows."""
+        """Return the saving against the cold fit of this key, else of these terms that is nearest
+        in rows.
+        """
         if line.cost is None or line.fit_key is None:
             return None
         known = self._cold_of_key.get(line.fit_key)
@@ -327,7 +341,8 @@ class _Baselines:
 def add_up(ledger: Iterable[EntrySummary | None], session: SourceSavings, refused: int = 0) -> Savings:
     """Add up what the entries of a file tell.
 
-    A converged fit is filed twice, as record and as artifact: entries of one key, build, lineage and cost are one fit.
+    A converged fit is filed twice, as record and as artifact: entries of one key, build, lineage
+    and cost are one fit.
     """
     lines: list[EntrySummary] = []
     damaged = 0

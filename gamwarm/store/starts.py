@@ -1,4 +1,4 @@
-"""Look-ups of whole fits: one agreement, one answer from rank 0, one start on every rank."""
+"""Look-ups of complete fits: one agreement, one answer from rank 0, one start on every rank."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ class Starts:
     def described(
         self, problem: FitProblem | None, parent: Parent, leave_out: Any, *, each: bool = False
     ) -> tuple[Request | None, UnkeyableFit | None, BaseException | None]:
-        """Return the request of a fit, or why it has no name, or what every rank must be told of."""
+        """Return the request of a fit, or why it has no key, or the error that every rank
+        must get.
+        """
         try:
             fit = this_problem(problem)
             check_held_together(fit, self._ranks.comm, each=each)

@@ -1,7 +1,7 @@
 """The store: one file, its look-ups, its transactions, serial or collective.
 
-In a collective store rank 0 alone touches the file. Every collective call is one agreement (operation, status, payload
-of every rank) and one answer; docs/parallel.md has the table.
+In a collective store rank 0 alone touches the file. Every collective call is one agreement
+(operation, status, payload of every rank) and one answer; docs/parallel.md has the table.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ ENDING = "end of independent mode"
 
 
 class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
-    """What fits have learned, in one HDF5 file. Make it with `gamwarm.open`; close it, or use it in a ``with``.
+    """What fits have learned, in one HDF5 file. Make it with `gamwarm.open`; close it, or use it in
+    a ``with``.
 
     Attributes
     ----------
@@ -64,7 +65,8 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
 
     Notes
     -----
-    A serial store may be used from several threads; they take turns, and a transaction belongs to its thread.
+    A serial store may be used from several threads; they take turns, and a transaction belongs to
+    its thread.
     """
 
     def __init__(self, path: str | os.PathLike[str], comm: Any, options: Options) -> None:
@@ -122,20 +124,23 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         Parameters
         ----------
         path : path
-            Always explicit; there is no default location. ``~`` is expanded. An existing file is never truncated.
+            Always explicit; there is no default location. ``~`` is expanded. An existing file is
+            never truncated.
         mode : {"a", "r"}
             ``"a"`` reads and writes and makes a missing file; ``"r"`` reads.
         comm : mpi4py communicator, optional
-            Rank 0 touches the file for all. None: this process by itself, also under mpirun.
+            Rank 0 touches the file for all. None: this process alone, also under mpirun.
         lock : {"auto", "flock", "soft"}
             How writers exclude each other; ``"auto"`` probes the directory.
         engine, engine_version : str, optional
-            Stamp records that come without a producer, and rank the finals of other builds as checkpoints in look-ups.
+            Stamp records that come without a producer, and rank the finals of other builds as
+            checkpoints in look-ups.
         on_error : {"warn", "raise"}
-            What a failing disk does: one logged warning and a store that is off for this run, or an exception.
+            What a failing disk does: one logged warning and a store that is off for this run, or an
+            exception.
         size_budget : int, optional
-            Live payload bytes: a commit that passes it evicts the oldest entries first (see `evict`), but never
-            what it has filed itself.
+            Live payload bytes: a commit that passes it evicts the oldest entries first (see
+            `evict`), but never what it has filed itself.
         keep_last : int
             Finals that one exact key keeps, the newest first.
 
@@ -144,7 +149,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         StoreNotFound
             Mode ``"r"`` and no file; or no directory.
         NotAStore, NewerFormat, OlderFormat
-            The file is not ours, or of a newer format; it was not changed.
+            The file was not written by gamwarm, or has a newer format; it was not changed.
         StoreError
             Anything else about the file, if ``on_error="raise"``.
         CollectiveError
@@ -169,7 +174,9 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
 
     @property
     def disabled_reason(self) -> str | None:
-        """Why the store is off for this run (unwritable directory, full disk, lock time-out); fits go on cold."""
+        """Why the store is off for this run (unwritable directory, full disk, lock time-out); fits
+        go on cold.
+        """
         return self._ranks.disabled_reason
 
     def check_open(self) -> None:
@@ -180,16 +187,18 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
     def _file(self) -> EntryStore:
         return self._writes.at_file()
 
-    # -- transactions ------------------------------------------------------------------------------------------
+    # -- transactions ------------------------------------------------------------------------------
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Make all puts inside one atomic, durable write. Collective. Inner transactions join the outer one.
+        """Make all puts inside one atomic, durable write. Collective. Inner transactions join the
+        outer one.
 
-        Outcomes of the puts inside are pending until the block ends; an exception in the block undoes them all.
+        Outcomes of the puts inside are pending until the block ends; an exception in the block
+        undoes them all.
         """
         return self._writes.transaction()
 
-    # -- starts ------------------------------------------------------------------------------------------------
+    # -- starts ------------------------------------------------------------------------------------
 
     @critical
     def start_for(
@@ -200,12 +209,16 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         *,
         each: bool = False,
     ) -> StartReport:
-        """Look one fit up. Collective. Returns where it should begin; see `fit` for the parameters."""
+        """Look one fit up. Collective. Returns where it should begin; see `fit` for the
+        parameters.
+        """
         return self._starts.find(problem, parent, leave_out, each, None)
 
     @critical
     def frozen(self) -> FrozenView:
-        """Return a view whose parents are those in the file by now, whatever is committed meanwhile. Collective."""
+        """Return a view whose parents are those in the file by now, whatever is committed
+        meanwhile. Collective.
+        """
         self._ranks.agree("frozen", None)
         parents: list[Held] = []
         self._ranks.at_root("frozen", lambda: parents.append(self._file.hold_artifacts()), None)
@@ -221,17 +234,18 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
 
     @critical
     def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> IndependentStore:
-        """Open the file for this rank by itself: ``with store.independent() as own:``. Collective at both ends.
+        """Open the file for this rank alone: ``with store.independent() as own:``. Collective at
+        both ends.
 
-        Between the ends every rank reads and keeps at its own pace and no call of ``own`` is collective. Its puts are
-        pending: they wait in memory and are written together, in one transaction under the file's lock, when a flush
-        is due, by ``own.flush()`` and at the end.
+        Between the ends every rank reads and keeps at its own pace and no call of ``own`` is
+        collective. Its puts are pending: they wait in memory and are written together, in one
+        transaction under the file's lock, when a flush is due, by ``own.flush()`` and at the end.
 
         Parameters
         ----------
         flush_seconds : float
-            When the last write is so long ago, what waits is written in the next call (of whatever kind; there is no
-            thread).
+            When the last write is so long ago, what waits is written in the next call (of whatever
+            kind; there is no thread).
         flush_entries : int
             So many waiting entries are written at once.
 
@@ -266,7 +280,8 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
 
     @critical
     def explain(self, problem: FitProblem) -> Explanation:
-        """Say whether the file holds this fit and, if not, what differs from the nearest fit that it holds.
+        """Say whether the file holds this fit and, if not, what differs from the nearest fit that
+        it holds.
 
         Collective: all ranks pass the same problem. On a miss every record of the file is read.
         """
@@ -284,7 +299,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         key = fit.request.key
         return ranks.at_root("explain", lambda: explain_request(self._file, fit), Explanation(False, key, reason=off))
 
-    # -- keeping -----------------------------------------------------------------------------------------------
+    # -- keeping -----------------------------------------------------------------------------------
 
     @critical
     def keep(
@@ -305,7 +320,8 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         start : StartReport, optional
             What the fit started from, for the lineage.
         each : bool
-            False: all ranks keep this one fit (entry ids are compared). True: one fit per rank, all in one transaction.
+            False: all ranks keep this one fit (entry ids are compared). True: one fit per rank, all
+            in one transaction.
         """
         self._ranks.check_open()
         if self.disabled_reason is not None:
@@ -355,31 +371,38 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         self._writes.track(outcome.artifact)
         return outcome
 
-    # -- time --------------------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------
 
     def walltime(self, margin: float = 60.0, deadline: float | datetime | None = None) -> Walltime:
-        """Listen to the batch system inside ``with store.walltime():``; see `gamwarm.Walltime`. Main thread. Local."""
+        """Listen to the batch system inside ``with store.walltime():``; see `gamwarm.Walltime`.
+        Main thread. Local.
+        """
         self._ranks.walltime = Walltime(margin, deadline, self._ranks.comm)
         self._may_end_fits = True
         return self._ranks.walltime
 
     def should_stop_fits(self) -> bool:
-        """Whether a fit under way should end on this rank: never unless `walltime` was called. Local."""
+        """Whether a fit under way should end on this rank: never unless `walltime` was called.
+        Local.
+        """
         return self._may_end_fits and self._ranks.walltime.is_due()
 
     @critical
     def should_stop(self) -> bool:
-        """Whether it is time to keep what there is and end: a signal came to any rank, or its time is up. Collective.
+        """Whether it is time to keep what there is and end: a signal came to any rank, or its time
+        is up. Collective.
 
         Without `walltime` only the clock counts, with a margin of a minute.
         """
         return any(self._ranks.agree("should_stop", self._ranks.is_ending()))
 
     def time_left(self) -> float:
-        """Return the seconds to the end of the job (`gamwarm.Walltime`); infinite where nobody told. Local."""
+        """Return the seconds to the end of the job (`gamwarm.Walltime`); infinite if unknown.
+        Local.
+        """
         return self._ranks.time_left()
 
-    # -- end ---------------------------------------------------------------------------------------------------
+    # -- end ---------------------------------------------------------------------------------------
 
     @critical
     def close(self) -> None:
@@ -429,7 +452,9 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
             self._leave(error)
 
     def _leave(self, error: BaseException) -> None:
-        """End the ``with`` that ``error`` comes out of; whatever else fails, that is the one to report."""
+        """End the ``with`` that ``error`` comes out of; whatever else fails, that is the one to
+        report.
+        """
         self._ranks.tell("close", error)
         if not self._ranks.closed:
             self._release(quiet=True)
@@ -453,25 +478,31 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
 
 
 class IndependentStore(WarmStartStore):
-    """The file, opened by one process for itself; made by `WarmStartStore.independent`, used in a ``with``.
+    """The file, opened by one process for itself; made by `WarmStartStore.independent`, used in a
+    ``with``.
 
     It has every call of a store, and none of them is collective. What differs:
 
-    * ``fit``, ``keep``, ``put_record`` and ``put_artifact`` return *pending* outcomes. They are settled when what waits
-      is written: by `flush`, when a flush is due, or at the end. Only then is a put acknowledged; a kill before loses
-      what waits, and nothing else.
-    * A flush is due, in whatever call comes next, when the last one was ``flush_seconds`` ago (a fit that took longer
-      is written as soon as it is kept), when ``flush_entries`` wait, and always once the batch system has signalled.
-    * Without `close`, what waits is written when the store is garbage collected or its process ends: a program, or a
-      worker of a pool. What cannot be written then is one warning with a count.
-    * Look-ups see the file as it is now, other processes' fits included, and one's own waiting puts.
-    * `transaction` and what looks after the file (``pin``, ``evict``, ``merge``, ``compact``, ``verify``) write what
-      waits first.
-    * Leaving the ``with`` (also by an exception) and `close` write what waits. Where the store it came from has a
-      communicator they are collective, so that what follows sees the puts of all ranks.
+    * ``fit``, ``keep``, ``put_record`` and ``put_artifact`` return *pending* outcomes. They are
+      settled when what waits is written: by `flush`, when a flush is due, or at the end. Only then
+      is a put acknowledged; a kill before loses what waits, and nothing else.
+    * A flush is due in the next call when the last one was ``flush_seconds`` ago (a fit that took
+      longer is written as soon as it is kept), when ``flush_entries`` entries are pending, and
+      always once the batch system has signalled.
+    * Without `close`, what waits is written when the store is garbage collected or its process
+      ends: a program, or a worker of a pool. What cannot be written then is one warning with a
+      count.
+    * Look-ups see the current file, including other processes' fits, and this store's own pending
+      puts.
+    * `transaction` and what looks after the file (``pin``, ``evict``, ``merge``, ``compact``,
+      ``verify``) write what waits first.
+    * Leaving the ``with`` (also by an exception) and `close` write what waits. Where the store it
+      came from has a communicator they are collective, so that what follows sees the puts of all
+      ranks.
 
-    A flush that fails follows ``on_error``. ``"warn"``: one warning, this rank's store is off for this run, and what
-    waited is given up. ``"raise"``: the call that flushed raises, and what waits goes on waiting for the next flush.
+    A flush that fails follows ``on_error``. ``"warn"``: one warning, this rank's store is off for
+    this run, and what waited is given up. ``"raise"``: the call that flushed raises, and pending
+    entries wait for the next flush.
 
     A forked child has its own puts; what waited when it was forked belongs to its parent.
     """
@@ -524,13 +555,17 @@ class IndependentStore(WarmStartStore):
 
     @critical
     def should_stop_fits(self) -> bool:
-        """Whether a fit under way should end, as of the store that this one came from; writes what is due. Local."""
+        """Whether a fit under way should end, as of the store that this one came from; writes what
+        is due. Local.
+        """
         self._ranks.at_root("flush", lambda: None, None)  # a long fit must not keep back what is due
         return super().should_stop_fits() or self._parent.should_stop_fits()
 
     @critical
     def close(self) -> None:
-        """Write what waits and close the file. Collective if the store it came from has a communicator. Idempotent."""
+        """Write what waits and close the file. Collective if the store it came from has a
+        communicator. Idempotent.
+        """
         with self._writes.lock:
             if self._ranks.closed:
                 return

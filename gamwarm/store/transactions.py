@@ -1,4 +1,6 @@
-"""Writes in turn: one transaction for all ranks, and what becomes of the outcomes of its puts."""
+"""Serialized writes: one transaction for all ranks, and what becomes of the outcomes of its
+puts.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,10 @@ T = TypeVar("T")
 
 
 class _Transaction:
-    """A transaction of all ranks between its begin and its end; one inside another of its thread joins that.
+    """A transaction of all ranks between its begin and its end; one inside another of its thread
+    joins that.
 
-    Rank 0's file settles its outcomes itself; ``pending`` are the copies of them that other ranks were handed.
+    Rank 0's file settles its outcomes itself; ``pending`` are the copies that other ranks received.
     """
 
     def __init__(self, writes: Writes) -> None:
@@ -95,7 +98,7 @@ class Writes:
     file : EntryStore or None
         Set by who opens it, on rank 0 only.
     lock : ForkSafeLock
-        Held for the whole of a transaction: another thread must not join it.
+        Held for the full transaction: another thread must not join it.
     open : transaction or None
         The one that puts join.
     """
@@ -139,7 +142,9 @@ class Writes:
             raise StoreReadOnly(f"{self.ranks.path}: opened with mode 'r'; open it with mode 'a' to store fits")
 
     def track(self, outcome: PutOutcome) -> None:
-        """Settle this rank's copy of an outcome: at once outside a transaction, with the transaction inside one."""
+        """Settle this rank's copy of an outcome: at once outside a transaction, with the
+        transaction inside one.
+        """
         if self.ranks.comm.is_serial:
             return  # it is the file's own, which settles it
         if self.open is not None:

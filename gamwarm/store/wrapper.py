@@ -37,12 +37,14 @@ def _passed_on(call: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[A
 class StoreWrapper(FitStore):
     """A `FitStore` around another, for classes that change some of its calls.
 
-    A subclass overrides what it changes; `fit` comes back to the subclass's own ``start_for`` and ``keep``.
+    A subclass overrides what it changes; `fit` comes back to the subclass's own ``start_for`` and
+    ``keep``.
 
     Parameters
     ----------
     store : FitStore
-        Its other public calls are passed on as they are; one that it does not have is an `AttributeError`.
+        Its other public calls are passed on unchanged; one that it does not have is an
+        `AttributeError`.
     """
 
     def __init__(self, store: FitStore) -> None:

@@ -1,7 +1,7 @@
-"""Neutrality check for anybody's engine: a warm start may change where a fit begins, never where it ends.
+"""Neutrality check for any engine: a warm start may change where a fit begins, never where it ends.
 
-Describe your engine to the kit (`Driver`), then `assert_neutral(driver)` in your tests. docs/how-to/my-own-engine.md
-shows one.
+Describe your engine (`Driver`), then `assert_neutral(driver)` in your tests.
+docs/how-to/my-own-engine.md shows one.
 """
 
 from gamwarm.testing.check import assert_neutral, check_neutrality

@@ -42,25 +42,26 @@ def check_neutrality(
     timeout: float = 600.0,
     progress: Callable[[str], object] | None = None,
 ) -> NeutralityReport:
-    """Try whether an engine's answers depend on where it starts.
+    """Test whether an engine's answers depend on its start.
 
     1. *cold*: every case without a store, in a process of its own in which no store can be opened.
     2. *prime*: the first case into an empty store.
     3. *warm*: the other cases, which start from it.
-    4. *exact*: every case again, twice: 1 evaluation, 0 outer iterations, the same bits, nothing new in the file; and
-       with lies about what was stored beside the answer, and wrong records in its place.
-    5. *corrupted*: some relatives with spoiled starts (`corruptions_of`).
-    6. *frozen*, *shuffled*: the relatives from a frozen parent, in order and in other orders: the same bits.
+    4. *exact*: every case again, twice: 1 evaluation, 0 outer iterations, the same bits, nothing
+       new in the file; and with false claims about the stored values, and with wrong records.
+    5. *corrupted*: some relatives with corrupted starts (`corruptions_of`).
+    6. *frozen*, *shuffled*: the relatives from a frozen parent, in order and in other orders: the
+       same bits.
 
     Parameters
     ----------
     driver : Driver
     tolerances : Tolerances, optional
     corrupted_cases : int
-        How many relatives are tried with spoiled starts.
+        How many relatives are tested with corrupted starts.
     accept_modes : bool
-        Whether a worse answer that is a local optimum (as far as ``driver.objective`` shows) counts as another mode and
-        not as a finding.
+        Whether a worse answer that is a local optimum (as far as ``driver.objective`` shows) counts
+        as another mode and not as a finding.
     seed : int
         Of the random corruptions and orders.
     directory : path, optional
@@ -68,7 +69,8 @@ def check_neutrality(
     timeout : float
         Seconds that the process of the cold fits may take.
     progress : callable, optional
-        Is told of every fit in a line. Default: a line to standard error when a phase begins, and every 5 s.
+        Called with a line for every fit. Default: a line to standard error when a phase begins, and
+        every 5 s.
 
     Returns
     -------
@@ -97,7 +99,9 @@ def check_neutrality(
 
 
 def assert_neutral(driver: Driver, **options: Any) -> NeutralityReport:
-    """`check_neutrality` of ``driver``, raising `NotNeutral` (an AssertionError) with all findings."""
+    """`check_neutrality` of ``driver``, raising `NotNeutral` (an AssertionError) with all
+    findings.
+    """
     report = check_neutrality(driver, **options)
     report.check()
     return report
@@ -140,7 +144,7 @@ class _Check:
         if not hasattr(driver, "objective"):
             self.report.remarks.append("the driver has no objective(case, rho): claimed objectives were not evaluated")
 
-    # -- findings and runs -------------------------------------------------------------------------------------
+    # -- findings and runs -------------------------------------------------------------------------
 
     def find(self, check: str, where: str, message: str) -> None:
         self.report.findings.append(Finding(check, where, message))
@@ -190,7 +194,7 @@ class _Check:
                 "the engine reports that it used the start, but its answer is identical to the cold fit's",
             )
 
-    # -- phases ------------------------------------------------------------------------------------------------
+    # -- phases ------------------------------------------------------------------------------------
 
     def cold(self, timeout: float) -> None:
         self.progress(f"{self.report.engine}: cold, {len(self.cases)} fits in a separate process")
@@ -331,7 +335,7 @@ class _Check:
                     answers[i] = answer
         return answers
 
-    # -- files -------------------------------------------------------------------------------------------------
+    # -- files -------------------------------------------------------------------------------------
 
     def open(self, name: str) -> Any:
         return open_store(self.directory / name, on_error="raise")

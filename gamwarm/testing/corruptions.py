@@ -19,7 +19,7 @@ LIE = 1000.0
 
 @dataclass(frozen=True)
 class Corruption:
-    """A named way to spoil a start.
+    """A named corruption of a start.
 
     Parameters
     ----------
@@ -36,10 +36,11 @@ class Corruption:
 
 
 def corruptions_of(n_outer: int, rho_bound: float, rng: np.random.Generator) -> list[Corruption]:
-    """Return what is done to a start of ``n_outer`` coordinates, within ±``rho_bound``; noise comes from ``rng``.
+    """Return what is done to a start of ``n_outer`` coordinates, within ±``rho_bound``; noise comes
+    from ``rng``.
 
-    rho: each coordinate ±6, permuted, all at either bound, NaN; beta: negated, times 5, noise, NaN, zero; both of
-    another model of the same shape; the metric: shrunk, negated, NaN.
+    rho: each coordinate ±6, permuted, all at either bound, NaN; beta: negated, times 5, noise, NaN,
+    zero; both of another model of the same shape; the metric: shrunk, negated, NaN.
 
     Parameters
     ----------
@@ -114,7 +115,9 @@ def _metric(change: Callable[[Any], Any]) -> Callable[[ConstrainedWarmStart], Co
 
 
 def _stranger(start: ConstrainedWarmStart, bound: float, rng: np.random.Generator) -> ConstrainedWarmStart:
-    """Keep shapes and sizes, replace the numbers: rho within ±6, coefficients of the same spread, a random metric."""
+    """Keep shapes and sizes, replace the numbers: rho within ±6, coefficients of the same spread, a
+    random metric.
+    """
     limit = min(FAR, bound)
     q = len(start.rho)
     root = rng.normal(size=(q, q))

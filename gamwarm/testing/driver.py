@@ -1,4 +1,4 @@
-"""What the kit needs to know of an engine, and of an answer."""
+"""What the check needs to know about an engine and an answer."""
 
 from __future__ import annotations
 
@@ -21,31 +21,33 @@ __all__ = ["Driver", "Fitted", "Tolerances", "check_driver", "objective_at", "pr
 class Driver(Protocol):
     """An engine and some fits of it.
 
-    It is pickled into a process of its own for the cold fits: define its class in a module, and build large data when
-    first asked for.
+    It is pickled into a process of its own for the cold fits: define its class in a module, and
+    build large data when first asked for.
 
     Attributes
     ----------
     cases : sequence
-        What to fit, in the driver's own terms. The first is the parent; the others (two or more are best) are its
-        relatives, such as folds. Small ones: the kit runs some dozens of fits.
+        What to fit, in the driver's own terms. The first is the parent; the others (two or more are
+        best) are its relatives, such as folds. Small ones: the check runs dozens of fits.
 
     Notes
     -----
-    It may also have ``objective(case, rho) -> float``: the outer objective at ``rho`` (shape (q,)), evaluated from
-    scratch; or ``objective(case, result)`` (the second parameter has this name), at the `FitResult` of an answer, for
-    engines whose objective depends on coefficients too. With it the kit checks what an answer claims, and can tell
-    another local optimum from a wrong answer.
+    It may also have ``objective(case, rho) -> float``: the outer objective at ``rho`` (shape (q,)),
+    evaluated from scratch; or ``objective(case, result)`` (the second parameter has this name), at
+    the `FitResult` of an answer, for engines whose objective depends on coefficients too. With it
+    the check verifies the objective of an answer, and can distinguish another local optimum from a
+    wrong answer.
 
-    And ``problem(case) -> FitProblem``, the description of a case. Without it the kit takes the problem that ``fit``
-    asks its store for.
+    And ``problem(case) -> FitProblem``, the description of a case. Without it the check takes the
+    problem that ``fit`` looks up.
     """
 
     @property
     def cases(self) -> Sequence[Any]: ...
 
     def fit(self, case: Any, store: FitStore | None) -> Fitted:
-        """Fit a case, with all that the engine does around a fit: look up, guard, search, certify, keep.
+        """Fit a case, with all that the engine does around a fit: look up, guard, search, certify,
+        keep.
 
         ``store`` is None or a `FitStore`; do not ask for its class.
         """
@@ -59,7 +61,8 @@ class Fitted:
     Parameters
     ----------
     result : FitResult
-        ``curvature`` with gradient and edf, ``cost`` and ``start_used`` are checked where they are given.
+        ``curvature`` with gradient and edf, ``cost`` and ``start_used`` are checked where they are
+        given.
     fitted : array
         Fitted values (or predictors) of the case's rows, of any shape.
     """

@@ -1,4 +1,4 @@
-"""One answer beside the cold fit's, and what an answer claims beside what the model says."""
+"""Comparison of an answer with the cold fit's, and of its claims with the model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Judge:
 
     @cached_property
     def max_edf(self) -> FloatArray:
-        """Largest edf per outer coordinate: the rank of its penalties' sum, over all blocks that it penalises."""
+        """Largest edf per outer coordinate: the rank of its penalties' sum, over all blocks that it
+        penalises.
+        """
         layout = self.problem.layout
         rank = np.zeros(layout.n_outer)
         slots = iter(layout.physical_to_outer)
@@ -59,7 +61,7 @@ class Judge:
                 rank[slot] += np.linalg.matrix_rank(matrix, hermitian=True) if matrix.size else 0
         return rank
 
-    # -- beside the cold fit -----------------------------------------------------------------------------------
+    # -- compared with the cold fit ----------------------------------------------------------------
 
     def judge(self, answer: Fitted) -> Judgement:
         """Compare an answer with the cold fit: objective, fitted values, edf off plateaus."""
@@ -107,7 +109,7 @@ class Judge:
         j = int(gap.argmax())
         return f"coordinate {j} has edf {mine[j]:.4g}, in the cold fit {cold[j]:.4g}"
 
-    # -- claims ------------------------------------------------------------------------------------------------
+    # -- claims ------------------------------------------------------------------------------------
 
     def _flags(self, result: FitResult) -> npt.NDArray[np.bool_]:
         curvature = result.curvature
@@ -117,7 +119,8 @@ class Judge:
         flags = plateau_flags(
             result.rho, curvature.gradient, curvature.edf, self.max_edf, options.outer_tol, options.rho_bound
         )
-        # A problem without the coefficients that a penalty is of does not say how many edf there may be.
+        # A problem without the coefficients that a penalty is of does not say how many edf there
+        # may be.
         untold = (self.max_edf == 0.0) & (np.asarray(result.rho) < 0.0)
         flags[untold] = False if curvature.plateau is None else curvature.plateau[untold]
         return flags
@@ -143,7 +146,9 @@ class Judge:
         return hasattr(self.driver, "objective")
 
     def wrong_objective(self, result: FitResult) -> str | None:
-        """Return how the claimed objective differs from the model's, if the driver can evaluate it."""
+        """Return how the claimed objective differs from the model's, if the driver can
+        evaluate it.
+        """
         if not self.can_evaluate or result.objective is None:
             return None
         value = objective_at(self.driver, self.case, result)
@@ -152,7 +157,7 @@ class Judge:
         return f"it claims the objective {result.objective:.9g}; evaluated from scratch at its rho it is {value:.9g}"
 
     def doubt(self, result: FitResult) -> str | None:
-        """Return why a point is no local optimum, else None."""
+        """Return why a point is not a local optimum, else None."""
         if not self.can_evaluate:
             return "the driver has no objective(case, rho) to show that it is another optimum"
         wrong = self.wrong_objective(result)

@@ -13,7 +13,7 @@ __all__ = ["Finding", "NeutralityReport", "NotNeutral", "Run", "Verdict"]
 
 
 class NotNeutral(GamwarmError, AssertionError):
-    """An engine whose answers depend on where it starts, or that says what is not so.
+    """An engine whose answers depend on its start, or that misreports.
 
     ``details["findings"]`` are the findings as strings.
     """
@@ -22,7 +22,7 @@ class NotNeutral(GamwarmError, AssertionError):
 
 
 class Verdict(StrEnum):
-    """An answer beside the cold fit's."""
+    """An answer compared with the cold fit's."""
 
     SAME = "same"
     BETTER = "better"
@@ -37,10 +37,11 @@ class Finding:
     Attributes
     ----------
     check : str
-        ``answer`` (it moved, or did not converge), ``exact`` (an exact hit moved or searched), ``drift`` (a repeat
-        changed the file), ``stored-numbers`` (they entered the answer), ``flags`` (claimed plateaus that the rule does
-        not give), ``used`` (a start reported as used that was not), ``objective`` (the model does not have it there),
-        ``order`` (the order of fits changed an answer), ``vacuous`` (nothing was tested), ``raised``.
+        ``answer`` (it moved, or did not converge), ``exact`` (an exact hit moved or searched),
+        ``drift`` (a repeat changed the file), ``stored-numbers`` (they entered the answer),
+        ``flags`` (claimed plateaus that the rule does not give), ``used`` (a start reported as used
+        that was not), ``objective`` (the model does not have it there), ``order`` (the order of
+        fits changed an answer), ``vacuous`` (nothing was tested), ``raised``.
     where : str
         Phase, case and corruption.
     message : str
@@ -61,7 +62,8 @@ class Run:
     Attributes
     ----------
     phase : str
-        ``cold``, ``prime``, ``warm``, ``exact``, ``wrong record``, ``corrupted``, ``frozen`` or ``shuffled``.
+        ``cold``, ``prime``, ``warm``, ``exact``, ``wrong record``, ``corrupted``, ``frozen`` or
+        ``shuffled``.
     case : int
     label : str
         What was done to the start.
@@ -119,11 +121,11 @@ class NeutralityReport:
         return [run for run in self.runs if run.verdict is Verdict.MODE]
 
     def evaluations(self, phase: str) -> float:
-        """Evaluations per fit of a phase, where costs are told; NaN if none is."""
+        """Evaluations per fit of a phase, if costs are reported; NaN if none is."""
         return self._mean(phase, "evaluations")
 
     def formations(self, phase: str) -> float:
-        """Hessian formations per fit of a phase, where costs are told; NaN if none is."""
+        """Hessian formations per fit of a phase, if costs are reported; NaN if none is."""
         return self._mean(phase, "hessian_formations")
 
     def _mean(self, phase: str, count: str) -> float:

@@ -1,4 +1,4 @@
-"""A store that lets the kit see, and change, what it offers."""
+"""A store that lets the check see, and change, its starts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class InterceptingStore(StoreWrapper):
         return report
 
     def frozen(self) -> Self:
-        """Return this object: the kit decides what is frozen."""
+        """Return this object: the check decides what is frozen."""
         return self
 
 

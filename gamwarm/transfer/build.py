@@ -23,9 +23,10 @@ __all__ = ["SEED_STEP", "START_MARGIN", "build_warm_start"]
 
 # Starts keep this far inside the bound of rho, where an outer search can still move both ways.
 START_MARGIN = 2.0
-# No coefficient of a fit on a sensible scale is larger; a projection through a nearly singular gauge is.
+# No coefficient of a fit on a sensible scale is larger; a projection through a nearly singular
+# gauge is.
 _THETA_LIMIT = 1e6
-# A first-order change of log lambda beyond this is not believed.
+# A first-order change of log lambda beyond this is not trusted.
 SEED_STEP = 1.0
 
 # Furthest from plain copying last: a term reports the last of its slots' outcomes in this order.
@@ -63,22 +64,25 @@ def build_warm_start(
     parent : FitArtifact
     policy : TransferPolicy, optional
     gauge : Gauge, optional
-        The child's whole gauge; needed only where it is not block-diagonal.
+        The child's full gauge; needed only where it is not block-diagonal.
     leave_out : optional
-        The group that the child leaves out: if the parent has seeds for it, their changes are added to the parent's
-        rho and coefficients. Without them the transfer is plain, and ``seeds`` of the result says why.
+        The group that the child leaves out: if the parent has seeds for it, their changes are added
+        to the parent's rho and coefficients. Without them the transfer is plain, and ``seeds`` of
+        the result says why.
     nuisance : sequence of str
-        Names of the last outer coordinates of the child; they are matched by name, and copied as they are.
+        Names of the last outer coordinates of the child; they are matched by name and copied
+        unchanged.
     comm : mpi4py communicator, optional
-        Collective: every rank passes the same, projections are dealt to ranks by their cost, and every rank gets all.
+        Collective: every rank passes the same arguments, projections are assigned to ranks by cost,
+        and every rank gets all results.
 
     Raises
     ------
     ParentUnusable
         Another schema, non-finite numbers, or not converged (``policy.require_converged``).
     DescriptorMismatch
-        Neither strict nor structural keys agree, and (unless ``policy.partial`` is False) the families differ or no
-        term of the parent matches.
+        Neither strict nor structural keys agree, and (unless ``policy.partial`` is False) the
+        families differ or no term of the parent matches.
     CollectiveError
         With ``comm``: a projection failed on one rank, or the ranks pass different gauges.
     """
@@ -133,7 +137,9 @@ def build_warm_start(
 
 
 def _seeded(parent: FitArtifact, leave_out: Any) -> tuple[tuple[TermArtifact, ...], FloatArray | None, str]:
-    """Return the parent's terms with a group's change of coefficients added, its change of rho, and what was done."""
+    """Return the parent's terms with a group's change of coefficients added, its change of rho, and
+    what was done.
+    """
     terms = tuple(parent.terms)
     if leave_out is None:
         return terms, None, ""
@@ -157,7 +163,9 @@ def _add_seed_rho(
     slot_reports: Sequence[list[SlotReport]],
     bound: float,
 ) -> None:
-    """Add a group's change of rho to what was copied; clamped, tied and default slots stay as they are."""
+    """Add a group's change of rho to what was copied; clamped, tied and default slots are
+    unchanged.
+    """
     for context, reports in zip(contexts, slot_reports, strict=True):
         for place, (slot, report) in enumerate(zip(context.rho_slots, reports, strict=True)):
             source = sources.get(slot)
@@ -165,7 +173,8 @@ def _add_seed_rho(
                 continue
             if source is None or source >= len(change):
                 continue
-            # A flat coordinate has no change. One that is flagged for using all its freedom can have.
+            # A flat coordinate has no change. One that is flagged for using all its freedom can
+            # have.
             inner = bound - START_MARGIN
             limit = bound if report.outcome is RhoOutcome.PLATEAU or abs(rho[slot]) > inner else inner
             step = float(np.clip(change[source], -SEED_STEP, SEED_STEP))
@@ -204,9 +213,11 @@ def _mismatch(
 
 
 def match_terms(contexts: Sequence[TermContext], terms: Sequence[TermArtifact]) -> list[_Match | None]:
-    """Return for each of the child's terms the parent's that it matches, and by what: the closest that there is.
+    """Return for each of the child's terms the parent's that it matches, and by what: the closest
+    that there is.
 
-    A term that matches by name alone (the same smooth with another width) gives its smoothing parameters only.
+    A term that matches by name alone (the same smooth with another width) gives its smoothing
+    parameters only.
     """
     kinds: tuple[tuple[MatchKind, Callable[[TermContext | TermArtifact], Any]], ...] = (
         (MatchKind.STRICT, lambda t: t.identity),
@@ -237,7 +248,9 @@ def _name_of(term: TermContext | TermArtifact) -> Any:
 
 
 def _unmatched(terms: Sequence[TermArtifact], matches: Sequence[_Match | None]) -> tuple[str, ...]:
-    """Return the names (identities where there are none) of the parent's terms that this fit does not have."""
+    """Return the names (identities where there are none) of the parent's terms that this fit does
+    not have.
+    """
     used = {id(match.term) for match in matches if match is not None}
     return tuple(term.name or term.identity[:12] for term in terms if id(term) not in used)
 
@@ -249,7 +262,9 @@ def _carry_rho(
     sources: dict[int, int | None],
     policy: TransferPolicy,
 ) -> list[SlotReport]:
-    """Fill ``rho`` in place; ``sources`` maps each filled slot to the parent's outer coordinate, if known."""
+    """Fill ``rho`` in place; ``sources`` maps each filled slot to the parent's outer coordinate, if
+    known.
+    """
     parent = None if match is None else match.term
     reports = []
     reason = ""
@@ -324,7 +339,8 @@ def _carry_betas(
     coupled = gauge is not None and not gauge.is_block_diagonal
     same = None if ranks.size == 1 else _gauge_digest(contexts, gauge if coupled else None)
     if gauge is not None and coupled:
-        # One piece of work: the answer is one rank's, bit for bit, on machines of different kinds too.
+        # One piece of work: the answer is one rank's, bit for bit, on machines of different kinds
+        # too.
         joint = work_dealt(ranks, "project", [1.0], lambda _: _joint_betas(contexts, matches, policy, gauge), same)[0]
         if joint is not None:
             return joint
@@ -447,7 +463,9 @@ def _term_report(context: TermContext, match: _Match | None, slots: list[SlotRep
 
 
 def _child_curvature(parent: Curvature | None, sources: dict[int, int | None], n_outer: int) -> Curvature | None:
-    """Reorder the parent's curvature to the child's outer coordinates; None unless every coordinate has a source."""
+    """Reorder the parent's curvature to the child's outer coordinates; None unless every coordinate
+    has a source.
+    """
     if parent is None or len(sources) != n_outer:
         return None
     order = [sources[slot] for slot in range(n_outer)]
@@ -463,7 +481,8 @@ def _child_curvature(parent: Curvature | None, sources: dict[int, int | None], n
 
 
 def _partial_hessian(parent: Curvature | None, sources: dict[int, int | None], n_outer: int) -> FloatArray | None:
-    """Return the parent's Hessian on the coordinates that were carried over, NaN in the rows and columns of the others.
+    """Return the parent's Hessian on the coordinates that were carried over, NaN in the rows and
+    columns of the others.
 
     None where that is nothing, or all: then `_child_curvature` has it.
     """

@@ -32,7 +32,8 @@ def producer_of(problem: FitProblem) -> Producer:
 
 
 def check_result(problem: FitProblem, result: FitResult) -> None:
-    """Refuse a result that is no state of ``problem``: an engine's bug, which a gate would hide.
+    """Refuse a result that does not belong to ``problem``: an engine's bug, which a gate would
+    hide.
 
     Raises
     ------
@@ -65,7 +66,9 @@ def check_result(problem: FitProblem, result: FitResult) -> None:
 
 
 def _settled(problem: FitProblem, result: FitResult) -> Curvature | None:
-    """Return the result's curvature with its settled flags: computed here, of a converged result, and never claimed."""
+    """Return the result's curvature with its settled flags: computed here, of a converged result,
+    and never claimed.
+    """
     known = result.curvature
     if known is None:
         return None
@@ -78,7 +81,9 @@ def _settled(problem: FitProblem, result: FitResult) -> Curvature | None:
 
 
 def capture_record(problem: FitProblem, key: str, result: FitResult, lineage: Lineage | None = None) -> BlockRecord:
-    """Return the exact record of ``result``: final if it converged, else a checkpoint. Gates look at it later."""
+    """Return the exact record of ``result``: final if it converged, else a checkpoint. The gates
+    check it later.
+    """
     return BlockRecord(
         key=key,
         n_rows=problem.n_rows,
@@ -151,7 +156,8 @@ def capture_artifact(
 
 
 def _raw_seeds(problem: FitProblem, result: FitResult) -> GroupSeeds | None:
-    """Return the result's seeds in raw coefficients; None without any, or where they are not finite.
+    """Return the result's seeds in raw coefficients; None without any, or where they are not
+    finite.
 
     Seeds are worth a start and no more: the artifact is kept without them.
     """

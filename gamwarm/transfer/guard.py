@@ -1,8 +1,10 @@
-"""The guard of an offered start, for any engine: the tests on plain numbers, and `StartGuard`, which applies them.
+"""The guard of an offered start, for any engine: the tests on plain numbers, and `StartGuard`,
+which applies them.
 
-A transferred start is offered, not imposed. In order of cost: the *beta gate* compares penalized negative
-log-likelihoods before anything is factorised; the *plateau sign test* looks at the first evaluation (and at every
-final certificate); the *predicted-step test* asks the start's own metric how far the search would go.
+A transferred start is offered, not imposed. In order of cost: the *beta gate* compares penalized
+negative log-likelihoods before anything is factorised; the *plateau sign test* checks the first
+evaluation (and every final certificate); the *predicted-step test* asks the start's own metric how
+far the search would go.
 """
 
 from __future__ import annotations
@@ -34,22 +36,26 @@ __all__ = [
 
 # The guard's thresholds and how they were chosen: docs/engine.md, "Guard".
 PLATEAU_RHO: Final = 6.0
-# Not PLATEAU_EDF, which says that a coordinate has nothing left to smooth: here it only has to be on the way there.
+# Not PLATEAU_EDF, which says that a coordinate has nothing left to smooth: here it only has to be
+# on the way there.
 FALSE_PLATEAU_EDF: Final = 1.0
-# Of log lambda: a start whose own metric predicts a longer first step is no better informed than a cold one.
+# Of log lambda: a start whose own metric predicts a longer first step is no better informed than a
+# cold one.
 PREDICTED_STEP_LIMIT: Final = 2.0
 # Below this a gradient's sign is rounding, not evidence.
 _SIGN_NOISE: Final = 1e-9
-# Where the gradient c exp(-rho) is lost in that noise, c may still be worth 1e-9 exp(rho - 6) of objective: it matters
-# from here on (1e-4).
+# Where the gradient c exp(-rho) is lost in that noise, c may still be worth 1e-9 exp(rho - 6) of
+# objective: it matters from here on (1e-4).
 _LOST_RHO: Final = 18.0
 # One evaluation here sees c down to 2e-4.
 _PROBE_RHO: Final = 12.0
-# Where effective degrees of freedom are unknown, a minimum and a false plateau differ one unit nearer 0.
+# Where effective degrees of freedom are unknown, a minimum and a false plateau differ one unit
+# nearer 0.
 _PROBE_STEP: Final = 1.0
 # Of outer Hessians, in units of objective per unit of rho squared: below it the objective is flat.
 _EIGENVALUE_FLOOR: Final = 1e-4
-# Relative to 1 + |objective|: above what two builds of one engine differ by, below what another fit does.
+# Relative to 1 + |objective|: above what two builds of one engine differ by, below what another fit
+# does.
 _SAME_OBJECTIVE: Final = 1e-6
 
 BoolArray = npt.NDArray[np.bool_]
@@ -68,21 +74,26 @@ def beta_gate(offered: float, null: float) -> bool:
     Parameters
     ----------
     offered, null : float
-        Penalized negative log-likelihood, at the offered rho, of the offered coefficients and of the null start.
+        Penalized negative log-likelihood, at the offered rho, of the offered coefficients and of
+        the null start.
     """
     return bool(np.isfinite(offered) and not offered > null)
 
 
 def floored_eigen(symmetric: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return absolute, floored eigenvalues and the eigenvectors of an outer Hessian: the guard's and the search's."""
+    """Return absolute, floored eigenvalues and the eigenvectors of an outer Hessian: the guard's
+    and the search's.
+    """
     values, vectors = np.linalg.eigh(symmetric)
     return np.maximum(np.abs(values), _EIGENVALUE_FLOOR), vectors
 
 
 def is_same_objective(stored: float | None, evaluated: float) -> bool:
-    """Whether an objective that was stored is the one evaluated at the same point, to 1e-6 of its size.
+    """Whether an objective that was stored is the one evaluated at the same point, to 1e-6 of its
+    size.
 
-    If not, the record is of another function: it is no exact hit, and guarded like any offer. None claims nothing.
+    If not, the record is of another function: it is not an exact hit, and is guarded like a
+    transfer. None claims nothing.
     """
     return stored is None or bool(abs(evaluated - stored) <= _SAME_OBJECTIVE * (1.0 + abs(evaluated)))
 
@@ -90,9 +101,10 @@ def is_same_objective(stored: float | None, evaluated: float) -> bool:
 def false_plateaus(rho: Any, edf: Any, gradient: Any) -> BoolArray:
     """Return, per outer coordinate, whether it sits on a plateau that leads uphill.
 
-    Towards infinite smoothing the objective is ``V_inf + c exp(-rho)``: the gradient there is tiny whatever the
-    coordinate should be, but its *sign* survives. ``rho > 6``, ``edf < 1`` and a positive gradient say that the
-    objective falls towards less smoothing: the small gradient certifies nothing.
+    Towards infinite smoothing the objective is ``V_inf + c exp(-rho)``: the gradient there is tiny
+    whatever the coordinate should be, but its *sign* survives. ``rho > 6``, ``edf < 1`` and a
+    positive gradient say that the objective falls towards less smoothing: the small gradient
+    certifies nothing.
 
     Parameters
     ----------
@@ -106,16 +118,20 @@ def false_plateaus(rho: Any, edf: Any, gradient: Any) -> BoolArray:
 
 
 def off_plateau(default_rho: FloatArray, smoothing: int) -> FloatArray:
-    """Return where false plateaus go back to: the default, but for one that lies where a plateau may be."""
+    """Return where false plateaus go back to: the default, but for one that lies where a plateau
+    may be.
+    """
     rho = np.array(default_rho)
     rho[:smoothing] = np.minimum(rho[:smoothing], PLATEAU_RHO)
     return rho
 
 
 def predicted_step(gradient: Any, metric: Any) -> float:
-    """Return max|metric^-1 gradient|, inf if anything is non-finite or the metric cannot be inverted.
+    """Return max|metric^-1 gradient|, inf if anything is non-finite or the metric cannot be
+    inverted.
 
-    Above 2 (units of log lambda) a start is doubtful: evaluate the cold start too and go on from the lower objective.
+    Above 2 (units of log lambda) a start is doubtful: evaluate the cold start too and go on from
+    the lower objective.
 
     Parameters
     ----------
@@ -156,7 +172,9 @@ class OuterPoint(Protocol):
 
     @property
     def edf(self) -> Any:
-        """Effective degrees of freedom per coordinate, of shape (q,); None if the engine does not know them."""
+        """Effective degrees of freedom per coordinate, of shape (q,); None if the engine does not
+        know them.
+        """
 
 
 P = TypeVar("P", bound=OuterPoint)
@@ -170,11 +188,13 @@ def is_finite(point: OuterPoint) -> bool:
 def find_false_plateaus(
     point: OuterPoint, evaluate: Callable[[FloatArray], OuterPoint], smoothing: int | None = None
 ) -> BoolArray:
-    """Return, per outer coordinate, whether it is a false plateau, with one more evaluation where that is needed.
+    """Return, per outer coordinate, whether it is a false plateau, with one more evaluation where
+    that is needed.
 
-    `false_plateaus` decides wherever it can. Where the sign of the gradient is lost in its noise (from rho = 18 on), or
-    where the point knows no effective degrees of freedom, one evaluation nearer 0 decides for all such coordinates
-    together: on a false plateau the objective still falls towards less smoothing there.
+    `false_plateaus` decides wherever it can. Where the sign of the gradient is lost in its noise
+    (from rho = 18 on), or where the point knows no effective degrees of freedom, one evaluation
+    nearer 0 decides for all such coordinates together: on a false plateau the objective still falls
+    towards less smoothing there.
 
     Parameters
     ----------
@@ -183,7 +203,8 @@ def find_false_plateaus(
     evaluate : callable (rho) -> point
         One outer evaluation near ``point``.
     smoothing : int, optional
-        The first so many coordinates are log smoothing parameters; those after them have no plateaus. Default: all.
+        The first so many coordinates are log smoothing parameters; those after them have no
+        plateaus. Default: all.
     """
     rho, gradient = _vector(point.rho, "rho"), _vector(point.gradient, "gradient")
     far = rho > PLATEAU_RHO
@@ -223,12 +244,12 @@ class GuardOutcome(Generic[P]):
     resets : list of (coordinate, rho it had)
         False plateaus that went back to their default.
     predicted_step : float or None
-        max|metric^-1 gradient| there; None where it was not asked.
+        max|metric^-1 gradient| there; None if not computed.
     evaluations : int
         Outer evaluations that the guard asked for.
     other
-        The evaluation that was not gone on from, where a cold one was made too. If the search from ``point`` ends
-        without an answer, search from here; of two answers the lower counts.
+        The evaluation that was not gone on from, where a cold one was made too. If the search from
+        ``point`` ends without an answer, search from here; of two answers the lower counts.
     notes : list of str
     """
 
@@ -260,17 +281,19 @@ class GuardOutcome(Generic[P]):
 class StartGuard(Generic[P]):
     """The three tests of an offered start, in order of cost.
 
-    1. The penalized negative log-likelihood at the offered coefficients must not exceed that at the null start.
+    1. The penalized negative log-likelihood at the offered coefficients must not exceed that at the
+       null start.
     2. After the first evaluation a false plateau (`find_false_plateaus`) goes back to its default.
-    3. A predicted first step above 2, or anything non-finite, has the cold start evaluated; the lower objective goes
-       on.
+    3. A predicted first step above 2, or anything non-finite, has the cold start evaluated; the
+       search continues from the lower objective.
 
-    A search must ask for false plateaus once more at the point where it wants to stop.
+    A search must check for false plateaus again at the point where it is about to stop.
 
     Parameters
     ----------
     evaluate : callable (rho, coefficients) -> point
-        One outer evaluation, its inner solve begun at the coefficients. Both are copies that may be written to.
+        One outer evaluation, its inner solve begun at the coefficients. Both are copies that may be
+        written to.
     evaluate_cold : callable () -> point
         The evaluation that the engine begins with when it has no start.
     null : object
@@ -280,7 +303,8 @@ class StartGuard(Generic[P]):
     penalised_nll : callable (rho, coefficients) -> float, optional
         Without it the first test only asks whether the coefficients are finite.
     rho_bound : float
-        Offered log smoothing parameters are clipped to it; a gradient that pushes against it predicts no step.
+        Offered log smoothing parameters are clipped to it; a gradient that pushes against it
+        predicts no step.
     nuisance : int
         The last so many outer coordinates are nuisance coordinates: no bound, no plateau.
     is_answer : callable (point) -> bool, optional
@@ -320,8 +344,8 @@ class StartGuard(Generic[P]):
         coefficients : object
             As the callables take them.
         metric : array of shape (q, q), or callable (point) -> array or None, optional
-            The start's own outer Hessian; a callable is asked where the third test needs one. Without one that test
-            looks for non-finite numbers only.
+            The start's own outer Hessian; a callable is asked where the third test needs one.
+            Without one that test looks for non-finite numbers only.
         """
         offered = np.array(float_vector(rho, "rho", length=len(self._default), finite=False))
         lost = ~np.isfinite(offered)

@@ -8,7 +8,9 @@ __all__ = ["restore"]
 
 
 def restore(record: BlockRecord) -> ConstrainedWarmStart:
-    """Return the start that ``record`` holds. Its rho replaces the default; nothing in it stands for an evaluation."""
+    """Return the start that ``record`` holds. Its rho replaces the default; nothing in it replaces
+    an evaluation.
+    """
     return ConstrainedWarmStart(
         rho=record.rho,
         block_beta=record.block_beta,

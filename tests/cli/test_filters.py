@@ -101,10 +101,10 @@ def takers(path, key, tmp_path):
 @pytest.mark.parametrize(
     ("key", "code", "says"),
     [
-        ("ffffffffffff", Exit.NO_SUCH_KEY, "no entry of this file has a key or entry id that begins so"),
-        ("0000", Exit.NO_SUCH_KEY, "keys begin so"),
+        ("ffffffffffff", Exit.NO_SUCH_KEY, "no entry of this file has a key or entry id with this prefix"),
+        ("0000", Exit.NO_SUCH_KEY, "keys have this prefix"),
         ("abc", Exit.USAGE, "at least 4 hex digits"),
-        ("what?", Exit.USAGE, "no key"),
+        ("what?", Exit.USAGE, "not a key"),
     ],
 )
 def test_a_key_that_means_nothing_or_several_things_ends_every_subcommand_alike(

@@ -1,6 +1,8 @@
-"""Damage: an entry whose bytes changed is a miss with one warning and takes no other with it; never a wrong number.
+"""Damage: an entry whose bytes changed is a miss with one warning and takes no other with it; never
+a wrong number.
 
-A long search (every byte, many images, in children with a time limit) would be a kit of its own; this one is short.
+A long search (every byte, many images, in children with a time limit) would be a kit of its own;
+this one is short.
 """
 
 from __future__ import annotations
@@ -197,7 +199,7 @@ def test_a_wrong_total_is_found_by_verify(path):
 
     with gamwarm.open(path, "r") as store:
         report = store.verify()
-        assert [str(p) for p in report.problems] == ["/: attribute n_entries says 3, counted 10"]
+        assert [str(p) for p in report.problems] == ["/: attribute n_entries says 3, but 10 were counted"]
 
 
 def open_and_use(path, mode):

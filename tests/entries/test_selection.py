@@ -81,7 +81,7 @@ def test_the_beginning_of_a_key_means_what_the_whole_key_means(file):
     [
         ("abc", InvalidKey, "at least 4 hex digits"),
         ("cf-", InvalidKey, "at least 4 hex digits"),
-        ("s(x)!", InvalidKey, "no key"),
+        ("s(x)!", InvalidKey, "not a key"),
         ("ffffffffffff", NoSuchKey, "no entry of this file has a key"),
         ("0000", NoSuchKey, "2 keys have this prefix: .*give more digits"),
     ],

@@ -1,5 +1,5 @@
-"""What an engine hands in and gets out: writable starts, shapes that are refused, refusals that are said, parents by
-any name that keeping gave them, seconds and labels that the `with` adds.
+"""What an engine hands in and gets out: writable starts, shapes that are refused, refusals that are
+said, parents by any name that keeping gave them, seconds and labels that the `with` adds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def warnings_of(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-# -- out: starts ---------------------------------------------------------------------------------------------------
+# -- out: starts -----------------------------------------------------------------------------------
 
 
 def arrays_of(start):
@@ -36,7 +36,9 @@ def arrays_of(start):
 
 
 def ways(store):
-    """Every place that offers a start, by its name: the exact record, a transfer, and what waits to be written."""
+    """Every place that offers a start, by its name: the exact record, a transfer, and what waits to
+    be written.
+    """
     view = store.frozen()
     yield "exact", lambda: store.start_for(plain_fit())
     yield "transfer", lambda: store.start_for(plain_fit(fingerprint="another"))
@@ -90,7 +92,7 @@ def test_arrays_that_were_handed_in_stay_the_engines_own(store):
     assert (start.rho.tolist(), start.block_beta[0].tolist()) == ([0.5], [1.0] * 4)
 
 
-# -- in: shapes ----------------------------------------------------------------------------------------------------
+# -- in: shapes ------------------------------------------------------------------------------------
 
 MISSHAPEN = {
     "rho too long": ({"rho": [0.0, 0.0], "curvature": None}, "rho has 2 numbers; the fit has 1 outer"),
@@ -134,7 +136,7 @@ def test_a_misshapen_result_on_one_rank_is_known_to_all(path):
     assert on_ranks(2, body) == [0, 0]
 
 
-# -- in: refusals --------------------------------------------------------------------------------------------------
+# -- in: refusals ----------------------------------------------------------------------------------
 
 REFUSED = {
     "NaN in a coefficient": lambda i: {"block_beta": [[1.0, np.nan, float(i), 0.0]]},
@@ -152,8 +154,8 @@ def test_an_answer_that_a_gate_refuses_is_one_warning_a_store_and_reason_and_is_
             store.keep(problem, result_of(problem, **REFUSED[what](i)))
         (said,) = warnings_of(caplog)
         assert str(path) in said
-        assert "of a converged fit is not kept" in said
-        assert sum("of a converged fit is not kept" in record.getMessage() for record in caplog.records) == 3
+        assert "of a converged fit is not stored" in said
+        assert sum("of a converged fit is not stored" in record.getMessage() for record in caplog.records) == 3
         assert store.savings().refused == 3
         assert "3 converged fits" in str(store.savings())
         assert "3 converged fits not stored" in repr(store)
@@ -185,7 +187,7 @@ def test_refusals_of_all_ranks_are_counted_once_each(path, caplog):
     assert len(warnings_of(caplog)) == 1
 
 
-# -- parents -------------------------------------------------------------------------------------------------------
+# -- parents ---------------------------------------------------------------------------------------
 
 
 def test_a_parent_may_be_named_by_what_keeping_returned_or_by_either_of_its_ids(store):
@@ -270,7 +272,7 @@ def test_a_parent_that_is_filed_later_is_found_then(store, caplog):
     assert store.start_for(child, parent=kept).source == "transfer"
 
 
-# -- seconds and labels --------------------------------------------------------------------------------------------
+# -- seconds and labels ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cost", [None, Cost(evaluations=5)], ids=["no cost", "counts"])

@@ -1,4 +1,6 @@
-"""Projections are dealt to ranks by cost and gathered: all ranks have the serial start, bit by bit, and did a share."""
+"""Projections are dealt to ranks by cost and gathered: all ranks have the serial start, bit by bit,
+and did a share.
+"""
 
 from __future__ import annotations
 
@@ -136,4 +138,4 @@ def test_ranks_with_different_gauges_are_told(coupled):
     )
 
     assert [type(e) for e in outcomes] == [CollectiveError] * 2
-    assert all("different arguments" in str(e) for e in outcomes)
+    assert all("different data" in str(e) for e in outcomes)
