@@ -58,7 +58,7 @@ __all__ = [
 log = logging.getLogger("gamwarm")
 T = TypeVar("T")
 _Whole = tuple[Encoded, Any]
-_Damaged = tuple[str, DamagedEntry]
+_Damaged = tuple[str, str]  # no exceptions: their frames would keep handles of the file
 _DECODED_OVERHEAD = 4096  # bytes of Python objects in a decoded record, about
 MANY_ENTRIES: Final = 1000
 SLACK: Final = 16
@@ -360,8 +360,8 @@ class EntryStore:
     def _file_competing(self, view: EntryEditor, new: Encoded, retain: Retain) -> PutOutcome:
         paths = view.entry_paths(new.section, new.key)
         whole, damaged = self._decoded(view, new.section, paths)
-        for path, error in damaged:
-            self._warn_damaged(new.section, path, error)
+        for path, reason in damaged:
+            self._warn_damaged(new.section, path, reason)
         entries = {encoded.entry_id: encoded for encoded, _ in whole}
         if new.entry_id in entries:
             return self._again(new.entry_id)
@@ -383,7 +383,7 @@ class EntryStore:
             try:
                 view.read(section, path)
             except DamagedEntry as error:
-                self._warn_damaged(section, path, error)
+                self._warn_damaged(section, path, str(error))
             else:
                 return self._again(new.entry_id)
         view.write_child(stamped_at(new, view.next_created(clock.now())))
@@ -426,16 +426,16 @@ class EntryStore:
                 encoded = view.read(section, path)
                 whole.append((encoded, decode(encoded)))
             except DamagedEntry as error:
-                damaged.append((path, error))
+                damaged.append((path, str(error)))
         return whole, damaged
 
     def _entries(self, section: str, list_paths: Callable[[EntryEditor], list[str]]) -> list[_Whole]:
         whole, damaged = self.read(lambda view: self._decoded(view, section, list_paths(view)))
-        for path, error in damaged:
-            self._warn_damaged(section, path, error)
+        for path, reason in damaged:
+            self._warn_damaged(section, path, reason)
         return whole
 
-    def _warn_damaged(self, section: str, path: str, error: DamagedEntry) -> None:
+    def _warn_damaged(self, section: str, path: str, reason: str) -> None:
         place = f"/{section}/{path}"
         if place not in self._warned:
             self._warned.add(place)
@@ -443,7 +443,7 @@ class EntryStore:
                 "%s: entry %s is damaged (%s) and counts as missing; verify() lists all such entries",
                 self.container.path,
                 place,
-                error,
+                reason,
             )
 
     @critical
@@ -459,8 +459,8 @@ class EntryStore:
             return self._decoded(view, RECORDS, view.entry_paths(RECORDS, key))
 
         whole, damaged = self.read(look)
-        for path, error in damaged:
-            self._warn_damaged(RECORDS, path, error)
+        for path, reason in damaged:
+            self._warn_damaged(RECORDS, path, reason)
         return record_meant(whole, producer)
 
     def find_artifact(self, entry_id: str) -> StoredArtifact | None:
@@ -488,14 +488,14 @@ class EntryStore:
                 try:
                     summaries.append(view.read_summary(ARTIFACTS, path))
                 except DamagedEntry as error:
-                    damaged.append((path, error))
+                    damaged.append((path, str(error)))
             return summaries, damaged
 
         # A look may be repeated because a writer came between; only what the last one met is warned
         # of.
         summaries, damaged = self.read(look)
-        for path, error in damaged:
-            self._warn_damaged(ARTIFACTS, path, error)
+        for path, reason in damaged:
+            self._warn_damaged(ARTIFACTS, path, reason)
         return summaries
 
     def hold_artifacts(self) -> Held:
@@ -526,15 +526,15 @@ class EntryStore:
                 try:
                     found = self._artifact_at(view, path)
                 except DamagedEntry as error:
-                    damaged.append((path, error))
+                    damaged.append((path, str(error)))
                     continue
                 if found is not None and accept(found.artifact):
                     return found, damaged
             return None, damaged
 
         found, damaged = self.read(look)
-        for path, error in damaged:
-            self._warn_damaged(ARTIFACTS, path, error)
+        for path, reason in damaged:
+            self._warn_damaged(ARTIFACTS, path, reason)
         return None if found is None else StoredArtifact(private_copy(found.artifact), found.entry_id)
 
     def _artifact_at(self, view: EntryEditor, path: str) -> StoredArtifact | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import gc
 from pathlib import Path
 
+import h5py
 import pytest
 
+import gamwarm
 from gamwarm.entries.artifact_kind import encode_artifact
 from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry
 from gamwarm.entries.entry_kind import KINDS
@@ -108,3 +111,18 @@ def test_a_text_whose_parts_no_record_could_have_is_damage_before_a_summary_is_m
 
     with pytest.raises(DamagedEntry):
         parse_text(section, plain(TEXTS[section] | change))
+
+
+def test_a_put_in_place_of_a_damaged_entry_leaves_no_exception_whose_frames_hold_handles(tmp_path):
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        store.put_record(record_of(1))
+    with h5py.File(tmp_path / "fits.h5", "r+") as file:
+        next(iter(file[RECORDS].values())).attrs["rho"] = "text"
+    gc.collect()
+    gc.disable()
+    try:
+        with gamwarm.open(tmp_path / "fits.h5") as store:
+            assert store.put_record(record_of(1, 2.0)).written
+        assert [each for each in gc.get_objects() if isinstance(each, DamagedEntry)] == []
+    finally:
+        gc.enable()
