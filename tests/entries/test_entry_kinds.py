@@ -188,7 +188,7 @@ def test_a_version_that_does_not_know_the_kind_refuses_the_file_and_reads_one_wi
     del KINDS[toys.section]
 
     gamwarm.open(without).close()
-    with pytest.raises(gamwarm.NewerFormat, match="entry format 2, this gamwarm reads up to 1"):
+    with pytest.raises(gamwarm.NewerFormat, match=r"entry format 2, .* up to 1"):
         EntryStore(path)
 
 
