@@ -446,7 +446,6 @@ class EntryStore:
                 reason,
             )
 
-    @critical
     def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
         """Return the record that ``producer`` means under an exact key, or None."""
         check_exact_key(key)
