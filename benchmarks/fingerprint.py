@@ -31,7 +31,7 @@ from gamwarm import matrix_digest
 COLUMNS = 100
 ROUNDS = 3
 LEAST_OF_JOBLIB = 4.0
-LEAST_OF_ONE_RANK = 1.8
+MOST_OF_ONE_RANK = 0.55
 MOST_EXTRA_MIB = 32.0
 
 
@@ -223,8 +223,8 @@ def _ranks(folder: Path, rounds: int) -> dict[str, Any]:
     report: dict[str, Any] = {"one": one, "two": two}
     if two is not None:
         for form in ("replicated", "distributed"):
-            wall, cpu = (one["replicated"][k] / two[form][k] for k in ("wall", "cpu"))
-            report[form] = {"wall ratio": wall, "cpu ratio": cpu, "met": max(wall, cpu) >= LEAST_OF_ONE_RANK}
+            wall, cpu = (two[form][k] / one["replicated"][k] for k in ("wall", "cpu"))
+            report[form] = {"wall ratio": wall, "cpu ratio": cpu, "met": min(wall, cpu) <= MOST_OF_ONE_RANK}
     return report
 
 
@@ -235,7 +235,7 @@ def _rank_table(ranks: dict[str, Any], where: dict[str, Any]) -> Table:
         "ranks",
         "wall s",
         "CPU s of the busiest rank",
-        "1 rank / this, wall",
+        "this / 1 rank, wall",
         "by CPU time",
         "target",
         "",
@@ -250,7 +250,7 @@ def _rank_table(ranks: dict[str, Any], where: dict[str, Any]) -> Table:
         two, ratio = ranks["two"][form], ranks[form]
         verdict = "met" if ratio["met"] else "[bold]missed[/bold]"
         row = f"{two['wall']:.3f}", f"{two['cpu']:.3f}", f"{ratio['wall ratio']:.2f}", f"{ratio['cpu ratio']:.2f}"
-        table.add_row(form, "2", *row, f"≥ {LEAST_OF_ONE_RANK:g}", verdict)
+        table.add_row(form, "2", *row, f"≤ {MOST_OF_ONE_RANK:g}", verdict)
     sent = ranks["two"]["sent"]
     table.caption = (
         f"distributed rows sent {sent['rows']} of {sent['of']} rows to another rank; the verdict goes by the better of "
