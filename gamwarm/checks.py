@@ -71,7 +71,6 @@ _FEW: Final = 1024  # numbers that are looked at in less time than something is 
 
 class _Noted(NamedTuple):
     array: weakref.ref[Any]
-    base: Any
     layout: tuple[Any, ...]
     notes: dict[str, Any]
 
@@ -83,15 +82,15 @@ def notes_of(array: npt.NDArray[Any]) -> dict[str, Any]:
     """Return what this process has found out about an array: a dict to look into and to add to.
 
     Of an array that nothing can write to, it lasts as long as the array object; of any other it is
-    empty and new each time. An array object may be given another shape, or another base by
-    unpickling into it: both are compared.
+    empty and new each time. An array object may be given another shape or element type, which is
+    compared.
     """
     if not is_immutable(array):
         return {}
     key = id(array)
     layout = array.shape, array.strides, array.dtype
     noted = _noted.get(key)
-    if noted is not None and noted.array() is array and noted.base is array.base and noted.layout == layout:
+    if noted is not None and noted.array() is array and noted.layout == layout:
         return noted.notes
 
     def forget(dead: Any) -> None:
@@ -100,7 +99,7 @@ def notes_of(array: npt.NDArray[Any]) -> dict[str, Any]:
             _noted.pop(key, None)
 
     notes: dict[str, Any] = {}
-    _noted[key] = _Noted(weakref.ref(array, forget), array.base, layout, notes)
+    _noted[key] = _Noted(weakref.ref(array, forget), layout, notes)
     return notes
 
 

@@ -109,9 +109,10 @@ def test_ranks_that_hold_other_distinct_rows_are_told_so_on_every_rank():
     assert len(of(lambda rank: IndexedDesign(wave(5, 2, 1), [0]) if rank else wave(3, 2, 1))) == 2
 
 
-def test_ranks_that_hold_other_indices_of_one_length_are_told_so():
+@pytest.mark.parametrize("n", [90, 2 * LEAF])
+def test_ranks_that_hold_other_indices_of_one_length_are_told_so(n):
     def digest(comm):
-        return matrix_digest(IndexedDesign(wave(5, 2, 1), index_of(90, 5) if comm.rank else index_of(90, 4)), comm)
+        return matrix_digest(IndexedDesign(wave(5, 2, 1), index_of(n, 5 - comm.rank).astype("i1")), comm)
 
     assert all(isinstance(outcome, CollectiveError) for outcome in on_ranks(2, digest))
 
@@ -226,6 +227,7 @@ def test_a_number_at_fault_in_a_later_leaf_is_named_by_its_place_in_the_whole_in
         (np.eye(3), [0, 3], InvalidInput, "index is 3 at position 1; there are 3 distinct rows, 0 to 2"),
         (np.eye(3), np.array([2, -1], dtype="i1"), InvalidInput, "index is -1 at position 1"),
         (np.eye(3), np.array([2, 2**64 - 1], dtype="u8"), InvalidInput, "index is 18446744073709551615 at position 1"),
+        (np.zeros((300, 1)), np.array([2, -1], dtype="i1"), InvalidInput, "index is -1 at position 1"),
         (np.zeros((0, 3)), [0], InvalidInput, "names row 0 at position 0; there are no distinct rows"),
         (np.eye(3), [0.0, 1.0], InvalidType, "index has element type float64"),
         (np.eye(3), [True, False, True], InvalidType, "index has element type bool"),

@@ -107,7 +107,8 @@ def test_every_part_of_the_layer_is_timed_and_the_watched_functions_are_put_back
     means = figures["seconds per fold"]
     assert means["layer"] == pytest.approx(sum(means[part] for part in layer.PARTS))
     for fold in folds:
-        assert all(fold[part] > 0.0 for part in layer.ALL)
+        # The parent is decoded by the fold before.
+        assert {part for part in layer.ALL if fold.get(part, 0.0) <= 0.0} <= {"decode"}
     assert (layer.codec.decode, layer.lookup.start_from, StartGuard.admit) == before
     assert not {"fdatasync", "fsync_dir"} & set(vars(DISK))
 
