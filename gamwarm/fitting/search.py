@@ -46,6 +46,8 @@ _PUSH = 1.5
 _MAX_NUDGES = 2
 # Rounding of an objective, relative to 1 + |objective|.
 _VALUE_NOISE = 1e-10
+# A step to which curvature adds little: its rise is what the gradient says.
+_SHORT = 1e-3
 # Values along a step differ by what the gradients at its ends say, give or take this and the
 # gradients' own difference.
 _BRANCH_MARGIN = 1.0
@@ -170,7 +172,7 @@ class Search:
         self._cached_inner, self._cap_state = cached_inner, InnerCapState()
         self._norm: float | None = None
         self._on_step, self._should_stop = on_step, should_stop
-        self._branch = ""
+        self._branch = self._against = ""
         self._penalized_nll = getattr(objective, "penalized_nll", None)
 
     # -- evaluations -------------------------------------------------------------------------------
@@ -187,7 +189,12 @@ class Search:
         return at
 
     def _evaluate(self, rho: FloatArray, theta: FloatArray, budget: int) -> Evaluation:
-        at = self.counted(self.objective.evaluate(np.array(rho), np.array(theta), budget))
+        try:
+            found = self.objective.evaluate(np.array(rho), np.array(theta), budget)
+        except Exception as error:
+            error.add_note(f"in objective.evaluate at rho = {np.array2string(rho, precision=6, threshold=20)}")
+            raise
+        at = self.counted(found)
         if at.is_finite and not np.allclose(at.rho, rho, rtol=_SINGLE, atol=_SINGLE):
             raise InvalidInput(
                 f"objective.evaluate was called at rho = {rho} and returned an evaluation at {at.rho}; evaluate at "
@@ -335,8 +342,8 @@ class Search:
                     outcome.end, outcome.reason = End.RUNAWAY, infinite.reason
                     return outcome
                 outcome.reason = (
-                    f"no step lowers the objective further, and {verdict.reason}: stored as a checkpoint; if the "
-                    "objective is noisy, raise outer_tol or lower inner_tol"
+                    f"no step lowers the objective further, and {verdict.reason}: stored as a checkpoint; "
+                    f"{self._against or 'if the objective is noisy, raise outer_tol or lower inner_tol'}"
                 )
                 return outcome
             self._step_done(following, outcome)
@@ -384,7 +391,7 @@ class Search:
     def _line_search(self, at: Evaluation, metric: FloatArray, exact: bool, push: BoolArray) -> Evaluation | None:
         step = self._step(at, metric, exact, push)
         slope = float(at.gradient @ step)
-        length = 1.0
+        length, self._against = 1.0, ""
         # A quasi-Newton step that fails with an exact Hessian at hand is not worth halving.
         for _ in range(1 if not exact and at.hessian is not None else _MAX_HALVINGS):
             rho = np.clip(at.rho + length * step, -self.bound, self.bound)
@@ -393,8 +400,19 @@ class Search:
             trial = self.move(at, rho)
             if trial.is_finite and self._is_better(trial, at, length * min(slope, 0.0)):
                 return trial
+            if trial.is_finite and length < _SHORT:
+                self._note_against(trial.value - at.value, length * slope, at.value)
             length *= 0.5 if length > 0.2 else 0.25
         return None
+
+    def _note_against(self, rise: float, expected: float, value: float) -> None:
+        """Note a step so short that the gradient must tell its rise, and does not."""
+        if abs(expected) < 1e3 * _VALUE_NOISE * (1.0 + abs(value)):
+            return  # too short: the rise is lost in the noise of the value
+        self._against = (
+            f"along the shortest step that shows it the objective changes by {rise:.2g}, where its gradient says "
+            f"{expected:.2g}: check the gradient, or, if the objective is noisy, raise outer_tol or lower inner_tol"
+        )
 
     @staticmethod
     def _is_better(trial: Evaluation, at: Evaluation, expected: float) -> bool:

@@ -130,6 +130,27 @@ def test_an_engine_that_raises_where_a_start_was_offered_goes_on_cold(error, whe
     assert f"raised {error.__name__}" in found.summary()
 
 
+def test_a_gradient_that_the_values_contradict_is_named():
+    class Uphill(Ridge):
+        def evaluate(self, rho, theta, budget):
+            at = super().evaluate(rho, theta, budget)
+            at.gradient = -at.gradient
+            return at
+
+    found = gamwarm.fit(PROBLEM, Uphill(TERMS, Y))
+
+    assert not found.converged
+    assert "where its gradient says -" in found.reason
+    assert "check the gradient" in found.reason
+
+
+def test_what_an_engine_raises_says_where():
+    with pytest.raises(KeyError) as raised:
+        gamwarm.fit(PROBLEM, Ridge(TERMS, Y, value=lambda rho: {}["mu"]))
+
+    assert any("objective.evaluate at rho = [0. 0.]" in note for note in raised.value.__notes__)
+
+
 def test_an_engine_that_raises_wherever_it_begins_is_heard():
     with pytest.raises(ZeroDivisionError):
         gamwarm.fit(PROBLEM, Choosy(ZeroDivisionError("none"), points=99), start=START)
