@@ -426,9 +426,10 @@ class _Fit:
             if cuts:
                 log.warning("%s: %s", self.problem, "; ".join(cuts))
             if getattr(self.objective, "one_mode", None) is False:
+                led = "the offered" if self.guard.continued_from == "start" else "a cold"
                 self.notes.append(
-                    f"the inner problem may have several modes: this answer is where the {self.guard.continued_from} "
-                    "start led, another start may lead to another"
+                    f"the inner problem may have several modes: {led} start led to this answer, another start may "
+                    "lead to another"
                 )
             missing = certificate.unchecked(at)
             if missing:
