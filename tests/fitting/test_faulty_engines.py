@@ -80,6 +80,23 @@ def test_an_engine_of_single_precision_ends_near_the_answer():
     assert found.result.objective == pytest.approx(RIGHT, abs=1e-8)
 
 
+def test_an_engine_of_single_precision_meets_a_bound_exactly():
+    flat = describe(TERMS, np.zeros(120), rho_bound=3.3)
+    found = gamwarm.fit(flat, Ridge(TERMS, np.zeros(120), rho=lambda rho: rho.astype(np.float32)))
+
+    assert found.converged, found.reason
+    assert found.result.rho.tolist() == [3.3, 3.3]
+
+
+def test_a_flat_cold_evaluation_outside_the_box_is_no_answer_there():
+    engine = Ridge(TERMS, np.zeros(120))
+    engine.cold_starts = lambda: [engine.evaluate(np.full(2, 40.0), np.zeros(10), 9)]
+    found = gamwarm.fit(describe(TERMS, np.zeros(120)), engine)
+
+    assert found.converged, found.reason
+    assert (found.result.rho <= 15.0).all()
+
+
 def test_an_evaluation_that_is_used_again_is_refused():
     class Reused(Ridge):
         only = None
