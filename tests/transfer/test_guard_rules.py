@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gamwarm import InvalidInput
-from gamwarm.transfer import beta_gate, false_plateaus, predicted_step
+from gamwarm.transfer import beta_gate, false_plateaus, off_plateau, predicted_step
 
 finite = st.floats(-1e6, 1e6)
 
@@ -47,3 +47,7 @@ def test_shapes_that_disagree_are_named():
         predicted_step([1.0, 2.0], np.eye(3))
     with pytest.raises(InvalidInput, match="gradient has shape"):
         false_plateaus([1.0], [1.0], [1.0, 2.0])
+
+
+def test_a_false_plateau_goes_back_to_a_default_that_lies_on_none():
+    assert off_plateau(np.array([40.0, 3.0, 40.0]), 2).tolist() == [6.0, 3.0, 40.0]
