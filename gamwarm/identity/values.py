@@ -22,7 +22,7 @@ from gamwarm.columns import columns_of
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import NAMED_VALUES
 from gamwarm.identity.fingerprint import Fingerprinter
-from gamwarm.problem import BlockwiseFitOptions, DistributedRows, ParameterBlockSpec
+from gamwarm.problem import BlockwiseFitOptions, DistributedRows, IndexedDesign, ParameterBlockSpec
 
 __all__ = ["NamedFamily", "family", "write_value"]
 
@@ -115,6 +115,9 @@ def write_value(fp: Fingerprinter, value: Any, what: str, depth: int = 0) -> Non
         fp.write_u64(len(value))
         for i, each in enumerate(value):
             write_value(fp, each, f"{what}[{i}]", depth + 1)
+    elif isinstance(value, IndexedDesign) or (isinstance(value, DistributedRows) and value.distinct is not None):
+        fp.write_str("indexed")
+        fp.write_matrix(value)
     elif isinstance(value, DistributedRows):  # as the plain array of all its rows
         fp.write_str("array")
         fp.write_u64(len(value.shape))

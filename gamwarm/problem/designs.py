@@ -189,6 +189,8 @@ def _distinct_rows(rows: Any) -> Any:
     what = "IndexedDesign rows"
     if not isinstance(rows, np.ndarray) and not is_sparse(rows):
         raise InvalidType(f"{what} are {type(rows).__name__}; give a NumPy array or a SciPy sparse matrix (m, p)")
+    if rows.ndim != 2:
+        raise InvalidInput(f"{what} have shape {rows.shape}; expected (m, p)")
     design_shape(rows, what)
     if is_sparse(rows):
         return _sparse_rows(rows, what)

@@ -53,7 +53,9 @@ def _chosen_rows(lift: FloatArray) -> npt.NDArray[np.intp] | None:
         return None
     chosen = np.full(lift.shape[1], -1, dtype=np.intp)
     chosen[columns] = rows
-    return chosen if (chosen >= 0).all() and len(np.unique(rows)) == len(rows) else None
+    used = np.zeros(lift.shape[0], dtype=np.bool_)
+    used[rows] = True
+    return chosen if (chosen >= 0).all() and np.count_nonzero(used) == len(rows) else None
 
 
 def projection_cost(lift: FloatArray | None) -> float:

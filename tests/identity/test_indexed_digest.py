@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from gamwarm import DistributedRows, FitProblem, IndexedDesign, ParameterBlockSpec, exact_key, matrix_digest
+from gamwarm import DistributedRows, FitProblem, IndexedDesign, ParameterBlockSpec, exact_key, family, matrix_digest
 from gamwarm.errors import CollectiveError, InvalidInput, InvalidType, UnkeyableFit
 from gamwarm.problem import BlockwiseFitOptions
 from tests.support.oracle import plain_digest, plain_indexed_digest, plain_sparse_digest
@@ -188,9 +188,9 @@ def test_an_index_written_to_between_two_fits_gives_the_second_another_key():
     index = np.array([0, 1, 2, 1])
 
     def key():
-        family, (spec, *_), options = small_problem(1)
+        model, (spec, *_), options = small_problem(1)
         spec = ParameterBlockSpec(spec.name, IndexedDesign(wave(3, 2, 1), index))
-        return exact_key(family, [spec], options, engine="tests")
+        return exact_key(model, [spec], options, engine="tests")
 
     first = key()
     index[0] = 2
@@ -238,7 +238,7 @@ def test_a_number_at_fault_in_a_later_leaf_is_named_by_its_place_in_the_whole_in
         (np.eye(3), 1, InvalidInput, r"index has shape \(\)"),
         (np.eye(3), [[0], [1, 2]], InvalidInput, "index is ragged"),
         (np.eye(3), np.ma.masked_array([0, 1], [0, 1]), InvalidType, "index is a masked array"),
-        (np.ones(3), [0], InvalidInput, r"rows has shape \(3,\); expected"),
+        (np.ones(3), [0], InvalidInput, r"rows have shape \(3,\); expected \(m, p\)"),
         (np.array([[1.0, np.nan]]), [0], InvalidInput, r"rows hold a non-finite number at \[0, 1\] \(nan\)"),
         (np.array([[1.0], [-np.inf]]), [0], InvalidInput, r"rows hold a non-finite number at \[1, 0\] \(-inf\)"),
         (sparse.csr_array(np.diag([1.0, np.nan])), [0], InvalidInput, r"a non-finite number at \[1, 1\] \(nan\)"),
@@ -258,3 +258,13 @@ def test_what_is_no_indexed_design_is_refused_with_the_place_at_fault(rows, inde
 def test_an_indexed_design_without_rows_needs_no_distinct_ones():
     assert matrix_digest(IndexedDesign(np.zeros((0, 3)), [])) == is_digest_of(np.zeros((0, 3)), [])
     assert IndexedDesign(np.eye(3), ()).shape == (0, 3)
+
+
+def test_a_family_is_named_by_an_indexed_design_as_by_any_other_value():
+    rows, index = np.eye(3), [0, 2, 1, 1]
+    forms = [IndexedDesign(rows, index), IndexedDesign(rows, index[::-1]), rows[index], sparse.csr_array(rows[index])]
+    prints = [family("tests.indexed", x=form).persistent_warm_start_fingerprint((), None) for form in forms]
+
+    assert len(set(prints)) == 4
+    spread = family("tests.indexed", x=DistributedRows(IndexedDesign(rows, np.array(index, dtype="u1")), None))
+    assert spread.persistent_warm_start_fingerprint((), None) == prints[0]
