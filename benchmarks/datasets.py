@@ -1,4 +1,6 @@
-"""Twelve small data sets with default options, one group left out: where warm folds end beside cold ones."""
+"""Twelve small data sets with default options, one group left out: where warm folds end beside cold
+ones.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ from gamwarm.engine import (
 
 SAME = 1e-3
 FOLDS = 12
-# Per data set: package, item, family, group, terms. A binomial response is 1 where it equals the value named.
+# Per data set: package, item, family, group, terms. A binomial response is 1 where it equals the
+# value named.
 SETS: dict[str, tuple[str, str, Any, str, tuple[Any, ...]]] = {
     "Loblolly": ("datasets", "Loblolly", Gaussian("height"), "Seed", (Smooth("age", 6), RandomEffect("Seed"))),
     "Orthodont": ("nlme", "Orthodont", Gaussian("distance"), "Subject",
@@ -43,7 +46,8 @@ SETS: dict[str, tuple[str, str, Any, str, tuple[Any, ...]]] = {
     "Oxboys": ("nlme", "Oxboys", GaussianLocationScale("height"), "Subject",
                (Smooth("age", 9), RandomEffect("Subject"), Intercept("scale"),
                 RandomEffect("Subject", predictor="scale"))),
-    # Three scores of each worker and machine: which machine's scale shrinks is a choice of two optima.
+    # Three scores of each worker and machine: which machine's scale shrinks is a choice of two
+    # optima.
     "Machines": ("nlme", "Machines", GaussianLocationScale("score"), "Worker",
                  (Factor("Machine"), RandomEffect("Worker"), Intercept("scale"), Factor("Machine", predictor="scale"))),
     "epil": ("MASS", "epil", Poisson("y"), "subject",
@@ -53,7 +57,8 @@ SETS: dict[str, tuple[str, str, Any, str, tuple[Any, ...]]] = {
     "grouseticks": ("lme4", "grouseticks", Poisson("TICKS"), "LOCATION",
                     (Smooth("cHEIGHT", 8), Factor("YEAR"), RandomEffect("LOCATION"))),
     "bacteria": ("MASS", "bacteria", Binomial("y"), "ID", (Factor("trt"), Smooth("week", 5), RandomEffect("ID"))),
-    # Matched sets: each stratum has exactly one case or two, so its random effect has nothing to explain.
+    # Matched sets: each stratum has exactly one case or two, so its random effect has nothing to
+    # explain.
     "infert": ("datasets", "infert", Binomial("case"), "education",
                (Factor("education"), Smooth("age", 8), Factor("parity"), RandomEffect("stratum"))),
     # Every row with six tumours at the start is an event: separated.

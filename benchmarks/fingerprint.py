@@ -1,4 +1,6 @@
-"""How fast a design is named: gamwarm's digest beside joblib.hash and a plain copy of memory, serial and over ranks."""
+"""How fast a design is named: gamwarm's digest beside joblib.hash and a plain copy of memory,
+serial and over ranks.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ MOST_EXTRA_MIB = 32.0
 
 @dataclass
 class Measure:
-    """One line: the best of some rounds, in GB of binary64 numbers (sparse: of stored bytes) per second."""
+    """One line: the best of some rounds, in GB of binary64 numbers (sparse: of stored bytes) per
+    second.
+    """
 
     name: str
     threads: int
@@ -88,7 +92,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
-# -- one process -------------------------------------------------------------------------------------------------------
+# -- one process -----------------------------------------------------------------------------------
 
 
 def _serial(gb: float, folder: Path, rounds: int) -> list[Measure]:
@@ -163,7 +167,8 @@ def _on(cores: set[int]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _peak() -> Iterator[list[float]]:
-    """Yield a list that holds, afterwards, by how many MiB the peak of resident memory passed what was there before.
+    """Yield a list that holds, afterwards, by how many MiB the peak of resident memory passed what
+    was there before.
 
     It stays empty where the system cannot tell.
     """
@@ -206,11 +211,13 @@ def _table(measures: list[Measure], gb: float, where: dict[str, Any]) -> Table:
     return table
 
 
-# -- ranks -------------------------------------------------------------------------------------------------------------
+# -- ranks -----------------------------------------------------------------------------------------
 
 
 def _ranks(folder: Path, rounds: int) -> dict[str, Any]:
-    """One rank beside two, each on a core of its own with one thread; the design is one file mapped by both."""
+    """One rank beside two, each on a core of its own with one thread; the design is one file mapped
+    by both.
+    """
     cores = sorted(os.sched_getaffinity(0))
     answers = {
         n: run_ranks(

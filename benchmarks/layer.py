@@ -1,4 +1,6 @@
-"""What the layer costs beside the fit that it speeds up: CPU time of each of its parts, fold by fold, one process."""
+"""What the layer costs beside the fit that it speeds up: CPU time of each of its parts, fold by
+fold, one process.
+"""
 
 from __future__ import annotations
 
@@ -112,9 +114,11 @@ def _watched(watch: Stopwatch) -> Iterator[None]:
 
 
 def measure(bench: Bench, folder: Path, *, cold: bool) -> list[dict[str, float]]:
-    """Return the CPU seconds of each fold: rows picked, each part of the layer, the warm fit, its guard, the cold fit.
+    """Return the CPU seconds of each fold: rows picked, each part of the layer, the warm fit, its
+    guard, the cold fit.
 
-    ``road`` is all of a warm fold, once more and in another file, as `engine.fit` with a store does it.
+    ``road`` is all of a warm fold, once more and in another file, as `engine.fit` with a store does
+    it.
     """
     first = folder / f"{bench.data.name}.gamwarm"
     with _opened(first) as store:

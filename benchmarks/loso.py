@@ -1,4 +1,6 @@
-"""Leave one group out, cold and warm: what a warm start saves, and that it never changes the answer."""
+"""Leave one group out, cold and warm: what a warm start saves, and that it never changes the
+answer.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ class Arm:
 
 
 def timed(make: Callable[[], engine.Case], repeats: int, **how: Any) -> tuple[engine.EngineFit, float]:
-    """Fit a fresh case some times; return the last fit and the median CPU seconds of the fit alone."""
+    """Fit a fresh case some times; return the last fit and the median CPU seconds of the fit
+    alone.
+    """
     seconds = []
     for _ in range(repeats):
         case = make()
@@ -121,19 +125,25 @@ class Bench:
         self.unanswered: list[str] = []
 
     def lacks_an_answer(self, label: Any, **arms: engine.EngineFit) -> bool:
-        """Whether a fit of a fold has no answer; it is listed then, and the fold counts in no arm."""
+        """Whether a fit of a fold has no answer; it is listed then, and the fold counts in no
+        arm.
+        """
         found = [f"without {label}, {arm}: {fit.reason}" for arm, fit in arms.items() if not fit.converged]
         self.unanswered += found
         return bool(found)
 
     def fold(self, label: Any, *, warm: bool) -> engine.Case:
-        """Return a fresh case without one group; of a Gaussian model a warm one is a subtraction."""
+        """Return a fresh case without one group; of a Gaussian model a warm one is a
+        subtraction.
+        """
         if warm and self.is_gaussian:
             return self.bound.without(self.data.group, label)
         return self.bound.case(self.groups != label)
 
     def run(self, folder: Path) -> dict[str, Any] | None:
-        """Return everything that was measured; None where no fold has an answer from every start."""
+        """Return everything that was measured; None where no fold has an answer from every
+        start.
+        """
         name = self.data.name
         self.cold = {start: Arm() for start in STARTS}
         self.plain = {start: Arm() for start in STARTS}

@@ -1,4 +1,6 @@
-"""The data sets of the leave-one-group-out benchmark: each a dict of columns, a list of terms, a family and a group."""
+"""The data sets of the leave-one-group-out benchmark: each a dict of columns, a list of terms, a
+family and a group.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One collective save beside as many single ones under the lock; a collective look-up beside a local one."""
+"""One collective save beside as many single ones under the lock; a collective look-up beside a
+local one.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,7 @@ def _table(report: dict[str, Any]) -> Table:
     return table
 
 
-# -- what the ranks do -------------------------------------------------------------------------------------------------
+# -- what the ranks do -----------------------------------------------------------------------------
 
 
 class Syncs:
@@ -143,7 +145,8 @@ def on_ranks(folder: Path, records: int) -> None:
         seconds = comm.allreduce(time.perf_counter() - started, MPI.MAX)
         answer[name] = {"syncs": comm.allreduce(syncs.count), "seconds": seconds}
     comm.barrier()
-    # Ranks that share a core wait for each other's time slices: look-ups are measured with a core each.
+    # Ranks that share a core wait for each other's time slices: look-ups are measured with a core
+    # each.
     answer["looking"] = looking = min(comm.size, len(os.sched_getaffinity(0)))
     part = comm.Split(0 if comm.rank < looking else 1, comm.rank)
     if comm.rank < looking:
@@ -166,7 +169,9 @@ def wait_quietly(comm: Any) -> None:
 
 
 def _lookups(comm: Any, folder: Path, records: int) -> dict[str, tuple[float, float]]:
-    """Return µs in a collective store, and in a serial one that rank 0 alone has while the others wait."""
+    """Return µs in a collective store, and in a serial one that rank 0 alone has while the others
+    wait.
+    """
     from tests.support.stores import carrier_fit, result_of  # noqa: PLC0415 - fits of a smooth and a factor
 
     keys = [record_of(number).key for number in range(min(LOOKUPS, records))]

@@ -1,6 +1,8 @@
-"""Short fits by the workers of every kind of pool, kept by a store opened per task or by one store per worker.
+"""Short fits by the workers of every kind of pool, kept by a store opened per task or by one store
+per worker.
 
-Each pool runs in a program of its own, which ends when the pool has ended; then the fits in the file are counted.
+Each pool runs in a program of its own, which ends when the pool has ended; then the fits in the
+file are counted.
 """
 
 from __future__ import annotations
@@ -116,7 +118,9 @@ NEEDS = {"joblib (loky)": "joblib", "dask LocalCluster": "distributed", "mpi4py.
 
 
 def run_program(name: str, way: str, path: Path, fits: int) -> None:
-    """Run one pool in a program of its own, with as many ``fits`` in the store at ``path`` as it leaves there."""
+    """Run one pool in a program of its own, with as many ``fits`` in the store at ``path`` as it
+    leaves there.
+    """
     arguments = ["-m", "benchmarks.pools", name, way, str(path), str(fits)]
     if name == "mpi4py.futures":
         run_ranks(WORKERS + 1, [sys.executable, *arguments], path.with_suffix(".json"))

@@ -1,7 +1,9 @@
-"""The stores that are compared, behind one small interface: open, get, put, put many in one durable step, close.
+"""The stores that are compared, behind one small interface: open, get, put, put many in one durable
+step, close.
 
-All of them keep the same `gamwarm.BlockRecord` objects and give equal ones back: gamwarm by its format, the others by
-pickle. Only gamwarm and sqlite3 (WAL, ``synchronous=FULL``) have the record on the media when a put returns.
+All of them keep the same `gamwarm.BlockRecord` objects and give equal ones back: gamwarm by its
+format, the others by pickle. Only gamwarm and sqlite3 (WAL, ``synchronous=FULL``) have the record
+on the media when a put returns.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def key_of(number: int) -> str:
 
 
 def record_of(number: int, value: float = 0.0) -> BlockRecord:
-    """Return the record that the targets speak of: 405 numbers, 2 names; ``value`` makes contents differ."""
+    """Return the record that the targets speak of: 405 numbers, 2 names; ``value`` makes contents
+    differ.
+    """
     numbers = np.random.default_rng(number).standard_normal(RHO + MEAN + SCALE)
     numbers[0] += value
     return BlockRecord(
@@ -160,7 +164,9 @@ def open_rival(name: str, folder: Path) -> Rival:
 
 
 def bytes_on_disk(name: str, folder: Path) -> int:
-    """What the store occupies (closed, without lock files): whole blocks, as the file system counts them."""
+    """What the store occupies (closed, without lock files): whole blocks, as the file system counts
+    them.
+    """
     return sum(
         path.stat().st_blocks * 512 for path in (folder / name).rglob("*") if path.is_file() and path.suffix != ".lock"
     )

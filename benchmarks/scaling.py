@@ -1,7 +1,8 @@
-"""What ten thousand ranks and ten million records would cost: constants measured here, the rest computed or simulated.
+"""What ten thousand ranks and ten million records would cost: constants measured here, the rest
+computed or simulated.
 
-Measured: bytes that travel (pickled as they would be), times of look-ups, puts and commits, bytes per record. Assumed:
-the network (``--latency``, ``--gbit``), and how long fits take.
+Measured: bytes that travel (pickled as they would be), times of look-ups, puts and commits, bytes
+per record. Assumed: the network (``--latency``, ``--gbit``), and how long fits take.
 """
 
 from __future__ import annotations
@@ -92,11 +93,13 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
-# -- measured ----------------------------------------------------------------------------------------------------------
+# -- measured --------------------------------------------------------------------------------------
 
 
 def measured(folder: Path, records: int) -> Constants:
-    """Measure on a small file. A time is what a tenth of the calls beat, so that other work disturbs it less."""
+    """Measure on a small file. A time is what a tenth of the calls beat, so that other work
+    disturbs it less.
+    """
     parent, child = carrier_fit(range(37)), carrier_fit(range(2, 37))
     request = describe(child, child.key, None)
     filing = prepare(child, child.key, result_of(child), None)
@@ -136,11 +139,13 @@ def measured(folder: Path, records: int) -> Constants:
     )
 
 
-# -- computed ----------------------------------------------------------------------------------------------------------
+# -- computed --------------------------------------------------------------------------------------
 
 
 def collective_round(ranks: int, c: Constants, latency: float, bandwidth: float) -> dict[str, float]:
-    """One look-up and one keep with ``each=True``: two agreements, two gathers, two scatters, one transaction."""
+    """One look-up and one keep with ``each=True``: two agreements, two gathers, two scatters, one
+    transaction.
+    """
     depth = (ranks - 1).bit_length()
     through_root = ranks * (2 * c.report_bytes + c.request_bytes + c.answer_bytes + c.filing_bytes)
     messages = 6 * depth * latency
@@ -157,7 +162,9 @@ def collective_round(ranks: int, c: Constants, latency: float, bandwidth: float)
 
 
 def one_file(records: int, c: Constants) -> dict[str, float]:
-    """A file of so many records; what walks over all entries grows with them, a look-up does not."""
+    """A file of so many records; what walks over all entries grows with them, a look-up does
+    not.
+    """
     return {
         "records": records,
         "GB": records * c.record_bytes / 1e9,
@@ -169,20 +176,21 @@ def one_file(records: int, c: Constants) -> dict[str, float]:
     }
 
 
-# -- simulated ---------------------------------------------------------------------------------------------------------
+# -- simulated -------------------------------------------------------------------------------------
 
 
 def job_array(tasks: int, fit_seconds: float, mode: str, c: Constants) -> dict[str, float]:
     """Simulate tasks that fit and write under one lock, first come, first served.
 
-    Fits take a log-normal time about ``fit_seconds``. "a put each": every fit is a transaction. "independent": what
-    waited ``FLUSH_SECONDS`` is written in the next call. "aggregators": of ``RANKS_PER_AGGREGATOR`` tasks one writes
-    for all, each ``FLUSH_SECONDS``.
+    Fits take a log-normal time about ``fit_seconds``. "a put each": every fit is a transaction.
+    "independent": what waited ``FLUSH_SECONDS`` is written in the next call. "aggregators": of
+    ``RANKS_PER_AGGREGATOR`` tasks one writes for all, each ``FLUSH_SECONDS``.
 
     Returns
     -------
     dict
-        Utilisation of the lock (above 1: it falls behind for ever), mean and longest wait in seconds, commits a second.
+        Utilisation of the lock (above 1: it falls behind for ever), mean and longest wait in
+        seconds, commits a second.
     """
     pick = random.Random(f"{tasks} {fit_seconds} {mode}")
     requests = _requests(tasks, fit_seconds, mode, pick)

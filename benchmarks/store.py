@@ -1,4 +1,6 @@
-"""The store beside sqlite3, diskcache and joblib.Memory: every measure in one run, stores taking turns within it."""
+"""The store beside sqlite3, diskcache and joblib.Memory: every measure in one run, stores taking
+turns within it.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +138,7 @@ class _Bench:
         said = "  ".join(f"{name} {value:.4g}" for name, value in measure.values.items())
         self.console.print(f"[dim]{measure.name} ({measure.unit}): {said}[/dim]", highlight=False)
 
-    # -- side by side ------------------------------------------------------------------------------------------
+    # -- side by side ------------------------------------------------------------------------------
 
     def compare(self) -> None:
         self._batches()
@@ -243,7 +245,9 @@ class _Bench:
         self._file(Measure(f"puts by {PROCESSES} processes", "per second", values, "≥ 0.6×", met, note))
 
     def _rate(self, name: str, each: int, first: int) -> tuple[float, float]:
-        """Return puts per second of all processes together, and the seconds that the longest put took."""
+        """Return puts per second of all processes together, and the seconds that the longest put
+        took.
+        """
         context = multiprocessing.get_context("spawn")
         start = context.Barrier(PROCESSES + 1)
         stop = context.Barrier(PROCESSES + 1)
@@ -263,7 +267,7 @@ class _Bench:
             worker.join()
         return PROCESSES * each / seconds, longest
 
-    # -- gamwarm alone -----------------------------------------------------------------------------------------
+    # -- gamwarm alone -----------------------------------------------------------------------------
 
     def large(self, count: int) -> None:
         """Open and get in a file of ``count`` records, beside a file of 1000."""
@@ -307,7 +311,9 @@ class _Bench:
         self._file(Measure(f"get, {count:,} records", "µs", get_us, "≤ 1.3× small", met, note))
 
     def churn(self, overwrites: int) -> None:
-        """Overwrite 1000 records at random, each time with as many numbers and new words, 20 in a transaction."""
+        """Overwrite 1000 records at random, each time with as many numbers and new words, 20 in a
+        transaction.
+        """
         rng = random.Random(3)
         store = open_rival("gamwarm", self.folder)
         bases = [record_of(number) for number in range(1000)]

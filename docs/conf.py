@@ -31,7 +31,9 @@ autodoc_mock_imports = ["mpi4py"]
 
 
 def _names_of_gamwarm() -> str:
-    """Return the sections of the reference: the comments in ``gamwarm.__all__`` are the headings."""
+    """Return the sections of the reference: the comments in ``gamwarm.__all__`` are the
+    headings.
+    """
     lines, inside = [], False
     for line in (Path(__file__).parents[1] / "gamwarm" / "__init__.py").read_text().splitlines():
         inside = inside or line.startswith("__all__")

@@ -1,6 +1,8 @@
-"""Read and check a gamwarm archive with h5py and BLAKE3 alone: ``python read_archive.py archive.h5``.
+"""Read and check a gamwarm archive with h5py and BLAKE3 alone: ``python read_archive.py
+archive.h5``.
 
-Written from docs/file-format.md, which lies in every archive too. Copy it, change it, do what you like with it.
+Written from docs/file-format.md, which lies in every archive too. Copy it, change it, do what you
+like with it.
 """
 
 import json
@@ -15,17 +17,20 @@ INTEGERS = ("active", "components")
 
 
 def plain(group, name, kind):
-    """Return what lies in a group by a hard link: other links may lead anywhere, other files included."""
+    """Return what lies in a group by a hard link: other links may lead anywhere, other files
+    included.
+    """
     if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not isinstance(group[name], kind):
         raise TypeError(f"{group.name}/{name} is not a {kind.__name__.lower()} of this file")
     return group[name]
 
 
 def value_of(group, name, type_, rank):
-    """Return an attribute, or the dataset that stands for it where it is long, if type and shape are as they must be.
+    """Return an attribute, or the dataset that stands for it where it is long, if type and shape
+    are as they must be.
 
-    A dataset lies in one piece in this file and is no longer than it; so nothing else is loaded, however it claims to
-    be stored.
+    A dataset lies in one piece in this file and is no longer than it; so nothing else is loaded,
+    however it claims to be stored.
     """
     if name in group.attrs:
         stored = group.attrs.get_id(name)
@@ -46,7 +51,9 @@ def text_of(value):
 
 
 def read_entry(group, place):
-    """Return the JSON text, the vectors and the digest of one entry; its first 32 digits are the seal."""
+    """Return the JSON text, the vectors and the digest of one entry; its first 32 digits are the
+    seal.
+    """
     text = text_of(value_of(group, "meta", "S", 0))
     vectors = {}
     for name in VECTORS:

@@ -1,7 +1,7 @@
 """gamwarm: iterative statistical fits that keep what they learned, in one HDF5 file.
 
-The names below are the public ones, in the order a newcomer meets them. The contract above all: a warm start changes
-where a fit begins, never where it ends.
+The names below are the public ones, in the order a newcomer meets them. The contract above all: a
+warm start changes where a fit begins, never where it ends.
 """
 
 from gamwarm.errors import (

@@ -1,10 +1,12 @@
 """Every version mark that gamwarm writes, and the one comparison of what it reads with them.
 
-A mark that names a *layout* is a `Format`. To read an older layout, raise ``current``, leave ``oldest``, and branch on
-the version that `Format.check` returns; each is called in one place: `storage.header.parse` (file),
-`storage.redo_journal` (journal), `entries.layout.check_file` (entries), `archive.format.check_bundle` (archive).
+A mark that names a *layout* is a `Format`. To read an older layout, raise ``current``, leave
+``oldest``, and branch on the version that `Format.check` returns; each is called in one place:
+`storage.header.parse` (file), `storage.redo_journal` (journal), `entries.layout.check_file`
+(entries), `archive.format.check_bundle` (archive).
 
-A mark that goes into a *digest* has no readers: a new one gives new names, and what has the old ones is not found.
+A mark that goes into a *digest* has no readers: a new one gives new names, and what has the old
+ones is not found.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Questions that `scripts/_bootstrap` asks about an environment. Standard library and pip only: it runs before set-up.
+"""Questions that `scripts/_bootstrap` asks about an environment. Standard library and pip only: it
+runs before set-up.
 
 ``fingerprint ROOT``
-    print a digest of what decides the installed set: build and metadata tables, setup.cfg, version, Python, folder
+    print a digest of what decides the installed set: build and metadata tables, setup.cfg, version,
+    Python, folder
 ``damage``
     print the first file that an installed package lacks, or nothing
 ``missing ROOT EXTRA``
@@ -22,7 +24,9 @@ from typing import Any
 
 
 def fingerprint(root: Path) -> str:
-    """Return the digest of everything that decides what has to be installed (not of the tools' settings)."""
+    """Return the digest of everything that decides what has to be installed (not of the tools'
+    settings).
+    """
     settings = tomllib.loads((root / "pyproject.toml").read_text())
     parts = {
         "build": settings["build-system"],
@@ -37,7 +41,9 @@ def fingerprint(root: Path) -> str:
 
 
 def damage() -> str:
-    """Return the first installed file that is not there or not whole, by its package's own list; "" if all are."""
+    """Return the first installed file that is not there or not whole, by its package's own list; ""
+    if all are.
+    """
     site = Path(sysconfig.get_path("purelib"))
     for info in sorted(site.glob("*.dist-info")):
         record = info / "RECORD"
@@ -57,7 +63,9 @@ def damage() -> str:
 
 
 def missing(root: Path, extra: str) -> str:
-    """Return the first requirement of ``gamwarm[extra]``, direct or not, that is not met; "" if none."""
+    """Return the first requirement of ``gamwarm[extra]``, direct or not, that is not met; "" if
+    none.
+    """
     from pip._vendor.packaging.requirements import Requirement  # noqa: PLC0415 - pip is in every environment made here
 
     project: dict[str, Any] = tomllib.loads((root / "pyproject.toml").read_text())["project"]

@@ -1,4 +1,6 @@
-"""Settings of the whole test suite: hypothesis profiles, `long` and `mpi` tests, real ranks, a limit on hangs."""
+"""Settings of the whole test suite: hypothesis profiles, `long` and `mpi` tests, real ranks, a
+limit on hangs.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from hypothesis import HealthCheck, settings
 import gamwarm
 from tests.support.ranks import RankRunner, find_mpiexec
 
-# No derandomize: every run looks at new cases. A failure prints its blob (@reproduce_failure), pytest its seed.
+# No derandomize: every run looks at new cases. A failure prints its blob (@reproduce_failure),
+# pytest its seed.
 settings.register_profile(
     "default", max_examples=60, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -25,7 +28,9 @@ LONG_TEST_SECONDS = 900.0
 """Time limit of a `long` test that states none."""
 
 HANG_GRACE_SECONDS = 20.0
-"""A test stuck inside C code does not hear pytest-timeout's signal: so much later the run ends, with all stacks."""
+"""A test stuck inside C code does not hear pytest-timeout's signal: so much later the run ends,
+with all stacks.
+"""
 
 real_stderr = pytest.StashKey[TextIO]()
 
@@ -49,7 +54,9 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests that start ranks (before ``-m mpi`` looks) and leave the long ones out unless asked for."""
+    """Mark the tests that start ranks (before ``-m mpi`` looks) and leave the long ones out unless
+    asked for.
+    """
     for item in items:
         if "mpiexec" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.mpi)

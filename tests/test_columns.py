@@ -1,5 +1,5 @@
-"""Columns as users have them: what has no value is refused by column and row, and two indexes are never paired by
-position.
+"""Columns as users have them: what has no value is refused by column and row, and two indexes are
+never paired by position.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def test_what_is_no_table_is_refused(table):
         columns_of(table)
 
 
-# -- indexes -------------------------------------------------------------------------------------------------------
+# -- indexes ---------------------------------------------------------------------------------------
 
 
 def frame(n=60):

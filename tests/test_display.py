@@ -1,4 +1,6 @@
-"""What a person sees at a prompt and in a notebook: short, escaped, without reading more than it says."""
+"""What a person sees at a prompt and in a notebook: short, escaped, without reading more than it
+says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The error tree: its shape and codes are a promise to handlers, on every rank and in every process."""
+"""The error tree: its shape and codes are a promise to handlers, on every rank and in every
+process.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,9 @@ NUMBER = re.compile(r"_?([A-Z]+_)*(FORMAT|VERSION|SCHEMA|MAGIC|MARK)(_[A-Z]+)*")
 
 
 def marks_in(source: str) -> list[str]:
-    """Return the version marks that a module spells out: texts that look like one, and constants called so."""
+    """Return the version marks that a module spells out: texts that look like one, and constants
+    called so.
+    """
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):

@@ -235,7 +235,9 @@ class Held:
 
 
 class AtLine:
-    """SIGINT at the n-th line event (or opcode) of gamwarm/interrupts.py and of the function that is traced."""
+    """SIGINT at the n-th line event (or opcode) of gamwarm/interrupts.py and of the function that
+    is traced.
+    """
 
     def __init__(self, n, *, opcodes, of):
         self.n, self.opcodes, self.code, self.count = n, opcodes, of.__code__, 0
@@ -365,7 +367,9 @@ def test_handlers_that_are_not_pythons_are_left_alone(handler):
 
 @pytest.mark.parametrize("raises", [True, False], ids=["a handler that raises", "a handler that takes notes"])
 def test_a_second_signal_during_the_delivery_of_the_first_leaves_none_for_a_later_call(handler, raises):
-    """At the line that takes the first off the notes it once left it there, to interrupt the next call of all."""
+    """At the line that takes the first off the notes it once left it there, to interrupt the next
+    call of all.
+    """
     heard = []
 
     def act(*_):
@@ -416,7 +420,7 @@ def test_a_second_signal_during_the_delivery_of_the_first_leaves_none_for_a_late
     assert line > 5
 
 
-# -- stack -------------------------------------------------------------------------------------------------------
+# -- stack -----------------------------------------------------------------------------------------
 
 
 def with_calls_left(left, call):

@@ -1,7 +1,8 @@
-"""A floor knows only the floors under it: read from the imports themselves, lazy ones and type-only ones included.
+"""A layer knows only the layers under it: read from the imports themselves, lazy ones and type-only
+ones included.
 
-The order is the table of docs/design.md. A floor is a folder or a module right under ``gamwarm/``; a floor that is not
-listed here fails, so a new one is placed on purpose.
+The order is the table of docs/design.md. A layer is a folder or a module right under ``gamwarm/``;
+a layer that is not listed here fails, so a new one is placed on purpose.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
 
 
-def floor_of(module: str) -> str:
+def layer_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
@@ -88,7 +89,9 @@ def is_module(name: str) -> bool:
 
 @cache
 def names_offered_by(package: str) -> set[str]:
-    """Return ``__all__`` of a package: ``from package import name`` means that name, not a module called so too."""
+    """Return ``__all__`` of a package: ``from package import name`` means that name, not a module
+    called so too.
+    """
     file = PACKAGE.parent.joinpath(*package.split("."), "__init__.py")
     for node in ast.parse(file.read_text()).body if file.is_file() else []:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
@@ -97,7 +100,9 @@ def names_offered_by(package: str) -> set[str]:
 
 
 def imports_of(source: str, module: str, is_package: bool) -> Iterator[Import]:
-    """Yield what a module imports, relative imports made absolute, ``from package import module`` as the module."""
+    """Yield what a module imports, relative imports made absolute, ``from package import module``
+    as the module.
+    """
     package = module.removesuffix(".__init__") if is_package else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -116,9 +121,9 @@ def imports_of(source: str, module: str, is_package: bool) -> Iterator[Import]:
 
 def complaints(source: str, module: str, *, is_package: bool = False) -> list[str]:
     """Return what is wrong with a module's imports, one line each."""
-    floor = floor_of(module)
-    if floor not in KNOWS:
-        return [f"floor {floor!r} is not in the table; place it in docs/design.md and here"]
+    layer = layer_of(module)
+    if layer not in KNOWS:
+        return [f"layer {layer!r} is not in the table; place it in docs/design.md and here"]
     found = []
     for target, line in imports_of(source, module, is_package):
         where = f"{module} line {line}: imports {target}"
@@ -126,18 +131,18 @@ def complaints(source: str, module: str, *, is_package: bool = False) -> list[st
             found.append(f"{where}; only gamwarm.parallel.mpi may")
         if target.split(".")[0] != "gamwarm":
             continue
-        other = floor_of(target)
-        if other == floor:
+        other = layer_of(target)
+        if other == layer:
             continue
-        if other not in KNOWS[floor]:
-            found.append(f"{where}; the floor {floor!r} does not know {other!r}")
+        if other not in KNOWS[layer]:
+            found.append(f"{where}; the layer {layer!r} does not know {other!r}")
         elif target.count(".") > 1 and target not in SECOND_DOORS:
             found.append(f"{where}; import from gamwarm.{other} itself, its modules are private")
     return found
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_a_floor_imports_only_floors_under_it_and_through_their_front_door(path):
+def test_a_layer_imports_only_layers_under_it_and_through_their_front_door(path):
     is_package = path.name == "__init__.py"
 
     assert complaints(path.read_text(), module_name(path), is_package=is_package) == []
@@ -185,7 +190,9 @@ def is_private(name: str) -> bool:
 
 
 def names_defined_in(tree: ast.AST) -> set[str]:
-    """Return every name that a module defines: functions, classes, variables, slots, and attributes that it sets."""
+    """Return every name that a module defines: functions, classes, variables, slots, and attributes
+    that it sets.
+    """
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -207,7 +214,8 @@ def names_defined_in_folder(folder: Path) -> set[str]:
 def private_names_of_others(source: str, of_the_folder: set[str]) -> list[str]:
     """Return the uses of underscored names that another module defines, one line each.
 
-    A class may use, through ``self`` or ``cls``, what its base in another module of the folder defines.
+    A class may use, through ``self`` or ``cls``, what its base in another module of the folder
+    defines.
     """
     tree = ast.parse(source)
     own = names_defined_in(tree) | FOREIGN
@@ -277,7 +285,9 @@ def strongly_connected(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def test_no_modules_import_each_other():
-    """Lazy and type-only imports count: what needs a promise to avoid a circle is in the wrong place."""
+    """Lazy and type-only imports count: what needs a promise to avoid a circle is in the wrong
+    place.
+    """
     names = {module_name(path): path for path in MODULES if path.name != "__init__.py"}
     graph = {
         name: {i.target for i in imports_of(path.read_text(), name, False) if i.target in names and i.target != name}
@@ -292,13 +302,13 @@ def test_a_circle_would_be_seen():
 
 
 def test_the_table_has_no_way_round():
-    for floor, known in KNOWS.items():
+    for layer, known in KNOWS.items():
         for lower in known:
-            assert floor not in KNOWS[lower], f"{floor} and {lower} know each other"
-            assert KNOWS[lower] <= known | {lower}, f"{floor} knows {lower} but not all that {lower} knows"
+            assert layer not in KNOWS[lower], f"{layer} and {lower} know each other"
+            assert KNOWS[lower] <= known | {lower}, f"{layer} knows {lower} but not all that {lower} knows"
 
 
-def test_every_floor_is_in_the_table_of_the_design_page():
+def test_every_layer_is_in_the_table_of_the_design_page():
     page = (PACKAGE.parent / "docs" / "design.md").read_text()
     folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
 

@@ -1,4 +1,6 @@
-"""The names that others build on, and what they take: a parameter may be added at the end, none moves or goes."""
+"""The names that others build on, and what they take: a parameter may be added at the end, none
+moves or goes.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,9 @@ def told(parameter):
 
 
 def check(function, written, skip=0):
-    """Whether what is written is how the parameters begin; after ``*`` any order of keywords will do."""
+    """Whether what is written is how the parameters begin; after ``*`` any order of keywords will
+    do.
+    """
     parameters = list(inspect.signature(function).parameters.values())[skip:]
     taken = [told(parameter) for parameter in parameters]
     before, _, keywords = written.partition("*") if "**" not in written else (written, "", "")

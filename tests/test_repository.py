@@ -1,4 +1,6 @@
-"""What the repository promises beside its code: commands that run, settings in one place, names that are documented."""
+"""What the repository promises beside its code: commands that run, settings in one place, names
+that are documented.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ def test_setup_cfg_holds_nothing_but_command_defaults():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
 
-    # Command sections have no twin in pyproject.toml; metadata, options and tools have, and are to stand there.
+    # Command sections have no twin in pyproject.toml; metadata, options and tools have, and are to
+    # stand there.
     assert set(config.sections()) <= {"bdist_wheel", "build", "build_ext", "egg_info", "install", "sdist"}
 
 
@@ -209,7 +212,8 @@ STATISTICS = ("records", "transfer", "fitting", "engine", "adapters")
 
 
 def thresholds_in(source: str) -> dict[str, bool]:
-    """Return the module's constants that are one real number, and whether a comment beside, above or a string says why.
+    """Return the module's constants that are one real number, and whether a comment beside, above
+    or a string says why.
 
     A comment may stand above several of one family of names (`_CHORD_REACH`, `_CHORD_RATE`).
     """
@@ -236,7 +240,9 @@ def thresholds_in(source: str) -> dict[str, bool]:
 
 
 def test_a_threshold_is_declared_once_and_says_why():
-    """Two modules with one rule have one constant; a number without a reason is one that nobody dares to change."""
+    """Two modules with one rule have one constant; a number without a reason is one that nobody
+    dares to change.
+    """
     declared: dict[str, list[str]] = {}
     unexplained = []
     for layer in STATISTICS:
@@ -248,3 +254,63 @@ def test_a_threshold_is_declared_once_and_says_why():
     assert {name: places for name, places in declared.items() if len(places) > 1} == {}
     assert unexplained == []
     assert thresholds_in("# why\nA_X = 1.0\nA_Y: Final = 2e-3\nB = 3.0\n") == {"A_X": True, "A_Y": True, "B": False}
+
+
+PROSE_COLUMNS = 100
+
+
+def long_prose_of_a_page(text: str) -> list[int]:
+    """Return the lines of a Markdown page beyond the limit that are neither code nor part of a
+    table.
+    """
+    long, fence = [], ""
+    for n, line in enumerate(text.splitlines(), 1):
+        mark = re.match(r"\s*(```+|:::+)", line)
+        if mark:
+            fence = "" if fence else mark[1]
+        elif not fence and not line.lstrip().startswith("|") and len(line) > PROSE_COLUMNS:
+            long.append(n)
+    return long
+
+
+def long_prose_of_a_module(source: str) -> list[int]:
+    """Return the lines of docstrings and comment lines beyond the limit."""
+    lines = source.splitlines()
+    prose = {n for n, line in enumerate(lines, 1) if line.lstrip().startswith("# ")}
+    strings = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            strings.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            prose.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    prose -= {n for n in strings if lines[n - 1].lstrip().startswith("# ")}  # text of a program inside a string
+    return [n for n in sorted(prose) if len(lines[n - 1]) > PROSE_COLUMNS and " " in lines[n - 1].strip()]
+
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+SOURCES = [*(ROOT / "gamwarm").rglob("*.py"), *TESTS.rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+
+
+def test_prose_of_pages_wraps_at_100_columns():
+    long = {str(page.relative_to(ROOT)): long_prose_of_a_page(page.read_text()) for page in PAGES}
+
+    assert {page: lines for page, lines in long.items() if lines} == {}
+
+
+def test_the_readme_fits_a_terminal_tables_and_code_included():
+    lines = (ROOT / "README.md").read_text().splitlines()
+
+    assert [line for line in lines if len(line) > PROSE_COLUMNS] == []
+
+
+def test_docstrings_and_comments_wrap_at_100_columns():
+    long = {str(path.relative_to(ROOT)): long_prose_of_a_module(path.read_text()) for path in SOURCES}
+
+    assert {path: lines for path, lines in long.items() if lines} == {}
+
+
+def test_a_long_line_of_prose_would_be_seen():
+    words = " ".join(["word"] * 30)
+
+    assert long_prose_of_a_page(f"short\n{words}\n```\n{words}\n```\n| {words} |\n") == [2]
+    assert long_prose_of_a_module(f'"""Short.\n\n{words}\n"""\n# {words}\nX = "{words}"\n') == [3, 5]

@@ -1,4 +1,6 @@
-"""The end of a batch job: a signal only sets a flag, the clock is asked, and all ranks stop together."""
+"""The end of a batch job: a signal only sets a flag, the clock is asked, and all ranks stop
+together.
+"""
 
 from __future__ import annotations
 

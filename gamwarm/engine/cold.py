@@ -17,7 +17,8 @@ from gamwarm.transfer import START_MARGIN
 
 __all__ = ["ColdStart", "cold_evaluations", "cold_start_of"]
 
-# Of Wood and Fasiolo (2017), from rho = 0: docs/engine.md compares two of them with the other cold starts.
+# Of Wood and Fasiolo (2017), from rho = 0: docs/engine.md compares two of them with the other cold
+# starts.
 _FS_UPDATES = 2
 # The ratio of an update is not defined where nothing is penalized.
 _FS_MAX_MOVE = 6.0
@@ -28,8 +29,9 @@ Evaluate = Callable[[FloatArray, FloatArray], gamwarm.Evaluation]
 class ColdStart(StrEnum):
     """How a fit without a parent begins.
 
-    ``heuristic`` balances mean diagonals per term (as mgcv does), ``zero`` is rho = 0, ``fellner-schall`` makes two
-    Fellner-Schall updates from there; ``best`` is the one that was cheapest most often when measured.
+    ``heuristic`` balances mean diagonals per term (as mgcv does), ``zero`` is rho = 0,
+    ``fellner-schall`` makes two Fellner-Schall updates from there; ``best`` is the one that was
+    cheapest most often when measured.
     """
 
     HEURISTIC = "heuristic"
@@ -68,7 +70,8 @@ def cold_evaluations(
         if each is ColdStart.HEURISTIC:
             yield each, evaluate(np.clip(_heuristic(laml), -limit, limit), laml.null)
             continue
-        # rho = 0 is a balanced start here: penalties are scaled to the data's information when a model is bound.
+        # rho = 0 is a balanced start here: penalties are scaled to the data's information when a
+        # model is bound.
         at = evaluate(np.zeros(laml.q), laml.null)
         if each is ColdStart.FELLNER_SCHALL:
             at = _refined(laml, evaluate, at, limit)
@@ -76,7 +79,9 @@ def cold_evaluations(
 
 
 def _heuristic(laml: Objective) -> FloatArray:
-    """Balance mean diagonals of data information and penalty, per term (as mgcv's initial values do)."""
+    """Balance mean diagonals of data information and penalty, per term (as mgcv's initial values
+    do).
+    """
     diagonal = np.diagonal(laml.information(laml.null))
     rho = np.zeros(laml.q)
     for j in range(laml.q):
@@ -87,7 +92,9 @@ def _heuristic(laml: Objective) -> FloatArray:
 
 
 def _refined(laml: Objective, evaluate: Evaluate, at: gamwarm.Evaluation, limit: float) -> gamwarm.Evaluation:
-    """Make two Fellner-Schall updates (Wood and Fasiolo 2017): lambda *= edf / (lambda theta' S theta)."""
+    """Make two Fellner-Schall updates (Wood and Fasiolo 2017): lambda *= edf / (lambda theta' S
+    theta).
+    """
     begin = at
     own = laml.penalised
     for _ in range(_FS_UPDATES if laml.q else 0):

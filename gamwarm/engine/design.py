@@ -1,8 +1,9 @@
 """Products with the design of all predictors: X theta, X'c, X'WX and row-wise leverages.
 
-Columns that depend on one covariate form a *group*: rows of a small table ``U`` (m x p) looked up by ``index`` (n,), so
-that X'WX of two groups is ``U_g' C U_h`` with C the m_g x m_h cross table of the weights. Groups with too many distinct
-values are expanded into one dense group (``index`` None, U = X). Both give the same numbers up to rounding.
+Columns that depend on one covariate form a *group*: rows of a small table ``U`` (m x p) looked up
+by ``index`` (n,), so that X'WX of two groups is ``U_g' C U_h`` with C the m_g x m_h cross table of
+the weights. Groups with too many distinct values are expanded into one dense group (``index`` None,
+U = X). Both give the same numbers up to rounding.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ __all__ = ["Group", "Piece", "Products"]
 _CHUNK_ROWS = 65_536
 _TABLE_PER_ROW = 4
 _TABLE_FLOOR = 1 << 18
-# Rows looked up twice and multiplied take longer than a table of leverages, up to this many times the usual one's size.
+# Rows looked up twice and multiplied take longer than a table of leverages, up to this many times
+# the usual one's size.
 _LEVERAGE_TABLES = 2
 _MERGED_CELLS = 64
 _MANY_LEVELS = 8
@@ -40,7 +42,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Piece:
-    """One block's ``table`` (m, p) of group ``group``, in predictor ``predictor``, at coefficients ``columns``."""
+    """One block's ``table`` (m, p) of group ``group``, in predictor ``predictor``, at coefficients
+    ``columns``.
+    """
 
     predictor: int
     group: str
@@ -52,8 +56,8 @@ class Piece:
 class _Part:
     """All columns of one predictor that belong to one group; a slice where they are consecutive.
 
-    Where no row of a table has two entries (a random effect's, a factor's), ``levels`` has the entries' rows, columns
-    and values.
+    Where no row of a table has two entries (a random effect's, a factor's), ``levels`` has the
+    entries' rows, columns and values.
     """
 
     group: int
@@ -99,7 +103,9 @@ def _chain(x: FloatArray, y: FloatArray, z: FloatArray) -> FloatArray:
 
 
 def _merged(n: int, pieces: Sequence[Piece], groups: Mapping[str, Group]) -> tuple[list[Piece], dict[str, Group]]:
-    """Return the pieces over fewer groups: the smallest are crossed to one, which saves a look-up per pair of them."""
+    """Return the pieces over fewer groups: the smallest are crossed to one, which saves a look-up
+    per pair of them.
+    """
     used = {piece.group for piece in pieces}
     small: list[str] = []
     cells = 1
@@ -221,10 +227,12 @@ class Products:
         table = np.ascontiguousarray(tables[0] if len(tables) == 1 else np.hstack(tables))
         return _Part(at, table, _joined(columns), None if self._groups[at] is None else _levels(table))
 
-    # -- linear maps -------------------------------------------------------------------------------------------
+    # -- linear maps -------------------------------------------------------------------------------
 
     def predict(self, theta: FloatArray) -> list[FloatArray]:
-        """Return X_k theta per predictor: arrays of shape (n,), or (n, q) for theta of shape (p, q)."""
+        """Return X_k theta per predictor: arrays of shape (n,), or (n, q) for theta of shape (p,
+        q).
+        """
         out = []
         for parts in self._parts:
             eta: FloatArray = np.zeros((self.n, *theta.shape[1:]))
@@ -257,10 +265,11 @@ class Products:
                 out[part.columns] += folded @ part.table
         return out
 
-    # -- Gram matrices -----------------------------------------------------------------------------------------
+    # -- Gram matrices -----------------------------------------------------------------------------
 
     def gram(self, weights: Mapping[tuple[int, int], FloatArray]) -> FloatArray:
-        """Return sum over predictor pairs of X_k' diag(w_kl) X_l, of shape (p, p). One Hessian formation.
+        """Return sum over predictor pairs of X_k' diag(w_kl) X_l, of shape (p, p). One Hessian
+        formation.
 
         Parameters
         ----------
@@ -360,10 +369,12 @@ class Products:
         width = self.n if right is None else right.size
         return sparse.csr_array((w[order], columns, starts), shape=(left.size, width))
 
-    # -- leverages ---------------------------------------------------------------------------------------------
+    # -- leverages ---------------------------------------------------------------------------------
 
     def leverages(self, inverse: FloatArray, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], FloatArray]:
-        """Return x_ki' inverse_kl x_li for every row i, per predictor pair (k, l); inverse is (p, p), symmetric."""
+        """Return x_ki' inverse_kl x_li for every row i, per predictor pair (k, l); inverse is (p,
+        p), symmetric.
+        """
         out: dict[tuple[int, int], FloatArray] = {}
         for k, level in pairs:
             total = np.zeros(self.n)
@@ -404,10 +415,12 @@ class Products:
                 y = b.table[rows] if gb is None else b.table[gb.index[rows]]
                 total[rows] += np.einsum("ij,ij->i", x, y)
 
-    # -- by groups of rows -------------------------------------------------------------------------------------
+    # -- by groups of rows -------------------------------------------------------------------------
 
     def adjoint_by_group(self, rows: Sequence[FloatArray], index: IntArray, size: int) -> FloatArray:
-        """Return sum_k X_k' rows_k over the rows of each group, of shape (size, p); ``index`` (n,) names the groups."""
+        """Return sum_k X_k' rows_k over the rows of each group, of shape (size, p); ``index`` (n,)
+        names the groups.
+        """
         out = np.zeros((size, self.width))
         everything = np.arange(self.n)
         for k, parts in enumerate(self._parts):
@@ -419,7 +432,9 @@ class Products:
         return out
 
     def predict_by_group(self, theta: FloatArray, index: IntArray) -> list[FloatArray]:
-        """Return X_k theta_g per predictor, of shape (n,), for the row's own group g; theta is (groups, p)."""
+        """Return X_k theta_g per predictor, of shape (n,), for the row's own group g; theta is
+        (groups, p).
+        """
         out = []
         for parts in self._parts:
             eta: FloatArray = np.zeros(self.n)

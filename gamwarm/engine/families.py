@@ -1,8 +1,10 @@
-"""Response models as tables of derivatives of the negative log-likelihood with respect to the linear predictors.
+"""Response models as tables of derivatives of the negative log-likelihood with respect to the
+linear predictors.
 
-A derivative of order r is a mapping from a sorted tuple of r predictor numbers to an array of shape (n,); a tuple that
-is missing is identically zero. Prior weights multiply a row's contribution to the log-likelihood (a row of weight 2
-counts as two equal rows); for the binomial they are also the numbers of trials of a proportion.
+A derivative of order r is a mapping from a sorted tuple of r predictor numbers to an array of shape
+(n,); a tuple that is missing is identically zero. Prior weights multiply a row's contribution to
+the log-likelihood (a row of weight 2 counts as two equal rows); for the binomial they are also the
+numbers of trials of a proportion.
 """
 
 from __future__ import annotations
@@ -49,20 +51,25 @@ class Family:
     response_units: ClassVar[tuple[str, ...]] = ()
     """Predictors that are measured in the units of the response."""
     log_concave: ClassVar[bool] = True
-    """Whether the likelihood is log-concave in the predictors, so that the inner problem has one mode."""
+    """Whether the likelihood is log-concave in the predictors, so that the inner problem has one
+    mode.
+    """
 
     def check(self, y: FloatArray) -> None:
         """Refuse responses outside the family's range, naming the column."""
 
     def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
-        """Return the negative log-likelihood summed over rows, up to `constants`; inf where it overflows.
+        """Return the negative log-likelihood summed over rows, up to `constants`; inf where it
+        overflows.
 
         A predictor may also be given as one number for all rows, of shape (1,).
         """
         raise NotImplementedError
 
     def constants(self, y: FloatArray, w: FloatArray) -> FloatArray:
-        """Return, of shape (n,), each row's part of the negative log-likelihood that no predictor enters."""
+        """Return, of shape (n,), each row's part of the negative log-likelihood that no predictor
+        enters.
+        """
         raise NotImplementedError
 
     def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
@@ -97,7 +104,9 @@ def _moments(name: str, z: FloatArray, w: FloatArray, what: str) -> tuple[float,
 
 @dataclass(frozen=True)
 class GaussianLocationScale(Family):
-    """y ~ N(mean, exp(scale)^2): identity link for the mean, log standard deviation for the scale."""
+    """y ~ N(mean, exp(scale)^2): identity link for the mean, log standard deviation for the
+    scale.
+    """
 
     predictors: ClassVar[tuple[str, ...]] = ("mean", "scale")
     response_units: ClassVar[tuple[str, ...]] = ("mean",)
@@ -142,7 +151,9 @@ class GaussianLocationScale(Family):
 
 @dataclass(frozen=True)
 class Gaussian(Family):
-    """y ~ N(mean, phi): identity link, one variance, which is profiled out (restricted likelihood)."""
+    """y ~ N(mean, phi): identity link, one variance, which is profiled out (restricted
+    likelihood).
+    """
 
     kind: ClassVar[str] = "gamwarm.engine.Gaussian"
 

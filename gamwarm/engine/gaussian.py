@@ -1,12 +1,13 @@
 """Gaussian identity models: restricted likelihood with the variance profiled out, on moments alone.
 
-Of the rows, only ``X'WX``, ``X'Wz`` and ``z'Wz`` enter, so a fold is a subtraction: all rows' moments less its group's.
-With ``D(rho) = min (z - X theta)'W(z - X theta) + theta' S theta``, N the total weight, M unpenalised coefficients,
-``H = X'WX + S`` and ``phi = D / (N - M)``::
+Of the rows, only ``X'WX``, ``X'Wz`` and ``z'Wz`` enter, so a fold is a subtraction: all rows'
+moments less its group's. With ``D(rho) = min (z - X theta)'W(z - X theta) + theta' S theta``, N the
+total weight, M unpenalised coefficients, ``H = X'WX + S`` and ``phi = D / (N - M)``::
 
     V(rho) = (N - M) (log(2 pi phi) + 1) / 2 + log|H| / 2 - log|S|_+ / 2
 
-Here lambda is relative to the variance: the prior of a penalised coefficient is N(0, phi / (lambda s)).
+Here lambda is relative to the variance: the prior of a penalised coefficient is N(0, phi / (lambda
+s)).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from gamwarm.errors import FitFailed
 
 __all__ = ["GaussianReml", "Moments"]
 
-# Coefficients this near (as a Newton decrement) to the mode are the mode, and come back bit for bit.
+# Coefficients this near (as a Newton decrement) to the mode are the mode, and come back bit for
+# bit.
 _SAME_MODE = 1e-6
 # A residual sum of squares below this part of the total is rounding.
 _EXACT_FIT = 1e-12
@@ -158,7 +160,9 @@ class GaussianReml(Objective):
         )
 
     def hessian(self, at: Evaluation) -> FloatArray:
-        """Return the outer Hessian at an evaluation, of shape (q, q). It takes no pass over the rows."""
+        """Return the outer Hessian at an evaluation, of shape (q, q). It takes no pass over the
+        rows.
+        """
         if at.hessian is not None:
             return at.hessian
         if at.factor is None or at.inverse is None:

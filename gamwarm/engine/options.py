@@ -1,4 +1,6 @@
-"""Which options the reference engine implements; the rest are refused by name unless left at their defaults."""
+"""Which options the reference engine implements; the rest are refused by name unless left at their
+defaults.
+"""
 
 from __future__ import annotations
 

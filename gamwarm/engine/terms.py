@@ -1,8 +1,9 @@
-"""Terms of an additive predictor: what a user writes, and what it becomes when bound to the full data.
+"""Terms of an additive predictor: what a user writes, and what it becomes when bound to the full
+data.
 
-A bound term is a small table of distinct rows in *raw* columns, a lift ``T`` (raw = T theta) to reduced coordinates in
-which the penalty is exactly diagonal, and a penalty scale. All three are fixed by the full data, so ``rho`` and raw
-coefficients mean the same in every fold.
+A bound term is a small table of distinct rows in *raw* columns, a lift ``T`` (raw = T theta) to
+reduced coordinates in which the penalty is exactly diagonal, and a penalty scale. All three are
+fixed by the full data, so ``rho`` and raw coefficients mean the same in every fold.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ __all__ = ["BoundTerm", "Factor", "Intercept", "Linear", "RandomEffect", "Smooth
 
 # Eigenvalues of a penalty below this part of the largest are its null space.
 _NULL_EIGENVALUE = 1e-9
-# Directions of a penalty that no data informs count as this share of the best informed one, so that the penalty's
-# scale stays finite.
+# Directions of a penalty that no data informs count as this share of the best informed one, so that
+# the penalty's scale stays finite.
 _UNINFORMED = 1e-8
 # Of one term, over the folds of a campaign: all levels kept, and one of them left out.
 _SHARED_PENALTIES = 2
@@ -154,7 +155,9 @@ class BoundTerm:
         return np.ascontiguousarray(self.table[:, kept])
 
     def distinct_rows(self, kept: IntArray) -> Any:
-        """Return the kept columns of the table as a fit is named by them: a random effect's are sparse."""
+        """Return the kept columns of the table as a fit is named by them: a random effect's are
+        sparse.
+        """
         if not self.by_level or self.reference >= 0:
             return self.columns(kept)
         entries = np.zeros(self.table.shape[0] + 1, dtype=np.int32)
@@ -163,7 +166,9 @@ class BoundTerm:
         return sparse.csr_array(parts, shape=(self.table.shape[0], len(kept)))
 
     def dense_penalty(self, kept: IntArray) -> DensePenalty:
-        """Return the penalty of the kept columns; folds whose diagonals are equal share one object, and its digest."""
+        """Return the penalty of the kept columns; folds whose diagonals are equal share one object,
+        and its digest.
+        """
         diagonal = self.penalty[kept]
         known: dict[bytes, DensePenalty] = self.__dict__["_penalties"]
         key = diagonal.tobytes()
@@ -181,7 +186,8 @@ class BoundTerm:
         present = np.flatnonzero(counts > 0)
         if self.reference < 0:
             return present.astype(np.intp)
-        # Without its reference level a treatment contrast repeats the intercept: the first level present takes over.
+        # Without its reference level a treatment contrast repeats the intercept: the first level
+        # present takes over.
         reference = self.reference if counts[self.reference] > 0 else int(present[0])
         return np.array([level - 1 for level in present if level not in (reference, 0)], dtype=np.intp)
 
@@ -211,7 +217,8 @@ class Intercept:
 
 @dataclass(frozen=True, init=False)
 class Linear:
-    """Unpenalised numeric columns, centred on their full-data means (their coefficients are per unit of the column).
+    """Unpenalised numeric columns, centred on their full-data means (their coefficients are per
+    unit of the column).
 
     Parameters
     ----------
@@ -285,7 +292,8 @@ class Factor:
 
 @dataclass(frozen=True)
 class RandomEffect:
-    """Independent normal effects of the levels of a column: a ridge penalty, one smoothing parameter.
+    """Independent normal effects of the levels of a column: a ridge penalty, one smoothing
+    parameter.
 
     Parameters
     ----------
@@ -321,7 +329,9 @@ class RandomEffect:
 
 
 def _labelled_levels(source: Source, term: Factor | RandomEffect) -> tuple[str, tuple[str, ...]]:
-    """Return the group of a term's column, and a label of each level, of which there must be two."""
+    """Return the group of a term's column, and a label of each level, of which there must be
+    two.
+    """
     group, levels = source.levels(term.column, f"term {term.name!r}")
     if len(levels) < 2:
         raise InvalidInput(f"column {term.column!r} has one level; drop {type(term).__name__}({term.column!r})")
@@ -423,17 +433,19 @@ Term = Intercept | Linear | Factor | RandomEffect | Smooth
 
 
 def _centring(source: Source) -> float:
-    """Return by how much the data outweigh a penalty at rho = 0, in geometric mean over the penalised directions.
+    """Return by how much the data outweigh a penalty at rho = 0, in geometric mean over the
+    penalised directions.
 
-    A term's best lambda does not grow with n, the data's information does: measured against the data alone, rho of a
-    wiggly term falls like -log n, measured against one row, a plateau begins at +log n. A quarter of log n keeps both
-    inside the default bound of 10 up to millions of rows.
+    A term's best lambda does not grow with n, the data's information does: measured against the
+    data alone, rho of a wiggly term falls like -log n, measured against one row, a plateau begins
+    at +log n. A quarter of log n keeps both inside the default bound of 10 up to millions of rows.
     """
     return float(np.sqrt(np.sqrt(float(source.n or 1))))
 
 
 def _rounded(scale: float) -> float:
-    # Any positive scale will do; a round one does not carry the last bits of a reduction over all rows.
+    # Any positive scale will do; a round one does not carry the last bits of a reduction over all
+    # rows.
     return float(f"{scale:.3g}")
 
 
@@ -441,7 +453,8 @@ def _spline_rows(x: FloatArray, lower: float, upper: float, k: int, degree: int)
     """Return, per x, the first of its degree + 1 non-zero basis functions and their values."""
     width = (upper - lower) / (k - degree)
     knots = lower + width * np.arange(-degree, k + 1)
-    # The ends are set exactly, so that rounding cannot push the largest value outside the last interval.
+    # The ends are set exactly, so that rounding cannot push the largest value outside the last
+    # interval.
     knots[degree], knots[k] = lower, upper
     basis = BSpline.design_matrix(x, knots, degree).tocsr()
     values = basis.data.reshape(x.shape[0], degree + 1)
@@ -458,7 +471,9 @@ def _gather(first: IntArray, values: FloatArray, columns: FloatArray) -> FloatAr
 
 
 def _sum_to_zero(constraint: FloatArray) -> FloatArray:
-    """Return Z (k, k - 1), orthonormal and orthogonal to ``constraint``, from one Householder reflection."""
+    """Return Z (k, k - 1), orthonormal and orthogonal to ``constraint``, from one Householder
+    reflection.
+    """
     v = constraint / np.linalg.norm(constraint)
     v[0] += 1.0 if v[0] >= 0.0 else -1.0
     reflection = np.eye(v.shape[0]) - 2.0 * np.outer(v, v) / (v @ v)

@@ -1,4 +1,6 @@
-"""Entries of one key on their way from one file to another, and what is wrong with those that stay behind."""
+"""Entries of one key on their way from one file to another, and what is wrong with those that stay
+behind.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ class EvictionCandidate:
 def choose_evictions(
     candidates: Iterable[EvictionCandidate], *, size_budget: int | None, before: int | None, keep: Collection[str]
 ) -> list[EvictionCandidate]:
-    """Choose what goes, oldest first (ties by entry id), until the rest is within ``size_budget`` and not too old.
+    """Choose what goes, oldest first (ties by entry id), until the rest is within ``size_budget``
+    and not too old.
 
     Parameters
     ----------
@@ -100,7 +101,8 @@ def evict_entries(
 ) -> EvictReport:
     """Remove what `choose_evictions` chooses from an open file.
 
-    Pinned entries, ``protected`` ones and the parents of checkpoints stay; if the pins cannot be read, everything does.
+    Pinned entries, ``protected`` ones and the parents of checkpoints stay; if the pins cannot be
+    read, everything does.
     """
     unread = [problem for problem in map(editor.unread_pins, KINDS) if problem]
     if unread:

@@ -33,8 +33,8 @@ def best_checkpoint(entries: Sequence[EntrySummary]) -> EntrySummary:
 def select_record(entries: Sequence[EntrySummary], producer: Producer | None) -> EntrySummary | None:
     """Return the record that a look-up by ``producer`` means, or None of none.
 
-    A final of this producer beats all, newest first; a final of another or unknown producer counts as a checkpoint.
-    ``producer=None`` ranks nothing as foreign.
+    A final of this producer beats all, newest first; a final of another or unknown producer counts
+    as a checkpoint. ``producer=None`` ranks nothing as foreign.
     """
     if not entries:
         return None
@@ -45,7 +45,9 @@ def select_record(entries: Sequence[EntrySummary], producer: Producer | None) ->
 
 
 def retained(entries: Sequence[EntrySummary], keep_last: int) -> list[EntrySummary]:
-    """Return what one key keeps of ``entries``: the newest ``keep_last`` finals and the best checkpoint; best first."""
+    """Return what one key keeps of ``entries``: the newest ``keep_last`` finals and the best
+    checkpoint; best first.
+    """
     finals = [e for e in entries if e.kind == RecordKind.FINAL]
     checkpoints = [e for e in entries if e.kind == RecordKind.CHECKPOINT]
     kept = sorted(finals, key=lambda e: (e.created, e.entry_id), reverse=True)[:keep_last]
@@ -55,8 +57,8 @@ def retained(entries: Sequence[EntrySummary], keep_last: int) -> list[EntrySumma
 def united(entries: Sequence[EntrySummary], keep_last: int) -> list[EntrySummary]:
     """Return what one key keeps when the entries of files are united, best first.
 
-    What stays does not depend on the order in which files are merged: checkpoints are ranked without the tolerance
-    that a put allows, which is not transitive.
+    What stays does not depend on the order in which files are merged: checkpoints are ranked
+    without the tolerance that a put allows, which is not transitive.
     """
     finals = [e for e in entries if e.kind == RecordKind.FINAL]
     checkpoints = [e for e in entries if e.kind != RecordKind.FINAL]
@@ -65,6 +67,7 @@ def united(entries: Sequence[EntrySummary], keep_last: int) -> list[EntrySummary
 
 
 def _checkpoint_rank(entry: EntrySummary) -> tuple[bool, float, int, str]:
-    # Ties go to the newest, then to the larger entry id, as everywhere; the id is compared upside down.
+    # Ties go to the newest, then to the larger entry id, as everywhere; the id is compared upside
+    # down.
     upside_down = "".join(f"{15 - int(digit, 16):x}" for digit in entry.entry_id)
     return entry.objective is None, entry.objective or 0.0, -entry.created, upside_down

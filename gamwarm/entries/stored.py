@@ -26,6 +26,8 @@ class StoredArtifact(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """Artifacts that a campaign may start from, with their times: none is evicted while this object lives."""
+    """Artifacts that a campaign may start from, with their times: none is evicted while this object
+    lives.
+    """
 
     created: dict[str, int]

@@ -1,4 +1,5 @@
-"""Leave one group out, as a job over ranks: parent on all rows first, then every fold from it, resumable.
+"""Leave one group out, as a job over ranks: parent on all rows first, then every fold from it,
+resumable.
 
 ::
 

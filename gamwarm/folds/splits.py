@@ -37,8 +37,8 @@ class Fold:
     def rows(self) -> Any:
         """The rows to fit: a mask of shape (n,), made when asked for.
 
-        An array, or where the groups are a pandas Series a Series with its index, which `engine.Bound.case` and pandas
-        compare with that of the data.
+        An array, or where the groups are a pandas Series a Series with its index, which
+        `engine.Bound.case` and pandas compare with that of the data.
         """
         return self._mask(self._codes != self._code)
 
@@ -61,17 +61,20 @@ class Fold:
 
 
 def folds_of(groups: Any) -> list[Fold]:
-    """Return one fold per group, largest fold first (ties by label), so that the fits of a round are of one size.
+    """Return one fold per group, largest fold first (ties by label), so that the fits of a round
+    are of one size.
 
     Parameters
     ----------
     groups : array_like of shape (n,)
-        The group of every row: subjects, sites, months; for k-fold cross-validation the number of the fold.
+        The group of every row: subjects, sites, months; for k-fold cross-validation the number of
+        the fold.
 
     Raises
     ------
     InvalidInput, InvalidType
-        Not one column, fewer than two groups, a row without a label (which is named), or labels that have no order.
+        Not one column, fewer than two groups, a row without a label (which is named), or labels
+        that have no order.
     """
     labels, codes = _coded(groups)
     sizes = np.bincount(codes, minlength=len(labels))

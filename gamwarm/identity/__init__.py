@@ -1,4 +1,6 @@
-"""Naming a fit: fingerprint protocol, matrix digests, exact key, term identities, descriptor, `FitProblem`."""
+"""Naming a fit: fingerprint protocol, matrix digests, exact key, term identities, descriptor,
+`FitProblem`.
+"""
 
 from gamwarm.identity.components import Components, Label
 from gamwarm.identity.descriptor import FitDescriptor, check_descriptor_key, term_identity

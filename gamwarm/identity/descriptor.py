@@ -75,12 +75,16 @@ def strict_identity(spec: ParameterBlockSpec) -> str:
 
 
 def structural_identity(spec: ParameterBlockSpec, raw_width: int) -> str:
-    """Return a block's structural identity: raw width, no null-space list (a held-out column changes it)."""
+    """Return a block's structural identity: raw width, no null-space list (a held-out column
+    changes it).
+    """
     return term_identity(spec.role or Role.GENERIC, spec.name, _labels(spec), (), raw_width)
 
 
 def check_descriptor_key(key: object) -> str:
-    """Return ``key`` if it is a well-formed descriptor key or term identity, else raise `InvalidKey`."""
+    """Return ``key`` if it is a well-formed descriptor key or term identity, else raise
+    `InvalidKey`.
+    """
     if not isinstance(key, str) or not _HEX64.fullmatch(key):
         raise InvalidKey(
             f"{told(key)} is not a descriptor key; expected 64 lower-case hex digits (see FitProblem.descriptor)"
@@ -90,7 +94,8 @@ def check_descriptor_key(key: object) -> str:
 
 @dataclass(frozen=True)
 class FitDescriptor:
-    """What makes two fits relatives: family and terms, in any order. Rows and response do not enter the key.
+    """What makes two fits relatives: family and terms, in any order. Rows and response do not enter
+    the key.
 
     Parameters
     ----------

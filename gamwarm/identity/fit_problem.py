@@ -28,7 +28,8 @@ __all__ = ["FitProblem"]
 
 
 class FitProblem:
-    """Everything gamwarm needs to know of one fit. Immutable; names are computed once, when first asked for.
+    """Everything gamwarm needs to know of one fit. Immutable; names are computed once, when first
+    asked for.
 
     Parameters
     ----------
@@ -43,8 +44,9 @@ class FitProblem:
     gauge : Gauge, optional
         Lift from reduced to raw coefficients; None is the identity.
     nuisance : sequence of str
-        Names of further outer coordinates, after the log smoothing parameters: a log scale, the log theta of a negative
-        binomial. They have no bound, no plateau and no saturation; from one fit to another they go by name.
+        Names of further outer coordinates, after the log smoothing parameters: a log scale, the log
+        theta of a negative binomial. They have no bound, no plateau and no saturation; from one fit
+        to another they go by name.
 
     Raises
     ------
@@ -163,14 +165,18 @@ class FitProblem:
     # No cached_property: in Python 3.11 it holds one lock for all fits while it names one.
     @property
     def key(self) -> str:
-        """Exact key; reads every design once. Raises `UnkeyableFit`. Collective where designs are distributed."""
+        """Exact key; reads every design once. Raises `UnkeyableFit`. Collective where designs are
+        distributed.
+        """
         if "key" not in self.__dict__:
             self._name(None)
         return cast(str, self.__dict__["key"])
 
     @property
     def components(self) -> Components:
-        """8 bytes of digest per component, from the walk that makes the key. Raises `UnkeyableFit`."""
+        """8 bytes of digest per component, from the walk that makes the key. Raises
+        `UnkeyableFit`.
+        """
         if "components" not in self.__dict__:
             self._name(None)
         return cast(Components, self.__dict__["components"])
@@ -184,7 +190,9 @@ class FitProblem:
         return key
 
     def shared_key(self, comm: Communicator) -> str:
-        """Return the exact key, computed by all ranks of ``comm`` together; every rank holds this same problem."""
+        """Return the exact key, computed by all ranks of ``comm`` together; every rank holds this
+        same problem.
+        """
         return self._name(comm)
 
     @cached_property

@@ -13,7 +13,8 @@ __all__ = ["evict"]
 def evict(
     entries: EntryStore, size_budget: int | None = None, max_age: float | None = None, *, dry_run: bool = False
 ) -> EvictReport:
-    """Remove the oldest entries until the live bytes are within ``size_budget`` and none is older than ``max_age``.
+    """Remove the oldest entries until the live bytes are within ``size_budget`` and none is older
+    than ``max_age``.
 
     Parameters
     ----------

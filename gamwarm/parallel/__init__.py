@@ -1,4 +1,6 @@
-"""Ranks behind one small interface: a serial stand-in, mpi4py where a communicator is given, agreement on errors."""
+"""Ranks behind one small interface: a serial stand-in, mpi4py where a communicator is given,
+agreement on errors.
+"""
 
 from gamwarm.parallel.adapt import as_communicator
 from gamwarm.parallel.agreement import agree, already_agreed, mark_agreed, tell, work_dealt

@@ -10,12 +10,14 @@ from gamwarm.parallel.communicator import SERIAL, Communicator
 __all__ = ["as_communicator"]
 
 
-# Classes that passed the protocol's check, which takes longer than most of what is asked with a communicator.
+# Classes that passed the protocol's check, which takes longer than most of what is asked with a
+# communicator.
 _communicators: set[type] = {type(SERIAL)}
 
 
 def as_communicator(comm: Any) -> Communicator:
-    """Return ``comm`` behind the protocol: None is serial, mpi4py's are wrapped, a `Communicator` stays.
+    """Return ``comm`` behind the protocol: None is serial, mpi4py's are wrapped, a `Communicator`
+    stays.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""Agreement on status: the first thing in every collective call, so that no rank waits for one that has failed."""
+"""Agreement on status: the first thing in every collective call, so that no rank waits for one that
+has failed.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ T = TypeVar("T")
 
 
 def mark_agreed(error: BaseException) -> None:
-    """Remember on the exception itself that all ranks know of it: an outer ``with`` must not tell them again."""
+    """Remember on the exception itself that all ranks know of it: an outer ``with`` must not tell
+    them again.
+    """
     error._gamwarm_agreed = True  # type: ignore[attr-defined]
 
 
@@ -30,8 +34,8 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
     Raises
     ------
     CollectiveError
-        On every rank, if any rank failed (``details["failed"]``: in this very operation) or is in another operation.
-        Serial communicators raise ``error`` itself.
+        On every rank, if any rank failed (``details["failed"]``: in this very operation) or is in
+        another operation. Serial communicators raise ``error`` itself.
     UnkeyableFit
         The rank's own, if *every* rank found its fit unkeyable: that is an answer, not a failure.
     """
@@ -66,7 +70,9 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
 
 
 def tell(comm: Communicator, operation: str, error: BaseException) -> None:
-    """Let the other ranks know of an exception that leaves a ``with`` block here; at most once per exception."""
+    """Let the other ranks know of an exception that leaves a ``with`` block here; at most once per
+    exception.
+    """
     if comm.is_serial or already_agreed(error):
         return
     mark_agreed(error)
@@ -96,7 +102,8 @@ def work_dealt(
     do : callable
         Does the piece of the given number.
     same : object
-        What the work is done on, or a digest of it: compared, since no rank does the work of another again.
+        What the work is done on, or a digest of it: compared, since no rank does the work of
+        another again.
 
     Raises
     ------

@@ -26,7 +26,8 @@ def _cores_key() -> int:
 class MpiCommunicator:
     """A group of MPI ranks.
 
-    Lower-case (pickling) calls but for `exchange`: what travels is one small tuple or one entry, never a design.
+    Lower-case (pickling) calls but for `exchange`: what travels is one small tuple or one entry,
+    never a design.
     """
 
     is_serial = False
@@ -43,7 +44,8 @@ class MpiCommunicator:
 
     @property
     def _comm(self) -> MPI.Comm:
-        # MPI ends the process on a call after MPI_Finalize, and calls a null communicator an error without a type.
+        # MPI ends the process on a call after MPI_Finalize, and calls a null communicator an error
+        # without a type.
         if MPI.Is_finalized() or not MPI.Is_initialized():
             state = "has ended" if MPI.Is_finalized() else "was not started"
             raise InvalidInput(f"MPI {state}: use communicators, and close their stores, before MPI.Finalize()")
@@ -71,7 +73,8 @@ class MpiCommunicator:
         return received  # type: ignore[no-any-return]
 
     def exchange(self, outgoing: Mapping[int, Any], incoming: Mapping[int, int]) -> dict[int, memoryview]:
-        # A collective call: on a communicator of the caller's, messages between two ranks could meet the caller's own.
+        # A collective call: on a communicator of the caller's, messages between two ranks could
+        # meet the caller's own.
         sends, receives = [np.zeros(self.size, dtype=np.int32) for _ in range(2)]
         parts = []
         for rank, data in sorted(outgoing.items()):

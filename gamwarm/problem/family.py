@@ -17,7 +17,8 @@ __all__ = ["CustomFamily", "check_family", "family_kind_of"]
 class CustomFamily(Protocol):
     """A response model.
 
-    It may also have ``family_kind: str``, a stable name; the default is the class's module and qualified name.
+    It may also have ``family_kind: str``, a stable name; the default is the class's module and
+    qualified name.
     """
 
     def persistent_warm_start_fingerprint(
@@ -26,7 +27,8 @@ class CustomFamily(Protocol):
         """Return a string for everything the answer depends on that blocks and options do not hold.
 
         Response, weights, constants, priors, constraints, joint penalties. Hash arrays with
-        `gamwarm.Fingerprinter` or `gamwarm.matrix_digest`. None: this family opts out of persistence.
+        `gamwarm.Fingerprinter` or `gamwarm.matrix_digest`. None: this family opts out of
+        persistence.
         """
         ...
 

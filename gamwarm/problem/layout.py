@@ -19,9 +19,11 @@ _TIE_TOLERANCE = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class PenaltyLayout:
-    """Map between the outer coordinates ``rho`` and the physical log lambdas, block by block, in order.
+    """Map between the outer coordinates ``rho`` and the physical log lambdas, block by block, in
+    order.
 
-    A fixed penalty has no outer coordinate; penalties of equal label share one. Build it with `from_specs`.
+    A fixed penalty has no outer coordinate; penalties of equal label share one. Build it with
+    `from_specs`.
 
     Attributes
     ----------
@@ -84,7 +86,9 @@ class PenaltyLayout:
         return self._initial_rho.copy()
 
     def expand(self, rho: Any) -> FloatArray:
-        """Return the physical log lambdas (one per penalty) at outer coordinates ``rho`` of shape (n_outer,)."""
+        """Return the physical log lambdas (one per penalty) at outer coordinates ``rho`` of shape
+        (n_outer,).
+        """
         outer = float_vector(rho, f"rho ({self.n_outer} outer coordinates)", length=self.n_outer, finite=False)
         physical = np.empty(len(self.physical_to_outer))
         for i, (slot, value) in enumerate(zip(self.physical_to_outer, self.fixed_log_lambdas, strict=True)):
@@ -92,7 +96,9 @@ class PenaltyLayout:
         return physical
 
     def per_block_slots(self) -> tuple[tuple[int, ...], ...]:
-        """Return, per block, the outer coordinates it uses: each once, in order; a tied one in every block using it."""
+        """Return, per block, the outer coordinates it uses: each once, in order; a tied one in
+        every block using it.
+        """
         slots: list[tuple[int, ...]] = []
         position = 0
         for count in self._penalties_per_block:

@@ -1,4 +1,6 @@
-"""The cross-fit artifact: gauge-free coefficients, rho and outer curvature per term of one converged fit."""
+"""The cross-fit artifact: gauge-free coefficients, rho and outer curvature per term of one
+converged fit.
+"""
 
 from __future__ import annotations
 
@@ -135,9 +137,11 @@ class FitArtifact(ContentEquality, NotebookTable):
         Exact key of the fit.
     schema : str
     seeds : GroupSeeds, optional
-        What leaving a group out changes: per group all outer coordinates, and the raw coefficients of all terms.
+        What leaving a group out changes: per group all outer coordinates, and the raw coefficients
+        of all terms.
     nuisance : mapping of str to float
-        Values of the nuisance coordinates, which follow the terms' among the outer ones, in this order.
+        Values of the nuisance coordinates, which follow the terms' among the outer ones, in this
+        order.
     """
 
     descriptor: FitDescriptor
@@ -224,7 +228,9 @@ class FitArtifact(ContentEquality, NotebookTable):
         return sum(t.reduced_width or 0 for t in self.terms)
 
     def misfit(self) -> str | None:
-        """Return why this artifact must not be used (schema, non-finite objective or payload), else None."""
+        """Return why this artifact must not be used (schema, non-finite objective or payload), else
+        None.
+        """
         if self.schema != ARTIFACT_SCHEMA:
             return f"its schema is {self.schema!r}, this gamwarm reads {ARTIFACT_SCHEMA!r}"
         if not np.isfinite(self.summary.outer_objective):
@@ -244,7 +250,9 @@ class FitArtifact(ContentEquality, NotebookTable):
         return None if self.seeds is None else self.seeds.misfit(n_outer, sum(len(t.raw_beta) for t in self.terms))
 
     def _n_outer(self, curvature: Curvature) -> int:
-        """Outer coordinates of the fit: what the terms' slots say, else what the curvature's own parts agree on."""
+        """Outer coordinates of the fit: what the terms' slots say, else what the curvature's own
+        parts agree on.
+        """
         known = [t.rho_slots for t in self.terms if t.rho_slots is not None]
         stated = max((slot + 1 for slots in known for slot in slots), default=0) + len(self.nuisance)
         if len(known) == len(self.terms):
@@ -254,5 +262,7 @@ class FitArtifact(ContentEquality, NotebookTable):
 
     @property
     def is_usable(self) -> bool:
-        """Whether a fit may start from this artifact under the default policy: known schema, finite, converged."""
+        """Whether a fit may start from this artifact under the default policy: known schema,
+        finite, converged.
+        """
         return self.misfit() is None and self.summary.converged

@@ -9,12 +9,15 @@ from gamwarm.records.block import BlockRecord, RecordKind
 
 __all__ = ["SATURATION_MARGIN", "artifact_refusal", "gate_record", "record_refusal"]
 
-# A smoothing parameter this near its bound was stopped by it, and says little about where it belongs.
+# A smoothing parameter this near its bound was stopped by it, and says little about where it
+# belongs.
 SATURATION_MARGIN = 1.0
 
 
 def record_refusal(record: BlockRecord) -> str | None:
-    """Return why ``record`` is not written, else None; names the coordinate, block or count at fault."""
+    """Return why ``record`` is not written, else None; names the coordinate, block or count at
+    fault.
+    """
     if record.kind is RecordKind.FINAL and not record.converged:
         return "a final record must be converged; store it as a checkpoint"
     reason = record.misfit()

@@ -1,4 +1,6 @@
-"""The page: text and tables around the figures, everything from the file escaped, nothing loaded from anywhere."""
+"""The page: text and tables around the figures, everything from the file escaped, nothing loaded
+from anywhere.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ MOST_ROWS: Final = 160
 def write_report(
     store_path: str | os.PathLike[str], out_html: str | os.PathLike[str], *, title: str | None = None
 ) -> Path:
-    """Write one HTML page of what a gamwarm file holds; it loads nothing, and the same file gives the same page.
+    """Write one HTML page of what a gamwarm file holds; it loads nothing, and the same file gives
+    the same page.
 
     Parameters
     ----------
@@ -52,8 +55,8 @@ def write_report(
 
     Notes
     -----
-    Summaries of entries are read without their seals; ``verify`` checks those. Costs are means over different fits that
-    began from each source: a comparison of jobs, not a paired one.
+    Summaries of entries are read without their seals; ``verify`` checks those. Costs are means over
+    different fits that began from each source: a comparison of jobs, not a paired one.
     """
     path, target = file_path(store_path, "store_path"), file_path(out_html, "out_html")
     there, store_there = status_of(target), status_of(path)
@@ -104,7 +107,9 @@ def _note(text: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numeric: int = 0) -> str:
-    """Return a table of cells that are HTML already; from column ``numeric`` on they stand to the right."""
+    """Return a table of cells that are HTML already; from column ``numeric`` on they stand to the
+    right.
+    """
 
     def cells(tag: str, row: Sequence[str]) -> str:
         right = ' class="num"'

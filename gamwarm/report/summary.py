@@ -38,7 +38,9 @@ class FitGroup:
     rows: tuple[CostRow, ...]
 
     def gain(self, row: CostRow) -> str:
-        """Return how many times fewer Hessian formations than cold; empty where that means nothing."""
+        """Return how many times fewer Hessian formations than cold; empty where that means
+        nothing.
+        """
         cold = next((each for each in self.rows if each.source == "cold"), row)
         if cold is row or not row.hessian_formations:
             return ""
@@ -130,7 +132,9 @@ def _terms(finals: Sequence[EntrySummary]) -> dict[str, dict[str, int]]:
 
 
 def _trees(summaries: Sequence[EntrySummary]) -> tuple[tuple[Tree, ...], int]:
-    """Return fits as trees of what started from what, largest first, and how many fits stand alone."""
+    """Return fits as trees of what started from what, largest first, and how many fits stand
+    alone.
+    """
     fits, fit_of_entry = _fits(summaries)
     children: dict[str, list[Fit]] = defaultdict(list)
     roots: list[Fit] = []
@@ -156,7 +160,9 @@ def _trees(summaries: Sequence[EntrySummary]) -> tuple[tuple[Tree, ...], int]:
 
 
 def _fits(summaries: Sequence[EntrySummary]) -> tuple[dict[str, Fit], dict[str, str]]:
-    """Join records and artifacts to fits by exact key; return them by name, and the name of each entry's fit."""
+    """Join records and artifacts to fits by exact key; return them by name, and the name of each
+    entry's fit.
+    """
     parts: dict[str, list[EntrySummary]] = defaultdict(list)
     for entry in summaries:
         parts[entry.fit_key or entry.entry_id].append(entry)
@@ -164,7 +170,8 @@ def _fits(summaries: Sequence[EntrySummary]) -> tuple[dict[str, Fit], dict[str, 
     for name, entries in parts.items():
         for entry in entries:
             fit_of_entry[entry.entry_id] = name
-        # The first one made says what the fit itself started from: a repeat starts from its own answer.
+        # The first one made says what the fit itself started from: a repeat starts from its own
+        # answer.
         first = min(entries, key=lambda h: (h.created, h.entry_id))
         record = next((entry for entry in entries if entry.kind == "final"), first)
         short = name.removeprefix("cf-")[:10]

@@ -1,9 +1,11 @@
-"""Other programs that have the file open with plain HDF5, which locks the file itself with ``flock``.
+"""Other programs that have the file open with plain HDF5, which locks the file itself with
+``flock``.
 
-HDF5 holds an exclusive lock as long as a file is open for writing, a shared one as long as it is open for reading. When
-a handle for writing is closed, HDF5 sets the end of the file to what that handle knew: whatever was committed meanwhile
-is cut off. So a transaction holds a shared lock from before its first read until its pages are in the file: a writer
-of others cannot open the file in that time, and one that has it open is met before anything is written.
+HDF5 holds an exclusive lock as long as a file is open for writing, a shared one as long as it is
+open for reading. When a handle for writing is closed, HDF5 sets the end of the file to what that
+handle knew: whatever was committed meanwhile is cut off. So a transaction holds a shared lock from
+before its first read until its pages are in the file: a writer of others cannot open the file in
+that time, and one that has it open is met before anything is written.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ class OpenElsewhere(Exception):
 
 
 class Presence:
-    """Our own lock on the file while we work on it. Where the file system has no ``flock``, nothing is held or met.
+    """Our own lock on the file while we work on it. Where the file system has no ``flock``, nothing
+    is held or met.
 
     Attributes
     ----------
@@ -75,10 +78,11 @@ class Presence:
             self.held = True
 
     def keep_readers_out(self, fd: int, patience: float) -> bool:
-        """Exchange the shared lock for an exclusive one; False if readers stay for longer than `patience`.
+        """Exchange the shared lock for an exclusive one; False if readers stay for longer than
+        `patience`.
 
-        The exchange is not atomic: the caller must see for itself whether the file was changed in between. Raises
-        `OpenElsewhere` if a writer came in between and is still there.
+        The exchange is not atomic: the caller must see for itself whether the file was changed in
+        between. Raises `OpenElsewhere` if a writer came in between and is still there.
         """
         if not self.held:
             return True

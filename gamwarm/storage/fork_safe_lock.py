@@ -14,12 +14,14 @@ __all__ = ["ForkSafeLock"]
 
 
 class ForkSafeLock(Lock):
-    """A reentrant lock that is replaced in a forked child if another thread held it: that thread is gone there.
+    """A reentrant lock that is replaced in a forked child if another thread held it: that thread is
+    gone there.
 
     Parameters
     ----------
     discard : bound method
-        Called in a forked child when the lock is replaced, to drop the other thread's unfinished work. Held weakly.
+        Called in a forked child when the lock is replaced, to drop the other thread's unfinished
+        work. Held weakly.
     """
 
     def __init__(self, discard: Callable[[], None]) -> None:

@@ -1,4 +1,6 @@
-"""The one facade over storage and transfer: open, fit, start_for, keep, put and get, transactions, verify."""
+"""The one facade over storage and transfer: open, fit, start_for, keep, put and get, transactions,
+verify.
+"""
 
 from gamwarm.store.explain import Difference, Explanation, compare_records
 from gamwarm.store.fit import FitInProgress, FitStore

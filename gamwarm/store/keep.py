@@ -36,7 +36,8 @@ class KeepOutcome(NotebookTable):
     saved : Saving or None
         What the start saved against the fit it came from, where both costs are known.
     stopped : bool
-        Whether the search ended early because `FitInProgress.should_stop` said so: fit it again, from its checkpoint.
+        Whether the search ended early because `FitInProgress.should_stop` said so: fit it again,
+        from its checkpoint.
     """
 
     record: PutOutcome = field(default_factory=PutOutcome)
@@ -119,7 +120,8 @@ def prepare(problem: FitProblem, key: str, result: FitResult, start: StartReport
 def file_fit(entries: EntryStore, filing: Filing, session: Session) -> KeepOutcome:
     """File record and artifact, inside the transaction that is open.
 
-    The same answer of the same build is not written again: the first fit's lineage and cost stay, repeats cannot drift.
+    The same answer of the same build is not written again: the first fit's lineage and cost stay,
+    repeats cannot drift.
     """
     known = _same_answer(entries, filing)
     if known is None:

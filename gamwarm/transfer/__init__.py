@@ -1,4 +1,6 @@
-"""Turning what is stored into a start, and a result into what is stored. Pure: no files, no engine."""
+"""Turning what is stored into a start, and a result into what is stored. Pure: no files, no
+engine.
+"""
 
 from gamwarm.transfer.build import SEED_STEP, START_MARGIN, build_warm_start
 from gamwarm.transfer.capture import capture_artifact, capture_record, check_result, producer_of

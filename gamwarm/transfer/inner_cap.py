@@ -10,7 +10,8 @@ from gamwarm.records import InnerMode
 
 __all__ = ["InnerCapState", "inner_cap"]
 
-# Of the first outer gradient: nearer to the optimum an inner solve that is cut short costs more than it saves.
+# Of the first outer gradient: nearer to the optimum an inner solve that is cut short costs more
+# than it saves.
 _FULL_BUDGET_RATIO = 0.01
 _SLACK_CYCLES = 5
 
@@ -33,7 +34,8 @@ def inner_cap(
 ) -> int:
     """Return how many inner cycles an intermediate evaluation may take.
 
-    An evaluation that runs into the cap is repeated with the full budget before its value accepts a step or certifies.
+    An evaluation that runs into the cap is repeated with the full budget before its value accepts a
+    step or certifies.
 
     Parameters
     ----------

@@ -19,12 +19,14 @@ class TransferPolicy:
     require_converged : bool
         Refuse a parent that did not converge.
     max_width_gap : float
-        Largest difference of a term's reduced widths, as a share of the parent's, at which coefficients are projected.
+        Largest difference of a term's reduced widths, as a share of the parent's, at which
+        coefficients are projected.
     rho_bound : float
-        The *child's* bound on outer coordinates: values within 1 of it are not copied without a plateau or settled
-        flag, others are clamped to 2 inside it.
+        The *child's* bound on outer coordinates: values within 1 of it are not copied without a
+        plateau or settled flag, others are clamped to 2 inside it.
     partial : bool
-        Whether a fit of the same family with other terms may be a parent: the terms that match give what they learned.
+        Whether a fit of the same family with other terms may be a parent: the terms that match give
+        what they learned.
     """
 
     require_converged: bool = True

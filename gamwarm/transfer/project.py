@@ -26,8 +26,8 @@ def project(lift: FloatArray, target: FloatArray) -> FloatArray:
 
     Notes
     -----
-    The ridge is ``max(1e-8 * trace(T'T) / reduced, 1e-12)``: enough to survive a rank-deficient T, too little to
-    matter. A zero-width T gives an empty vector; sums that overflow give NaN.
+    The ridge is ``max(1e-8 * trace(T'T) / reduced, 1e-12)``: enough to survive a rank-deficient T,
+    too little to matter. A zero-width T gives an empty vector; sums that overflow give NaN.
     """
     reduced = lift.shape[1]
     if reduced == 0:
@@ -45,7 +45,9 @@ def project(lift: FloatArray, target: FloatArray) -> FloatArray:
 
 
 def _chosen_rows(lift: FloatArray) -> npt.NDArray[np.intp] | None:
-    """Return which raw coefficient each reduced one is, None where the lift does more than leave some out."""
+    """Return which raw coefficient each reduced one is, None where the lift does more than leave
+    some out.
+    """
     if np.count_nonzero(lift) != lift.shape[1]:
         return None
     rows, columns = np.nonzero(lift)
@@ -59,7 +61,9 @@ def _chosen_rows(lift: FloatArray) -> npt.NDArray[np.intp] | None:
 
 
 def projection_cost(lift: FloatArray | None) -> float:
-    """Return the multiplications of `project`, about: the Gram matrix and its solution. 0 without anything to do."""
+    """Return the multiplications of `project`, about: the Gram matrix and its solution. 0 without
+    anything to do.
+    """
     if lift is None:
         return 0.0
     raw, reduced = lift.shape

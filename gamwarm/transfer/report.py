@@ -87,10 +87,10 @@ class TermReport:
 class TransferredStart(ConstrainedWarmStart):
     """A start built from a parent: active sets and cached inner mode are None.
 
-    ``seeds`` says what became of ``leave_out``: "used", or why the parent's group seeds could not be; empty if no group
-    was named. Where the parent has other terms, ``unmatched`` names those that this fit does not have, and
-    ``partial_hessian`` is its outer Hessian, of shape (q, q), with NaN in rows and columns of coordinates that did not
-    come from it (``curvature`` is None then).
+    ``seeds`` says what became of ``leave_out``: "used", or why the parent's group seeds could not
+    be; empty if no group was named. Where the parent has other terms, ``unmatched`` names those
+    that this fit does not have, and ``partial_hessian`` is its outer Hessian, of shape (q, q), with
+    NaN in rows and columns of coordinates that did not come from it (``curvature`` is None then).
     """
 
     provenance: tuple[Provenance, ...] = ()
@@ -128,7 +128,8 @@ class StartReport(NotebookTable):
     names : tuple of str
         Block names, beside ``terms``.
     seeds : str
-        Of a transfer with ``leave_out``: "used", or why the parent's group seeds were not; else empty.
+        Of a transfer with ``leave_out``: "used", or why the parent's group seeds were not; else
+        empty.
     """
 
     source: StartSource
@@ -182,7 +183,9 @@ class StartReport(NotebookTable):
         return self.names or tuple(short(term.identity) for term in self.terms)
 
     def summary(self) -> str:
-        """Return in lines where the start is from, and what of each term was carried over, or why not."""
+        """Return in lines where the start is from, and what of each term was carried over, or why
+        not.
+        """
         lines = [str(self)]
         if self.entry_cost is not None:
             cost = self.entry_cost

@@ -33,7 +33,8 @@ class TermContext:
         a_b; default zeros.
     structural_identity : str, optional
     name : str
-        Block name, and with `role` and `basis` what a term of another width is matched by. Empty: by identities only.
+        Block name, and with `role` and `basis` what a term of another width is matched by. Empty:
+        by identities only.
     role : {"mean", "log-slope", "generic"}
     basis : BasisMeta, optional
     """

@@ -1,9 +1,11 @@
 """Reduced designs and penalties of the Gaussian reference models, for scripts/reference/reml.R.
 
-    PYTHONPATH=. python scripts/reference/models.py FOLDER && Rscript scripts/reference/reml.R FOLDER
-    PYTHONPATH=. python scripts/reference/models.py FOLDER scale && Rscript scripts/reference/gaulss.R FOLDER
+    PYTHONPATH=. python scripts/reference/models.py FOLDER && Rscript scripts/reference/reml.R
+    FOLDER PYTHONPATH=. python scripts/reference/models.py FOLDER scale && Rscript
+    scripts/reference/gaulss.R FOLDER
 
-Needs the extra ``test`` here, R with mgcv there. What R prints is held in tests/engine/test_mgcv_reference.py.
+Needs the extra ``test`` here, R with mgcv there. What R prints is held in
+tests/engine/test_mgcv_reference.py.
 """
 
 from __future__ import annotations

@@ -1,14 +1,17 @@
-"""What the batch scripts run: leave one subject out, from a fit of all rows; ended early, it goes on where it was.
+"""What the batch scripts run: leave one subject out, from a fit of all rows; ended early, it goes
+on where it was.
 
-    python campaign.py --file fits.h5                                   one process
-    python campaign.py --file fits.h5 --parent-only                     the fit of all rows alone
-    python campaign.py --file fits.h5 --share 3 --of 16                 an array task: every 16th fold, from the 4th
-    python campaign.py --file own.h5 --from fits.h5 --share 3 --of 16   the same, into a file of the task's own
-    mpirun -n 8 python -m mpi4py campaign.py --file fits.h5 --mpi       folds dealt over ranks
+    python campaign.py --file fits.h5                                   one process python
+    campaign.py --file fits.h5 --parent-only                     the fit of all rows alone python
+    campaign.py --file fits.h5 --share 3 --of 16                 an array task: every 16th fold,
+    from the 4th python campaign.py --file own.h5 --from fits.h5 --share 3 --of 16   the same, into
+    a file of the task's own mpirun -n 8 python -m mpi4py campaign.py --file fits.h5 --mpi
+    folds dealt over ranks
 
-Exit code 0: every fold of the share is fitted and in the file; 75: time was up or a signal came, run it again; 1: it
-failed, or a fold has no answer; 2: the command line is wrong. The last line says how many folds of how many are in the
-file. Data and terms are made up: put your own into `model`.
+Exit code 0: every fold of the share is fitted and in the file; 75: time was up or a signal came,
+run it again; 1: it failed, or a fold has no answer; 2: the command line is wrong. The last line
+says how many folds of how many are in the file. Data and terms are made up: put your own into
+`model`.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ RUN_AGAIN = 75
 
 
 def model(subjects: int) -> tuple[engine.Bound, Any]:
-    """Return the model, bound to all rows, and the column whose groups are left out. Equal in every process."""
+    """Return the model, bound to all rows, and the column whose groups are left out. Equal in every
+    process.
+    """
     rng = np.random.default_rng(20261125)
     n = 100 * subjects
     columns = {
@@ -79,7 +84,8 @@ def share_of_folds(asked: argparse.Namespace) -> int:
             return 0
         parent = full.kept.artifact.entry_id
         every = folds.folds_of(subject)
-        # Largest first, as everywhere: a share is every so-manieth, so shares take about equally long.
+        # Largest first, as everywhere: a share is every so-manieth, so shares take about equally
+        # long.
         mine = every[asked.share :: asked.of]
         fitted = failed = 0
         with store.independent(flush_seconds=30) as own:
@@ -130,7 +136,8 @@ def over_ranks(asked: argparse.Namespace) -> int:
         state = "stopped" if report.stopped else f"{failed} folds without an answer" if failed else "done"
         say(f"{state}: {in_the_file(asked.file, bound, folds.folds_of(subject))}")
     if report.stopped or failed:
-        # sys.exit would make `python -m mpi4py` abort the job: every rank has come to its end in good order.
+        # sys.exit would make `python -m mpi4py` abort the job: every rank has come to its end in
+        # good order.
         MPI.Finalize()
         os._exit(RUN_AGAIN if report.stopped else 1)
     return 0

@@ -1,4 +1,6 @@
-"""Every method, option and argument of SciPy: used as SciPy uses it, or refused by name; never outside the bounds."""
+"""Every method, option and argument of SciPy: used as SciPy uses it, or refused by name; never
+outside the bounds.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ X0 = [0.0, 0.2, 0.1]
 
 
 class Dish:
-    """A convex function of three entries around a centre; raises outside its bounds, if it has some."""
+    """A convex function of three entries around a centre; raises outside its bounds, if it has
+    some.
+    """
 
     def __init__(self, centre, bounded=False):
         self.centre, self.bounded, self.calls = np.asarray(centre, dtype=float), bounded, 0
@@ -238,7 +242,7 @@ def test_masks_names_indexes_tolerances_and_constraints_are_part_of_the_key():
     assert key_of() == key_of(options={"iprint": -1}), "what is printed decides nothing"
 
 
-# -- options -------------------------------------------------------------------------------------------------------
+# -- options ---------------------------------------------------------------------------------------
 
 VALUES = {
     "adaptive": True, "maxCGit": 5, "eta": 0.1, "stepmx": 5.0, "accuracy": 1e-9, "minfev": 0.0, "rescale": 1.5,
@@ -334,7 +338,7 @@ def test_what_would_not_be_used_is_refused_by_name(method, arguments, words):
         )
 
 
-# -- arguments -----------------------------------------------------------------------------------------------------
+# -- arguments -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("args", [0.5, (0.5,), np.array([0.5, 0.5, 0.5]), (0.25, 0.25), [0.5, 0.0, 0.0]], ids=repr)
@@ -419,7 +423,7 @@ def test_a_product_with_the_hessian_will_do(store):
         assert found.success
 
 
-# -- callbacks and limits ------------------------------------------------------------------------------------------
+# -- callbacks and limits --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("style", ["xk", "intermediate_result"])
@@ -517,7 +521,7 @@ def test_a_limit_holds_for_all_searches_of_one_run_together(store, tmp_path):
     assert found.nit <= 5
 
 
-# -- starts that fail ----------------------------------------------------------------------------------------------
+# -- starts that fail ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["BFGS", "L-BFGS-B", "Nelder-Mead"])
@@ -554,7 +558,8 @@ def wells(depths):
     return lambda x: float(-(depths * np.exp(-((x[0] - places) ** 2))).sum())
 
 
-# BFGS on smoothing parameters has its own metric, which does not doubt a start that is an optimum of this function too.
+# BFGS on smoothing parameters has its own metric, which does not doubt a start that is an optimum
+# of this function too.
 @pytest.mark.parametrize(
     ("method", "rho"), [("BFGS", None), *itertools.product(["L-BFGS-B", "CG", "Powell", "TNC"], [None, [0]])]
 )

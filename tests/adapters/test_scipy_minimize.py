@@ -1,4 +1,6 @@
-"""`gamwarm.adapters.minimize`: SciPy's answer, begun where an earlier run ended, and never a stored one unevaluated."""
+"""`gamwarm.adapters.minimize`: SciPy's answer, begun where an earlier run ended, and never a stored
+one unevaluated.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ def run(store, centre=(1.0, -2.0, 0.5), **changes):
     return minimize(bowl, np.zeros(bowl.centre.size), store=store, **options), bowl
 
 
-# -- neutrality --------------------------------------------------------------------------------------------------------
+# -- neutrality ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_no_start_moves_an_answer_of_a_gaussian_process_of_scikit_learn():
     assert report.evaluations("warm") < report.evaluations("cold")
 
 
-# -- where it begins and ends --------------------------------------------------------------------------------------
+# -- where it begins and ends ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rho", [None, slice(None), [0]], ids=["coefficients", "rho", "both"])
@@ -165,7 +167,7 @@ def test_bounds_are_kept_to_and_are_part_of_the_name(store):
     assert bounded.start.key != other.start.key
 
 
-# -- never believed ------------------------------------------------------------------------------------------------
+# -- never believed --------------------------------------------------------------------------------
 
 
 def test_a_function_that_changed_behind_its_name_is_noticed_and_minimised_anew(store, caplog):
@@ -184,7 +186,9 @@ def test_a_function_that_changed_behind_its_name_is_noticed_and_minimised_anew(s
 
 
 def plateau(x):
-    """Two smoothing parameters: one with a minimum at 1, one whose objective falls to a plateau for good."""
+    """Two smoothing parameters: one with a minimum at 1, one whose objective falls to a plateau for
+    good.
+    """
     return float((x[0] - 1.0) ** 2 + 5.0 * np.exp(-x[1]))
 
 
@@ -234,7 +238,7 @@ def test_a_false_plateau_is_no_answer_wherever_it_came_from(store, tmp_path, edf
     assert "stop on a false plateau" in stuck.message
 
 
-# -- names -------------------------------------------------------------------------------------------------------------
+# -- names -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""The same content gives the same bytes: exported again, imported and exported, in another process, from any order."""
+"""The same content gives the same bytes: exported again, imported and exported, in another process,
+from any order.
+"""
 
 from __future__ import annotations
 
@@ -177,7 +179,7 @@ def test_entries_that_were_left_out_do_not_show_in_the_bytes(store, tmp_path):
     assert export(tmp_path / "b.h5", tmp_path / "c.h5") == first
 
 
-# -- what is selected ------------------------------------------------------------------------------------------
+# -- what is selected ------------------------------------------------------------------------------
 
 
 def selected(store: Path, tmp_path: Path, **criteria: Any) -> set[str]:
@@ -236,7 +238,7 @@ def test_a_parent_that_is_gone_is_reported(tmp_path):
     assert report.absent_parents == ("ab" * 16,)
 
 
-# -- bad input -------------------------------------------------------------------------------------------------
+# -- bad input -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

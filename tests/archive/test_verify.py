@@ -97,7 +97,9 @@ def test_a_changed_coefficient_names_its_entry(archive):
 
 
 def test_an_entry_resealed_after_a_change_is_found_by_the_manifest(archive):
-    """Digests are against accidents, but the manifest is one more place that would have to be changed."""
+    """Digests are against accidents, but the manifest is one more place that would have to be
+    changed.
+    """
 
     def change(h5: h5py.File) -> None:
         from gamwarm.entries.codec import seal_of
@@ -207,7 +209,7 @@ def test_damaged_entries_of_the_store_are_left_out_and_listed(store, tmp_path):
     assert verify_archive(tmp_path / "out.h5").ok
 
 
-# -- read by others --------------------------------------------------------------------------------------------
+# -- read by others --------------------------------------------------------------------------------
 
 
 def run_reader(archive: Path) -> subprocess.CompletedProcess[str]:

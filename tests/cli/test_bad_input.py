@@ -1,4 +1,6 @@
-"""Bad input to every subcommand: one clear line on standard error, an exit code that says which, nothing changed."""
+"""Bad input to every subcommand: one clear line on standard error, an exit code that says which,
+nothing changed.
+"""
 
 from __future__ import annotations
 

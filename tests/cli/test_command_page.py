@@ -71,7 +71,9 @@ def test_every_declared_subcommand_is_offered():
 
 
 def test_every_error_has_an_exit_code_of_its_kind():
-    """What a user can meet ends with a code that the page explains, and not as an internal error."""
+    """What a user can meet ends with a code that the page explains, and not as an internal
+    error.
+    """
     internal = {name for name in errors.__all__ if exit_of(getattr(errors, name)("x")) is Exit.INTERNAL}
 
     assert internal == {"GamwarmError", *FIT_ERRORS}

@@ -1,4 +1,6 @@
-"""`gamwarm doctor`: what it finds of a directory and this environment, and that it leaves nothing behind."""
+"""`gamwarm doctor`: what it finds of a directory and this environment, and that it leaves nothing
+behind.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Names from files of others: nothing that a terminal, a page or a log would obey leaves as it is."""
+"""Names from files of others: nothing that a terminal, a page or a log would obey leaves as
+it is.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def path(tmp_path):
 
 
 def raw(text):
-    """Return what a terminal would obey in a text; line breaks and colours are the command's own."""
+    """Return what a terminal would obey in a text; line breaks and colours are the command's
+    own.
+    """
     return sorted({c for c in text if c in MARKS and c not in "\n\t"})
 
 

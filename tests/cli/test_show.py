@@ -1,4 +1,6 @@
-"""`show`, `stats`, `lineage`, `explain`: what they say of a small campaign, and how short a key may be."""
+"""`show`, `stats`, `lineage`, `explain`: what they say of a small campaign, and how short a key may
+be.
+"""
 
 from __future__ import annotations
 

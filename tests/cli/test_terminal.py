@@ -1,4 +1,6 @@
-"""What is seen: at 80 and 120 columns, with and without colour, in a pipe, on a terminal, without the extra."""
+"""What is seen: at 80 and 120 columns, with and without colour, in a pipe, on a terminal, without
+the extra.
+"""
 
 from __future__ import annotations
 

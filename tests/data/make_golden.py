@@ -1,11 +1,12 @@
-"""Writes store-format-1-labels.h5 and .json: a small store with every optional part, and what is in it.
+"""Writes store-format-1-labels.h5 and .json: a small store with every optional part, and what is in
+it.
 
 Run by hand, once per format version, and never again for one that was released:
 
     PYTHONPATH=. python tests/data/make_golden.py
 
-Times, uuid and boot identity are fixed, so another run gives the same entries. The JSON is made from what was put, not
-from what the store reads back.
+Times, uuid and boot identity are fixed, so another run gives the same entries. The JSON is made
+from what was put, not from what the store reads back.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ HERE = Path(__file__).resolve().parent
 NAME = "store-format-1-labels"
 FIRST = 1_760_000_000_000_000  # October 2025, in microseconds
 LONG = 1000
-# Fields that later versions added: left out where an entry has nothing in them, as in the files of before.
+# Fields that later versions added: left out where an entry has nothing in them, as in the files of
+# before.
 SINCE = ("settled", "nuisance")
 PRODUCER = Producer("golden", "1.0", "0.1.0")
 
@@ -154,7 +156,9 @@ def artifacts() -> dict[str, FitArtifact]:
 
 
 def plain(value: object) -> object:
-    """A dataclass as JSON can hold it: binary64 by its shortest digits, infinity as a word, long vectors as digests."""
+    """A dataclass as JSON can hold it: binary64 by its shortest digits, infinity as a word, long
+    vectors as digests.
+    """
     if isinstance(value, np.ndarray):
         if value.size > LONG:
             return {"numbers": value.size, "sha256": hashlib.sha256(value.astype("<f8").tobytes()).hexdigest()}

@@ -1,4 +1,6 @@
-"""The table of docs/parallel.md names every public call and says truly whether it is collective or local."""
+"""The table of docs/parallel.md names every public call and says truly whether it is collective or
+local.
+"""
 
 from __future__ import annotations
 

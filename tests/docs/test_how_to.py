@@ -1,6 +1,8 @@
-"""Every Python and shell block of the how-to pages runs, in order, in an empty folder; `text` is for a cluster.
+"""Every Python and shell block of the how-to pages runs, in order, in an empty folder; `text` is
+for a cluster.
 
-A Python block that begins with ``# file: name.py`` is saved under that name, for the blocks after it to import.
+A Python block that begins with ``# file: name.py`` is saved under that name, for the blocks after
+it to import.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What a newcomer copies runs as it stands: README, tutorial and concepts, block after block in an empty folder."""
+"""What a newcomer copies runs as it stands: README, tutorial and concepts, block after block in an
+empty folder.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""From a frozen parent every fold gives the same bits, in any order and on any number of ranks, seeds included."""
+"""From a frozen parent every fold gives the same bits, in any order and on any number of ranks,
+seeds included.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def bits(done):
 
 
 def campaign(path, order, comm=None):
-    """Fit a parent and, from a view frozen there, the folds in this order, one per rank and round."""
+    """Fit a parent and, from a view frozen there, the folds in this order, one per rank and
+    round.
+    """
     bound = model("poisson", DATA)
     size, rank = (1, 0) if comm is None else (comm.size, comm.rank)
     found = {}

@@ -1,4 +1,6 @@
-"""Group seeds: their derivatives are those of the objective, and folds that start from them begin nearer their end."""
+"""Group seeds: their derivatives are those of the objective, and folds that start from them begin
+nearer their end.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ def test_seeds_come_at_least_twice_as_near_to_the_fold_as_the_parent_is(family):
 
 
 def test_a_held_out_level_is_dropped_exactly_and_not_by_its_derivative():
-    """Few levels with much data each: the derivative sees almost nothing of the level that leaves."""
+    """Few levels with much data each: the derivative sees almost nothing of the level that
+    leaves.
+    """
     rng = np.random.default_rng(8)
     group = np.repeat([f"s{i}" for i in range(8)], 300)
     effect = rng.normal(0, 0.7, 8)

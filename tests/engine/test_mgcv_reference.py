@@ -1,4 +1,6 @@
-"""What mgcv 1.8-41 finds by REML on the same bases, knots and penalties; scripts/reference says how it was asked."""
+"""What mgcv 1.8-41 finds by REML on the same bases, knots and penalties; scripts/reference says how
+it was asked.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ GAULSS = {
 
 @pytest.mark.parametrize("name", GAULSS)
 def test_a_location_scale_model_ends_where_gaulss_does(name):
-    """Without Diet the first cold start leads to another answer, 2477.972, and meets the other branch on its way."""
+    """Without Diet the first cold start leads to another answer, 2477.972, and meets the other
+    branch on its way.
+    """
     score, smoothing, edf = GAULSS[name]
 
     found = fit(models().location_scale(name).case())

@@ -1,4 +1,6 @@
-"""Data without a finite optimum, and objectives that fall without end: no start converges, for every start alike."""
+"""Data without a finite optimum, and objectives that fall without end: no start converges, for
+every start alike.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,9 @@ def test_a_lower_bound_that_cuts_a_finite_optimum_gives_an_answer_however_near_i
 
 @pytest.mark.parametrize("seed", [0, 10, 14, 22])
 def test_a_repeat_of_a_fit_without_an_answer_searches_no_other_start_again(tmp_path, seed):
-    """Where its coefficient runs away the gradient does not settle, so the search may take a step more (10, 14, 22)."""
+    """Where its coefficient runs away the gradient does not settle, so the search may take a step
+    more (10, 14, 22).
+    """
     case = level_without_events(seed)[0].case()
     with gamwarm.open(tmp_path / "fits.h5") as store:
         first, again = fit(case, store=store), fit(case, store=store)

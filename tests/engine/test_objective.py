@@ -1,4 +1,6 @@
-"""The objective: value, gradient and Hessian agree with each other and with an independent fitter."""
+"""The objective: value, gradient and Hessian agree with each other and with an independent
+fitter.
+"""
 
 from __future__ import annotations
 

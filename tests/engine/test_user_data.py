@@ -1,4 +1,6 @@
-"""Data as people have it: frames, categories, missing levels, few distinct values, groups of one row, aliases."""
+"""Data as people have it: frames, categories, missing levels, few distinct values, groups of one
+row, aliases.
+"""
 
 from __future__ import annotations
 

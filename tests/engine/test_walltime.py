@@ -1,4 +1,6 @@
-"""A job whose end is near: the search ends between two outer iterations, is kept, and goes on in the next run."""
+"""A job whose end is near: the search ends between two outer iterations, is kept, and goes on in
+the next run.
+"""
 
 from __future__ import annotations
 

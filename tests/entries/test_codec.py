@@ -1,4 +1,6 @@
-"""Entries as text and arrays: every part survives, the entry id names the content, the seal covers all bytes."""
+"""Entries as text and arrays: every part survives, the entry id names the content, the seal covers
+all bytes.
+"""
 
 from __future__ import annotations
 

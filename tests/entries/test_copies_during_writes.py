@@ -1,4 +1,6 @@
-"""A copy made by ``cp`` beside a writer holds pages of several states: the process lives, whatever is done with it."""
+"""A copy made by ``cp`` beside a writer holds pages of several states: the process lives, whatever
+is done with it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a crafted file can do to a process: nothing. Values of other forms and malformed texts are damaged entries."""
+"""What a crafted file can do to a process: nothing. Values of other forms and malformed texts are
+damaged entries.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +50,12 @@ def test_no_module_but_one_reads_values_or_follows_links_with_hdf5s_own_calls():
         for file in PACKAGE.rglob("*.py")
         if direct.search(file.read_text())
     }
-    # The demo prints how a user looks with h5py; what judges a late closing opens objects for their extents alone.
+    # The demo prints how a user looks with h5py; what judges a late closing opens objects for their
+    # extents alone.
     assert sorted(found) == ["demo/report.py", "entries/stored_values.py", "storage/late_close.py"]
 
 
-# -- every value replaced by every other -----------------------------------------------------------------------
+# -- every value replaced by every other -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,7 @@ def test_every_other_form_of_a_vector_is_refused_before_it_is_read(path):
     assert passed == [*right, "dataset of two numbers"]
 
 
-# -- texts under a right seal ----------------------------------------------------------------------------------
+# -- texts under a right seal ----------------------------------------------------------------------
 
 
 def changed(**fields):

@@ -1,4 +1,6 @@
-"""Damage anywhere, in children with a time limit: a hang or a segfault is a finding, not the end of the run."""
+"""Damage anywhere, in children with a time limit: a hang or a segfault is a finding, not the end of
+the run.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ def test_zeros_over_any_stretch_serve_no_wrong_number(folder, length):
 
 
 def test_this_kit_would_notice_a_store_that_does_not_look_at_its_seals(tmp_path, monkeypatch):
-    """Control: HDF5 keeps no checksum of a dataset's bytes; without the seal, changed numbers are served."""
+    """Control: HDF5 keeps no checksum of a dataset's bytes; without the seal, changed numbers are
+    served.
+    """
     path = damage.fill(tmp_path / "base.h5", big=True)
     key = exact_key_of(3)
     with contextlib.closing(EntryStore(path, mode="r")) as store:
@@ -106,7 +110,7 @@ def test_this_kit_would_notice_a_store_that_does_not_look_at_its_seals(tmp_path,
     assert damage.verdict_of(tmp_path / "bad.h5", "r", whole)["wrong"]
 
 
-# ---------------------------------------------------------------------- journals that belong elsewhere
+# -- journals that belong elsewhere ----------------------------------------------------------------
 
 
 def put_all(path, keys):
@@ -174,7 +178,9 @@ def test_a_journal_beside_a_restored_backup_gives_one_of_the_two_states_and_no_m
 
 @pytest.mark.parametrize("reboot", [False, True])
 def test_the_journal_of_a_killed_run_with_a_flipped_byte_loses_no_acknowledged_entry_unsaid(tmp_path, reboot):
-    """On the same boot the file holds it all already; after a reboot only the frames from the damage on can be lost."""
+    """On the same boot the file holds it all already; after a reboot only the frames from the
+    damage on can be lost.
+    """
     path = tmp_path / kit.NAME
     put_all(path, range(3))
     files = killed_with_a_journal(path, [20, 21, 22])

@@ -1,4 +1,6 @@
-"""Look-ups that repeat: each is what the file holds now, and nobody can spoil it for those who come later."""
+"""Look-ups that repeat: each is what the file holds now, and nobody can spoil it for those who come
+later.
+"""
 
 from __future__ import annotations
 
@@ -212,7 +214,7 @@ def test_a_decoded_record_has_all_that_its_constructor_would_have_set():
     }
 
 
-# -- artifacts ---------------------------------------------------------------------------------------------------------
+# -- artifacts -------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""Crash states of the store: whole entries, looked at through `EntryStore`, after any cut of any call."""
+"""Crash states of the store: whole entries, looked at through `EntryStore`, after any cut of any
+call.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A kind of entry is declared in one place; the file, the lists and maintenance know it by that alone."""
+"""A kind of entry is declared in one place; the file, the lists and maintenance know it by that
+alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The entry layer: sizes and forms of entries, retention, indexes and totals, by one local process."""
+"""The entry layer: sizes and forms of entries, retention, indexes and totals, by one local
+process.
+"""
 
 from __future__ import annotations
 

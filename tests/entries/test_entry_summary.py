@@ -1,4 +1,6 @@
-"""What an entry says of itself is taken from its text in one place, and every text gives a summary or is damage."""
+"""What an entry says of itself is taken from its text in one place, and every text gives a summary
+or is damage.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def name_of(node):
 
 
 def uses_of_raw_metadata(source):
-    """Return the lines that take something out of an entry's text: fields of ``meta``, or of what a parser returns."""
+    """Return the lines that take something out of an entry's text: fields of ``meta``, or of what a
+    parser returns.
+    """
     tree = ast.parse(source)
     handed_on = set()
     for node in ast.walk(tree):

@@ -1,4 +1,6 @@
-"""A reader made from docs/file-format.md alone, with h5py and blake3, finds every number and every digest."""
+"""A reader made from docs/file-format.md alone, with h5py and blake3, finds every number and every
+digest.
+"""
 
 from __future__ import annotations
 

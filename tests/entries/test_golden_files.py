@@ -1,6 +1,8 @@
-"""Files of every released format stay readable: each number, name and digest, and reading changes nothing.
+"""Files of every released format stay readable: each number, name and digest, and reading changes
+nothing.
 
-`tests/data/make_golden.py` wrote them and what is in them. A failure here means that the format has changed.
+`tests/data/make_golden.py` wrote them and what is in them. A failure here means that the format has
+changed.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from tests.data import make_golden
 from tests.support.stores import exact_key_of, leftovers, record_of
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-# The ids of the first cover the attributes of the entries; what is written today leaves these labels out.
+# The ids of the first cover the attributes of the entries; what is written today leaves these
+# labels out.
 FILES = ["store-format-1", "store-format-1-labels"]
 ENGINE = {"engine": "golden", "engine_version": "1.0"}
 
@@ -68,7 +71,9 @@ def test_every_number_name_and_digest_is_read_back(golden):
 
 
 def test_the_checkpoint_beside_the_final_is_there_for_another_build(golden, tmp_path):
-    """Of two foreign entries the lower objective wins; without the final the checkpoint would be served."""
+    """Of two foreign entries the lower objective wins; without the final the checkpoint would be
+    served.
+    """
     path, expected = golden
     content = expected["checkpoint"]["content"]
     kept = shutil.copy(path, tmp_path / "kept.h5")
@@ -142,7 +147,9 @@ def test_plain_h5py_sees_the_layout_of_format_1(tmp_path):
 
 
 def test_the_generator_gives_the_same_entries_again(tmp_path):
-    """So the kept file says what today's code would write; if this alone fails, look before you generate anew."""
+    """So the kept file says what today's code would write; if this alone fails, look before you
+    generate anew.
+    """
     make_golden.make(tmp_path)
     for name in FILES[-1:]:
         assert (tmp_path / f"{name}.json").read_text("utf-8") == (DATA / f"{name}.json").read_text("utf-8")

@@ -1,4 +1,6 @@
-"""Records read from the bytes of their object header are what HDF5 reads; whatever is unusual is left to HDF5."""
+"""Records read from the bytes of their object header are what HDF5 reads; whatever is unusual is
+left to HDF5.
+"""
 
 from __future__ import annotations
 
@@ -159,7 +161,9 @@ def test_bytes_that_a_journal_lays_over_the_file_are_what_is_read(tmp_path):
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_a_header_of_any_bytes_gives_attributes_or_none(data):
-    """Nothing that stands where a header should makes the reader raise, loop or read beyond the image."""
+    """Nothing that stands where a header should makes the reader raise, loop or read beyond the
+    image.
+    """
     with h5py.File("x", "w", driver="core", backing_store=False, libver=("v108", "v108")) as h5:
         group = h5.create_group("g")
         for name in ("meta", "seal", "rho"):

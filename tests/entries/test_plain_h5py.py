@@ -1,4 +1,6 @@
-"""Years later, with plain HDF5 tools: names, shapes, units, no gamwarm; and nothing beside the file."""
+"""Years later, with plain HDF5 tools: names, shapes, units, no gamwarm; and nothing beside the
+file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What an answer is: each part of the certificate by itself, and what a search makes of a point that fails it."""
+"""What an answer is: each part of the certificate by itself, and what a search makes of a point
+that fails it.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,9 @@ def test_where_the_sign_of_the_gradient_is_lost_a_probe_decides(slope, holds):
 
 @pytest.mark.parametrize("edf", [[-0.2, 2.0], [3.0, 4.2], [np.nan, 2.0]])
 def test_an_evaluation_with_edf_out_of_range_is_not_finite_so_that_no_search_follows_it(edf):
-    """The objective falls without end where rho[0] is below 0, with edf that no proper minimum has."""
+    """The objective falls without end where rho[0] is below 0, with edf that no proper
+    minimum has.
+    """
     objective = Ridge(
         TERMS, Y, edf=lambda rho: np.array(edf) if rho[0] < 0.0 else np.array([3.0, 2.0]),
         value=lambda rho: 100.0 * rho[0] if rho[0] < 0.0 else rho @ rho,

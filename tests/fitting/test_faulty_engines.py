@@ -1,4 +1,6 @@
-"""What an engine hands back wrong is refused by name; what it cannot evaluate where a start lies fails no fit."""
+"""What an engine hands back wrong is refused by name; what it cannot evaluate where a start lies
+fails no fit.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The road of anybody's engine: the same answer from every start, at the least cost, and said in words."""
+"""The road of anybody's engine: the same answer from every start, at the least cost, and said in
+words.
+"""
 
 from __future__ import annotations
 
@@ -129,7 +131,9 @@ def test_a_search_that_ran_out_of_iterations_is_a_checkpoint_and_goes_on_from_th
 
 
 class Noisy(Ridge):
-    """A line search cannot improve what the certificate refuses: noise in the fifth digit of value and gradient."""
+    """A line search cannot improve what the certificate refuses: noise in the fifth digit of value
+    and gradient.
+    """
 
     def evaluate(self, rho, theta, budget):
         at = super().evaluate(rho, theta, budget)
@@ -209,7 +213,9 @@ def test_a_fit_that_met_two_answers_takes_the_lower_and_says_so():
 
 
 class Branches(Ridge):
-    """Its second evaluation may end in another mode; from its second cold start it has a lower answer."""
+    """Its second evaluation may end in another mode; from its second cold start it has a lower
+    answer.
+    """
 
     def __init__(self, jump, fails=False):
         super().__init__(TERMS, Y)

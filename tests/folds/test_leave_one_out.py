@@ -1,4 +1,6 @@
-"""Leave one group out as a job: parent first and named, folds largest first, resumable, the same on any ranks."""
+"""Leave one group out as a job: parent first and named, folds largest first, resumable, the same on
+any ranks.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +128,7 @@ def test_a_store_that_is_off_still_has_every_fold_fitted(path, monkeypatch):
     assert all("off" in f.not_kept for f in report.folds)
 
 
-# -- interrupted -------------------------------------------------------------------------------------------------------
+# -- interrupted -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("at", [0, 1, 4])
@@ -163,7 +165,7 @@ def test_a_fold_that_fails_ends_the_job_by_name_and_the_folds_before_it_are_kept
     assert [source for _, source, _ in solver.solved] == ["exact"] * 4 + ["transfer"] * 4
 
 
-# -- ranks -------------------------------------------------------------------------------------------------------------
+# -- ranks -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 9])
@@ -256,7 +258,7 @@ def test_a_stop_on_any_rank_stops_all_between_rounds(path):
         assert list(report.remaining) == LARGEST_FIRST[2:]
 
 
-# -- what is passed and what is shown ----------------------------------------------------------------------------------
+# -- what is passed and what is shown --------------------------------------------------------------
 
 
 def test_a_fit_that_is_none_is_refused(path):
@@ -326,7 +328,9 @@ def test_every_fold_says_which_group_it_leaves_out(path):
 
 
 def test_group_seeds_of_the_parent_move_the_starts_of_its_folds(path):
-    """With the reference engine: its parent carries them, and the folds' starts say that they were used."""
+    """With the reference engine: its parent carries them, and the folds' starts say that they were
+    used.
+    """
     from gamwarm import engine
     from tests.support.models import USUAL, columns, model
 

@@ -1,4 +1,6 @@
-"""Equal numbers give equal digests, however they are held; anything binary64 cannot hold is refused."""
+"""Equal numbers give equal digests, however they are held; anything binary64 cannot hold is
+refused.
+"""
 
 from __future__ import annotations
 

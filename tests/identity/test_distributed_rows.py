@@ -1,4 +1,6 @@
-"""Rows that live on several ranks are hashed where they live: the plain array's bits, and only boundary rows travel."""
+"""Rows that live on several ranks are hashed where they live: the plain array's bits, and only
+boundary rows travel.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ def test_any_rows_per_rank_give_the_digest_of_the_plain_array(counts, p, form):
     answers = all_or_raise(on_ranks(len(counts), digest))
 
     assert {a for one, two, _, _ in answers for a in (one, two)} == {plain_digest(whole)}
-    # Twice: no row is hashed on two ranks, and what travels are rows of leaves that straddle ranks, to one rank each.
+    # Twice: no row is hashed on two ranks, and what travels are rows of leaves that straddle ranks,
+    # to one rank each.
     starts = np.cumsum([0, *counts])
     boundary = [min(-(-int(a) // LEAF) * LEAF, int(b)) - int(a) for a, b in pairwise(starts)]
     assert [t.rows_sent for _, _, t, _ in answers] == [2 * rows for rows in boundary]

@@ -1,4 +1,6 @@
-"""The key: everything the answer depends on moves it, what only moves the start does not, and nothing is forgotten."""
+"""The key: everything the answer depends on moves it, what only moves the start does not, and
+nothing is forgotten.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Few distinct rows and an index are named by what they are: on any ranks, by any integer type, never expanded."""
+"""Few distinct rows and an index are named by what they are: on any ranks, by any integer type,
+never expanded.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""`gamwarm.family(kind, **values)`: what is different has another fingerprint, what is equal has the same one, and
-what cannot be told apart is refused.
+"""`gamwarm.family(kind, **values)`: what is different has another fingerprint, what is equal has
+the same one, and what cannot be told apart is refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Ranks share the leaves of one design; no number of them changes a digest, and none waits for one that failed."""
+"""Ranks share the leaves of one design; no number of them changes a digest, and none waits for one
+that failed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One canonical form for every sparse format; the user's matrix is left alone; sparse is never dense."""
+"""One canonical form for every sparse format; the user's matrix is left alone; sparse is never
+dense.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Naming a large design uses the cores that are free, survives a fork, and needs little memory beside the design."""
+"""Naming a large design uses the cores that are free, survives a fork, and needs little memory
+beside the design.
+"""
 
 from __future__ import annotations
 

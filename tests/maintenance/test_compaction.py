@@ -1,4 +1,6 @@
-"""Compaction: the same entries in less space, other handles go on, and a failure leaves the file as it was."""
+"""Compaction: the same entries in less space, other handles go on, and a failure leaves the file as
+it was.
+"""
 
 from __future__ import annotations
 

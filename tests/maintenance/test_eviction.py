@@ -28,7 +28,9 @@ def live_bytes(path):
 
 
 def fill(store, count=6):
-    """Put records of ascending age numbers, the oldest first; return their entry ids in that order."""
+    """Put records of ascending age numbers, the oldest first; return their entry ids in that
+    order.
+    """
     return [store.put_record(record_of(key)).entry_id for key in range(count)]
 
 

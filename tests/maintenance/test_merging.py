@@ -1,4 +1,6 @@
-"""Merging: the union of entry ids, whatever the order and however often; the source is only read."""
+"""Merging: the union of entry ids, whatever the order and however often; the source is only
+read.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Salvage: what digests confirm reaches a new file, the rest is listed; a crash or a hang costs one entry."""
+"""Salvage: what digests confirm reaches a new file, the rest is listed; a crash or a hang costs one
+entry.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""What ranks do in the tests of collective stores. Each body gets (comm, folder) and returns plain values.
+"""What ranks do in the tests of collective stores. Each body gets (comm, folder) and returns plain
+values.
 
-Several bodies share one launch, since starting ranks costs more than what they do; `everything` and `faults` run them.
+Several bodies share one launch, since starting ranks costs more than what they do; `everything` and
+`faults` run them.
 """
 
 from __future__ import annotations
@@ -117,7 +119,7 @@ def opened(path: Path, comm: Any, **options: Any) -> Any:
     return gamwarm.open(path, comm=comm, **options)
 
 
-# -- all goes well -----------------------------------------------------------------------------------------------------
+# -- all goes well ---------------------------------------------------------------------------------
 
 
 def one_fit_on_all_ranks(comm: Any, folder: Path) -> Any:
@@ -140,7 +142,9 @@ def one_fit_on_all_ranks(comm: Any, folder: Path) -> Any:
 
 
 def campaign(comm: Any, path: Path) -> Any:
-    """Fit a parent, then folds in rounds of one per rank. ``comm=None`` is serial; the file must not know."""
+    """Fit a parent, then folds in rounds of one per rank. ``comm=None`` is serial; the file must
+    not know.
+    """
     rank, size = (0, 1) if comm is None else (comm.rank, comm.size)
     starts, outcomes, generations = {}, {}, []
     full = carrier_fit(range(37), n=70)
@@ -223,7 +227,9 @@ def a_collective_transaction(comm: Any, folder: Path) -> Any:
 
 
 def collective_checkpoints(comm: Any, folder: Path) -> Any:
-    """Ranks whose clocks disagree must still agree on whether a checkpoint is due: rank 0's clock counts."""
+    """Ranks whose clocks disagree must still agree on whether a checkpoint is due: rank 0's clock
+    counts.
+    """
     from gamwarm.store import fit as fits
 
     now = [100.0 + 50.0 * comm.rank]
@@ -241,7 +247,9 @@ def collective_checkpoints(comm: Any, folder: Path) -> Any:
 
 
 def without_a_communicator(comm: Any, folder: Path) -> Any:
-    """comm=None under mpiexec: as many processes as ranks, each by itself, on one file under its lock."""
+    """comm=None under mpiexec: as many processes as ranks, each by itself, on one file under its
+    lock.
+    """
     path = folder / "alone.h5"
     with gamwarm.open(path) as store:
         mine = [settled(store.put_record(record_of(100 * comm.rank + k))) for k in range(5)]
@@ -265,7 +273,9 @@ def shares_of_a_design(comm: Any, folder: Path) -> Any:
 
 
 def unkeyable_on_all_ranks(comm: Any, folder: Path) -> Any:
-    """An opt-out and an unreadable design are answers, not failures: cold on all ranks, nothing hangs."""
+    """An opt-out and an unreadable design are answers, not failures: cold on all ranks, nothing
+    hangs.
+    """
 
     answer = {}
     with Warned() as warned, opened(folder / "unkeyable.h5", comm) as store:
@@ -298,7 +308,7 @@ def everything(comm: Any, folder: str) -> Any:
     return {body.__name__: body(comm, Path(folder)) for body in EVERYTHING}
 
 
-# -- one rank has a bad day --------------------------------------------------------------------------------------------
+# -- one rank has a bad day ------------------------------------------------------------------------
 
 
 def culprit_of(comm: Any) -> int:
@@ -306,7 +316,9 @@ def culprit_of(comm: Any) -> int:
 
 
 def attempt(comm: Any, path: Path, body: Any, **options: Any) -> Any:
-    """Run ``body(store)`` in ``with store:`` and return what came out, and whether the file is whole afterwards."""
+    """Run ``body(store)`` in ``with store:`` and return what came out, and whether the file is
+    whole afterwards.
+    """
     try:
         with opened(path, comm, **options) as store:
             outcome = {"returned": body(store)}
@@ -417,7 +429,9 @@ def interrupting_one_rank_inside_its_design(comm: Any, folder: Path) -> Any:
 
 
 def interrupting_one_rank_inside_a_collective_call(comm: Any, folder: Path) -> Any:
-    """The call is over on all ranks before the signal strikes, and the next one tells the others."""
+    """The call is over on all ranks before the signal strikes, and the next one tells the
+    others.
+    """
 
     def body(store: Any) -> None:
         if comm.rank == culprit_of(comm):
@@ -659,7 +673,7 @@ def faults(comm: Any, folder: str) -> Any:
     return {body.__name__: body(comm, Path(folder)) for body in FAULTS}
 
 
-# -- killed ------------------------------------------------------------------------------------------------------------
+# -- killed ----------------------------------------------------------------------------------------
 
 
 def work_until_killed(comm: Any, path: str, log: str) -> None:

@@ -1,4 +1,5 @@
-"""Every collective call of a store, with a rank that fails before, in or after it, or a disk that fails on rank 0.
+"""Every collective call of a store, with a rank that fails before, in or after it, or a disk that
+fails on rank 0.
 
 `CALLS` is the table: a call, and the same call with an argument that is wrong.
 """
@@ -128,7 +129,9 @@ CALLS: dict[str, Call] = {
 
 LOCAL = {"open", "fit", "comm", "disabled_reason", "path", "mode"}
 LOCAL |= {"time_left", "walltime", "check_open", "should_stop_fits"}
-"""Public names of a store that are no collective call of their own (``fit`` begins at the ``with``)."""
+"""Public names of a store that are no collective call of their own (``fit`` begins at the
+``with``).
+"""
 
 
 class Gone:
@@ -204,7 +207,9 @@ def without_disk(comm: Any, path: Path, call: Call, on_error: str) -> dict[str, 
 
 
 def every_call(comm: Any, folder: str) -> Any:
-    """Return, per call, what each way of failing gave on this rank, and what serial verification says in the end."""
+    """Return, per call, what each way of failing gave on this rank, and what serial verification
+    says in the end.
+    """
     place = Path(folder)
     if comm.rank == 0:
         with gamwarm.open(place / "other.h5") as other:
@@ -231,12 +236,14 @@ def every_call(comm: Any, folder: str) -> Any:
     return {"answers": answers, "sound": sound}
 
 
-# -- a disk that is full in earnest ------------------------------------------------------------------------------------
+# -- a disk that is full in earnest ----------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def no_more_room(comm: Any, path: Path) -> Iterator[None]:
-    """Let no file of rank 0 grow beyond the store's present size: what a full disk or a quota does."""
+    """Let no file of rank 0 grow beyond the store's present size: what a full disk or a quota
+    does.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     if comm.rank == 0:
         resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, before[1]))
@@ -300,11 +307,13 @@ def settled(made: Any) -> Any:
     return {name: getattr(made, name, None) for name in ("written", "pending", "reason")}
 
 
-# -- a rank that dies --------------------------------------------------------------------------------------------------
+# -- a rank that dies ------------------------------------------------------------------------------
 
 
 def dying(comm: Any, path: str, log: str, how: str) -> None:
-    """Rank 1 leaves by ``how`` in the middle of the work; rank 0 has noted what was acknowledged."""
+    """Rank 1 leaves by ``how`` in the middle of the work; rank 0 has noted what was
+    acknowledged.
+    """
     with gamwarm.open(Path(path), comm=comm) as store, Path(log).open("a", buffering=1) as acknowledged:
         for turn in range(1000):
             if turn == 5 and comm.rank == 1:

@@ -1,4 +1,6 @@
-"""A campaign of the reference engine on a small count model, as ranks run it: to its end, or until they are killed."""
+"""A campaign of the reference engine on a small count model, as ranks run it: to its end, or until
+they are killed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def data() -> dict[str, Any]:
 
 
 def campaign(comm: Any, path: Path, progress: Any = False, **options: Any) -> folds.FoldsReport:
-    """Leave out one group after the other. Without checkpoints, whose times would change where a fit begins."""
+    """Leave out one group after the other. Without checkpoints, whose times would change where a
+    fit begins.
+    """
     bound = model("poisson", data())
 
     def fit(fold: folds.Fold | None, /, **how: Any) -> engine.EngineFit:
@@ -47,11 +51,13 @@ def sources(report: folds.FoldsReport) -> list[str]:
     return [fold.source for fold in report.folds]
 
 
-# -- to the end --------------------------------------------------------------------------------------------------------
+# -- to the end ------------------------------------------------------------------------------------
 
 
 def campaigns(comm: Any, folder: str) -> Any:
-    """The same job twice, then a longer one that is stopped by a signal to the last rank and run again."""
+    """The same job twice, then a longer one that is stopped by a signal to the last rank and run
+    again.
+    """
     place = Path(folder)
     shown: list[list[int]] = []
     first = campaign(comm, place / "whole.h5", lambda done, total: shown.append([done, total]))
@@ -69,7 +75,9 @@ def campaigns(comm: Any, folder: str) -> Any:
 
 
 def stopped_campaign(comm: Any, path: Path) -> folds.FoldsReport:
-    """Send SIGUSR1 to the last rank while it has its second fold: that fit stops, the round ends, no other begins."""
+    """Send SIGUSR1 to the last rank while it has its second fold: that fit stops, the round ends,
+    no other begins.
+    """
     bound = model("poisson", data())
     mine = []
 
@@ -85,11 +93,13 @@ def stopped_campaign(comm: Any, path: Path) -> folds.FoldsReport:
         return folds.leave_one_out(store, data()["group"], fit, progress=False)
 
 
-# -- at their own pace -------------------------------------------------------------------------------------------------
+# -- at their own pace -----------------------------------------------------------------------------
 
 
 def at_their_own_pace(comm: Any, folder: str) -> Any:
-    """Ranks share out folds unevenly and keep them independently; a second part has a rank that fails."""
+    """Ranks share out folds unevenly and keep them independently; a second part has a rank that
+    fails.
+    """
     from tests.support.stores import carrier_fit, exact_key_of, record_of, result_of
 
     path = Path(folder) / "paces.h5"
@@ -124,7 +134,8 @@ def at_their_own_pace(comm: Any, folder: str) -> Any:
                     raise ValueError("a bad day")
         except (ValueError, gamwarm.CollectiveError) as error:
             answer["failed"] = [type(error).__name__, str(error), getattr(error, "rank", None)]
-        # All ranks know of it, so the store goes on; and what was kept before the bad day was written.
+        # All ranks know of it, so the store goes on; and what was kept before the bad day was
+        # written.
         answer["kept"] = [store.get_record(exact_key_of(500 + rank)) is not None for rank in range(comm.size)]
     return answer
 
@@ -137,7 +148,9 @@ def begin_worker(path: str) -> None:
 
 
 def fit_in_worker(number: int) -> list[Any]:
-    """Fit one task in whichever process; say which, how it started, and what is on disk when it returns."""
+    """Fit one task in whichever process; say which, how it started, and what is on disk when it
+    returns.
+    """
     from tests.support.stores import carrier_fit, result_of
 
     problem = carrier_fit(range(1, 37), n=64, seed=200 + number)
@@ -168,7 +181,7 @@ def everything(comm: Any, folder: str) -> Any:
     return {body.__name__: body(comm, folder) for body in (campaigns, at_their_own_pace, workers_of_a_pool)}
 
 
-# -- killed ------------------------------------------------------------------------------------------------------------
+# -- killed ----------------------------------------------------------------------------------------
 
 
 def campaign_until_killed(comm: Any, path: str, log: str) -> None:

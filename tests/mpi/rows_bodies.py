@@ -1,4 +1,6 @@
-"""What ranks do in the tests of shared and distributed designs, of dealt projections and of the communicators used."""
+"""What ranks do in the tests of shared and distributed designs, of dealt projections and of the
+communicators used.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def mine_of(matrix: Any, counts: list[int], rank: int) -> Any:
 
 
 def digests_at_every_edge(comm: Any, folder: Path) -> Any:
-    """Digests of replicated, lazy and distributed forms; what went wrong, and what this rank hashed and sent."""
+    """Digests of replicated, lazy and distributed forms; what went wrong, and what this rank hashed
+    and sent.
+    """
     wrong, leaves, rows, sent = [], [], [], []
     for n, p in [*((n, 3) for n in SIZES), (3494, WIDE), (3495, WIDE), (3496, WIDE)]:
         whole = wave(n, p, n + 1)
@@ -65,7 +69,9 @@ def digests_at_every_edge(comm: Any, folder: Path) -> Any:
 
 
 def indexed_digests(comm: Any, folder: Path) -> Any:
-    """Digests and keys of an indexed design, replicated and spread, with dense and with sparse distinct rows."""
+    """Digests and keys of an indexed design, replicated and spread, with dense and with sparse
+    distinct rows.
+    """
     rows = np.where(wave(7, 4, 2) > 0.0, wave(7, 4, 2), 0.0)
     wrong, names = [], []
     for n in (0, 1, INDEX_LEAF - 1, INDEX_LEAF, INDEX_LEAF + 1, 2 * INDEX_LEAF + 5):
@@ -95,14 +101,18 @@ def tail_of(part: Any, step: int) -> int:
 
 
 def spread_fit(comm: Any, *, lazy: bool = False) -> Any:
-    """Return the plain fit of 2 leaves and 5 rows, its rows here and there, and the same fit undistributed."""
+    """Return the plain fit of 2 leaves and 5 rows, its rows here and there, and the same fit
+    undistributed.
+    """
     whole = wave(2 * LEAF + 5, 4, 1)
     mine = mine_of(whole, CUTS["one row each"](len(whole), comm.size), comm.rank)
     return plain_fit(design=DistributedRows(Rows(mine) if lazy else mine, comm)), plain_fit(design=whole)
 
 
 def a_distributed_fit_in_the_store(comm: Any, folder: Path) -> Any:
-    """From a cold start to an exact hit, and the same done serially by rank 0 with the whole design."""
+    """From a cold start to an exact hit, and the same done serially by rank 0 with the whole
+    design.
+    """
     problem, plain = spread_fit(comm)
     answer: dict[str, Any] = {}
     with gamwarm.open(folder / "spread.h5", comm=comm) as store:
@@ -130,7 +140,9 @@ def a_distributed_fit_in_the_store(comm: Any, folder: Path) -> Any:
 
 
 def misuse_of_distributed_rows(comm: Any, folder: Path) -> Any:
-    """A serial store, one fit per rank, a communicator of other ranks: an error of ours each time, and nobody waits."""
+    """A serial store, one fit per rank, a communicator of other ranks: an error of ours each time,
+    and nobody waits.
+    """
     problem, _ = spread_fit(comm)
     reverse = comm.Split(0, -comm.rank)
     halves = comm.Split(comm.rank % 2, comm.rank)
@@ -270,7 +282,9 @@ def communicators_that_are_freed(comm: Any, folder: Path) -> Any:
 
 
 def more_stores_than_communicators(comm: Any, folder: str) -> int:
-    """Open what cannot be opened, more often than MPI has communicators at a time (MPICH: about 2000)."""
+    """Open what cannot be opened, more often than MPI has communicators at a time (MPICH: about
+    2000).
+    """
     refused = 0
     for _ in range(2300):
         try:

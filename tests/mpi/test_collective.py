@@ -1,4 +1,6 @@
-"""One fit on all ranks, one fit per rank: the same answers at any number of ranks, and rank 0 alone at the file."""
+"""One fit on all ranks, one fit per rank: the same answers at any number of ranks, and rank 0 alone
+at the file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Every collective call: one rank fails before, in or after it, or rank 0's disk does, and no rank waits for ever."""
+"""Every collective call: one rank fails before, in or after it, or rank 0's disk does, and no rank
+waits for ever.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +113,8 @@ def test_a_disk_without_room_follows_on_error_and_loses_nothing_acknowledged(lau
 def test_a_rank_that_dies_leaves_a_whole_file_with_every_acknowledged_round(mpiexec, tmp_path, how):
     path, log = tmp_path / "fits.h5", tmp_path / "acknowledged"
     try:
-        # The abort ends the job by itself. A rank that just goes is for mpiexec to notice, or for the time limit.
+        # The abort ends the job by itself. A rank that just goes is for mpiexec to notice, or for
+        # the time limit.
         mpiexec(2, call_bodies.dying, path, log, how, timeout=20)
     except RankFailure:
         pass

@@ -1,4 +1,6 @@
-"""One rank has a bad day: the others raise CollectiveError naming rank and cause, nobody hangs, the file is whole."""
+"""One rank has a bad day: the others raise CollectiveError naming rank and cause, nobody hangs, the
+file is whole.
+"""
 
 from __future__ import annotations
 

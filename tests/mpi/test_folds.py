@@ -1,4 +1,6 @@
-"""Leave one group out and independent mode on real ranks: the same answers at any number of ranks and on any day."""
+"""Leave one group out and independent mode on real ranks: the same answers at any number of ranks
+and on any day.
+"""
 
 from __future__ import annotations
 

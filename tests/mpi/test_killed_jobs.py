@@ -1,4 +1,6 @@
-"""SIGKILL of a whole MPI job at a random time: the file opens, verifies, and holds every acknowledged round."""
+"""SIGKILL of a whole MPI job at a random time: the file opens, verifies, and holds every
+acknowledged round.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ getattr(importlib.import_module(module), name)(MPI.COMM_WORLD, *sys.argv[3:])
 
 
 def run_and_kill(mpiexec, root, body, path, log, lines, delay, victim="mpiexec"):
-    """Start ``body(comm, path, log)``, wait for ``lines`` of log and ``delay`` seconds, and kill. False: it ended."""
+    """Start ``body(comm, path, log)``, wait for ``lines`` of log and ``delay`` seconds, and kill.
+    False: it ended.
+    """
     mark = f"kill-{path.parent.name}-{time.monotonic_ns()}"
     job = subprocess.Popen(
         [mpiexec.mpiexec, "-n", str(RANKS), sys.executable, "-c", PROGRAM, root, body, str(path), str(log)],
@@ -97,7 +101,7 @@ def test_fifty_killed_jobs_leave_a_whole_file(mpiexec, tmp_path, request):
     kill_and_look(mpiexec, str(request.config.rootpath), tmp_path, 7, 50)
 
 
-# -- a campaign of folds -----------------------------------------------------------------------------------------------
+# -- a campaign of folds ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +114,9 @@ def undisturbed(tmp_path_factory):
 
 
 def kill_campaigns(mpiexec, root, folder, undisturbed, seed, times):
-    """Kill a campaign again and again; what was acknowledged must be there, and nothing else must."""
+    """Kill a campaign again and again; what was acknowledged must be there, and nothing else
+    must.
+    """
     expected, entries = undisturbed
     ids = [set(fold[-2:]) for fold in expected["folds"]]  # record and artifact: the parent's, then each fold's
     pick = random.Random(seed)
@@ -120,7 +126,8 @@ def kill_campaigns(mpiexec, root, folder, undisturbed, seed, times):
         if kills == times:
             break
         log.unlink(missing_ok=True)
-        # Some are killed before they have opened the file, some in their first rounds, some in the last.
+        # Some are killed before they have opened the file, some in their first rounds, some in the
+        # last.
         lines, delay = pick.choice([(0, 1.2), (1, 0.1), (2, 0.1), (6, 0.05), (9, 0.05)])
         victim = pick.choice(["mpiexec", "rank"])
         kills += run_and_kill(mpiexec, root, FOLDS, path, log, lines, pick.uniform(0.0, delay), victim)

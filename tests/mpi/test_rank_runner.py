@@ -1,4 +1,6 @@
-"""The helper that runs tests on real ranks must bring answers back in order, and must never hide a failure or hang."""
+"""The helper that runs tests on real ranks must bring answers back in order, and must never hide a
+failure or hang.
+"""
 
 from __future__ import annotations
 

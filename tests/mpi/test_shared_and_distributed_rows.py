@@ -1,4 +1,6 @@
-"""Designs that ranks share and designs spread over them: the serial names, fair shares, communicators freed."""
+"""Designs that ranks share and designs spread over them: the serial names, fair shares,
+communicators freed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Options have the promised defaults and refuse what means nothing; a family is an object that names itself."""
+"""Options have the promised defaults and refuse what means nothing; a family is an object that
+names itself.
+"""
 
 from __future__ import annotations
 

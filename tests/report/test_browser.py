@@ -1,4 +1,6 @@
-"""The report in a real browser: nothing sticks out at phone width, and it is light or dark as the reader wants."""
+"""The report in a real browser: nothing sticks out at phone width, and it is light or dark as the
+reader wants.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The report: one page that loads nothing, says what is in the file, and escapes what the file says."""
+"""The report: one page that loads nothing, says what is in the file, and escapes what the file
+says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The benchmarks can be started by the names that scripts/bench tells, and what they compute and simulate adds up."""
+"""The benchmarks can be started by the names that scripts/bench tells, and what they compute and
+simulate adds up.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,8 @@ def test_a_lock_in_little_use_makes_nobody_wait_and_one_in_too_much_use_falls_be
     # 100 fits in 600 s, each holding the lock for 2 ms.
     assert easy["lock in use"] == pytest.approx(100 * 0.002 / 600.0, rel=0.5)
     assert easy["mean wait s"] < 1e-3
-    # 1000 fits a second would need 2 s of the lock each second: after 600 s the last waits for 600 s and more.
+    # 1000 fits a second would need 2 s of the lock each second: after 600 s the last waits for 600
+    # s and more.
     assert crowded["lock in use"] > 2.0
     assert crowded["longest wait s"] > 600.0
 

@@ -1,7 +1,7 @@
 """What scripts/_bootstrap asks of a machine before it calls an MPI good.
 
-It once asked both ranks to print and counted lines: with PYTHONUNBUFFERED set, the two lines arrived mixed in four of
-ten runs, and a good MPI was refused.
+It once asked both ranks to print and counted lines: with PYTHONUNBUFFERED set, the two lines
+arrived mixed in four of ten runs, and a good MPI was refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""scripts/slurm on a real Slurm (`tests.support.slurm`): arrays with gaps, signals, requeues, time limits, MPI.
+"""scripts/slurm on a real Slurm (`tests.support.slurm`): arrays with gaps, signals, requeues, time
+limits, MPI.
 
-What is promised: every fold is in the file once, a fit that was stopped goes on from its checkpoint, every exit code is
-as documented.
+What is promised: every fold is in the file once, a fit that was stopped goes on from its
+checkpoint, every exit code is as documented.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def finals(slurm: SlurmCluster) -> int:
 
 
 def check_that_stopped_fits_went_on(logs: str) -> int:
-    """Check each log: a fit that was stopped is next found by its checkpoint (or its answer); return how many were."""
+    """Check each log: a fit that was stopped is next found by its checkpoint (or its answer);
+    return how many were.
+    """
     stopped = 0
     for log in re.split(r"^== ", logs, flags=re.MULTILINE):
         assert "Traceback" not in log, log

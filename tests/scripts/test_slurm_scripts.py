@@ -1,4 +1,6 @@
-"""scripts/slurm: the batch scripts as they stand, with stand-ins for srun and scontrol, and with real signals."""
+"""scripts/slurm: the batch scripts as they stand, with stand-ins for srun and scontrol, and with
+real signals.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +135,9 @@ def test_a_task_whose_time_is_up_goes_back_into_the_queue_and_then_ends_what_it_
 
 
 def signalled_after_a_fold(cluster: Cluster, number: signal.Signals, **variables: str) -> tuple[int, str]:
-    """Start a task with far more folds than are fitted meanwhile, and signal the batch shell after the first."""
+    """Start a task with far more folds than are fitted meanwhile, and signal the batch shell after
+    the first.
+    """
     job = cluster.start("array.sbatch", "--subjects", "150", **task(0, 1), **variables)
     out = ""
     assert job.stdout is not None
@@ -154,13 +158,16 @@ def test_usr1_lets_the_fit_under_way_end_and_requeues(cluster):
     assert re.search(r"^stopped: share 0 of 1 has \d+ of its 150 folds left; \d+ of 150 folds are", out, re.MULTILINE)
     assert "done" not in out
     assert cluster.requeued() == ["requeue 77_0"]
-    # What was reported is in the file: leaving independent mode writes what waits, and a fit that was stopped is kept.
+    # What was reported is in the file: leaving independent mode writes what waits, and a fit that
+    # was stopped is kept.
     assert finals(cluster.folder / "fits.h5") == 1 + len(done)
 
 
 @pytest.mark.long
 def test_a_cancelled_task_keeps_its_fits_and_is_not_requeued(cluster):
-    """SIGTERM is what scancel and preemption send: the first means it, after the second Slurm requeues by itself."""
+    """SIGTERM is what scancel and preemption send: the first means it, after the second Slurm
+    requeues by itself.
+    """
     code, out = signalled_after_a_fold(cluster, signal.SIGTERM)
 
     assert code == 75, out
@@ -169,7 +176,9 @@ def test_a_cancelled_task_keeps_its_fits_and_is_not_requeued(cluster):
 
 
 def test_a_signal_that_comes_before_the_program_listens_does_not_fail_the_job(cluster):
-    """Python takes a second to import what it needs; a signal then ended it, and the job with it."""
+    """Python takes a second to import what it needs; a signal then ended it, and the job with
+    it.
+    """
     slow = cluster.folder / "slow.py"
     program = str(SCRIPTS / "campaign.py")
     slow.write_text(f"import runpy, time; time.sleep(2); runpy.run_path({program!r}, run_name='__main__')")

@@ -1,4 +1,6 @@
-"""`scripts/torture`: what it runs passes, and a failure ends it with a code, the seed and how to repeat it."""
+"""`scripts/torture`: what it runs passes, and a failure ends it with a code, the seed and how to
+repeat it.
+"""
 
 from __future__ import annotations
 

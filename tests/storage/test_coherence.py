@@ -1,4 +1,6 @@
-"""Two clients of one directory: what they are said to see of each other, and what a store does with that."""
+"""Two clients of one directory: what they are said to see of each other, and what a store does with
+that.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def peers_have_two_mounts(monkeypatch):
 
 
 class Stale(Disk):
-    """A client that reads what it has read before: through the descriptor (as NFS may), or by path (as it must not)."""
+    """A client that reads what it has read before: through the descriptor (as NFS may), or by path
+    (as it must not).
+    """
 
     def __init__(self, *, after_open):
         self._after_open = after_open

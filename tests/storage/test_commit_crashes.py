@@ -20,7 +20,9 @@ def story(tmp_path_factory):
 
 
 def crash_points(story, *, every_header_byte=False):
-    """(number of calls, torn fraction or None): every call, and every write torn; the header at each of its bytes."""
+    """(number of calls, torn fraction or None): every call, and every write torn; the header at
+    each of its bytes.
+    """
     for count in range(len(story.recorder.log) + 1):
         yield count, None
         op = story.recorder.log[count - 1] if count else None

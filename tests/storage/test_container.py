@@ -404,7 +404,9 @@ def test_a_copy_of_the_file_alone_is_complete_once_closed(container, path, tmp_p
 
 
 def test_the_seam_is_the_only_road_to_the_disk():
-    """The calls that change files stand in vfs alone; elsewhere they could not be recorded, cut or failed."""
+    """The calls that change files stand in vfs alone; elsewhere they could not be recorded, cut or
+    failed.
+    """
     calls = ("os.pwrite", "os.ftruncate", "os.fsync", "os.fdatasync", "os.replace", "os.rename", "os.posix_fallocate")
     storage = Path(vfs.__file__).parent
     for module in ("pager", "redo_journal", "overlay", "reader", "writer", "header", "container"):

@@ -59,7 +59,9 @@ class TestFailing:
 
     @pytest.mark.parametrize(("lock", "size"), [("soft", 50), ("flock", 700_000)])
     def test_a_checkpoint_leaves_the_journal_of_a_file_that_could_not_be_updated(self, path, lock, size):
-        """Under the soft lock a checkpoint ends every turn, otherwise it follows a journal that has grown long."""
+        """Under the soft lock a checkpoint ends every turn, otherwise it follows a journal that has
+        grown long.
+        """
 
         class FailsOnce(kit.Fast):
             def pwrite(self, fd, data, offset):
@@ -93,7 +95,8 @@ class TestFailing:
                 with kit.disk(WithoutPermission()), Container.open(path, mode="r") as reader:
                     assert reader.read(kit.dump) in story.states[story.acked[count] :][:2]
             else:
-                # Permission lost (a remounted disk) after opening: the recovery fails, the read does not.
+                # Permission lost (a remounted disk) after opening: the recovery fails, the read
+                # does not.
                 container = Container.open(path)
                 kit.put_files(tmp_path / "image", kit.kill_image(story.recorder, count))
                 with kit.disk(WithoutPermission()):

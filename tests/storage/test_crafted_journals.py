@@ -1,4 +1,6 @@
-"""A journal with a right digest that says what no commit writes is refused before the file is touched."""
+"""A journal with a right digest that says what no commit writes is refused before the file is
+touched.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def path(tmp_path):
 
 
 def crafted(path, size, *, numbers=None, end=None, odd=False):
-    """Put a journal beside a file of another boot: its one frame leads on, and gives the file this size."""
+    """Put a journal beside a file of another boot: its one frame leads on, and gives the file this
+    size.
+    """
     image = bytearray(path.read_bytes())
     header = parse(bytes(image), "x")
     changed = Header(header.sequence + odd, header.uuid, OTHER_BOOT, 0)

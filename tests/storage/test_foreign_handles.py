@@ -1,4 +1,6 @@
-"""A store beside plain HDF5 handles: what is acknowledged stays, whoever opens the file and whenever they close it."""
+"""A store beside plain HDF5 handles: what is acknowledged stays, whoever opens the file and
+whenever they close it.
+"""
 
 from __future__ import annotations
 
@@ -153,7 +155,9 @@ class TestAnExclusiveLock:
             assert list(plain["records"]) == ["a"]
 
     def test_a_writer_that_slips_in_before_the_file_changes_is_met(self, container, path, monkeypatch):
-        """The shared lock becomes an exclusive one in two steps; between them somebody may open and close the file."""
+        """The shared lock becomes an exclusive one in two steps; between them somebody may open and
+        close the file.
+        """
         add(container, "a")
         genuine = foreign.Presence.keep_readers_out
 

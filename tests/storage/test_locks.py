@@ -1,4 +1,6 @@
-"""One writer at a time: the choice of the lock, and what it does when it is held, left behind or impossible."""
+"""One writer at a time: the choice of the lock, and what it does when it is held, left behind or
+impossible.
+"""
 
 from __future__ import annotations
 
@@ -308,7 +310,8 @@ def made(kind, path, timeout):
 
 
 class TestWaiting:
-    # Of the lock's own calls into the operating system; a listing stands for the five calls that it makes.
+    # Of the lock's own calls into the operating system; a listing stands for the five calls that it
+    # makes.
     FREE = frozenset({"getpid", "fspath", "sleep", "urandom", "getuid", "geteuid", "time", "monotonic"})
     WEIGHTS: ClassVar = {"listdir": 5, "scandir": 5}
 

@@ -1,4 +1,6 @@
-"""Power lost at any instant: of what was not synced any part may be missing, and nothing acknowledged is lost."""
+"""Power lost at any instant: of what was not synced any part may be missing, and nothing
+acknowledged is lost.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Real processes killed with SIGKILL at random times: every acknowledged record is there, none is partial."""
+"""Real processes killed with SIGKILL at random times: every acknowledged record is there, none is
+partial.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def rounds(directory, workers, count, seed):
 
 
 def check(path, acked, *, leave_journal):
-    """As the next run finds it; every other time the next writer, not this check, has to recover."""
+    """As the next run finds it; every other time the next writer, not this check, has to
+    recover.
+    """
     with Container.open(path, mode="r" if leave_journal else "a") as container:
         found = container.read(
             lambda h5: {name: group.attrs["values"][()].tolist() for name, group in h5["records"].items()}

@@ -1,4 +1,6 @@
-"""A kill or a power loss at any instant of a compaction leaves the old file or the new one, whole."""
+"""A kill or a power loss at any instant of a compaction leaves the old file or the new one,
+whole.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def copy(old, new):
 
 
 def record_compactions(directory, forget_syncs_of=()):
-    """Transactions, each followed by a compaction, in two sessions; the second meets a journal that is in use."""
+    """Transactions, each followed by a compaction, in two sessions; the second meets a journal that
+    is in use.
+    """
     path = kit.make_base(directory)
     recorder = kit.Recorder(forget_syncs_of)
     rng = np.random.default_rng(4)
@@ -53,7 +57,9 @@ def story(tmp_path_factory):
 
 
 def crash_points(story, every):
-    """Every call but most writes into the new file, which nobody opens before it is renamed; torn ones too."""
+    """Every call but most writes into the new file, which nobody opens before it is renamed; torn
+    ones too.
+    """
     scratch = {op.ino for op in story.recorder.log if op.kind == "create" and op.name == DEBRIS}
     inside = 0
     for count in range(len(story.recorder.log) + 1):
@@ -110,7 +116,9 @@ def test_after_a_power_loss_at_any_call_the_next_run_finds_the_old_file_or_the_n
 
 
 def test_a_compaction_that_does_not_sync_the_new_file_would_be_noticed_by_this_kit(tmp_path):
-    """Control: renamed before its bytes are on the media, the new file can be empty after a power loss."""
+    """Control: renamed before its bytes are on the media, the new file can be empty after a power
+    loss.
+    """
     control = record_compactions(kit.fresh(tmp_path / "control"), forget_syncs_of=("-new",))
     rng = random.Random(8)
     renames = [count for count, op in enumerate(control.recorder.log, 1) if op.kind == "syncdir"]

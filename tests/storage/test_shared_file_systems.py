@@ -1,4 +1,6 @@
-"""Where other hosts may see the file: a turn believes nothing that it read before, and ends on the server."""
+"""Where other hosts may see the file: a turn believes nothing that it read before, and ends on the
+server.
+"""
 
 from __future__ import annotations
 

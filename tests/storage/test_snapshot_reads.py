@@ -1,7 +1,8 @@
 """A read beside a writer is shown one state of the file, down to the bytes that HDF5 asks for.
 
-HDF5 once listed a group whose header was read before a commit and whose index after it: it sized a table by the one,
-filled it from the other, and two readers beside four writers died of "double free or corruption".
+HDF5 once listed a group whose header was read before a commit and whose index after it: it sized a
+table by the one, filled it from the other, and two readers beside four writers died of "double free
+or corruption".
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def written(path):
 
 
 def read_beside_a_commit(path, writer):
-    """Read an entry, let the writer commit in mid-read, read another; return what each try of the second one gave."""
+    """Read an entry, let the writer commit in mid-read, read another; return what each try of the
+    second one gave.
+    """
     tries = []
 
     def look(h5):

@@ -1,4 +1,6 @@
-"""What every store that a fit can use must do: inherited by a test class of each kind (test_store_kinds.py)."""
+"""What every store that a fit can use must do: inherited by a test class of each kind
+(test_store_kinds.py).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ FOLD_TERMS, FOLD_Y = {name: X[ROWS] for name, X in TERMS.items()}, Y[ROWS]
 
 
 class StoreSuite:
-    """Tests of one kind of store; a subclass is collected, opens stores of its kind, and says what differs."""
+    """Tests of one kind of store; a subclass is collected, opens stores of its kind, and says what
+    differs.
+    """
 
     ranks: int | None = None
     """Ranks that open a store together; None: one process without a communicator."""
@@ -48,7 +52,9 @@ class StoreSuite:
         store.close()
 
     def run(self, path: Any, body: Callable[[Any], Any]) -> Any:
-        """Run ``body`` on a store of this kind, on every rank; return what it returned (the same everywhere)."""
+        """Run ``body`` on a store of this kind, on every rank; return what it returned (the same
+        everywhere).
+        """
 
         def on_rank(comm: Any) -> Any:
             with self.opened(path, comm) as store:

@@ -1,4 +1,6 @@
-"""What is not ours, not there or not a key: a typed error with the culprit and the next step; the file untouched."""
+"""What is not ours, not there or not a key: a typed error with the culprit and the next step; the
+file untouched.
+"""
 
 from __future__ import annotations
 

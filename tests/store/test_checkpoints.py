@@ -1,4 +1,6 @@
-"""Checkpoints of a fit in progress: nothing in the first 2 s, then at most every 2 s, the best so far."""
+"""Checkpoints of a fit in progress: nothing in the first 2 s, then at most every 2 s, the best so
+far.
+"""
 
 from __future__ import annotations
 

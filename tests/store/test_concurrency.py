@@ -1,4 +1,6 @@
-"""Many processes on one store: every durable put is there, no reader sees a torn state, nobody starves."""
+"""Many processes on one store: every durable put is there, no reader sees a torn state, nobody
+starves.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def test_four_writers_beside_two_readers_lose_nothing_and_show_nothing_torn(tmp_
 
 @pytest.mark.parametrize("puts", [15, pytest.param(400, marks=pytest.mark.long)])
 def test_eight_readers_never_starve_the_writer_nor_it_them(tmp_path, puts):
-    """Progress is the verdict: the writer reaches its end while all eight look up without a pause, and so do they."""
+    """Progress is the verdict: the writer reaches its end while all eight look up without a pause,
+    and so do they.
+    """
     path, said, looked = run(tmp_path, 1, puts, 8)
 
     assert len(said[0]) == puts

@@ -1,4 +1,6 @@
-"""An entry is encoded once on its way to the file, in every mode, and what is encoded reaches HDF5 without a copy."""
+"""An entry is encoded once on its way to the file, in every mode, and what is encoded reaches HDF5
+without a copy.
+"""
 
 from __future__ import annotations
 

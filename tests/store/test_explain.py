@@ -230,7 +230,9 @@ def test_trailing_default_options_are_left_out_and_come_back_as_defaults():
 
 
 def test_the_defaults_that_records_leave_out_are_those_of_format_1():
-    """A default that changes must not change what a record of today says: keep these digests for old records."""
+    """A default that changes must not change what a record of today says: keep these digests for
+    old records.
+    """
     labels = component_labels(problem().components, [s.name for s in SPECS])
     options = {label.name: value for label, value in labels.items() if label.what == "option"}
 
@@ -297,7 +299,9 @@ def test_all_ranks_get_one_explanation_and_other_problems_are_refused(tmp_path):
 
 
 def test_a_record_has_the_same_id_whether_or_not_it_tells_components(tmp_path):
-    """Components follow from the key: neither they nor the number of ranks that took them move an entry id."""
+    """Components follow from the key: neither they nor the number of ranks that took them move an
+    entry id.
+    """
     ids = []
     for name, components in (("with", problem().components), ("without", None)):
         with gamwarm.open(tmp_path / f"{name}.h5") as store:

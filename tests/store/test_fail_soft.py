@@ -1,4 +1,6 @@
-"""A fit is never failed by its cache: one warning, the store is off, the fit goes on; or ``on_error="raise"``."""
+"""A fit is never failed by its cache: one warning, the store is off, the fit goes on; or
+``on_error="raise"``.
+"""
 
 from __future__ import annotations
 
@@ -190,7 +192,7 @@ def test_a_disk_that_cannot_be_read_is_not_called_damage_and_serves_nothing(fill
     assert "Input/output error" in warnings_of(caplog)[0]
 
 
-# -- locks -------------------------------------------------------------------------------------------------------------
+# -- locks -----------------------------------------------------------------------------------------
 
 
 def test_a_lock_that_is_not_let_go_costs_one_warning_and_the_fit_goes_on(filled, monkeypatch, caplog):
@@ -237,11 +239,13 @@ def test_another_store_of_this_process_inside_a_transaction_is_waited_for_and_no
         assert one.disabled_reason is None
 
 
-# -- places that cannot be written -------------------------------------------------------------------------------------
+# -- places that cannot be written -----------------------------------------------------------------
 
 
 def unwritable(monkeypatch):
-    """Make directories refuse us; root ignores permission bits, so the question is answered instead."""
+    """Make directories refuse us; root ignores permission bits, so the question is answered
+    instead.
+    """
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
 
 
@@ -327,11 +331,13 @@ def test_errors_of_the_store_are_also_the_built_in_that_fits():
         assert issubclass(error, StoreError)
 
 
-# -- memory and stack --------------------------------------------------------------------------------------------------
+# -- memory and stack ------------------------------------------------------------------------------
 
 
 def starve(monkeypatch, error, name="parse_text", after=0, where=texts):
-    """Let this process have no room for what a function does: the text of every entry, or something else."""
+    """Let this process have no room for what a function does: the text of every entry, or something
+    else.
+    """
     real, uses = getattr(where, name), [0]
 
     def starving(*args, **kwargs):
@@ -433,7 +439,9 @@ for error in (OSError(errno.EIO, "no"), MemoryError("no"), RecursionError("no"))
 
 
 def test_a_process_whose_disk_failed_while_hdf5_opened_a_file_ends_in_order(filled):
-    """What HDF5 still has of the file when the process ends calls Python, which is no longer there."""
+    """What HDF5 still has of the file when the process ends calls Python, which is no longer
+    there.
+    """
     done = subprocess.run(
         [sys.executable, "-c", FAILING_OPENS, filled], capture_output=True, text=True, check=False, timeout=60
     )

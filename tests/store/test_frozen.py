@@ -1,4 +1,6 @@
-"""A frozen campaign: parents are those of one moment, so neither the order of folds nor what is merged in matters."""
+"""A frozen campaign: parents are those of one moment, so neither the order of folds nor what is
+merged in matters.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def seen(report):
 
 
 def run_folds(path, order, comm=None, *, frozen=True, parent=None):
-    """Fit all folds in ``order``, each by itself or (with ranks) one per rank; return their starts by fold."""
+    """Fit all folds in ``order``, each by itself or (with ranks) one per rank; return their starts
+    by fold.
+    """
     starts = {}
     with gamwarm.open(path, comm=comm) as store:
         full = carrier_fit()
@@ -119,7 +123,9 @@ def artifact_like(store, problem):
 
 
 def test_a_later_time_that_a_merge_brings_does_not_change_the_choice(tmp_path):
-    """Among equals the newest is taken: that of the frozen moment, not that of a copy made later."""
+    """Among equals the newest is taken: that of the frozen moment, not that of a copy made
+    later.
+    """
     folds = [FOLDS[1], FOLDS[2]]
     with gamwarm.open(tmp_path / "fits.h5") as store:
         ids = [store.keep(fold, result_of(fold)).artifact.entry_id for fold in folds]

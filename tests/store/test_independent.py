@@ -1,4 +1,6 @@
-"""Independent mode: puts wait and go to the file together, look-ups see them, nothing unwritten is acknowledged."""
+"""Independent mode: puts wait and go to the file together, look-ups see them, nothing unwritten is
+acknowledged.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ def full_disk(monkeypatch):
     monkeypatch.setattr(vfs.DISK, "fdatasync", full)
 
 
-# -- pending ----------------------------------------------------------------------------------------------------------
+# -- pending ---------------------------------------------------------------------------------------
 
 
 def test_a_put_is_pending_until_flush_and_written_after_it(own, path):
@@ -117,7 +119,7 @@ def test_close_writes_what_waits_and_later_calls_say_that_it_is_closed(path):
         assert len(store) == 1
 
 
-# -- when a flush is due -----------------------------------------------------------------------------------------------
+# -- when a flush is due ---------------------------------------------------------------------------
 
 
 def test_so_many_waiting_entries_are_written_at_once(path):
@@ -224,7 +226,7 @@ def test_a_pace_that_is_none_is_refused_by_name(path, arguments, kind):
         store.independent(**arguments)
 
 
-# -- look-ups ----------------------------------------------------------------------------------------------------------
+# -- look-ups --------------------------------------------------------------------------------------
 
 
 def test_look_ups_see_ones_own_waiting_puts_as_if_they_were_filed(own, path):
@@ -353,7 +355,8 @@ puts = st.tuples(
 )
 
 
-# An entry that another process filed meanwhile, pushed out by one's own first put and put back by the second.
+# An entry that another process filed meanwhile, pushed out by one's own first put and put back by
+# the second.
 @example([("own", 1, 1.0, "final", "rival"), ("own", 1, 1.0, "final", "tests"), ("other", 1, 1.0, "final", "tests")], 1)
 @given(st.lists(puts, max_size=10), st.integers(1, 2))
 def test_a_flush_changes_no_answer(tmp_path_factory, steps, keep_last):
@@ -377,7 +380,7 @@ def test_a_flush_changes_no_answer(tmp_path_factory, steps, keep_last):
         assert set(before[2]) == store.entry_ids()
 
 
-# -- transactions and upkeep -------------------------------------------------------------------------------------------
+# -- transactions and upkeep -----------------------------------------------------------------------
 
 
 def test_a_transaction_writes_what_waits_first_and_its_own_puts_when_it_ends(own, path):
@@ -435,7 +438,7 @@ def test_an_independent_store_has_no_independent_store_of_its_own(own):
         own.independent()
 
 
-# -- failing well ------------------------------------------------------------------------------------------------------
+# -- failing well ----------------------------------------------------------------------------------
 
 
 def test_a_flush_that_fails_under_warn_gives_up_what_waited_with_one_warning(path, monkeypatch, caplog):
@@ -513,7 +516,7 @@ def test_the_original_store_may_be_closed_first(path):
     assert outcome.written
 
 
-# -- campaigns, time, processes ----------------------------------------------------------------------------------------
+# -- campaigns, time, processes --------------------------------------------------------------------
 
 
 def test_a_frozen_view_stays_frozen_in_independent_mode(path):
@@ -634,7 +637,9 @@ def test_shards_of_tasks_merged_in_any_order_and_twice_are_the_union(tmp_path):
 
 
 def test_look_ups_cost_no_look_at_the_buffer_that_grows_with_it(own):
-    """A put among many waiting ones asks for its own key only; decoding all of them each time would be quadratic."""
+    """A put among many waiting ones asks for its own key only; decoding all of them each time would
+    be quadratic.
+    """
     for k in range(60):
         own.put_record(record_of(k))
     began = buffered.decode

@@ -1,4 +1,6 @@
-"""Ctrl-C at any moment of any public call: the store stays usable, the lock free, and every outcome true."""
+"""Ctrl-C at any moment of any public call: the store stays usable, the lock free, and every outcome
+true.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def store(tmp_path):
 
 
 def chosen_lines(name, base, rng, every_one):
-    """Return line numbers of a call: some at random; or the first and the last time of every line."""
+    """Return line numbers of a call: some at random; or the first and the last time of every
+    line.
+    """
     lines = kit.lines_of(name, base)
     if not every_one:
         return rng.sample(range(1, len(lines) + 1), min(EVERYDAY, len(lines)))
@@ -113,7 +117,7 @@ def test_ten_thousand_interrupts_on_a_writer_beside_another_process_lose_nothing
     print(dict(counts))
 
 
-# -- user code ---------------------------------------------------------------------------------------------------
+# -- user code -------------------------------------------------------------------------------------
 
 
 def test_an_interrupt_in_the_users_block_takes_the_transaction_back_and_says_so(store):
@@ -218,7 +222,7 @@ def test_a_store_can_be_used_by_the_handler_of_a_signal(store):
     assert kept[0].written
 
 
-# -- waits -------------------------------------------------------------------------------------------------------
+# -- waits -----------------------------------------------------------------------------------------
 
 
 def interrupted(call, after=0.2):
@@ -326,14 +330,15 @@ def test_long_work_is_interrupted_between_two_portions(name, store, tmp_path, mo
     }
 
 
-# -- exceptions that no section holds back -----------------------------------------------------------------------
+# -- exceptions that no section holds back ---------------------------------------------------------
 
 
 def test_exceptions_that_another_thread_sets_lose_nothing_that_was_acknowledged(tmp_path):
-    """`PyThreadState_SetAsyncExc` is no signal (debuggers and some time limits use it) and cannot be held back.
+    """`PyThreadState_SetAsyncExc` is no signal (debuggers and some time limits use it) and cannot
+    be held back.
 
-    CPython raises it in callbacks of HDF5 too, and HDF5 may end the process by that; no promise is made about calls
-    that it hits, only about what was acknowledged, and the file.
+    CPython raises it in callbacks of HDF5 too, and HDF5 may end the process by that; no promise is
+    made about calls that it hits, only about what was acknowledged, and the file.
     """
     path = tmp_path / "fits.h5"
     command = [sys.executable, "-m", "tests.support.interrupt_storm", str(path), "async", str(random.randrange(10**6))]

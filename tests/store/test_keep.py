@@ -1,4 +1,6 @@
-"""What keeping a fit files, what the gates refuse and why, and that keeping the same answer again changes nothing."""
+"""What keeping a fit files, what the gates refuse and why, and that keeping the same answer again
+changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -143,7 +145,7 @@ def test_an_artifact_that_contradicts_itself_is_refused_with_the_reason(store, a
     assert len(store) == 0
 
 
-# -- again -------------------------------------------------------------------------------------------------------------
+# -- again -----------------------------------------------------------------------------------------
 
 
 def test_keeping_the_same_answer_again_changes_no_byte(path):
@@ -225,7 +227,7 @@ def test_created_rises_strictly_within_a_file_also_when_the_clock_stands_still(p
     assert stamps[0] == 1_700_000_000_000_000
 
 
-# -- lineage -----------------------------------------------------------------------------------------------------------
+# -- lineage ---------------------------------------------------------------------------------------
 
 
 def test_a_cold_fit_says_that_it_began_cold(store):

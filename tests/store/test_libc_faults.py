@@ -1,4 +1,6 @@
-"""Calls of a store's files killed, failed or cut short below libc: nothing acknowledged is lost, errors are typed."""
+"""Calls of a store's files killed, failed or cut short below libc: nothing acknowledged is lost,
+errors are typed.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def keep(store, problem, value=1.0, **changes):
     return outcome
 
 
-# -- exact -------------------------------------------------------------------------------------------------------------
+# -- exact -----------------------------------------------------------------------------------------
 
 
 def test_the_same_fit_starts_at_its_own_answer(store):
@@ -113,7 +113,7 @@ def test_an_exact_record_that_does_not_fit_does_not_stand_in_the_way_of_a_parent
     assert store.start_for(problem).source == "transfer"
 
 
-# -- transfer ----------------------------------------------------------------------------------------------------------
+# -- transfer --------------------------------------------------------------------------------------
 
 
 def test_other_rows_of_the_same_terms_start_from_the_strict_parent(store):
@@ -194,7 +194,7 @@ def test_a_parent_of_which_nothing_transfers_is_a_cold_start_that_names_it(store
     assert "nothing" in report.reason
 
 
-# -- choosing a parent -------------------------------------------------------------------------------------------------
+# -- choosing a parent -----------------------------------------------------------------------------
 
 
 def test_a_strict_parent_is_chosen_before_a_structural_one_of_more_rows(store):
@@ -278,7 +278,7 @@ def test_a_parent_that_did_not_converge_is_passed_over(store):
     assert store.start_for(plain_fit()).parent == usable.artifact.entry_id
 
 
-# -- fits without a name -----------------------------------------------------------------------------------------------
+# -- fits without a name ---------------------------------------------------------------------------
 
 
 def test_a_family_that_opts_out_is_cold_without_a_key_and_without_a_word(store, caplog):
@@ -325,7 +325,7 @@ def test_a_fit_is_hashed_once_from_start_to_keep(store):
     assert len(design.asked) == 1
 
 
-# -- where the words are -----------------------------------------------------------------------------------------------
+# -- where the words are ---------------------------------------------------------------------------
 
 
 def test_a_hit_and_its_source_are_logged_at_info_and_a_cold_start_is_not(store, caplog):

@@ -52,7 +52,7 @@ def use(path: pathlib.Path) -> None:
         store.put_record(record_of(2))
 
 
-# -- what somebody has planted ---------------------------------------------------------------------------------
+# -- what somebody has planted ---------------------------------------------------------------------
 
 
 def plant(kind: str, place: pathlib.Path, victim: pathlib.Path) -> None:
@@ -178,7 +178,7 @@ def test_a_link_in_the_place_of_an_export_or_a_report_is_replaced_not_followed(t
     assert victim.read_bytes() == PRECIOUS
 
 
-# -- permissions -----------------------------------------------------------------------------------------------
+# -- permissions -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -221,7 +221,9 @@ def test_directories_and_claims_of_a_soft_lock_have_them_too(tmp_path, umask):
 
 
 def as_colleague(group: int, user: int, path: pathlib.Path, lock: str, number: int, kill: str) -> int:
-    """Put a record as another account, in a forked child that may kill itself; return its wait status."""
+    """Put a record as another account, in a forked child that may kill itself; return its wait
+    status.
+    """
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]
@@ -274,7 +276,7 @@ def share_between_two(folder: pathlib.Path, lock: str) -> None:
         assert all(store.get_record(record_of(number).key) is not None for number in (1, 2, 4, 5))
 
 
-# -- paths that lead nowhere -----------------------------------------------------------------------------------
+# -- paths that lead nowhere -----------------------------------------------------------------------
 
 
 class OfBytes(os.PathLike):

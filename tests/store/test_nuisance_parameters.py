@@ -1,4 +1,6 @@
-"""Outer coordinates beside the smoothing parameters: key, record, file, artifact, transfer by name, guard."""
+"""Outer coordinates beside the smoothing parameters: key, record, file, artifact, transfer by name,
+guard.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Numbers and paths that fit nowhere: an error of gamwarm's tree, a store that stays on, a file that stays whole."""
+"""Numbers and paths that fit nowhere: an error of gamwarm's tree, a store that stays on, a file
+that stays whole.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What waits in an independent store is filed by whatever ends a process regularly: pools, programs, collection."""
+"""What waits in an independent store is filed by whatever ends a process regularly: pools,
+programs, collection.
+"""
 
 from __future__ import annotations
 
@@ -167,7 +169,9 @@ if __name__ == "__main__":
     ("method", "kept"), [("fork", 1), ("forkserver", 2), pytest.param("spawn", 2, marks=pytest.mark.long)]
 )
 def test_a_store_opened_by_importing_a_module_is_filed_in_workers(tmp_path, method, kept):
-    """A worker that imports registers its goodbye before it begins, and then forgets what was registered."""
+    """A worker that imports registers its goodbye before it begins, and then forgets what was
+    registered.
+    """
     (tmp_path / "at_import.py").write_text(AT_IMPORT)
     (tmp_path / "main.py").write_text(MAIN)
     path = tmp_path / "fits.h5"
@@ -268,7 +272,9 @@ def test_a_thread_that_never_ends_its_call_does_not_hang_the_end_of_the_process(
 
 
 def test_an_end_beside_a_writer_says_nothing_alarming(path, caplog):
-    """The journal of a process that ends while another one writes goes into the file with the other one's."""
+    """The journal of a process that ends while another one writes goes into the file with the other
+    one's.
+    """
     with gamwarm.open(path) as other:
         leaving = gamwarm.open(path)
         leaving.put_record(record_of(1))

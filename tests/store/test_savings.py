@@ -42,7 +42,8 @@ def test_a_transfer_saves_what_its_parent_took_for_itself_less_its_own_cost(stor
 
     assert start.source == "transfer"
     assert start.entry_cost == COLD
-    # 50 formations, of which 5 were for the children; of the parent's seconds the shares of rows and formations.
+    # 50 formations, of which 5 were for the children; of the parent's seconds the shares of rows
+    # and formations.
     assert kept.saved == Saving(7, 4, 34, 38, 2.0 * (30 / 60) * (45 / 50) - 0.25)
     report = store.savings()
     assert report.by_source["transfer"].saved == kept.saved

@@ -1,4 +1,6 @@
-"""The store against two dicts: every rule of keeping and looking up, under kills, reopening and other processes."""
+"""The store against two dicts: every rule of keeping and looking up, under kills, reopening and
+other processes.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert outcome.reason
         return outcome, expected
 
-    # ------------------------------------------------------------------ putting
+    # -- putting -----------------------------------------------------------------------------------
 
     @precondition(lambda self: self.writers())
     @rule(seed=SEEDS)
@@ -135,7 +137,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.put_record(record)
         self.model.put_artifact(artifact)
 
-    # ------------------------------------------------------------------ looking up
+    # -- looking up --------------------------------------------------------------------------------
 
     @rule(key=st.integers(0, 4), asker=st.sampled_from(ASKERS))
     def look_up(self, key, asker):
@@ -175,7 +177,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.view_holds = {entry_id for found in self.model.artifacts.values() for entry_id in found}
         assert self.view_parent == self.store.start_for(PROBE).parent
 
-    # ------------------------------------------------------------------ handles, processes and kills
+    # -- handles, processes and kills --------------------------------------------------------------
 
     @rule(mode=st.sampled_from("ra"))
     def reopen(self, mode):
@@ -211,13 +213,15 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.writers())
     @rule(seed=SEEDS, again=st.sampled_from("ra"))
     def this_handle_is_gone_without_a_close(self, seed, again):
-        """As a collected object, or an interpreter that was stopped: what was acknowledged lies in file and journal."""
+        """As a collected object, or an interpreter that was stopped: what was acknowledged lies in
+        file and journal.
+        """
         self.put_one(seed)
         self.store._file.container._abandon()
         self.view = None
         self.store = self.opened(again)
 
-    # ------------------------------------------------------------------ upkeep
+    # -- upkeep ------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.writers() and self.model.held())
     @rule(pick=SEEDS, pinned=st.booleans())

@@ -1,4 +1,6 @@
-"""Every kind of store passes the suite: serial, collective, independent, frozen, read only, wrapped, foreign."""
+"""Every kind of store passes the suite: serial, collective, independent, frozen, read only,
+wrapped, foreign.
+"""
 
 from __future__ import annotations
 

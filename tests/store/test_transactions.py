@@ -1,4 +1,6 @@
-"""Puts inside a transaction: pending, then on disk together or not at all; look-ups see one's own."""
+"""Puts inside a transaction: pending, then on disk together or not at all; look-ups see one's
+own.
+"""
 
 from __future__ import annotations
 

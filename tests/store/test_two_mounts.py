@@ -1,4 +1,6 @@
-"""One folder behind two FUSE mounts that cache apart: what either client acknowledges is there, in a sound file."""
+"""One folder behind two FUSE mounts that cache apart: what either client acknowledges is there, in
+a sound file.
+"""
 
 from __future__ import annotations
 

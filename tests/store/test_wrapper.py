@@ -1,4 +1,6 @@
-"""A wrapper passes on every public call by name, and no other; what a subclass changes reaches its fits."""
+"""A wrapper passes on every public call by name, and no other; what a subclass changes reaches its
+fits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A cheap campaign: fits of `tests.support.stores` whose answers are made up, so that only the job is at work."""
+"""A cheap campaign: fits of `tests.support.stores` whose answers are made up, so that only the job
+is at work.
+"""
 
 from __future__ import annotations
 

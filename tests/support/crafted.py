@@ -1,4 +1,6 @@
-"""Files that somebody crafted: values of every type class in place of stored ones, texts under a right seal."""
+"""Files that somebody crafted: values of every type class in place of stored ones, texts under a
+right seal.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +135,9 @@ def _unknown_filter(gid: Any, name: bytes) -> None:
 
 
 def replacements() -> Iterator[Replacement]:
-    """Yield what may stand where a value is expected: a name, and what puts it into a group under a name."""
+    """Yield what may stand where a value is expected: a name, and what puts it into a group under a
+    name.
+    """
     yield "nothing", _vanished
     for code in ("i1", "<i2", "<i4", "<i8", "u1", "<u2", "<u4", "<u8", ">i4", ">i8", "<f2", "<f4", "<f8", ">f8"):
         for shape in ((), (2,), (7000 // np.dtype(code).itemsize,), (2, 1, 1, 2)):
@@ -187,7 +191,7 @@ def replace(h5: h5py.File, place: Stored, put: Callable[[Any, bytes], None]) -> 
     put(group.id, place[1].encode())
 
 
-# -- texts and seals -------------------------------------------------------------------------------------------
+# -- texts and seals -------------------------------------------------------------------------------
 
 
 def text_of(group: Any) -> Any:

@@ -1,4 +1,6 @@
-"""Judges crafted files in child processes: a signal or a hang is a finding, not the end of the run."""
+"""Judges crafted files in child processes: a signal or a hang is a finding, not the end of
+the run.
+"""
 
 from __future__ import annotations
 

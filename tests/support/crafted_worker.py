@@ -1,7 +1,8 @@
-"""Looks at crafted files, many per process: ``python -m tests.support.crafted_worker <folder> <jobs>``.
+"""Looks at crafted files, many per process: ``python -m tests.support.crafted_worker <folder>
+<jobs>``.
 
-Reads the numbers of cases from standard input, one a line, and prints one line of JSON for each. The parent knows which
-case a child died or hung on.
+Reads the numbers of cases from standard input, one a line, and prints one line of JSON for each.
+The parent knows which case a child died or hung on.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def craft(case: Case, folder: Path, path: Path) -> bool:
 def look(path: Path, whole: dict[str, Any], changed: str, *, thorough: bool = False) -> Iterator[str]:
     """Do to a file what users do; yield what must not be.
 
-    ``whole`` are the records of the sound file by exact key; of ``changed``, a place, other numbers may be served under
-    a right seal, if `verify` lists it.
+    ``whole`` are the records of the sound file by exact key; of ``changed``, a place, other numbers
+    may be served under a right seal, if `verify` lists it.
     """
     said: list[str] = []
 

@@ -1,9 +1,11 @@
-"""Record every call that the shipped code makes on its files, and build the states that a crash could leave.
+"""Record every call that the shipped code makes on its files, and build the states that a crash
+could leave.
 
-`Recorder` stands in for `gamwarm.storage.vfs.DISK`: it does the calls on real files and logs them. `kill_image` is
-what the page cache holds after the first k calls (the k-th perhaps torn); `power_image` is what the media could hold:
-of what was not synced, any subset, sector by sector, and of the directory, any of its changes since its last sync. The
-checks open an image with the shipped code, as a next run would.
+`Recorder` stands in for `gamwarm.storage.vfs.DISK`: it does the calls on real files and logs them.
+`kill_image` is what the page cache holds after the first k calls (the k-th perhaps torn);
+`power_image` is what the media could hold: of what was not synced, any subset, sector by sector,
+and of the directory, any of its changes since its last sync. The checks open an image with the
+shipped code, as a next run would.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class Op:
 
 
 class Fast(vfs.Disk):
-    """Does everything but wait for the media: the images are simulated, so real syncs would only cost time."""
+    """Does everything but wait for the media: the images are simulated, so real syncs would only
+    cost time.
+    """
 
     def fdatasync(self, fd: int) -> None:
         pass
@@ -57,7 +61,9 @@ class Fast(vfs.Disk):
 
 
 class Recorder(Fast):
-    """Logs calls. ``forget_syncs_of`` leaves out the syncs of files whose name ends so: the negative controls."""
+    """Logs calls. ``forget_syncs_of`` leaves out the syncs of files whose name ends so: the
+    negative controls.
+    """
 
     def __init__(self, forget_syncs_of: tuple[str, ...] = ()) -> None:
         self.log: list[Op] = []
@@ -167,7 +173,9 @@ def is_ours(name: str) -> bool:
 
 
 def put_files(directory: Path, files: Files) -> Path:
-    """Make `directory` hold exactly these files (lock files of dead processes stay, as they would)."""
+    """Make `directory` hold exactly these files (lock files of dead processes stay, as they
+    would).
+    """
     directory.mkdir(exist_ok=True)
     for path in directory.iterdir():
         if is_ours(path.name):
@@ -177,7 +185,7 @@ def put_files(directory: Path, files: Files) -> Path:
     return directory / NAME
 
 
-# ---------------------------------------------------------------------- images
+# -- images ----------------------------------------------------------------------------------------
 
 
 def _apply(content: bytearray, op: Op, data: bytes) -> None:
@@ -194,7 +202,9 @@ def _apply(content: bytearray, op: Op, data: bytes) -> None:
 
 
 def kill_image(recorder: Recorder, count: int, torn: float | None = None) -> Files:
-    """Files after the first `count` calls; of the last of them, a write, only the first part if `torn`."""
+    """Files after the first `count` calls; of the last of them, a write, only the first part if
+    `torn`.
+    """
     names = {name: ino for name, (ino, _) in recorder.start.items()}
     contents = {ino: bytearray(content) for ino, content in recorder.start.values()}
     for index, op in enumerate(recorder.log[:count]):
@@ -212,8 +222,8 @@ def kill_image(recorder: Recorder, count: int, torn: float | None = None) -> Fil
 def power_image(recorder: Recorder, count: int, rng: random.Random, *, shear_header: bool = False) -> Files:
     """One of the states of the media after power was lost behind the first `count` calls.
 
-    With `shear_header` the header's sector, if it was being written, is a mixture byte by byte: media whose sectors are
-    not atomic, which the header's CRC (but nothing else) must survive.
+    With `shear_header` the header's sector, if it was being written, is a mixture byte by byte:
+    media whose sectors are not atomic, which the header's CRC (but nothing else) must survive.
     """
     durable_names = {name: ino for name, (ino, _) in recorder.start.items()}
     durable = {ino: bytearray(content) for ino, content in recorder.start.values()}
@@ -273,7 +283,7 @@ def _rename(names: dict[str, int], op: Op) -> None:
         names[op.target] = op.ino
 
 
-# ---------------------------------------------------------------------- a workload and its model
+# -- a workload and its model ----------------------------------------------------------------------
 
 
 def lay_out(h5: h5py.File) -> None:
@@ -307,7 +317,9 @@ def put(h5: h5py.File, name: str, values: np.ndarray, big: int = 0) -> None:
 
 @dataclass
 class Story:
-    """A recorded workload: `states[i]` is the file after i transactions; `acked[k]` of them were promised by call k."""
+    """A recorded workload: `states[i]` is the file after i transactions; `acked[k]` of them were
+    promised by call k.
+    """
 
     recorder: Recorder
     states: list[State]
@@ -324,7 +336,9 @@ class Story:
 
 
 def make_base(directory: Path, sequence: int = 252) -> Path:
-    """A closed file with some records; its sequence is such that the next transactions carry into the second byte."""
+    """A closed file with some records; its sequence is such that the next transactions carry into
+    the second byte.
+    """
     path = directory / NAME
     rng = np.random.default_rng(1)
     with disk(Fast()):
@@ -341,7 +355,9 @@ def make_base(directory: Path, sequence: int = 252) -> Path:
 
 
 def record_story(directory: Path, *, seed: int = 0, commits: int = 5, forget_syncs_of: tuple[str, ...] = ()) -> Story:
-    """Commits (adds, overwrites, removals, one big), checkpoints, a rollback, close, reopen, more of it, close."""
+    """Commits (adds, overwrites, removals, one big), checkpoints, a rollback, close, reopen, more
+    of it, close.
+    """
     path = make_base(directory)
     recorder = Recorder(forget_syncs_of)
     rng = np.random.default_rng(seed)
@@ -378,7 +394,7 @@ def record_story(directory: Path, *, seed: int = 0, commits: int = 5, forget_syn
     return story
 
 
-# ---------------------------------------------------------------------- checks
+# -- checks ----------------------------------------------------------------------------------------
 
 
 class Wrong(AssertionError):
@@ -386,7 +402,9 @@ class Wrong(AssertionError):
 
 
 def check_open(path: Path, story: Story, acked: int, *, mode: str, boot_as: bytes | None = None) -> None:
-    """Open as the next run would: the state must be that after `acked` transactions, or the one in flight."""
+    """Open as the next run would: the state must be that after `acked` transactions, or the one in
+    flight.
+    """
     try:
         with boot(boot_as), contextlib.closing(Container.open(path, mode=mode, lock_timeout=5.0)) as container:  # type: ignore[arg-type]
             state = container.read(dump)
@@ -425,7 +443,9 @@ def check_usable(path: Path, boot_as: bytes | None = None) -> None:
 
 
 def look_plainly(path: Path, look: Callable[[h5py.File], T]) -> T | None:
-    """Return what ``look`` sees through plain h5py on an image that nobody recovered; None if h5py refuses it."""
+    """Return what ``look`` sees through plain h5py on an image that nobody recovered; None if h5py
+    refuses it.
+    """
     try:
         plain = h5py.File(path, "r", locking=False)
     except OSError:
@@ -438,7 +458,9 @@ def look_plainly(path: Path, look: Callable[[h5py.File], T]) -> T | None:
 
 
 def check_plain(path: Path, story: Story, acked: int) -> bool:
-    """Plain h5py on an image nobody recovered: a committed state, or refused. Returns whether it opened."""
+    """Plain h5py on an image nobody recovered: a committed state, or refused. Returns whether it
+    opened.
+    """
     state = look_plainly(path, dump)
     if state is not None and state not in story.states[acked : acked + 2]:
         raise Wrong("plain h5py saw a state that was never committed")

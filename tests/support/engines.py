@@ -1,4 +1,6 @@
-"""Engines that the neutrality check is tried on: a small honest one, and ones that are broken in one way each."""
+"""Engines that the neutrality check is tried on: a small honest one, and ones that are broken in
+one way each.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,8 @@ class _Response:
 
 
 class Ridge:
-    """Two ridge blocks, unit noise; rho by Newton on the marginal likelihood, beta by Newton from where it stands.
+    """Two ridge blocks, unit noise; rho by Newton on the marginal likelihood, beta by Newton from
+    where it stands.
 
     Cases are the seeds of the rows that are left out; 0 leaves out none.
     """
@@ -92,7 +95,7 @@ class Ridge:
         ]
         return FitProblem(_Response(y), specs, self.options, engine=self.engine, engine_version="1")
 
-    # -- the objective -----------------------------------------------------------------------------------------
+    # -- the objective -----------------------------------------------------------------------------
 
     def solve(self, case: int, rho: Rho, beta: Beta) -> tuple[float, FloatArray, FloatArray, FloatArray, Beta]:
         """Return objective, gradient, Hessian, edf and coefficients at ``rho``."""
@@ -131,7 +134,7 @@ class Ridge:
     def objective(self, case: int, rho: Rho) -> float:
         return self.solve(case, rho, np.zeros(sum(self.widths)))[0]
 
-    # -- the fit -----------------------------------------------------------------------------------------------
+    # -- the fit -----------------------------------------------------------------------------------
 
     def begin(self, start: Any) -> tuple[Rho, Beta, bool]:
         """Return where to begin, and whether that is the start; what cannot be used is not."""
@@ -139,7 +142,8 @@ class Ridge:
         if start is None:
             return *cold, False
         rho, beta = np.array(start.rho), np.concatenate(start.block_beta)
-        # The objective is convex enough within this range, and the coefficients are found in one step from anywhere.
+        # The objective is convex enough within this range, and the coefficients are found in one
+        # step from anywhere.
         usable = np.isfinite(rho).all() and np.isfinite(beta).all() and (np.abs(rho) < 5.0).all()
         return (rho, beta, True) if usable else (*cold, False)
 
@@ -209,7 +213,9 @@ class StartIsAnswer(Ridge):
 
 
 class Blind(Ridge):
-    """Believes every start: no range, no test of anything; stops where the gradient is small, plateau or not."""
+    """Believes every start: no range, no test of anything; stops where the gradient is small,
+    plateau or not.
+    """
 
     def begin(self, start: Any) -> tuple[Rho, Beta, bool]:
         if start is None:

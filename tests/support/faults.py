@@ -1,8 +1,10 @@
-"""Faults below libc: every work of a store, with the n-th call on its files killed, failed or cut short.
+"""Faults below libc: every work of a store, with the n-th call on its files killed, failed or cut
+short.
 
-`Faults` builds ``faults.c`` and starts one process under it (``python -m tests.support.faults``). For every run that
-process forks a child, which arms the library and works, and then judges what the child left: everything acknowledged is
-there and is what was put, nothing is partial, the file opens and verifies, and the child raised nothing untyped.
+`Faults` builds ``faults.c`` and starts one process under it (``python -m tests.support.faults``).
+For every run that process forks a child, which arms the library and works, and then judges what the
+child left: everything acknowledged is there and is what was put, nothing is partial, the file opens
+and verifies, and the child raised nothing untyped.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ def compiler() -> str | None:
     return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
-# -- what a child does -----------------------------------------------------------------------------------------
+# -- what a child does -----------------------------------------------------------------------------
 
 BASE: Final = range(1, 7)
 OTHERS: Final = range(11, 15)
@@ -286,7 +288,7 @@ class ForkedReader:
         return self._status
 
 
-# -- negative controls -----------------------------------------------------------------------------------------
+# -- negative controls -----------------------------------------------------------------------------
 
 
 def never_replay() -> None:
@@ -313,7 +315,7 @@ def apply_first() -> None:
 CONTROLS: Final = {"never replay": never_replay, "apply first": apply_first}
 
 
-# -- the oracle ------------------------------------------------------------------------------------------------
+# -- the oracle ------------------------------------------------------------------------------------
 
 
 def is_whole(record: BlockRecord, number: int) -> bool:
@@ -376,7 +378,7 @@ def look_at(path: Path, mode: Any, owed: set[int], known: set[int], all_or_none:
             raise Wrong(f"mode {mode}: verify: {report.problems}")
 
 
-# -- the process under the library -----------------------------------------------------------------------------
+# -- the process under the library -----------------------------------------------------------------
 
 
 def arm(folder: str, calls: int, action: int = 0, number: int = 0, code: int = 0) -> None:
@@ -422,7 +424,9 @@ class Ground:
         self._notes.write_bytes(b"")
 
     def run(self, work: str, action: str, number: int, control: str) -> dict[str, Any]:
-        """Fork a child that works under a fault at the n-th call (0: count them), and judge what it leaves."""
+        """Fork a child that works under a fault at the n-th call (0: count them), and judge what it
+        leaves.
+        """
         self._fresh(work)
         what, calls, code = ACTIONS[action]
         status = self._child(partial(self._work, work, what if number else COUNT, calls, number, code), control)
@@ -494,7 +498,7 @@ def main() -> None:
         print(json.dumps(ground.run(*json.loads(line))), flush=True)
 
 
-# -- the process that asks -------------------------------------------------------------------------------------
+# -- the process that asks -------------------------------------------------------------------------
 
 
 class Faults:
@@ -578,7 +582,9 @@ class Faults:
 
 
 def some_runs(faults: Faults, seed: int, count: int) -> list[tuple[str, str, int]]:
-    """A share of all runs: every kind of fault in every kind of work, somewhere, as far as `count` goes."""
+    """A share of all runs: every kind of fault in every kind of work, somewhere, as far as `count`
+    goes.
+    """
     rng = random.Random(seed)
     pairs = [(work, action) for work in WORKS for action in ACTIONS]
     pairs = [pair for pair in pairs if faults.calls(*pair)]

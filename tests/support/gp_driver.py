@@ -1,4 +1,6 @@
-"""A Gaussian process of scikit-learn through its ``optimizer=``, as the neutrality check sees it."""
+"""A Gaussian process of scikit-learn through its ``optimizer=``, as the neutrality check sees
+it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class GaussianProcess:
-    """Log hyperparameters (amplitude, length, noise) by L-BFGS-B inside scikit-learn's own bounds."""
+    """Log hyperparameters (amplitude, length, noise) by L-BFGS-B inside scikit-learn's own
+    bounds.
+    """
 
     cases = (0, 1, 2)
 

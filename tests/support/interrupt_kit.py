@@ -1,8 +1,9 @@
 """A signal at any line of any public call, and what must hold afterwards.
 
-``CALLS`` names every public call; `strike_at` runs one on a store of its own and lets a signal come at the n-th line
-that gamwarm executes. ``python -m tests.support.interrupt_kit NAME...`` tries lines of some calls and prints what is
-wrong; with ``--unshielded`` without the critical sections, which must go wrong.
+``CALLS`` names every public call; `strike_at` runs one on a store of its own and lets a signal come
+at the n-th line that gamwarm executes. ``python -m tests.support.interrupt_kit NAME...`` tries
+lines of some calls and prints what is wrong; with ``--unshielded`` without the critical sections,
+which must go wrong.
 """
 
 from __future__ import annotations
@@ -258,7 +259,8 @@ def count_lines(name: str, base: Path) -> int:
 def strike_at(name: str, base: Path, at: tuple[int, ...], number: signal.Signals = signal.SIGINT) -> list[str]:
     """Run a call with a signal at the lines numbered ``at``; return what is wrong afterwards."""
     for _ in range(STRAYS):
-        # A signal that was posted for a moment later may come while this kit looks; then it looks again.
+        # A signal that was posted for a moment later may come while this kit looks; then it looks
+        # again.
         with contextlib.suppress(SIGNALS[number]):
             return _strike_at(name, base, at, number)
     return [f"signals strike long after the call: {STRAYS} times in a row"]
@@ -294,7 +296,8 @@ def _strike_at(name: str, base: Path, at: tuple[int, ...], number: signal.Signal
 def _what_comes_later(number: signal.Signals) -> BaseException | None:
     """Return what is raised by signals that were posted for a moment later, if any was.
 
-    They may come in a row, so they are noted here: one that raised could meet the next outside of any ``try``.
+    They may come in a row, so they are noted here: one that raised could meet the next outside of
+    any ``try``.
     """
     noted: list[int] = []
     before = signal.signal(number, lambda *_: noted.append(number))
@@ -306,7 +309,9 @@ def _what_comes_later(number: signal.Signals) -> BaseException | None:
 
 
 def _wrong(scene: Scene, handler: object, number: signal.Signals) -> Iterator[str]:
-    """Yield what does not hold in this process, in another thread, for another handle, and on disk."""
+    """Yield what does not hold in this process, in another thread, for another handle, and on
+    disk.
+    """
     shield = interrupts._shield
     if (shield.depth, shield.bodies, shield.finalizers, shield.window) != (0, 0, 0, None):
         yield f"inside a section still: {vars(shield)}"

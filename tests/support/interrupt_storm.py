@@ -1,7 +1,7 @@
 """Thousands of Ctrl-C on one writer, at random, beside a second process on the same file.
 
-`storm` starts both, sends the signals and judges: nothing acknowledged is missing, nobody waits for a lock that nobody
-holds, no sound file is called damaged.
+`storm` starts both, sends the signals and judges: nothing acknowledged is missing, nobody waits for
+a lock that nobody holds, no sound file is called damaged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ __all__ = ["storm"]
 
 HERE = Path(__file__).resolve().parents[2]
 SLOW = 20.0
-"""Seconds for one put beside a storm; a lock that stays held would take the sixty of the time-out."""
+"""Seconds for one put beside a storm; a lock that stays held would take the sixty of the
+time-out.
+"""
 FULL = 5
 """Errors that are told with their tracebacks."""
 NEIGHBOUR = 10_000_000
@@ -42,7 +44,9 @@ def _report_of(path: Path, who: str) -> Path:
 
 
 class _Storm:
-    """SIGINT raises in what is under way, at most `shots` times; between two acts it does nothing."""
+    """SIGINT raises in what is under way, at most `shots` times; between two acts it does
+    nothing.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -201,7 +205,9 @@ class _SetElsewhereError(Exception):
 
 
 def _hit_from_elsewhere(path: Path, seed: int) -> None:
-    """Set exceptions in a thread that puts; print what was acknowledged, and whether the store can be used then."""
+    """Set exceptions in a thread that puts; print what was acknowledged, and whether the store can
+    be used then.
+    """
     rng = random.Random(seed)
     sys.unraisablehook = lambda _: None  # one may come in a finalizer
     logging.getLogger("gamwarm").addHandler(logging.NullHandler())

@@ -27,12 +27,16 @@ TIGHT = BlockwiseFitOptions(inner_tol=1e-9, outer_tol=1e-6, rho_bound=15.0)
 USUAL = BlockwiseFitOptions(inner_tol=3e-4, outer_tol=1e-3, rho_bound=15.0)
 
 MODELS = {"GaussianLocationScale": "gaussian", "Poisson": "poisson", "Binomial": "binomial"}
-"""Families of the engine with derivative tables, each with the model and the response column that tests fit."""
+"""Families of the engine with derivative tables, each with the model and the response column that
+tests fit.
+"""
 FAMILIES = tuple(MODELS.values())
 
 
 def columns(n: int = 400, seed: int = 5, groups: int = 12) -> dict[str, Any]:
-    """Synthetic columns: two covariates (one coarse), groups with effects, and a response for every family."""
+    """Synthetic columns: two covariates (one coarse), groups with effects, and a response for every
+    family.
+    """
     rng = np.random.default_rng(seed)
     x = np.round(rng.uniform(0, 10, n), 1)
     z = rng.normal(size=n)

@@ -45,7 +45,9 @@ def plain_sparse_digest(row: Any, col: Any, data: Any, shape: tuple[int, int]) -
 
 
 def plain_indexed_digest(rows_digest: str, shape: tuple[int, int], index: Any) -> str:
-    """Digest of distinct rows of shape (m, p), which have a digest of their own, and an index into them."""
+    """Digest of distinct rows of shape (m, p), which have a digest of their own, and an index into
+    them.
+    """
     m, p = shape
     numbers = np.array(index, dtype="<u8")
     root = blake3(b"\x05" + struct.pack("<QQQQ", len(numbers), p, m, 1048576) + bytes.fromhex(rows_digest))

@@ -1,4 +1,6 @@
-"""Fits that tests describe: the wave matrix, the small problem of the vectors, families and designs in odd forms."""
+"""Fits that tests describe: the wave matrix, the small problem of the vectors, families and designs
+in odd forms.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ PENALTY_FIELDS: dict[type, tuple[dict[str, Any], dict[str, Any]]] = {
         {"log_lambda": 2.0, "inner": DensePenalty(2 * np.eye(4))},
     ),
 }
-"""Of every penalty kind the fields of one of width 4, and for each another value, or that, a twin and its value."""
+"""Of every penalty kind the fields of one of width 4, and for each another value, or that, a twin
+and its value.
+"""
 
 
 def wave(n: int, p: int, seed: int) -> FloatArray:

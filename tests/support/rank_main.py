@@ -1,4 +1,6 @@
-"""What each rank of a test runs: ``python -m mpi4py rank_main.py FOLDER``; `tests.support.ranks` reads the answers."""
+"""What each rank of a test runs: ``python -m mpi4py rank_main.py FOLDER``; `tests.support.ranks`
+reads the answers.
+"""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ A test asks for the `mpiexec` fixture, which is a `RankRunner`::
     def test_every_rank_gets_the_same_total(mpiexec):
         assert mpiexec(2, total_of_ranks, 10) == [21, 21]
 
-Each run is a process tree of its own. When the time is over, every process of it is killed and the failure shows what
-they printed and where each rank stood.
+Each run is a process tree of its own. When the time is over, every process of it is killed and the
+failure shows what they printed and where each rank stood.
 """
 
 from __future__ import annotations
@@ -34,17 +34,23 @@ ROOT = Path(__file__).resolve().parents[2]
 RANK_MAIN = Path(__file__).with_name("rank_main.py")
 
 JOB_VARIABLE = "GAMWARM_TEST_JOB"
-"""Marks every process of one run: ranks may leave mpiexec's process group and session, but not their environment."""
+"""Marks every process of one run: ranks may leave mpiexec's process group and session, but not
+their environment.
+"""
 
 LEFT_BY_AN_OUTER_JOB = ("PMI_", "PMIX_NAMESPACE", "PMIX_RANK", "PMIX_SERVER", "HYDI_", "OMPI_COMM_WORLD_")
 
 
 class RankFailure(AssertionError):
-    """A rank raised, the job ended badly, or the time was over. The message holds all that is known."""
+    """A rank raised, the job ended badly, or the time was over. The message holds all that is
+    known.
+    """
 
 
 def find_mpiexec() -> str | None:
-    """Return the mpiexec to test with: the one scripts/test chose, else the environment's own, else the PATH's."""
+    """Return the mpiexec to test with: the one scripts/test chose, else the environment's own, else
+    the PATH's.
+    """
     beside = str(Path(sys.executable).with_name("mpiexec"))
     for candidate in (os.environ.get("GAMWARM_MPIEXEC"), beside, "mpiexec"):
         if candidate and (found := shutil.which(candidate)):
@@ -53,7 +59,9 @@ def find_mpiexec() -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """Return a JSON form of ``value``: paths as strings, NumPy arrays and scalars as lists and numbers."""
+    """Return a JSON form of ``value``: paths as strings, NumPy arrays and scalars as lists and
+    numbers.
+    """
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):
@@ -86,8 +94,8 @@ class RankRunner:
     ) -> list[Any]:
         """Call ``target(comm, *args)`` on ``n`` ranks and return each rank's answer, by rank.
 
-        ``comm`` is COMM_WORLD. A tuple comes back as a list. An exception on any rank ends the job (``python -m
-        mpi4py``) and raises `RankFailure` here, with that rank's traceback.
+        ``comm`` is COMM_WORLD. A tuple comes back as a list. An exception on any rank ends the job
+        (``python -m mpi4py``) and raises `RankFailure` here, with that rank's traceback.
         """
         with tempfile.TemporaryDirectory(prefix="gamwarm-ranks-") as folder:
             place = Path(folder)
@@ -116,7 +124,9 @@ class RankRunner:
 def run_job(
     command: list[str], output: Path, timeout: float, env: Mapping[str, str] | None = None
 ) -> tuple[int | None, str]:
-    """Run ``command`` as a tree of its own; return its exit code (None: killed after ``timeout``) and output."""
+    """Run ``command`` as a tree of its own; return its exit code (None: killed after ``timeout``)
+    and output.
+    """
     job = uuid.uuid4().hex
     environment = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_BY_AN_OUTER_JOB)}
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

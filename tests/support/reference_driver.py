@@ -20,7 +20,8 @@ __all__ = ["Motorcycle", "ReferenceDriver", "Seeded"]
 class ReferenceDriver:
     """One family on the shared data: all rows, then two groups left out, one at a time.
 
-    ``family``: one of the shared models, or the name of an engine family with one predictor and a real response.
+    ``family``: one of the shared models, or the name of an engine family with one predictor and a
+    real response.
     """
 
     options = models.TIGHT

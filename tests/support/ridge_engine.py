@@ -1,4 +1,6 @@
-"""A small engine on `gamwarm.fit`: Gaussian terms with known noise, one ridge penalty each. Every answer is exact."""
+"""A small engine on `gamwarm.fit`: Gaussian terms with known noise, one ridge penalty each. Every
+answer is exact.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def describe(terms: dict[str, np.ndarray], y: np.ndarray, **options: Any) -> gam
 
 
 class Ridge:
-    """The objective. ``changes`` of every evaluation make it lie; ``without`` leaves optional parts out."""
+    """The objective. ``changes`` of every evaluation make it lie; ``without`` leaves optional parts
+    out.
+    """
 
     def __init__(
         self, terms: dict[str, np.ndarray], y: np.ndarray, without: tuple[str, ...] = (), **changes: Any

@@ -1,4 +1,6 @@
-"""`gamwarm.adapters.minimize` as the neutrality check sees it: the small engine's objective, and a penalised logit."""
+"""`gamwarm.adapters.minimize` as the neutrality check sees it: the small engine's objective, and a
+penalised logit.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A file in which every criterion of a selection tells entries apart, and what a selection means, said once more."""
+"""A file in which every criterion of a selection tells entries apart, and what a selection means,
+said once more.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ __all__ = ["expected", "facts_of", "varied_file"]
 
 
 def varied_file(path: Path) -> None:
-    """Make a file of fits of two families, of entries put by hand, and of a record whose artifact is missing."""
+    """Make a file of fits of two families, of entries put by hand, and of a record whose artifact
+    is missing.
+    """
     for engine_version, job in (("1", "4711"), ("2", "4712")):
         with gamwarm.open(path, engine="by hand", engine_version=engine_version, on_error="raise") as store:
             for problem in (plain_fit(int(engine_version)), carrier_fit(engine_version=engine_version)):

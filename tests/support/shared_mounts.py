@@ -1,4 +1,5 @@
-"""Clients of one shared folder, each behind a mount of its own: turns in strict alternation, and a storm with kills.
+"""Clients of one shared folder, each behind a mount of its own: turns in strict alternation, and a
+storm with kills.
 
 Run as ``python -m tests.support.shared_mounts turns|write|read PATH …`` this module is one client.
 """
@@ -48,7 +49,9 @@ def why_not() -> str:
 
 @contextlib.contextmanager
 def bindfs_mounts(folder: Path, *options: str) -> Iterator[list[Path]]:
-    """Yield two mounts of one folder whose locks exclude each other and whose caches know nothing of each other."""
+    """Yield two mounts of one folder whose locks exclude each other and whose caches know nothing
+    of each other.
+    """
     places = [folder / name for name in ("disk", "node1", "node2")]
     mounted: list[Path] = []
     try:
@@ -76,7 +79,9 @@ def probe_mounts(mounts: Sequence[Path]) -> None:
 
 
 def wait_for(folders: Sequence[Path]) -> None:
-    """Wait until all of them are there; a client may believe for a while that a name does not exist."""
+    """Wait until all of them are there; a client may believe for a while that a name does not
+    exist.
+    """
     deadline = time.monotonic() + PATIENCE_FOR_NAMES
     while missing := [folder for folder in folders if not folder.exists()]:
         if time.monotonic() > deadline:
@@ -84,11 +89,13 @@ def wait_for(folders: Sequence[Path]) -> None:
         time.sleep(0.2)
 
 
-# ---------------------------------------------------------------------- one client
+# -- one client ------------------------------------------------------------------------------------
 
 
 def _forget_the_road(store: Any) -> None:
-    """For negative controls: keep descriptors, sizes and pages from one turn to the next, as on a local disk."""
+    """For negative controls: keep descriptors, sizes and pages from one turn to the next, as on a
+    local disk.
+    """
     container = store._file.container
     container._writer.pair.shared = container._reader.shared = False
 
@@ -109,7 +116,9 @@ def take_turns(path: Path, who: int, lock: Any, road: str) -> None:
 
 
 def write(path: Path, who: int, start: int, lock: Any) -> None:
-    """Until killed: read the counter, write it one higher and a record of one's own; say both after the commit."""
+    """Until killed: read the counter, write it one higher and a record of one's own; say both after
+    the commit.
+    """
     rng = random.Random(who * 1000 + start)
     with gamwarm.open(path, on_error="raise", lock=lock) as store:
         print("ready", flush=True)
@@ -139,7 +148,9 @@ def _counter(value: int) -> gamwarm.BlockRecord:
 
 
 def read(path: Path, seed: int, writers: int, stop: Path) -> None:
-    """Until `stop` exists: what is found is whole, and what was found is never gone nor called damaged."""
+    """Until `stop` exists: what is found is whole, and what was found is never gone nor called
+    damaged.
+    """
     logging.getLogger("gamwarm").addHandler(_Loud())
     rng = random.Random(seed)
     seen: set[tuple[int, int]] = set()
@@ -169,7 +180,7 @@ class _Loud(logging.Handler):
             raise AssertionError(record.getMessage())
 
 
-# ---------------------------------------------------------------------- all of them
+# -- all of them -----------------------------------------------------------------------------------
 
 
 def _start(*arguments: object) -> subprocess.Popen[str]:
@@ -196,7 +207,9 @@ def _say(child: subprocess.Popen[str], line: str = "") -> str:
 
 
 def alternate(mounts: Sequence[Path], rounds: int, *, lock: str = "auto", road: str = "shared") -> Counter[str]:
-    """One long-lived store per mount, puts in strict turns: no kill, nothing at once. Says what became of them."""
+    """One long-lived store per mount, puts in strict turns: no kill, nothing at once. Says what
+    became of them.
+    """
     for path in (mount / NAME for mount in mounts):
         assert not path.exists(), f"{path} is in the way"
     counts: Counter[str] = Counter()
@@ -299,10 +312,11 @@ class _Writer:
 def storm(
     mounts: Sequence[Path], *, seconds: float, seed: int, lock: str = "auto", writers: int = 4, readers: int = 2
 ) -> Counter[str]:
-    """Writers on all mounts at once, killed at random and started again, beside readers; raise if anything is wrong.
+    """Writers on all mounts at once, killed at random and started again, beside readers; raise if
+    anything is wrong.
 
-    Every transaction reads a counter and writes it one higher, so a decision on stale data shows as a number that two
-    of them have written.
+    Every transaction reads a counter and writes it one higher, so a decision on stale data shows as
+    a number that two of them have written.
     """
     rng = random.Random(seed)
     paths = [mount / NAME for mount in mounts]

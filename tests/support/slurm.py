@@ -1,4 +1,5 @@
-"""A Slurm cluster of one node in a temporary folder: real daemons on loopback, several pretended CPUs, no cgroups.
+"""A Slurm cluster of one node in a temporary folder: real daemons on loopback, several pretended
+CPUs, no cgroups.
 
 A test asks for the `slurm` fixture, which is a `SlurmCluster`::
 
@@ -6,8 +7,8 @@ A test asks for the `slurm` fixture, which is a `SlurmCluster`::
         job = slurm.submit(slurm.script("hello", "srun hostname"))
         assert slurm.wait(job)[0].exit_code == 0
 
-Needs Debian's ``slurm-wlm`` and ``munge``, or the like. Only processes that it started itself are ended: its daemons by
-their id, what they started by a mark in its environment.
+Needs Debian's ``slurm-wlm`` and ``munge``, or the like. Only processes that it started itself are
+ended: its daemons by their id, what they started by a mark in its environment.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ MARK = "GAMWARM_TEST_SLURM"
 UNPRIVILEGED = "nobody"
 CPUS = 16
 START_SECONDS = 30.0
-# cred_expire is also how long a job that was put back waits before it starts again (and at least 5).
+# cred_expire is also how long a job that was put back waits before it starts again (and at least
+# 5).
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"}
 CONFIGURATION = """\
 ClusterName=gamwarm
@@ -77,7 +79,9 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 @dataclass(frozen=True)
 class Job:
-    """One job, or one task of an array, as Slurm tells of it; ``number`` is what its commands take."""
+    """One job, or one task of an array, as Slurm tells of it; ``number`` is what its commands
+    take.
+    """
 
     number: str
     task: str
@@ -151,7 +155,9 @@ class SlurmCluster:
 
     @staticmethod
     def _job_user() -> str | None:
-        """Return whom jobs should run as: nobody where root starts them and nobody can run this Python; None: us."""
+        """Return whom jobs should run as: nobody where root starts them and nobody can run this
+        Python; None: us.
+        """
         if os.getuid() != 0:
             return None
         try:
@@ -218,7 +224,7 @@ class SlurmCluster:
                 raise RuntimeError(f"{what} did not start (ended: {ended})\n{logs}")
             time.sleep(0.1)
 
-    # -- commands ----------------------------------------------------------------------------------------------
+    # -- commands ----------------------------------------------------------------------------------
 
     def run(self, *command: str, check: bool = True) -> str:
         """Run a command of Slurm and return what it says."""
@@ -296,7 +302,7 @@ class SlurmCluster:
         while self._said("squeue", "-h") and time.monotonic() < deadline:
             time.sleep(0.2)
 
-    # -- the end -----------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """End jobs, daemons and whatever they have left; remove the folder."""

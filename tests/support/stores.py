@@ -40,7 +40,9 @@ def exact_key_of(number: int) -> str:
 
 
 def record_of(key: int = 1, value: float = 1.0, **changes: Any) -> BlockRecord:
-    """Return a small record that passes all gates; ``value`` is its objective and its first coefficient."""
+    """Return a small record that passes all gates; ``value`` is its objective and its first
+    coefficient.
+    """
     fields: dict[str, Any] = {
         "key": exact_key_of(key),
         "n_rows": 50,
@@ -64,7 +66,9 @@ def artifact_of(
     converged: bool = True,
     **changes: Any,
 ) -> FitArtifact:
-    """Return a one-term artifact that passes all gates; its strict key depends on ``name`` and ``width``."""
+    """Return a one-term artifact that passes all gates; its strict key depends on ``name`` and
+    ``width``.
+    """
     identity = term_identity("mean", name, [None], [1], width)
     term = TermArtifact(
         identity=identity,
@@ -134,7 +138,9 @@ def carrier_fit(
 
 
 def result_of(problem: FitProblem, value: float = 1.0, **changes: Any) -> FitResult:
-    """Return a converged result of ``problem``; ``value`` is its objective and scales its coefficients."""
+    """Return a converged result of ``problem``; ``value`` is its objective and scales its
+    coefficients.
+    """
     q = problem.layout.n_outer
     fields: dict[str, Any] = {
         "rho": np.linspace(0.5, 1.5, q),

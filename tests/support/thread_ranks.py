@@ -22,7 +22,9 @@ class _Board:
 
 
 class ThreadCommunicator:
-    """One rank of a group of threads. Counts its exchanges, and the bytes it sent to single ranks."""
+    """One rank of a group of threads. Counts its exchanges, and the bytes it sent to single
+    ranks.
+    """
 
     is_serial = False
 

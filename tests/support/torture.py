@@ -1,4 +1,5 @@
-"""What `scripts/torture` runs: crash images, power loss, kills, damage, interrupts and faults, in rounds with a seed.
+"""What `scripts/torture` runs: crash images, power loss, kills, damage, interrupts and faults, in
+rounds with a seed.
 
 A round is a function of its seed alone, so a failure can be repeated:
 ``scripts/torture --only KIND --seed SEED --rounds 1``.
@@ -72,7 +73,9 @@ def damages(directory: Path, seed: int) -> Counter[str]:
 
 
 def interrupted(directory: Path, seed: int) -> Counter[str]:
-    """A signal at a few lines of every public call, then a storm of them on a writer beside another process."""
+    """A signal at a few lines of every public call, then a storm of them on a writer beside another
+    process.
+    """
     rng = random.Random(seed)
     base = interrupt_kit.base_file(directory)
     counts: Counter[str] = Counter()
@@ -110,7 +113,9 @@ STORM_SECONDS = 60
 
 
 def on_mounts(places: list[Path]) -> Callable[[Path, int], Counter[str]]:
-    """Rounds of clients behind several mounts of one folder: strict turns, then writers and readers with kills."""
+    """Rounds of clients behind several mounts of one folder: strict turns, then writers and readers
+    with kills.
+    """
 
     def round_of(directory: Path, seed: int) -> Counter[str]:
         shared_mounts.probe_mounts(places)

@@ -1,7 +1,8 @@
 """Damage to a store file, judged in a child process with a time limit, many images per child.
 
-``python -m tests.support.torture_damage <folder>`` reads jobs from standard input, one JSON list a line: a name, then
-edits of the base image. It prints one verdict a line. The parent knows which job a child died or hung on.
+``python -m tests.support.torture_damage <folder>`` reads jobs from standard input, one JSON list a
+line: a name, then edits of the base image. It prints one verdict a line. The parent knows which job
+a child died or hung on.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def entry_bytes(image: bytes, key: int) -> list[int]:
     return sorted(spots)
 
 
-# ---------------------------------------------------------------------- the child
+# -- the child -------------------------------------------------------------------------------------
 
 
 def _edited(base: bytes, edits: list[Any]) -> bytes:
@@ -109,7 +110,9 @@ def _edited(base: bytes, edits: list[Any]) -> bytes:
 
 
 def verdict_of(path: Path, mode: str, whole: dict[str, Any]) -> dict[str, Any]:
-    """Open, look up everything, verify, and in mode ``a`` put: what was missed or refused, and what is wrong."""
+    """Open, look up everything, verify, and in mode ``a`` put: what was missed or refused, and what
+    is wrong.
+    """
     missing: list[str] = []
     refused: list[str] = []
     wrong: list[str] = []
@@ -173,7 +176,7 @@ def child(folder: Path) -> None:
             left.unlink()
 
 
-# ---------------------------------------------------------------------- the parent
+# -- the parent ------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -186,7 +189,9 @@ class Outcomes:
 
 
 def judge(folder: Path, jobs: Iterable[Job], *, children: int = 2) -> Outcomes:
-    """Have every job judged by child processes; one that dies or hangs is a finding, and another goes on."""
+    """Have every job judged by child processes; one that dies or hangs is a finding, and another
+    goes on.
+    """
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for job in jobs:
         waiting.put(job)

@@ -1,4 +1,6 @@
-"""Work done in a forked child that may be killed at any call it makes on its files, and what it promised."""
+"""Work done in a forked child that may be killed at any call it makes on its files, and what it
+promised.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,9 @@ def in_child(act: Callable[[Callable[[], None]], None], die_after: int | None = 
 
 
 def put_in_child(path: Path, plan: Plan, die_after: int | None) -> tuple[int, bool]:
-    """Do the transactions of a plan in a child; returns how many it was promised and whether it was killed."""
+    """Do the transactions of a plan in a child; returns how many it was promised and whether it was
+    killed.
+    """
 
     def act(acknowledge: Callable[[], None]) -> None:
         with contextlib.closing(EntryStore(path, producer=STORE_PRODUCER)) as store:
@@ -157,7 +161,9 @@ def models_after(model: Model, plan: Plan) -> list[Model]:
 
 
 def settle(store: EntryStore, models: list[Model], acked: int, killed: bool) -> Model:
-    """Return the model that the store shows: after what was acknowledged or, killed, the transaction in flight."""
+    """Return the model that the store shows: after what was acknowledged or, killed, the
+    transaction in flight.
+    """
     report = verify(store)
     assert report.ok, [str(problem) for problem in report.problems]
     shown = see(store)
@@ -169,7 +175,9 @@ def settle(store: EntryStore, models: list[Model], acked: int, killed: bool) -> 
 
 
 def kill_round(directory: Path, seed: int, children: int) -> Counter[str]:
-    """One store, a child after the other, most of them killed; each leaves what the next one finds."""
+    """One store, a child after the other, most of them killed; each leaves what the next one
+    finds.
+    """
     kit.fresh(directory)
     path = directory / kit.NAME
     rng = random.Random(seed)

@@ -1,4 +1,6 @@
-"""The rules for keeping and looking up, on dicts, with nothing of the shipped code but the content digest."""
+"""The rules for keeping and looking up, on dicts, with nothing of the shipped code but the content
+digest.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Held:
 
 @dataclass
 class Seen:
-    """What a store shows: all its entry ids, the record that each key means, the artifacts of each descriptor key."""
+    """What a store shows: all its entry ids, the record that each key means, the artifacts of each
+    descriptor key.
+    """
 
     ids: set[str]
     records: dict[str, BlockRecord]
@@ -68,7 +72,9 @@ class Model:
         return deepcopy(self)
 
     def put_record(self, record: BlockRecord) -> str:
-        """File a record; returns ``new``, ``same``, ``worse`` (than the checkpoint there) or ``refused``."""
+        """File a record; returns ``new``, ``same``, ``worse`` (than the checkpoint there) or
+        ``refused``.
+        """
         limit = record.rho_bound - 1.0
         flags = None if record.curvature is None else record.curvature.plateau
         for index, value in enumerate(record.rho):
@@ -171,7 +177,9 @@ def _rows(held: Held) -> int:
 
 
 def random_record(rng: random.Random, *, keys: int = 4, big: bool = False, salt: int = 0) -> BlockRecord:
-    """Return a record of one of a few keys, with any of its optional parts; ``salt`` makes its numbers its own."""
+    """Return a record of one of a few keys, with any of its optional parts; ``salt`` makes its
+    numbers its own.
+    """
     value = float(rng.randrange(1, 50)) + salt
     width = BIG if big else rng.choice((0, 1, 3, 40))
     saturated = rng.random() < 0.15

@@ -1,6 +1,8 @@
-"""Crash states of whole entries: a recorded life of a store, and what a run that opens any image of it must find.
+"""Crash states of whole entries: a recorded life of a store, and what a run that opens any image of
+it must find.
 
-The images are those of `tests.support.crash_simulator`; here they are looked at through `EntryStore`, entry by entry.
+The images are those of `tests.support.crash_simulator`; here they are looked at through
+`EntryStore`, entry by entry.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ TEARS = (0.02, 0.3, 0.5, 0.97)
 
 @dataclass
 class Life:
-    """A recorded life of a store; `states[i]` is what it shows after i transactions, `plain[i]` a digest of it all."""
+    """A recorded life of a store; `states[i]` is what it shows after i transactions, `plain[i]` a
+    digest of it all.
+    """
 
     recorder: kit.Recorder
     path: Path
@@ -84,7 +88,9 @@ def _look_after(store: EntryStore, model: Model, *, evict: bool) -> None:
 def record_life(
     directory: Path, *, seed: int = 0, transactions: int = 5, forget_syncs_of: tuple[str, ...] = ()
 ) -> Life:
-    """Puts, transactions, a rollback, a checkpoint, an eviction, close, open, and again with a compact."""
+    """Puts, transactions, a rollback, a checkpoint, an eviction, close, open, and again with a
+    compact.
+    """
     kit.fresh(directory)
     recorder = kit.Recorder(forget_syncs_of)
     life = Life(recorder, directory / kit.NAME)
@@ -150,7 +156,9 @@ def crash_points(log: list[kit.Op], *, thorough: bool = False) -> Iterator[tuple
 
 
 def check_image(path: Path, life: Life, acked: int, *, mode: str, boot_as: bytes | None = None) -> None:
-    """Open an image as the next run would: sound, and what was acknowledged (or that and the one in flight), whole."""
+    """Open an image as the next run would: sound, and what was acknowledged (or that and the one in
+    flight), whole.
+    """
     where = f"mode {mode}, after {acked} acknowledged transactions"
     try:
         with kit.boot(boot_as), contextlib.closing(open_store(path, mode)) as store:
@@ -169,7 +177,9 @@ def check_image(path: Path, life: Life, acked: int, *, mode: str, boot_as: bytes
 
 
 def check_plain(path: Path, life: Life, acked: int) -> bool:
-    """Plain h5py on an image that nobody recovered sees a committed state, or refuses. Returns whether it opened."""
+    """Plain h5py on an image that nobody recovered sees a committed state, or refuses. Returns
+    whether it opened.
+    """
     digest = kit.look_plainly(path, plain_digest)
     if digest is not None and digest not in life.plain[acked : acked + 2]:
         raise kit.Wrong("plain h5py saw a state that was never committed")

@@ -1,4 +1,6 @@
-"""What one process of a concurrency test does: ``python -m tests.support.torture_worker write|read <path> ...``."""
+"""What one process of a concurrency test does: ``python -m tests.support.torture_worker write|read
+<path> ...``.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def is_whole(record: BlockRecord, who: int, index: int) -> bool:
 
 
 def write(path: Path, who: int, count: int) -> None:
-    """Put a record and an artifact per transaction; print each acknowledgement with how long it took."""
+    """Put a record and an artifact per transaction; print each acknowledgement with how long it
+    took.
+    """
     with gamwarm.open(path, on_error="raise") as store:
         print("ready", flush=True)
         for index in range(count):
@@ -59,7 +63,9 @@ def write(path: Path, who: int, count: int) -> None:
 
 
 def read(path: Path, seed: int, writers: int, stop: Path) -> None:
-    """Look up until `stop` exists: what is found is whole, what was found is never gone, pairs are never halved."""
+    """Look up until `stop` exists: what is found is whole, what was found is never gone, pairs are
+    never halved.
+    """
     rng = random.Random(seed)
     seen: set[tuple[int, int]] = set()
     reads = hits = 0

@@ -105,7 +105,9 @@ def test_shapes_that_disagree_are_named():
 
 
 def plateau(edf, scale=100.0):
-    """V = scale * (1 - exp(-rho)) beyond rho = 1: whatever is offered far out is a false plateau."""
+    """V = scale * (1 - exp(-rho)) beyond rho = 1: whatever is offered far out is a false
+    plateau.
+    """
     asked = []
 
     def evaluate(rho, beta=None):
