@@ -60,7 +60,7 @@ def test_what_a_public_name_takes_is_described(module, name):
         return
     telling = inspect.getmro(value) if inspect.isclass(value) else [value]
     text = " ".join(inspect.getdoc(each) or "" for each in telling)
-    if re.search(r"Make it with|made by `", text):
+    if re.search(r"Make\s+it\s+with|made\s+by\s+`", text):
         return  # its maker says what it takes
 
     assert [parameter for parameter in taken_by(value) if not re.search(rf"\b{parameter}\b", text)] == []
