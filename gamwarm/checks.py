@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from gamwarm.display import told
+from gamwarm.display import brief_repr
 from gamwarm.errors import InvalidInput, InvalidType
 
 FloatArray = npt.NDArray[np.float64]
@@ -178,7 +178,7 @@ def file_path(value: object, what: str = "path") -> Path:
     return value if isinstance(value, Path) and expanded == text else Path(expanded)
 
 
-def items(value: Iterable[Any], what: str) -> tuple[Any, ...]:
+def as_tuple(value: Iterable[Any], what: str) -> tuple[Any, ...]:
     """Return a sequence as a tuple; a single object or a string in its place is refused."""
     single = isinstance(value, (str, bytes)) or (isinstance(value, np.ndarray) and value.ndim == 0)
     if single or not isinstance(value, Iterable):
@@ -232,7 +232,7 @@ MOST: Final = 2**63 - 1
 """The largest integer that a file can hold."""
 
 
-def whole_number(value: Any, what: str, *, minimum: int = 0, maximum: int = MOST) -> int:
+def as_int(value: Any, what: str, *, minimum: int = 0, maximum: int = MOST) -> int:
     """Return ``value`` as an int from ``minimum`` to ``maximum``; booleans and fractions are
     refused.
     """
@@ -241,19 +241,19 @@ def whole_number(value: Any, what: str, *, minimum: int = 0, maximum: int = MOST
     try:
         number = operator.index(value)
     except TypeError:
-        raise InvalidType(f"{what} must be an integer; it is {told(value)} ({type(value).__name__})") from None
+        raise InvalidType(f"{what} must be an integer; it is {brief_repr(value)} ({type(value).__name__})") from None
     if number < minimum:
-        raise InvalidInput(f"{what} is {told(number)}; it cannot be below {minimum}")
+        raise InvalidInput(f"{what} is {brief_repr(number)}; it cannot be below {minimum}")
     if number > maximum:
-        raise InvalidInput(f"{what} is {told(number)}; it cannot be above {maximum}")
+        raise InvalidInput(f"{what} is {brief_repr(number)}; it cannot be above {maximum}")
     return number
 
 
-def real_number(value: Any, what: str, *, minimum: float | None = None, infinite: bool = False) -> float:
+def as_finite_float(value: Any, what: str, *, minimum: float | None = None, infinite: bool = False) -> float:
     """Return ``value`` as a float, finite unless ``infinite`` allows +inf, not below
     ``minimum``.
     """
-    number = loose_number(value, what)
+    number = as_float(value, what)
     if not np.isfinite(number) and not (infinite and number == np.inf):
         raise InvalidInput(f"{what} is {number}; it must be finite")
     if minimum is not None and number < minimum:
@@ -261,31 +261,31 @@ def real_number(value: Any, what: str, *, minimum: float | None = None, infinite
     return number
 
 
-def loose_number(value: Any, what: str) -> float:
+def as_float(value: Any, what: str) -> float:
     """Return ``value`` as a float; non-finite numbers may pass, a gate sees them later."""
     if isinstance(value, (bool, np.bool_, str, bytes, np.complexfloating)):
-        raise InvalidType(f"{what} must be a number; it is {told(value)}")
+        raise InvalidType(f"{what} must be a number; it is {brief_repr(value)}")
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise InvalidType(f"{what} must be a number; it is {told(value)} ({type(value).__name__})") from None
+        raise InvalidType(f"{what} must be a number; it is {brief_repr(value)} ({type(value).__name__})") from None
 
 
-def truth(value: Any, what: str) -> bool:
+def as_bool(value: Any, what: str) -> bool:
     """Return ``value`` as a bool; only real booleans are taken."""
     if not isinstance(value, (bool, np.bool_)):
-        raise InvalidType(f"{what} must be True or False; it is {told(value)}")
+        raise InvalidType(f"{what} must be True or False; it is {brief_repr(value)}")
     return bool(value)
 
 
-def plain_string(value: Any, what: str, *, empty: bool = False) -> str:
+def as_str(value: Any, what: str, *, empty: bool = False) -> str:
     """Return ``value`` if it is a non-empty string that UTF-8 can encode."""
     if not isinstance(value, str):
-        raise InvalidType(f"{what} must be a string; it is {told(value)} ({type(value).__name__})")
+        raise InvalidType(f"{what} must be a string; it is {brief_repr(value)} ({type(value).__name__})")
     if not value and not empty:
         raise InvalidInput(f"{what} is empty; give a name")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise InvalidInput(f"{what} ({told(value)}) cannot be written as UTF-8") from None
+        raise InvalidInput(f"{what} ({brief_repr(value)}) cannot be written as UTF-8") from None
     return str(value)

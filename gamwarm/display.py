@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Final
 
-__all__ = ["NotebookTable", "few", "html", "json_text", "short", "told", "visible", "visible_lines"]
+__all__ = ["NotebookTable", "brief_repr", "few", "html", "json_text", "short", "visible", "visible_lines"]
 
 Facts = list[tuple[str, str]]
 
@@ -40,7 +40,7 @@ def visible(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _SUSPECT.sub(_shown, text)
 
 
-def told(value: object) -> str:
+def brief_repr(value: object) -> str:
     """Return what a message says of a value that was refused: its ``repr``, truncated if long."""
     try:
         text = repr(value)

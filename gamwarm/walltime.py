@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
-from gamwarm.checks import real_number
+from gamwarm.checks import as_finite_float
 from gamwarm.errors import InvalidInput
 from gamwarm.parallel import agree, as_communicator
 
@@ -54,7 +54,7 @@ class Walltime:
     """
 
     def __init__(self, margin: float = 60.0, deadline: float | datetime | None = None, comm: Any = None) -> None:
-        self._margin = real_number(margin, "walltime margin", minimum=0.0)
+        self._margin = as_finite_float(margin, "walltime margin", minimum=0.0)
         self._comm = as_communicator(comm)
         self._signal: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
@@ -112,7 +112,7 @@ def _of_deadline(deadline: float | datetime) -> float:
         if deadline.tzinfo is None:
             raise InvalidInput(f"walltime deadline {deadline} has no time zone; use deadline.astimezone() or seconds")
         return deadline.timestamp()
-    return real_number(deadline, "walltime deadline")
+    return as_finite_float(deadline, "walltime deadline")
 
 
 def _of_slurm() -> float | None:

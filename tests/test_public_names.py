@@ -93,7 +93,7 @@ METHODS = {
 }
 
 
-def told(parameter):
+def brief_repr(parameter):
     name = f"**{parameter.name}" if parameter.kind is parameter.VAR_KEYWORD else parameter.name
     default = parameter.default
     if default is parameter.empty or repr(default) == "<factory>":
@@ -106,12 +106,12 @@ def check(function, written, skip=0):
     do.
     """
     parameters = list(inspect.signature(function).parameters.values())[skip:]
-    taken = [told(parameter) for parameter in parameters]
+    taken = [brief_repr(parameter) for parameter in parameters]
     before, _, keywords = written.partition("*") if "**" not in written else (written, "", "")
     assert taken[: len(before.split())] == before.split()
-    assert set(keywords.split()) <= {told(p) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert set(keywords.split()) <= {brief_repr(p) for p in parameters if p.kind is p.KEYWORD_ONLY}
     for each in parameters[len(before.split()) :]:  # what came later can be left out
-        assert each.default is not each.empty or told(each) in keywords.split() or each.kind is each.VAR_KEYWORD
+        assert each.default is not each.empty or brief_repr(each) in keywords.split() or each.kind is each.VAR_KEYWORD
 
 
 @pytest.mark.parametrize("name", TAKES)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from gamwarm.checks import plain_string, whole_number
+from gamwarm.checks import as_int, as_str
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity import FitProblem, NamedFamily
 from gamwarm.problem import BlockwiseFitOptions, DensePenalty, ParameterBlockSpec
@@ -87,7 +87,7 @@ def split_of(size: int, rho: Any, blocks: Mapping[str, Any] | None) -> Split:
         owner[own] = b
         if name == METRIC:
             raise InvalidInput(f"block {name!r} has a name reserved by gamwarm; choose another")
-        cut.append(Block(plain_string(name, "block name"), own[~is_rho[own]], own[is_rho[own]]))
+        cut.append(Block(as_str(name, "block name"), own[~is_rho[own]], own[is_rho[own]]))
     if (owner < 0).any():
         lost = int(np.flatnonzero(owner < 0)[0])
         raise InvalidInput(f"entry {lost} of x belongs to no block; name it in blocks")
@@ -134,7 +134,7 @@ class Description:
         """Describe the fit. The function's own data are in the family's fingerprint; the designs
         are empty.
         """
-        n = whole_number(n_rows, "n_rows")
+        n = as_int(n_rows, "n_rows")
         specs = []
         for block in self.split.blocks:
             width = block.coefficients.size

@@ -13,7 +13,7 @@ from gamwarm.adapters.description import Description, split_of
 from gamwarm.adapters.function import Function
 from gamwarm.adapters.methods import SILENT, bounds_of, method_of
 from gamwarm.adapters.running import Edf, Run, Search
-from gamwarm.checks import float_vector, plain_string
+from gamwarm.checks import as_str, float_vector
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import SCIPY_MINIMIZE
 from gamwarm.identity import Fingerprinter, FitProblem, NamedFamily, write_value
@@ -202,7 +202,7 @@ def _prepared(
     fp = Fingerprinter()
     fp.write_str(SCIPY_MINIMIZE)
     parts = {
-        "version": plain_string(version, "version", empty=True),
+        "version": as_str(version, "version", empty=True),
         "args": arguments,
         "data": {} if data is None else data,
         "method": how.name,
@@ -216,7 +216,7 @@ def _prepared(
     for part, value in parts.items():
         fp.write_str(part)
         write_value(fp, value, part)
-    family = NamedFamily(f"scipy.optimize.minimize:{plain_string(name, 'name')}", fp.hexdigest())
+    family = NamedFamily(f"scipy.optimize.minimize:{as_str(name, 'name')}", fp.hexdigest())
     function = Function(fun, jac, arguments, limits, how, chosen, begin.size)
     described = Description(split, how.name == "BFGS")
     gtol = _tolerance(chosen.get("gtol", how.gtol if tol is None else tol), "options['gtol']")

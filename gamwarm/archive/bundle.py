@@ -164,7 +164,7 @@ def export_archive(
     finally:
         store.close()
     if beside is not None:
-        replace_text(beside, _crate_beside(about, written, target))
+        replace_text(beside, _write_crate(about, written, target))
     return ExportReport(target, len(written.kept), written.digest, written.nbytes, absent, written.problems)
 
 
@@ -279,7 +279,7 @@ def _format_page() -> str:
     return files("gamwarm.archive").joinpath(FORMAT_PAGE).read_text(encoding="utf-8")
 
 
-def _crate_beside(about: About, written: BundleWritten, target: Path) -> str:
+def _write_crate(about: About, written: BundleWritten, target: Path) -> str:
     hasher = blake3()
     hasher.update_mmap(target)
     file = {

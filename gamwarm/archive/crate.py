@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from gamwarm.checks import plain_string
+from gamwarm.checks import as_str
 from gamwarm.display import json_text
 from gamwarm.entries import EntrySummary
 from gamwarm.errors import InvalidInput
@@ -42,9 +42,9 @@ class Creator:
     orcid: str | None = None
 
     def __post_init__(self) -> None:
-        plain_string(self.name, "creator name")
+        as_str(self.name, "creator name")
         if self.orcid is not None:
-            match = _ORCID.fullmatch(plain_string(self.orcid, "creator orcid"))
+            match = _ORCID.fullmatch(as_str(self.orcid, "creator orcid"))
             if match is None:
                 raise InvalidInput(
                     f"creator {self.name!r}: {self.orcid!r} is not an ORCID iD; write 0000-0002-1825-0097"
@@ -56,7 +56,7 @@ class Creator:
         """Return a creator from ``"Name"`` or ``"Name <ORCID iD>"``."""
         if isinstance(who, Creator):
             return who
-        match = _NAMED.fullmatch(plain_string(who, "creator").strip())
+        match = _NAMED.fullmatch(as_str(who, "creator").strip())
         return cls(match["name"], match["orcid"]) if match else cls(who.strip())
 
 
@@ -87,9 +87,9 @@ def about_archive(
         raise InvalidInput("an archive names at least one creator; pass creators=['Name <ORCID iD>']")
     words = {"title": title, "license": licence}
     for name, value in words.items():
-        if not plain_string(value, f"archive {name}", empty=True).strip():
+        if not as_str(value, f"archive {name}", empty=True).strip():
             raise InvalidInput(f"an archive has a {name}; pass {name}=…")
-    return About(title.strip(), checked, licence.strip(), plain_string(description, "archive description", empty=True))
+    return About(title.strip(), checked, licence.strip(), as_str(description, "archive description", empty=True))
 
 
 def crate_text(about: About, entries: Sequence[EntrySummary], file: Entity | None = None) -> str:

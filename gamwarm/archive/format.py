@@ -215,7 +215,7 @@ def _fill(
     listed = [f"{_hex(text.encode())}  {name}" for name, text in sorted(texts.items())]
     manifest = "\n".join([MANIFEST_TITLE, *listed, *lines, ""])
     digest = _hex(manifest.encode())
-    _lay_texts(h5, texts, contents.title, manifest, digest)
+    _write_texts(h5, texts, contents.title, manifest, digest)
     tell(progress, done, len(contents.chosen))
     return digest, kept
 
@@ -253,7 +253,7 @@ def _sound(view: EntryEditor, section: str, path: str) -> Encoded:
     return entry
 
 
-def _lay_texts(h5: h5py.File, texts: Mapping[str, str], title: str, manifest: str, digest: str) -> None:
+def _write_texts(h5: h5py.File, texts: Mapping[str, str], title: str, manifest: str, digest: str) -> None:
     group = h5g.create(h5["/"].id, ARCHIVE.encode(), gcpl=timeless(h5p.GROUP_CREATE))
     stored_values.write_text(group, b"README", _README.encode())
     stored_values.set_integer(group, b"archive_format", ARCHIVE_FORMAT.current)

@@ -423,7 +423,12 @@ def _saved_table(rows: Sequence[Sequence[str]]) -> Any:
 
 def _savings_json(savings: Savings) -> dict[str, Any]:
     parts = {name: _jsonable(part) for name, part in savings.by_source.items()}
-    return {"by_source": parts, "unfinished": savings.unfinished, "untold": savings.untold, "damaged": savings.damaged}
+    return {
+        "by_source": parts,
+        "unfinished": savings.unfinished,
+        "without_lineage": savings.without_lineage,
+        "damaged": savings.damaged,
+    }
 
 
 def _jsonable(part: SourceSavings) -> dict[str, Any]:

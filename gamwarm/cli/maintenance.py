@@ -175,7 +175,7 @@ def compact(file: File, wait: Wait = 10.0, as_json: Json = False) -> Exit:
             }
         )
     else:
-        back = report.given_back
+        back = report.bytes_freed
         change = f"{human_bytes(back)} given back" if back >= 0 else f"{human_bytes(-back)} more than before"
         show(
             f"{file}: {report.entries:,} entries, {human_bytes(report.bytes_before)} -> "

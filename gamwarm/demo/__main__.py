@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
     console.print(report.rerun_table(warm, again))
     plot = arguments.folder.resolve() / "flights.png"
     report.draw(plot, work, cold, warm, again)
-    report.look_inside(console, path)
+    report.print_how_to_inspect(console, path)
     console.print(f"[bold]The plot:[/bold] {plot}")
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from gamwarm.demo.job import Fit
 from gamwarm.folds import Fold
 
-__all__ = ["best_cold", "cold_table", "draw", "fold_table", "look_inside", "rerun_table", "verdict"]
+__all__ = ["best_cold", "cold_table", "draw", "fold_table", "print_how_to_inspect", "rerun_table", "verdict"]
 
 SAME_OBJECTIVE: Final = 1e-3
 
@@ -138,7 +138,7 @@ def rerun_table(first: Sequence[Fit], again: Sequence[Fit]) -> Table:
     return table
 
 
-def look_inside(console: Console, path: Path) -> None:
+def print_how_to_inspect(console: Console, path: Path) -> None:
     """Say where the file is and how to read it without gamwarm."""
     console.print(f"\n[bold]The file:[/bold] {path} ({path.stat().st_size / 1024:.0f} KiB)")
     console.print("Inspect it with plain h5py, without gamwarm:\n")

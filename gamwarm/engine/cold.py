@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 
 import gamwarm
-from gamwarm.display import told
+from gamwarm.display import brief_repr
 from gamwarm.engine.arrays import FloatArray
 from gamwarm.engine.objective import Objective
 from gamwarm.errors import InvalidInput
@@ -45,7 +45,7 @@ def cold_start_of(value: str) -> ColdStart:
     try:
         return ColdStart(value)
     except ValueError:
-        raise InvalidInput(f"cold_start {told(value)}; use one of {[str(c) for c in ColdStart]}") from None
+        raise InvalidInput(f"cold_start {brief_repr(value)}; use one of {[str(c) for c in ColdStart]}") from None
 
 
 def cold_evaluations(

@@ -9,7 +9,7 @@ from dataclasses import fields
 import numpy as np
 
 from gamwarm.checks import require
-from gamwarm.display import told
+from gamwarm.display import brief_repr
 from gamwarm.errors import InvalidInput, UnsupportedOption
 from gamwarm.problem import BlockwiseFitOptions
 
@@ -29,7 +29,7 @@ def check_options(options: BlockwiseFitOptions | None) -> BlockwiseFitOptions:
         value = getattr(options, name)
         if value is not usual and not np.array_equal(value, usual):
             raise UnsupportedOption(
-                f"gamwarm.engine does not implement option {name} (given {told(value)}); leave it at {usual!r}",
+                f"gamwarm.engine does not implement option {name} (given {brief_repr(value)}); leave it at {usual!r}",
                 option=name,
             )
     for name in ("inner_tol", "outer_tol"):

@@ -33,7 +33,7 @@ from gamwarm.entries.record_kind import RECORD
 from gamwarm.entries.scan import Progress, in_portions, tell
 from gamwarm.entries.selection import Families, Selection, Selector, Target, resolve_key
 from gamwarm.entries.store import EntryStore, StoredArtifact, StoredRecord
-from gamwarm.entries.stored import Held
+from gamwarm.entries.stored import ParentSnapshot
 from gamwarm.entries.stored_values import ARCHIVE_TEXT, UNREADABLE, timeless
 from gamwarm.entries.summary import EntrySummary
 
@@ -60,8 +60,8 @@ __all__ = [
     "Families",
     "FileView",
     "FitOfRecord",
-    "Held",
     "Irreplaceable",
+    "ParentSnapshot",
     "Pending",
     "Problem",
     "Progress",

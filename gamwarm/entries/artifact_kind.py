@@ -28,11 +28,11 @@ from gamwarm.entries.entry_kind import Check, EntryKind, register
 from gamwarm.entries.record_kind import RECORD
 from gamwarm.entries.summary import shared
 from gamwarm.entries.texts import (
+    is_bool,
     is_count,
     is_hex64,
     is_number,
     is_string,
-    is_truth,
     list_of,
     matching,
     object_of,
@@ -191,7 +191,7 @@ _FIELDS: Final[dict[str, Check]] = {
     "fit_key": or_none(matching(RECORD.key_pattern)),
     "terms": list_of(
         object_of(
-            {"settled": or_none(list_of(is_truth))},
+            {"settled": or_none(list_of(is_bool))},
             name=is_string,
             identity=is_hex64,
             structural_identity=or_none(is_hex64),
@@ -204,14 +204,14 @@ _FIELDS: Final[dict[str, Check]] = {
                     n_centers=or_none(is_count),
                     nullspace_order=or_none(is_count),
                     matern_nu=or_none(is_number),
-                    periodic=or_none(is_truth),
+                    periodic=or_none(is_bool),
                 )
             ),
             raw_width=is_count,
             reduced_width=or_none(is_count),
             n_rho=is_count,
             rho_slots=or_none(list_of(is_count)),
-            plateau=or_none(list_of(is_truth)),
+            plateau=or_none(list_of(is_bool)),
         )
     ),
     "seeds": object_of(column=is_string, labels=list_of(is_string), n_outer=is_count),

@@ -30,7 +30,7 @@ from gamwarm.records import (
     Producer,
     check_entry_id,
 )
-from gamwarm.storage import EXIT_PATIENCE, in_use_here, tidy_all
+from gamwarm.storage import EXIT_PATIENCE, clean_up_all, in_use_here
 
 __all__ = ["BufferedEntries"]
 
@@ -45,7 +45,7 @@ later.
 """
 
 
-class _Waiting(NamedTuple):
+class _Buffered(NamedTuple):
     """One entry, and the outcomes of all who put it."""
 
     encoded: Encoded
@@ -73,7 +73,7 @@ class BufferedEntries(EntryStore):
         super().__init__(path, **options)
         self._flush_seconds = flush_seconds
         self._flush_entries = flush_entries
-        self._waits: dict[str, _Waiting] = {}
+        self._waits: dict[str, _Buffered] = {}
         self._flushed = time.monotonic()
         self._process = os.getpid()
         _alive.add(self)
@@ -81,7 +81,7 @@ class BufferedEntries(EntryStore):
     # -- waiting -----------------------------------------------------------------------------------
 
     @property
-    def _waiting(self) -> dict[str, _Waiting]:
+    def _waiting(self) -> dict[str, _Buffered]:
         """What waits here. A forked child has a copy of what its parent is going to file: not the
         child's to file.
         """
@@ -90,7 +90,7 @@ class BufferedEntries(EntryStore):
         return self._waits
 
     @property
-    def n_waiting(self) -> int:
+    def n_pending(self) -> int:
         """Number of entries that wait."""
         return len(self._waiting)
 
@@ -124,7 +124,7 @@ class BufferedEntries(EntryStore):
                 each.pending.settle(written=outcome.written, reason=outcome.reason)
             return sum(outcome.written for outcome in filed)
 
-    def give_up(self, reason: str) -> None:
+    def discard_pending(self, reason: str) -> None:
         """Forget what waits; its outcomes say why."""
         with self.call_lock:
             for each in self._waiting.values():
@@ -136,8 +136,8 @@ class BufferedEntries(EntryStore):
         waiting = self._waiting
         if not waiting:
             _watch_the_end()
-            _file_what_was_left()
-        waiting.setdefault(encoded.entry_id, _Waiting(encoded, Pending())).pending.add(outcome)
+            _flush_dropped()
+        waiting.setdefault(encoded.entry_id, _Buffered(encoded, Pending())).pending.add(outcome)
         return outcome
 
     @contextmanager
@@ -166,7 +166,7 @@ class BufferedEntries(EntryStore):
             again = self._waiting.get(entry_id)
             return PutOutcome(written=True, reason=UNCHANGED, entry_id=entry_id) if again is None else self._join(again)
 
-    def _join(self, waiting: _Waiting) -> PutOutcome:
+    def _join(self, waiting: _Buffered) -> PutOutcome:
         outcome = PutOutcome(pending=True, reason=UNCHANGED, entry_id=waiting.encoded.entry_id)
         waiting.pending.add(outcome)
         return outcome
@@ -278,7 +278,7 @@ class BufferedEntries(EntryStore):
 
     def close(self) -> None:
         """Close; what still waits is given up. Idempotent."""
-        self.give_up("the store was closed before it could be written")
+        self.discard_pending("the store was closed before it could be written")
         super().close()
 
 
@@ -314,23 +314,23 @@ def leave(entries: BufferedEntries) -> None:
     """File what waits in a store that was collected without being closed: now if this thread may,
     else later.
     """
-    if entries.n_waiting:
+    if entries.n_pending:
         _left.append(entries)
-        _file_what_was_left()
+        _flush_dropped()
 
 
-def _file_what_was_left() -> None:
+def _flush_dropped() -> None:
     if not _left or in_use_here():
         return
     for entries in list(_left):
-        n = entries.n_waiting
+        n = entries.n_pending
         try:
             entries.flush(LEFT_BEHIND_PATIENCE)
             entries.close()
         except LockTimeout:
             continue  # the next put of any store tries again, and so does the end of the process
         except Exception as error:  # a finalizer cannot raise
-            entries.give_up(str(error))
+            entries.discard_pending(str(error))
             warnings.warn(
                 f"{entries.container.path}: {n} entries of an independent store that was never closed could not be "
                 f"written: {error}",
@@ -345,7 +345,7 @@ def _file_all() -> None:
     """File what waits anywhere in this process; one warning counts what could not be written."""
     lost, reasons = 0, list[str]()
     for entries in [*_left, *_alive]:
-        n = entries.n_waiting
+        n = entries.n_pending
         if n == 0:
             continue
         if not entries.call_lock.lock.acquire(timeout=EXIT_PATIENCE):
@@ -357,7 +357,7 @@ def _file_all() -> None:
         except Exception as error:  # the other stores are still flushed
             lost += n
             reasons.append(str(error))
-            entries.give_up(str(error))
+            entries.discard_pending(str(error))
         finally:
             entries.call_lock.lock.release()
     _left.clear()
@@ -367,7 +367,7 @@ def _file_all() -> None:
 
 def _end_of_worker() -> None:
     _file_all()
-    tidy_all()
+    clean_up_all()
 
 
 # Registered after the container's own, so run before it: the containers are still open.

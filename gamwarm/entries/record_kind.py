@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gamwarm.checks import loose_number, truth
+from gamwarm.checks import as_bool, as_float
 from gamwarm.entries import ranking
 from gamwarm.entries.codec import (
     DERIVED,
@@ -31,7 +31,7 @@ from gamwarm.entries.codec import (
 )
 from gamwarm.entries.entry_kind import Check, EntryKind, register
 from gamwarm.entries.summary import shared
-from gamwarm.entries.texts import is_count, is_number, is_string, is_truth, list_of, object_of, one_of, or_none
+from gamwarm.entries.texts import is_bool, is_count, is_number, is_string, list_of, object_of, one_of, or_none
 from gamwarm.identity import Components, check_exact_key, check_nuisance
 from gamwarm.records import BlockRecord, InnerMode, RecordKind, gate_record, normalize_active_sets
 
@@ -121,9 +121,9 @@ def _decode_record(entry: Encoded) -> BlockRecord:
         block_beta=tuple(split(arrays.get("beta"), meta["widths"])),
         active_sets=(None,) * blocks if active is None else normalize_active_sets(active),
         inner=inner,
-        objective=objective if objective is None or type(objective) is float else loose_number(objective, "objective"),
+        objective=objective if objective is None or type(objective) is float else as_float(objective, "objective"),
         kind=_KINDS.get(meta["kind"]) or RecordKind(meta["kind"]),
-        converged=truth(meta["converged"], "converged"),
+        converged=as_bool(meta["converged"], "converged"),
         iteration=None if iteration is None else count_of(iteration),
         curvature=decode_curvature(meta, arrays),
         components=components,
@@ -160,7 +160,7 @@ _FIELDS: Final[dict[str, Check]] = {
             log_likelihood=is_number,
             penalty_value=is_number,
             cycles=is_count,
-            converged=is_truth,
+            converged=is_bool,
             inner_tol=or_none(is_number),
             logdet_h=or_none(is_count),
             logdet_s=or_none(is_count),

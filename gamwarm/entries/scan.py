@@ -62,10 +62,10 @@ def each_entry(
     it.
     """
 
-    def look_there(view: EntryEditor, place: str) -> list[R]:
+    def read_one(view: EntryEditor, place: str) -> list[R]:
         return [look(view, section, path) for path in _paths(view, section, place)]
 
-    return chain.from_iterable(in_portions(store, places, look_there))
+    return chain.from_iterable(in_portions(store, places, read_one))
 
 
 def _paths(view: EntryEditor, section: str, place: str) -> list[str]:

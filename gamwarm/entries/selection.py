@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 from itertools import chain, islice
 from typing import Any, Final
 
-from gamwarm.checks import items, plain_string, truth, whole_number
-from gamwarm.display import told
+from gamwarm.checks import as_bool, as_int, as_str, as_tuple
+from gamwarm.display import brief_repr
 from gamwarm.entries.browse import ARTIFACTS, RECORDS, Browser, Seen
 from gamwarm.entries.entry_kind import KINDS, entry_labels
 from gamwarm.entries.summary import EntrySummary
@@ -77,17 +77,17 @@ class Selection:
     def __post_init__(self) -> None:
         for name in ("keys", "families", "blocks", "kinds", "producers", "jobs"):
             object.__setattr__(self, name, _words(getattr(self, name), f"selection {name}"))
-        pairs = tuple(_words(pair, "selection attribute") for pair in items(self.attributes, "selection attributes"))
+        pairs = tuple(_words(pair, "selection attribute") for pair in as_tuple(self.attributes, "selection attributes"))
         if any(len(pair) != 2 for pair in pairs):
-            raise InvalidInput(f"selection attributes are {told(pairs)}; give pairs of a name and a value")
+            raise InvalidInput(f"selection attributes are {brief_repr(pairs)}; give pairs of a name and a value")
         object.__setattr__(self, "attributes", pairs)
-        object.__setattr__(self, "lineage", truth(self.lineage, "selection lineage"))
+        object.__setattr__(self, "lineage", as_bool(self.lineage, "selection lineage"))
         for name in ("since", "until"):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, whole_number(getattr(self, name), f"selection {name}"))
+                object.__setattr__(self, name, as_int(getattr(self, name), f"selection {name}"))
         for kind in self.kinds:
             if kind not in entry_labels():
-                raise InvalidInput(f"selection kind {told(kind)}; use one of {', '.join(entry_labels())}")
+                raise InvalidInput(f"selection kind {brief_repr(kind)}; use one of {', '.join(entry_labels())}")
 
     @property
     def is_all(self) -> bool:
@@ -97,8 +97,8 @@ class Selection:
 
 def _words(value: Any, what: str) -> tuple[str, ...]:
     if isinstance(value, str):
-        raise InvalidInput(f"{what} is the string {told(value)}; give a list of strings")
-    return tuple(plain_string(word, what) for word in items(value, what))
+        raise InvalidInput(f"{what} is the string {brief_repr(value)}; give a list of strings")
+    return tuple(as_str(word, what) for word in as_tuple(value, what))
 
 
 class Selector:
@@ -275,7 +275,7 @@ def resolve_key(browser: Browser, text: str, follow: Follow = iter) -> Target:
     match = re.fullmatch(f"({prefixes})?([0-9a-f]*)", wanted)
     if match is None or len(match[2]) < LEAST_DIGITS:
         raise InvalidKey(
-            f"{told(text)} is not a key: give at least {LEAST_DIGITS} hex digits of an exact key (cf-…), a "
+            f"{brief_repr(text)} is not a key: give at least {LEAST_DIGITS} hex digits of an exact key (cf-…), a "
             "descriptor key "
             "or an entry id"
         )

@@ -35,7 +35,7 @@ from gamwarm.entries.entry_kind import KINDS, Retain
 from gamwarm.entries.eviction import evict_entries
 from gamwarm.entries.layout import Irreplaceable, check_file, create_file
 from gamwarm.entries.outcome import Pending, PutOutcome, rolled_back
-from gamwarm.entries.stored import Held, StoredArtifact, StoredRecord
+from gamwarm.entries.stored import ParentSnapshot, StoredArtifact, StoredRecord
 from gamwarm.entries.stored_values import UNREADABLE
 from gamwarm.entries.summary import EntrySummary
 from gamwarm.errors import GamwarmError, StoreDamaged, StoreUnavailable
@@ -47,7 +47,7 @@ from gamwarm.records import (
     Producer,
     check_entry_id,
 )
-from gamwarm.storage import Container, ForkSafeLock, LockChoice, LookAgain, explain, not_of_the_file
+from gamwarm.storage import Container, ForkSafeLock, LockChoice, RetryRead, explain, not_of_the_file
 
 __all__ = [
     "EntryStore",
@@ -145,7 +145,7 @@ class EntryStore:
         self._mode = mode
         self.keep_last = keep_last
         self._size_budget = size_budget
-        self.held: WeakSet[Held] = WeakSet()
+        self.held: WeakSet[ParentSnapshot] = WeakSet()
         self._open: _Transaction | None = None
         self._seen: tuple[h5py.File, EntryEditor] | None = None
         self._written: tuple[h5py.File, EntryEditor] | None = None
@@ -205,7 +205,7 @@ class EntryStore:
                     self._open = _Transaction(view, pending)
                     try:
                         yield
-                        self._check_whole()
+                        self._check_complete()
                         self._stay_within_budget(view, live_bytes)
                         with self._translated:
                             view.write_totals()
@@ -302,7 +302,7 @@ class EntryStore:
             if self._open is None:
                 with self.transaction():
                     return self._write(change)
-            self._check_whole()
+            self._check_complete()
             with self._translated:
                 try:
                     outcome = change(self._open.view)
@@ -319,7 +319,7 @@ class EntryStore:
         if self._open is not None and not isinstance(error, GamwarmError):
             self._open.half_done = f"{type(error).__name__}: {error}".removesuffix(": ")
 
-    def _check_whole(self) -> None:
+    def _check_complete(self) -> None:
         """Refuse to go on with a transaction in which a change ended halfway; who caught that error
         may not know.
         """
@@ -401,8 +401,8 @@ class EntryStore:
             view = self._view_of(h5)
             before = view.damage_met
             found = look(view)
-            if view.damage_met > before and self.container.may_look_again:
-                raise LookAgain
+            if view.damage_met > before and self.container.may_retry:
+                raise RetryRead
             return found
 
         with self.call_lock, self._translated:
@@ -497,7 +497,7 @@ class EntryStore:
             self._warn_damaged(ARTIFACTS, path, reason)
         return summaries
 
-    def hold_artifacts(self) -> Held:
+    def snapshot_parents(self) -> ParentSnapshot:
         """Return the artifacts that are in the file now, and keep them from eviction here while the
         answer lives.
         """
@@ -505,7 +505,7 @@ class EntryStore:
         for key in self.descriptor_keys():
             deliver()
             created.update((summary.entry_id, summary.created) for summary in self.artifact_summaries(key))
-        held = Held(created)
+        held = ParentSnapshot(created)
         self.held.add(held)
         return held
 

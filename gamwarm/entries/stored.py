@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gamwarm.records import BlockRecord, FitArtifact
 
-__all__ = ["Held", "StoredArtifact", "StoredRecord"]
+__all__ = ["ParentSnapshot", "StoredArtifact", "StoredRecord"]
 
 
 class StoredRecord(NamedTuple):
@@ -25,7 +25,7 @@ class StoredArtifact(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class ParentSnapshot:
     """Artifacts that a campaign may start from, with their times: none is evicted while this object
     lives.
     """

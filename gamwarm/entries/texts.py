@@ -130,7 +130,7 @@ def is_string(value: Any) -> bool:
     return type(value) is str
 
 
-def is_truth(value: Any) -> bool:
+def is_bool(value: Any) -> bool:
     return type(value) is bool
 
 
@@ -226,7 +226,7 @@ _COMMON: Final[dict[str, Check]] = {
             source=one_of(*StartSource),
             entry=or_none(_ENTRY_ID),
             terms=list_of(_started),
-            consumed=or_none(is_truth),
+            consumed=or_none(is_bool),
         )
     ),
     "cost": or_none(
@@ -242,7 +242,7 @@ _COMMON: Final[dict[str, Check]] = {
     "attributes": _labels,
     "rho_bound": or_none(is_number),
     "objective": or_none(is_number),
-    "converged": is_truth,
+    "converged": is_bool,
     "n_rows": is_count,
     "n_outer": is_count,
     "curvature": or_none(_curvature),
@@ -255,7 +255,7 @@ _OPTIONAL: Final = frozenset({"nuisance"})
 
 Field = tuple[frozenset[type], Check]
 """Types whose values all pass, for which nothing is called; and the check of the others."""
-_ANY_OF: Final[dict[Check, type]] = {is_string: str, is_truth: bool, is_number: float}
+_ANY_OF: Final[dict[Check, type]] = {is_string: str, is_bool: bool, is_number: float}
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, loose_number, plain_string, real_array, truth, whole_number
+from gamwarm.checks import FloatArray, as_bool, as_float, as_int, as_str, real_array
 from gamwarm.errors import InvalidInput, InvalidType
 
 __all__ = ["Evaluation", "Objective", "checked"]
@@ -99,7 +99,7 @@ class Evaluation:
     def newton_change(self) -> float | None:
         """``last_step``, computed if need be."""
         if callable(self.last_step):
-            self.last_step = loose_number(self.last_step(), "an evaluation's last_step")
+            self.last_step = as_float(self.last_step(), "an evaluation's last_step")
         return self.last_step
 
 
@@ -155,17 +155,17 @@ def checked(at: object, p: int, smoothing: int, names: Sequence[str]) -> Evaluat
         if array.shape != shape:
             raise InvalidInput(f"an evaluation's {name} has shape {array.shape}; expected {shape}")
         setattr(at, name, array)
-    at.value = loose_number(at.value, "an evaluation's value")
+    at.value = as_float(at.value, "an evaluation's value")
     if not (np.isfinite(at.rho).all() and np.isfinite(at.theta).all()):
         at.value, at.gradient = np.inf, np.full(q, np.nan)
         at.failure = at.failure or "the engine returned coefficients or outer coordinates that are not finite"
     if at.converged is not None:
-        at.converged = truth(at.converged, "an evaluation's converged")
+        at.converged = as_bool(at.converged, "an evaluation's converged")
     if not (at.last_step is None or callable(at.last_step)):
-        at.last_step = loose_number(at.last_step, "an evaluation's last_step")
-    at.failure = plain_string(at.failure, "an evaluation's failure", empty=True)
-    at.cycles = whole_number(at.cycles, "an evaluation's cycles")
-    at.formations = whole_number(at.formations, "an evaluation's formations")
+        at.last_step = as_float(at.last_step, "an evaluation's last_step")
+    at.failure = as_str(at.failure, "an evaluation's failure", empty=True)
+    at.cycles = as_int(at.cycles, "an evaluation's cycles")
+    at.formations = as_int(at.formations, "an evaluation's formations")
     if at.tangent is not None:
         tangent = real_array(at.tangent, "an evaluation's tangent", "a matrix of real numbers")
         if tangent.shape != (p, q):

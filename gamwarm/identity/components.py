@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from blake3 import blake3
 
-from gamwarm.checks import FloatArray, items, whole_number, zero_vector
+from gamwarm.checks import FloatArray, as_int, as_tuple, zero_vector
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.identity.matrices import Seen
@@ -62,8 +62,8 @@ class Components:
     digests: Sequence[int]
 
     def __post_init__(self) -> None:
-        counts = tuple(whole_number(n, "components penalties") for n in items(self.penalties, "components penalties"))
-        digests = tuple(_signed(d) for d in items(self.digests, "components digests"))
+        counts = tuple(as_int(n, "components penalties") for n in as_tuple(self.penalties, "components penalties"))
+        digests = tuple(_signed(d) for d in as_tuple(self.digests, "components digests"))
         least = len(HEAD) + sum(_PER_BLOCK + n for n in counts)
         if len(digests) < least:
             raise InvalidInput(

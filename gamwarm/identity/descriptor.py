@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from gamwarm.checks import items, plain_string, whole_number
-from gamwarm.display import told
+from gamwarm.checks import as_int, as_str, as_tuple
+from gamwarm.display import brief_repr
 from gamwarm.errors import InvalidKey
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.problem import ParameterBlockSpec, Role
@@ -37,13 +37,13 @@ def term_identity(
         Reduced width (strict) or raw width (structural).
     """
     code = _ROLE_CODES[Role.of(role, f"term {name!r}: role")]
-    plain_string(name, "term name", empty=True)
+    as_str(name, "term name", empty=True)
     return _identity(
         code,
         name,
-        tuple(None if label is None else plain_string(label, f"term {name!r}: label", empty=True) for label in labels),
-        tuple(whole_number(dim, f"term {name!r}: null-space dimension") for dim in nullspace_dims),
-        whole_number(width, f"term {name!r}: width"),
+        tuple(None if label is None else as_str(label, f"term {name!r}: label", empty=True) for label in labels),
+        tuple(as_int(dim, f"term {name!r}: null-space dimension") for dim in nullspace_dims),
+        as_int(width, f"term {name!r}: width"),
     )
 
 
@@ -87,7 +87,7 @@ def check_descriptor_key(key: object) -> str:
     """
     if not isinstance(key, str) or not _HEX64.fullmatch(key):
         raise InvalidKey(
-            f"{told(key)} is not a descriptor key; expected 64 lower-case hex digits (see FitProblem.descriptor)"
+            f"{brief_repr(key)} is not a descriptor key; expected 64 lower-case hex digits (see FitProblem.descriptor)"
         )
     return key
 
@@ -112,15 +112,15 @@ class FitDescriptor:
     row_population: str | None = None
 
     def __post_init__(self) -> None:
-        plain_string(self.family_kind, "descriptor family_kind")
+        as_str(self.family_kind, "descriptor family_kind")
         object.__setattr__(
             self,
             "term_identities",
-            tuple(check_descriptor_key(t) for t in items(self.term_identities, "descriptor term_identities")),
+            tuple(check_descriptor_key(t) for t in as_tuple(self.term_identities, "descriptor term_identities")),
         )
         for name in ("response_signature", "row_population"):
             if getattr(self, name) is not None:
-                plain_string(getattr(self, name), f"descriptor {name}", empty=True)
+                as_str(getattr(self, name), f"descriptor {name}", empty=True)
 
     @cached_property
     def key(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
-from gamwarm.checks import is_zero_vector, loose_number, plain_string, truth, whole_number
+from gamwarm.checks import as_bool, as_float, as_int, as_str, is_zero_vector
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity.leaves import as_bytes, plain_numbers, positive_zeros
 from gamwarm.identity.matrices import Seen, digest_of
@@ -64,22 +64,22 @@ class Fingerprinter:
 
     def write_bool(self, value: bool) -> None:
         """Write one byte, 0 or 1."""
-        self._add(b"\x01" if truth(value, "fingerprint boolean") else b"\x00")
+        self._add(b"\x01" if as_bool(value, "fingerprint boolean") else b"\x00")
 
     def write_u64(self, value: int) -> None:
         """Write an integer from 0 to 2**64 - 1."""
-        self._add(_U64.pack(whole_number(value, "fingerprint integer", maximum=2**64 - 1)))
+        self._add(_U64.pack(as_int(value, "fingerprint integer", maximum=2**64 - 1)))
 
     def write_f64(self, value: float) -> None:
         """Write a number; -0.0 is written as +0.0."""
-        number = loose_number(value, "fingerprint number")
+        number = as_float(value, "fingerprint number")
         if isinstance(value, (int, np.integer)) and int(number) != int(value):
             raise InvalidType(f"fingerprint number {value} cannot be held by binary64; convert it to float64 yourself")
         self._add(_F64.pack(0.0 if number == 0.0 else number))
 
     def write_str(self, value: str) -> None:
         """Write the byte length, then UTF-8."""
-        data = plain_string(value, "fingerprint string", empty=True).encode("utf-8")
+        data = as_str(value, "fingerprint string", empty=True).encode("utf-8")
         self._add(_U64.pack(len(data)))
         self._add(data)
 

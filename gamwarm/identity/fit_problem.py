@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any, cast
 
-from gamwarm.checks import plain_string, require
+from gamwarm.checks import as_str, require
 from gamwarm.errors import InvalidInput
 from gamwarm.identity.components import Components
 from gamwarm.identity.descriptor import FitDescriptor, strict_identity, structural_identity
@@ -80,8 +80,8 @@ class FitProblem:
         self.family = check_family(family)
         self.specs = check_specs(specs)
         self.options = options
-        self.engine = plain_string(engine, "engine")
-        self.engine_version = plain_string(engine_version, "engine_version", empty=True)
+        self.engine = as_str(engine, "engine")
+        self.engine_version = as_str(engine_version, "engine_version", empty=True)
         self.gauge = gauge
         self.nuisance = check_nuisance(nuisance)
         self._check_gauge()

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import is_zero_vector, items, plain_string, require
-from gamwarm.display import told
+from gamwarm.checks import as_str, as_tuple, is_zero_vector, require
+from gamwarm.display import brief_repr
 from gamwarm.errors import CollectiveError, InvalidInput, InvalidKey, InvalidType, UnkeyableFit
 from gamwarm.formats import EXACT_KEY
 from gamwarm.identity.components import Components, Label, Walk
@@ -326,7 +326,7 @@ def name_fit(
         for rows in distributed:
             check_same_ranks(rows, ranks, "exact_key")
         extra = check_nuisance(nuisance)
-        named = (plain_string(engine, "engine"), *family_fingerprint(family, blocks, options))
+        named = (as_str(engine, "engine"), *family_fingerprint(family, blocks, options))
         if not ranks.is_serial:  # designs are read collectively: whatever else may fail, fails before the first of them
             rehearsal = Fingerprinter()
             for block in blocks:
@@ -377,7 +377,7 @@ def component_labels(components: Components, block_names: Sequence[str]) -> dict
 
 def check_nuisance(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names of nuisance coordinates, each a non-empty string of its own."""
-    checked = tuple(plain_string(name, "nuisance name") for name in items(names, "nuisance"))
+    checked = tuple(as_str(name, "nuisance name") for name in as_tuple(names, "nuisance"))
     for name in checked:
         if checked.count(name) > 1:
             raise InvalidInput(f"nuisance names {name!r} {checked.count(name)} times; each needs its own name")
@@ -401,5 +401,5 @@ def _check_equal(what: str, reports: Sequence[object]) -> None:
 def check_exact_key(key: object) -> str:
     """Return ``key`` if it is a well-formed exact key, else raise `InvalidKey`."""
     if not isinstance(key, str) or not _EXACT_KEY.fullmatch(key):
-        raise InvalidKey(f"{told(key)} is not an exact key; expected 'cf-' and 64 lower-case hex digits")
+        raise InvalidKey(f"{brief_repr(key)} is not an exact key; expected 'cf-' and 64 lower-case hex digits")
     return key

@@ -64,18 +64,18 @@ def positive_zeros(values: Any, what: str, out: FloatArray | None = None) -> Flo
     if array.dtype.kind == "f":
         bits = out.view(np.int64)
         if _has_negative_zeros(bits):
-            _mend_zeros(out, bits)
+            _normalize_zeros(out, bits)
     return out
 
 
 def plain_numbers(values: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:
     """Return `positive_zeros` of ``values``: themselves where they lie as they are hashed."""
-    if lies_plain(values):
+    if is_hashable_in_place(values):
         return values
     return positive_zeros(values, what)
 
 
-def lies_plain(values: npt.NDArray[Any]) -> bool:
+def is_hashable_in_place(values: npt.NDArray[Any]) -> bool:
     """Whether the bytes of ``values`` are those to hash."""
     return (
         values.dtype == np.dtype("<f8") and values.flags.c_contiguous and not _has_negative_zeros(values.view(np.int64))
@@ -86,7 +86,7 @@ def _has_negative_zeros(bits: npt.NDArray[np.int64]) -> bool:
     return bool(bits.size) and int(bits.min()) == _NEGATIVE_ZERO
 
 
-def _mend_zeros(values: FloatArray, bits: npt.NDArray[np.int64]) -> None:
+def _normalize_zeros(values: FloatArray, bits: npt.NDArray[np.int64]) -> None:
     with np.errstate(invalid="ignore", over="ignore"):
         quiet = not np.isnan(values.sum())
     if quiet:
@@ -140,7 +140,7 @@ class DenseLeaves:
         """Return rows as the bytes to hash: as they lie if they lie so, else through a buffer that
         stays in cache.
         """
-        if lies_plain(part):
+        if is_hashable_in_place(part):
             return part
         if self._buffer is None or len(self._buffer) < len(part):
             self._buffer = np.empty((len(part), self._p), dtype="<f8")

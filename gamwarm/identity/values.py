@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gamwarm.checks import is_sparse, plain_string
+from gamwarm.checks import as_str, is_sparse
 from gamwarm.columns import columns_of
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import NAMED_VALUES
@@ -39,7 +39,7 @@ class NamedFamily:
     """
 
     def __init__(self, kind: str, fingerprint: str) -> None:
-        self.family_kind = plain_string(kind, "family kind")
+        self.family_kind = as_str(kind, "family kind")
         self._fingerprint = fingerprint
 
     def persistent_warm_start_fingerprint(
@@ -100,7 +100,7 @@ def write_value(fp: Fingerprinter, value: Any, what: str, depth: int = 0) -> Non
     elif isinstance(value, Mapping) and not hasattr(value, "dtype"):
         fp.write_str("mapping")
         fp.write_u64(len(value))
-        for key in sorted(plain_string(key, f"a key of {what}", empty=True) for key in value):
+        for key in sorted(as_str(key, f"a key of {what}", empty=True) for key in value):
             fp.write_str(key)
             write_value(fp, value[key], f"{what}[{key!r}]", depth + 1)
     elif is_sparse(value):

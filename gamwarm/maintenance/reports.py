@@ -78,7 +78,7 @@ class CompactReport:
     reason: str = ""
 
     @property
-    def given_back(self) -> int:
+    def bytes_freed(self) -> int:
         return self.bytes_before - self.bytes_after
 
 

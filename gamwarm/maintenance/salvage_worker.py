@@ -33,7 +33,7 @@ from gamwarm.storage import (
     Overlay,
     TornHeader,
     journal_path,
-    open_beside,
+    open_auxiliary,
     parse,
     redo_journal,
 )
@@ -63,7 +63,7 @@ def over(path: Path) -> tuple[Overlay, int]:
     logical = base = size
     replay = None
     try:
-        journal = open_beside(journal_path(path), os.O_RDONLY)
+        journal = open_auxiliary(journal_path(path), os.O_RDONLY)
     except OSError:
         pass  # none, or something that gamwarm did not make
     else:

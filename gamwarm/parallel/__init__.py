@@ -3,13 +3,13 @@ agreement on errors.
 """
 
 from gamwarm.parallel.adapt import as_communicator
-from gamwarm.parallel.agreement import agree, already_agreed, mark_agreed, tell, work_dealt
+from gamwarm.parallel.agreement import agree, already_agreed, mark_agreed, run_distributed, tell
 from gamwarm.parallel.communicator import (
     SERIAL,
     Communicator,
     SerialCommunicator,
+    assign_by_cost,
     cores_each,
-    deal,
     share,
     usable_cores,
 )
@@ -21,11 +21,11 @@ __all__ = [
     "agree",
     "already_agreed",
     "as_communicator",
+    "assign_by_cost",
     "cores_each",
-    "deal",
     "mark_agreed",
+    "run_distributed",
     "share",
     "tell",
     "usable_cores",
-    "work_dealt",
 ]

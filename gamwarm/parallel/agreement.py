@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from gamwarm.errors import CollectiveError, InvalidInput, UnkeyableFit
 from gamwarm.interrupts import cause
-from gamwarm.parallel.communicator import Communicator, deal
+from gamwarm.parallel.communicator import Communicator, assign_by_cost
 
-__all__ = ["agree", "already_agreed", "mark_agreed", "tell", "work_dealt"]
+__all__ = ["agree", "already_agreed", "mark_agreed", "run_distributed", "tell"]
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def _named(error: BaseException) -> str:
     return f"{type(origin).__name__}: {origin}"
 
 
-def work_dealt(
+def run_distributed(
     comm: Communicator, operation: str, costs: Sequence[float], do: Callable[[int], T], same: object = None
 ) -> list[T]:
     """Do pieces of work, each on one rank, by cost, and return all that came of them on every rank.
@@ -112,7 +112,7 @@ def work_dealt(
     """
     if comm.size == 1:
         return [do(item) for item in range(len(costs))]
-    dealt = deal(costs, comm.size)
+    dealt = assign_by_cost(costs, comm.size)
     error: BaseException | None = None
     done: dict[int, T] = {}
     try:

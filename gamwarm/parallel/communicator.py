@@ -10,8 +10,8 @@ __all__ = [
     "SERIAL",
     "Communicator",
     "SerialCommunicator",
+    "assign_by_cost",
     "cores_each",
-    "deal",
     "share",
     "usable_cores",
 ]
@@ -126,7 +126,7 @@ def share(total: int, comm: Communicator) -> range:
     return range(comm.rank * total // comm.size, (comm.rank + 1) * total // comm.size)
 
 
-def deal(costs: Sequence[float], size: int) -> list[int]:
+def assign_by_cost(costs: Sequence[float], size: int) -> list[int]:
     """Return which rank does each piece of work: the dearest first, each to the rank that has least
     to do by then.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gamwarm.checks import plain_string, real_number, whole_number
-from gamwarm.display import told
+from gamwarm.checks import as_finite_float, as_int, as_str
+from gamwarm.display import brief_repr
 from gamwarm.errors import InvalidType
 
 __all__ = ["BasisMeta"]
@@ -34,12 +34,12 @@ class BasisMeta:
     periodic: bool | None = None
 
     def __post_init__(self) -> None:
-        plain_string(self.kind, "basis kind")
+        as_str(self.kind, "basis kind")
         for name in ("degree", "num_knots", "n_centers", "nullspace_order"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, whole_number(value, f"basis {name}"))
+                object.__setattr__(self, name, as_int(value, f"basis {name}"))
         if self.matern_nu is not None:
-            object.__setattr__(self, "matern_nu", real_number(self.matern_nu, "basis matern_nu", minimum=0.0))
+            object.__setattr__(self, "matern_nu", as_finite_float(self.matern_nu, "basis matern_nu", minimum=0.0))
         if self.periodic is not None and not isinstance(self.periodic, bool):
-            raise InvalidType(f"basis periodic must be True, False or None; it is {told(self.periodic)}")
+            raise InvalidType(f"basis periodic must be True, False or None; it is {brief_repr(self.periodic)}")

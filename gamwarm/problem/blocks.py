@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, float_vector, items, plain_string, require, whole_number, zero_vector
-from gamwarm.display import told
+from gamwarm.checks import FloatArray, as_int, as_str, as_tuple, float_vector, require, zero_vector
+from gamwarm.display import brief_repr
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem.basis import BasisMeta
 from gamwarm.problem.designs import design_shape
@@ -35,7 +35,7 @@ class Role(StrEnum):
         try:
             return cls(value)
         except ValueError:
-            raise InvalidInput(f"{what} {told(value)}; use one of {[str(role) for role in cls]}") from None
+            raise InvalidInput(f"{what} {brief_repr(value)}; use one of {[str(role) for role in cls]}") from None
 
 
 _LOG_SLOPE_WORDS = ("logslope", "log_slope", "scale", "sigma", "dispersion", "disp")
@@ -98,7 +98,7 @@ class ParameterBlockSpec:
     basis: BasisMeta | None = None
 
     def __post_init__(self) -> None:
-        name = plain_string(self.name, "block name")
+        name = as_str(self.name, "block name")
         where = f"block {name!r}"
         n, p = design_shape(self.design, f"{where}: design")
         if self.offset is None:
@@ -109,7 +109,7 @@ class ParameterBlockSpec:
                 raise InvalidInput(f"{where}: offset is distributed rows of shape {offset.shape}; expected ({n},)")
         else:
             offset = float_vector(self.offset, f"{where}: offset (design {n} x {p})", length=n)
-        penalties = items(self.penalties, f"{where}: penalties")
+        penalties = as_tuple(self.penalties, f"{where}: penalties")
         for j, penalty in enumerate(penalties):
             if not is_penalty(penalty):
                 raise InvalidType(
@@ -119,8 +119,8 @@ class ParameterBlockSpec:
                 raise InvalidInput(
                     f"{where}: penalty {j} has shape ({penalty.dim}, {penalty.dim}); the design has shape ({n}, {p})"
                 )
-        stated = items(self.nullspace_dims, f"{where}: nullspace_dims")
-        dims = tuple(whole_number(d, f"{where}: nullspace_dims[{j}]") for j, d in enumerate(stated))
+        stated = as_tuple(self.nullspace_dims, f"{where}: nullspace_dims")
+        dims = tuple(as_int(d, f"{where}: nullspace_dims[{j}]") for j, d in enumerate(stated))
         if dims and len(dims) != len(penalties):
             raise InvalidInput(
                 f"{where}: {len(dims)} nullspace_dims for {len(penalties)} penalties; give one each, or none"
@@ -137,7 +137,7 @@ class ParameterBlockSpec:
         role = infer_role(name) if self.role is None else Role.of(self.role, f"{where}: role")
         raw = self.raw_width
         if raw is not None:
-            raw = whole_number(raw, f"{where}: raw_width")
+            raw = as_int(raw, f"{where}: raw_width")
             if raw < p:
                 raise InvalidInput(f"{where}: raw_width {raw} is below the reduced width {p}")
         require(f"{where}: basis", self.basis, (BasisMeta, type(None)))
@@ -171,7 +171,7 @@ class ParameterBlockSpec:
 
 def check_specs(specs: Sequence[ParameterBlockSpec]) -> tuple[ParameterBlockSpec, ...]:
     """Return the blocks of one fit as a tuple: at least one, unique names, one n for all."""
-    blocks = items(specs, "the blocks of a fit")
+    blocks = as_tuple(specs, "the blocks of a fit")
     if not blocks:
         raise InvalidInput("a fit needs at least one block; none was given")
     for position, block in enumerate(blocks):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gamwarm.checks import FloatArray, frozen, is_finite, is_sparse
-from gamwarm.display import told
+from gamwarm.display import brief_repr
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.interrupts import allowed
 
@@ -106,7 +106,7 @@ def design_shape(design: object, what: str = "design") -> tuple[int, int]:
     try:
         dims = tuple(operator.index(d) for d in shape)
     except TypeError:
-        raise InvalidInput(f"{what} has shape {told(shape)}; expected two integers (n, p)") from None
+        raise InvalidInput(f"{what} has shape {brief_repr(shape)}; expected two integers (n, p)") from None
     if len(dims) != 2 or min(dims, default=0) < 0:
         raise InvalidInput(f"{what} has shape {dims}; expected (n, p)")
     return dims[0], dims[1]

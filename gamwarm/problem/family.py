@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, cast, runtime_checkable
 
-from gamwarm.display import told
+from gamwarm.display import brief_repr
 from gamwarm.errors import InvalidType, UnkeyableFit
 from gamwarm.problem.blocks import ParameterBlockSpec
 from gamwarm.problem.options import BlockwiseFitOptions
@@ -38,7 +38,7 @@ def check_family(family: object) -> CustomFamily:
     # As the protocol's own check, which takes longer: families are asked for with each name.
     if isinstance(family, type) or not callable(getattr(family, "persistent_warm_start_fingerprint", None)):
         raise InvalidType(
-            f"family is {told(family)}; give an object with "
+            f"family is {brief_repr(family)}; give an object with "
             "`persistent_warm_start_fingerprint(specs, options) -> str | None`"
         )
     return cast(CustomFamily, family)
@@ -65,10 +65,10 @@ def family_kind_of(family: object) -> str:
             )
         kind = f"{cls.__module__}.{cls.__qualname__}"
     if not isinstance(kind, str) or not kind:
-        raise UnkeyableFit(f"family_kind is {told(kind)}; set it to a non-empty string", why="family-kind")
+        raise UnkeyableFit(f"family_kind is {brief_repr(kind)}; set it to a non-empty string", why="family-kind")
     if kind == "__main__" or kind.startswith("__main__."):
         raise UnkeyableFit(
-            f"family_kind {told(kind)} names __main__, so another script could not find its fits; "
+            f"family_kind {brief_repr(kind)} names __main__, so another script could not find its fits; "
             "choose another name, such as 'my-project.my-family'",
             why="family-kind",
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, float_matrix, float_vector, items, whole_number
+from gamwarm.checks import FloatArray, as_int, as_tuple, float_matrix, float_vector
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem.designs import IndexedDesign, design_shape, is_row_source
 
@@ -19,7 +19,7 @@ __all__ = ["Gauge"]
 
 
 def _partition(starts: Any, total: int, what: str) -> tuple[int, ...]:
-    numbers = tuple(whole_number(s, what) for s in items(starts, what))
+    numbers = tuple(as_int(s, what) for s in as_tuple(starts, what))
     if not numbers or numbers[0] != 0 or numbers[-1] != total or any(a > b for a, b in pairwise(numbers)):
         raise InvalidInput(
             f"{what} is {list(numbers)}; it must increase from 0 to {total}, with one number more than there are blocks"
@@ -70,14 +70,14 @@ class Gauge:
     def identity(cls, widths: Sequence[int]) -> Gauge:
         """Return the gauge of blocks whose coefficients are raw already."""
         starts = np.concatenate(
-            ([0], np.cumsum([whole_number(w, "gauge width") for w in items(widths, "gauge widths")], dtype=np.int64))
+            ([0], np.cumsum([as_int(w, "gauge width") for w in as_tuple(widths, "gauge widths")], dtype=np.int64))
         )
         return cls(np.eye(int(starts[-1])), starts.tolist(), starts.tolist())
 
     @classmethod
     def from_blocks(cls, blocks: Sequence[Any], shift: Any = None) -> Gauge:
         """Return the block-diagonal gauge of ``T_b`` matrices; ``shift`` is the full raw vector."""
-        slabs = [float_matrix(block, f"gauge block {b}") for b, block in enumerate(items(blocks, "gauge blocks"))]
+        slabs = [float_matrix(block, f"gauge block {b}") for b, block in enumerate(as_tuple(blocks, "gauge blocks"))]
         if not slabs:
             raise InvalidInput("a gauge needs at least one block; none was given")
         raw = np.concatenate(([0], np.cumsum([s.shape[0] for s in slabs])))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import float_vector, plain_string, real_number, truth, whole_number
+from gamwarm.checks import as_bool, as_finite_float, as_int, as_str, float_vector
 from gamwarm.errors import InvalidInput
 
 __all__ = ["BlockwiseFitOptions"]
@@ -53,21 +53,21 @@ class BlockwiseFitOptions:
     def __post_init__(self) -> None:
         settled: dict[str, Any] = {}
         for name in ("inner_max_cycles", "outer_max_iter"):
-            settled[name] = whole_number(getattr(self, name), f"option {name}")
+            settled[name] = as_int(getattr(self, name), f"option {name}")
         for name in ("inner_tol", "outer_tol", "min_weight", "ridge_floor"):
-            settled[name] = real_number(getattr(self, name), f"option {name}", minimum=0.0)
+            settled[name] = as_finite_float(getattr(self, name), f"option {name}", minimum=0.0)
         if self.outer_rel_cost_tol is not None:
-            settled["outer_rel_cost_tol"] = real_number(
+            settled["outer_rel_cost_tol"] = as_finite_float(
                 self.outer_rel_cost_tol, "option outer_rel_cost_tol", minimum=0.0
             )
         if self.early_exit_threshold is not None:
-            settled["early_exit_threshold"] = real_number(self.early_exit_threshold, "option early_exit_threshold")
-        settled["ridge_policy"] = plain_string(self.ridge_policy, "option ridge_policy")
+            settled["early_exit_threshold"] = as_finite_float(self.early_exit_threshold, "option early_exit_threshold")
+        settled["ridge_policy"] = as_str(self.ridge_policy, "option ridge_policy")
         for name in ("use_reml_objective", "use_outer_hessian", "compute_covariance", "auto_outer_subsample"):
-            settled[name] = truth(getattr(self, name), f"option {name}")
+            settled[name] = as_bool(getattr(self, name), f"option {name}")
         if self.outer_score_subsample is not None:
             settled["outer_score_subsample"] = float_vector(self.outer_score_subsample, "option outer_score_subsample")
-        settled["rho_bound"] = real_number(self.rho_bound, "option rho_bound", infinite=True)
+        settled["rho_bound"] = as_finite_float(self.rho_bound, "option rho_bound", infinite=True)
         if settled["rho_bound"] <= 2.0:
             raise InvalidInput(f"option rho_bound is {settled['rho_bound']}; it must be above 2 (or inf)")
         for name, value in settled.items():

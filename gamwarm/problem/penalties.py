@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, plain_string, real_number, symmetric_matrix, whole_number
+from gamwarm.checks import FloatArray, as_finite_float, as_int, as_str, symmetric_matrix
 from gamwarm.errors import InvalidInput, InvalidType
 
 __all__ = [
@@ -146,9 +146,9 @@ class BlockwisePenalty(_Untied, tag="blockwise", start="integer", stop="integer"
 
     def __post_init__(self) -> None:
         local = symmetric_matrix(self.local, "blockwise penalty, local matrix")
-        start = whole_number(self.start, "blockwise penalty, start")
-        stop = whole_number(self.stop, "blockwise penalty, stop")
-        total = whole_number(self.total_dim, "blockwise penalty, total_dim")
+        start = as_int(self.start, "blockwise penalty, start")
+        stop = as_int(self.stop, "blockwise penalty, stop")
+        total = as_int(self.total_dim, "blockwise penalty, total_dim")
         if not start <= stop <= total:
             raise InvalidInput(
                 f"blockwise penalty covers {start}:{stop} of {total}; expected start <= stop <= total_dim"
@@ -209,7 +209,7 @@ class LabeledPenalty(_Around, tag="labeled", label="string", inner="penalty"):
     inner: Penalty
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "label", plain_string(self.label, "precision label"))
+        object.__setattr__(self, "label", as_str(self.label, "precision label"))
         _check_inner(self.inner, f"labelled penalty {self.label!r}")
 
     @property
@@ -238,7 +238,7 @@ class FixedPenalty(_Around, tag="fixed", log_lambda="number", inner="penalty"):
     inner: Penalty
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "log_lambda", real_number(self.log_lambda, "fixed log lambda"))
+        object.__setattr__(self, "log_lambda", as_finite_float(self.log_lambda, "fixed log lambda"))
         _check_inner(self.inner, "fixed penalty")
 
     @property

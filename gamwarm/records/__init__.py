@@ -12,7 +12,7 @@ from gamwarm.records.curvature import (
     pushes_outwards,
     settled_flags,
 )
-from gamwarm.records.gates import SATURATION_MARGIN, artifact_refusal, gate_record, record_refusal
+from gamwarm.records.gates import SATURATION_MARGIN, artifact_refusal, gate_record, rejection_reason
 from gamwarm.records.provenance import LATEST, Cost, Lineage, Producer, Provenance, StartSource, check_entry_id
 from gamwarm.records.result import ConstrainedWarmStart, FitResult
 from gamwarm.records.seeds import GroupSeeds, group_label
@@ -46,6 +46,6 @@ __all__ = [
     "normalize_active_sets",
     "plateau_flags",
     "pushes_outwards",
-    "record_refusal",
+    "rejection_reason",
     "settled_flags",
 ]

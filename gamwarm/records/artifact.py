@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
+from gamwarm.checks import as_bool, as_finite_float, as_float, as_int, as_str, as_tuple, require
 from gamwarm.display import NotebookTable, few, short, visible
 from gamwarm.formats import ARTIFACT_SCHEMA
 from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key, check_nuisance
@@ -70,17 +70,17 @@ class TermArtifact(ContentEquality):
         object.__setattr__(self, "raw_beta", loose_vector(self.raw_beta, "term raw_beta"))
         object.__setattr__(self, "rho_for_term", loose_vector(self.rho_for_term, "term rho_for_term"))
         if self.reduced_width is not None:
-            object.__setattr__(self, "reduced_width", whole_number(self.reduced_width, "term reduced_width"))
+            object.__setattr__(self, "reduced_width", as_int(self.reduced_width, "term reduced_width"))
         for flags in ("plateau", "settled"):
             if getattr(self, flags) is not None:
                 checked = Curvature(**{flags: getattr(self, flags)})
                 object.__setattr__(self, flags, getattr(checked, flags))
         if self.rho_slots is not None:
-            slots = tuple(whole_number(s, "term rho_slots") for s in items(self.rho_slots, "term rho_slots"))
+            slots = tuple(as_int(s, "term rho_slots") for s in as_tuple(self.rho_slots, "term rho_slots"))
             object.__setattr__(self, "rho_slots", slots)
-        plain_string(self.name, "term name", empty=True)
+        as_str(self.name, "term name", empty=True)
 
-    def misfit(self) -> str | None:
+    def invalid_reason(self) -> str | None:
         """Return why counts disagree or a number is not finite, else None."""
         label = f"term {self.name or self.identity[:12]!r}"
         if not np.isfinite(self.raw_beta).all():
@@ -113,9 +113,9 @@ class GlobalFitSummary:
     n_rows: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "outer_objective", loose_number(self.outer_objective, "summary outer_objective"))
-        object.__setattr__(self, "converged", truth(self.converged, "summary converged"))
-        object.__setattr__(self, "n_rows", whole_number(self.n_rows, "summary n_rows"))
+        object.__setattr__(self, "outer_objective", as_float(self.outer_objective, "summary outer_objective"))
+        object.__setattr__(self, "converged", as_bool(self.converged, "summary converged"))
+        object.__setattr__(self, "n_rows", as_int(self.n_rows, "summary n_rows"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,15 +171,15 @@ class FitArtifact(ContentEquality, NotebookTable):
         ):
             require(f"artifact {name}", getattr(self, name), (optional, type(None)))
         if self.created is not None:
-            object.__setattr__(self, "created", whole_number(self.created, "artifact created", maximum=LATEST))
-        terms = items(self.terms, "artifact terms")
+            object.__setattr__(self, "created", as_int(self.created, "artifact created", maximum=LATEST))
+        terms = as_tuple(self.terms, "artifact terms")
         for term in terms:
             require("item of artifact terms", term, TermArtifact)
         object.__setattr__(self, "terms", terms)
-        object.__setattr__(self, "rho_bound", real_number(self.rho_bound, "artifact rho_bound", infinite=True))
+        object.__setattr__(self, "rho_bound", as_finite_float(self.rho_bound, "artifact rho_bound", infinite=True))
         object.__setattr__(self, "attributes", check_attributes(self.attributes))
         require("artifact nuisance", self.nuisance, Mapping)
-        values = {name: loose_number(self.nuisance[name], f"nuisance {name!r}") for name in self.nuisance}
+        values = {name: as_float(self.nuisance[name], f"nuisance {name!r}") for name in self.nuisance}
         object.__setattr__(self, "nuisance", dict(zip(check_nuisance(tuple(values)), values.values(), strict=True)))
         if self.fit_key is not None:
             check_exact_key(self.fit_key)
@@ -227,7 +227,7 @@ class FitArtifact(ContentEquality, NotebookTable):
         """Total reduced width of the fit (0 for terms that do not tell)."""
         return sum(t.reduced_width or 0 for t in self.terms)
 
-    def misfit(self) -> str | None:
+    def invalid_reason(self) -> str | None:
         """Return why this artifact must not be used (schema, non-finite objective or payload), else
         None.
         """
@@ -236,7 +236,7 @@ class FitArtifact(ContentEquality, NotebookTable):
         if not np.isfinite(self.summary.outer_objective):
             return f"its objective is {self.summary.outer_objective}"
         for term in self.terms:
-            reason = term.misfit()
+            reason = term.invalid_reason()
             if reason is not None:
                 return reason
         for name, value in self.nuisance.items():
@@ -244,10 +244,12 @@ class FitArtifact(ContentEquality, NotebookTable):
                 return f"nuisance coordinate {name!r} is {value}"
         n_outer = None if self.curvature is None else self._n_outer(self.curvature)
         if self.curvature is not None and n_outer is not None:
-            reason = self.curvature.misfit(n_outer)
+            reason = self.curvature.invalid_reason(n_outer)
             if reason is not None:
                 return reason
-        return None if self.seeds is None else self.seeds.misfit(n_outer, sum(len(t.raw_beta) for t in self.terms))
+        return (
+            None if self.seeds is None else self.seeds.invalid_reason(n_outer, sum(len(t.raw_beta) for t in self.terms))
+        )
 
     def _n_outer(self, curvature: Curvature) -> int:
         """Outer coordinates of the fit: what the terms' slots say, else what the curvature's own
@@ -265,4 +267,4 @@ class FitArtifact(ContentEquality, NotebookTable):
         """Whether a fit may start from this artifact under the default policy: known schema,
         finite, converged.
         """
-        return self.misfit() is None and self.summary.converged
+        return self.invalid_reason() is None and self.summary.converged

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import items, loose_number, plain_string, real_number, require, truth, whole_number
-from gamwarm.display import NotebookTable, few, short, told
+from gamwarm.checks import as_bool, as_finite_float, as_float, as_int, as_str, as_tuple, require
+from gamwarm.display import NotebookTable, brief_repr, few, short
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, check_exact_key, check_nuisance
 from gamwarm.problem import BlockwiseFitOptions
@@ -40,9 +40,9 @@ def normalize_active_sets(sets: Iterable[Iterable[int] | None] | None) -> tuple[
     if sets is None:
         return None
     normal: list[ActiveSet] = []
-    for b, rows in enumerate(items(sets, "active_sets")):
+    for b, rows in enumerate(as_tuple(sets, "active_sets")):
         what = f"active set of block {b}"
-        numbers = () if rows is None else sorted({whole_number(r, what) for r in items(rows, what)})
+        numbers = () if rows is None else sorted({as_int(r, what) for r in as_tuple(rows, what)})
         normal.append(tuple(numbers) or None)
     return tuple(normal)
 
@@ -78,13 +78,13 @@ class InnerMode(ContentEquality):
     def __post_init__(self) -> None:
         for name in ("log_likelihood", "penalty_value", "inner_tol"):
             if getattr(self, name) is not None or name != "inner_tol":
-                object.__setattr__(self, name, loose_number(getattr(self, name), f"inner {name}"))
-        object.__setattr__(self, "cycles", whole_number(self.cycles, "inner cycles"))
-        object.__setattr__(self, "converged", truth(self.converged, "inner converged"))
+                object.__setattr__(self, name, as_float(getattr(self, name), f"inner {name}"))
+        object.__setattr__(self, "cycles", as_int(self.cycles, "inner cycles"))
+        object.__setattr__(self, "converged", as_bool(self.converged, "inner converged"))
         for name in ("block_logdet_h", "block_logdet_s", "log_lambdas"):
             value = getattr(self, name)
             if name != "log_lambdas" and np.ndim(value) == 0:
-                object.__setattr__(self, name, loose_number(value, f"inner {name}"))
+                object.__setattr__(self, name, as_float(value, f"inner {name}"))
             elif value is not None:
                 object.__setattr__(self, name, loose_vector(value, f"inner {name}"))
 
@@ -101,22 +101,22 @@ def check_attributes(attributes: Mapping[str, str | int | float]) -> dict[str, s
     require("attributes", attributes, Mapping)
     checked: dict[str, str | int | float] = {}
     for name, value in attributes.items():
-        what = f"attribute {plain_string(name, 'attribute name')!r}"
+        what = f"attribute {as_str(name, 'attribute name')!r}"
         if isinstance(value, str):
-            checked[name] = plain_string(value, what, empty=True)
+            checked[name] = as_str(value, what, empty=True)
         elif isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)):
             if abs(int(value)) > sys.float_info.max:
                 raise InvalidInput(f"{what} is an integer of more than 308 digits; keep it as a string")
             checked[name] = int(value)
         else:
-            checked[name] = real_number(value, what)
+            checked[name] = as_finite_float(value, what)
     return checked
 
 
 @dataclass(frozen=True, eq=False)
 class BlockRecord(ContentEquality, NotebookTable):
     """State of one fit. Numbers may be non-finite or of the wrong width until a gate
-    (`record_refusal`) sees them.
+    (`rejection_reason`) sees them.
 
     Parameters
     ----------
@@ -180,11 +180,11 @@ class BlockRecord(ContentEquality, NotebookTable):
 
     def __post_init__(self) -> None:
         check_exact_key(self.key)
-        names = tuple(plain_string(n, "record block name") for n in items(self.block_names, "record block_names"))
+        names = tuple(as_str(n, "record block name") for n in as_tuple(self.block_names, "record block_names"))
         try:
             kind = RecordKind(self.kind)
         except ValueError:
-            raise InvalidInput(f"record kind {told(self.kind)}; use 'final' or 'checkpoint'") from None
+            raise InvalidInput(f"record kind {brief_repr(self.kind)}; use 'final' or 'checkpoint'") from None
         for name, expected in (
             ("inner", InnerMode),
             ("curvature", Curvature),
@@ -194,26 +194,24 @@ class BlockRecord(ContentEquality, NotebookTable):
             ("components", Components),
         ):
             require(f"record {name}", getattr(self, name), (expected, type(None)))
-        converged = kind is RecordKind.FINAL if self.converged is None else truth(self.converged, "record converged")
+        converged = kind is RecordKind.FINAL if self.converged is None else as_bool(self.converged, "record converged")
         sets = (None,) * len(names) if self.active_sets is None else normalize_active_sets(self.active_sets)
         settled = {
-            "n_rows": whole_number(self.n_rows, "record n_rows"),
+            "n_rows": as_int(self.n_rows, "record n_rows"),
             "block_names": names,
-            "block_dims": tuple(
-                whole_number(d, "record block_dims") for d in items(self.block_dims, "record block_dims")
-            ),
+            "block_dims": tuple(as_int(d, "record block_dims") for d in as_tuple(self.block_dims, "record block_dims")),
             "rho": loose_vector(self.rho, "record rho"),
             "block_beta": tuple(
                 loose_vector(b, f"record block_beta[{i}]")
-                for i, b in enumerate(items(self.block_beta, "record block_beta"))
+                for i, b in enumerate(as_tuple(self.block_beta, "record block_beta"))
             ),
             "active_sets": sets,
-            "objective": None if self.objective is None else loose_number(self.objective, "record objective"),
+            "objective": None if self.objective is None else as_float(self.objective, "record objective"),
             "kind": kind,
             "converged": converged,
-            "iteration": None if self.iteration is None else whole_number(self.iteration, "record iteration"),
-            "created": None if self.created is None else whole_number(self.created, "record created", maximum=LATEST),
-            "rho_bound": real_number(self.rho_bound, "record rho_bound", infinite=True),
+            "iteration": None if self.iteration is None else as_int(self.iteration, "record iteration"),
+            "created": None if self.created is None else as_int(self.created, "record created", maximum=LATEST),
+            "rho_bound": as_finite_float(self.rho_bound, "record rho_bound", infinite=True),
             "attributes": check_attributes(self.attributes),
             "nuisance": check_nuisance(self.nuisance),
         }
@@ -259,7 +257,7 @@ class BlockRecord(ContentEquality, NotebookTable):
             for j in cut_coordinates(self.rho[:smoothing], gradient[:smoothing], _CUT_SLOPE, self.rho_bound)
         )
 
-    def misfit(self) -> str | None:
+    def invalid_reason(self) -> str | None:
         """Return why counts and widths disagree or a number is not finite, else None.
 
         The inner summary is not checked.
@@ -283,9 +281,9 @@ class BlockRecord(ContentEquality, NotebookTable):
             return f"rho holds a non-finite number at coordinate {int(np.flatnonzero(~np.isfinite(self.rho))[0])}"
         if self.objective is not None and not np.isfinite(self.objective):
             return f"objective is {self.objective}"
-        return None if self.curvature is None else self.curvature.misfit(len(self.rho))
+        return None if self.curvature is None else self.curvature.invalid_reason(len(self.rho))
 
-    def incompatibility(
+    def mismatch_reason(
         self, key: str, n_rows: int, block_names: Sequence[str], block_dims: Sequence[int], rho_len: int
     ) -> str | None:
         """Return why this record cannot restart the fit so described, else None."""
@@ -300,10 +298,10 @@ class BlockRecord(ContentEquality, NotebookTable):
                 return f"{what} is {mine!r} in the record, {theirs!r} in the fit"
         if self.inner is not None and not self.inner.is_finite:
             return "inner summary holds a non-finite number"
-        return self.misfit()
+        return self.invalid_reason()
 
     def is_compatible(
         self, key: str, n_rows: int, block_names: Sequence[str], block_dims: Sequence[int], rho_len: int
     ) -> bool:
-        """Whether this record can restart the fit so described; `incompatibility` says why not."""
-        return self.incompatibility(key, n_rows, block_names, block_dims, rho_len) is None
+        """Whether this record can restart the fit so described; `mismatch_reason` says why not."""
+        return self.mismatch_reason(key, n_rows, block_names, block_dims, rho_len) is None

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gamwarm.checks import real_array, real_number
+from gamwarm.checks import as_finite_float, real_array
 from gamwarm.errors import InvalidInput
 from gamwarm.records.equality import ContentEquality
 
@@ -77,7 +77,7 @@ class Curvature(ContentEquality):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _flags(getattr(self, name), f"curvature {name}"))
 
-    def misfit(self, n_outer: int) -> str | None:
+    def invalid_reason(self, n_outer: int) -> str | None:
         """Return why this does not belong to ``n_outer`` coordinates or is not finite, else
         None.
         """
@@ -102,7 +102,7 @@ def _flags(value: Any, what: str) -> npt.NDArray[np.bool_]:
 
 
 def _legal_bound(rho_bound: Any) -> float:
-    bound = real_number(rho_bound, "rho_bound", infinite=True)
+    bound = as_finite_float(rho_bound, "rho_bound", infinite=True)
     if not bound > 2.0:
         raise InvalidInput(f"rho_bound is {rho_bound}; it must be above 2 (or inf)")
     return bound

@@ -7,20 +7,20 @@ from dataclasses import replace
 from gamwarm.records.artifact import FitArtifact
 from gamwarm.records.block import BlockRecord, RecordKind
 
-__all__ = ["SATURATION_MARGIN", "artifact_refusal", "gate_record", "record_refusal"]
+__all__ = ["SATURATION_MARGIN", "artifact_refusal", "gate_record", "rejection_reason"]
 
 # A smoothing parameter this near its bound was stopped by it, and says little about where it
 # belongs.
 SATURATION_MARGIN = 1.0
 
 
-def record_refusal(record: BlockRecord) -> str | None:
+def rejection_reason(record: BlockRecord) -> str | None:
     """Return why ``record`` is not written, else None; names the coordinate, block or count at
     fault.
     """
     if record.kind is RecordKind.FINAL and not record.converged:
         return "a final record must be converged; store it as a checkpoint"
-    reason = record.misfit()
+    reason = record.invalid_reason()
     if reason is not None:
         return reason
     curvature = record.curvature
@@ -45,12 +45,12 @@ def gate_record(record: BlockRecord) -> tuple[BlockRecord, str | None]:
     """
     if record.inner is not None and not record.inner.is_finite:
         record = replace(record, inner=None)
-    return record, record_refusal(record)
+    return record, rejection_reason(record)
 
 
 def artifact_refusal(artifact: FitArtifact) -> str | None:
     """Return why ``artifact`` is not written, else None."""
-    reason = artifact.misfit()
+    reason = artifact.invalid_reason()
     if reason is not None:
         return reason
     if sorted(t.identity for t in artifact.terms) != sorted(artifact.descriptor.term_identities):

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from gamwarm.checks import items, plain_string, real_number, whole_number
-from gamwarm.display import short, told
+from gamwarm.checks import as_finite_float, as_int, as_str, as_tuple
+from gamwarm.display import brief_repr, short
 from gamwarm.errors import InvalidInput, InvalidKey
 from gamwarm.version import __version__
 
@@ -38,7 +38,7 @@ LATEST: Final = 253_370_764_800_000_000
 def check_entry_id(value: object) -> str:
     """Return ``value`` if it is an entry id (32 lower-case hex digits), else raise `InvalidKey`."""
     if not isinstance(value, str) or len(value) != 32 or any(c not in "0123456789abcdef" for c in value):
-        raise InvalidKey(f"{told(value)} is not an entry id; expected 32 lower-case hex digits")
+        raise InvalidKey(f"{brief_repr(value)} is not an entry id; expected 32 lower-case hex digits")
     return value
 
 
@@ -60,7 +60,7 @@ class Producer:
 
     def __post_init__(self) -> None:
         for name in ("engine", "engine_version", "gamwarm_version"):
-            plain_string(getattr(self, name), f"producer {name}", empty=True)
+            as_str(getattr(self, name), f"producer {name}", empty=True)
 
     @property
     def build(self) -> str:
@@ -105,8 +105,8 @@ class Cost:
 
     def __post_init__(self) -> None:
         for name in ("evaluations", "outer_iterations", "inner_iterations", "hessian_formations", "for_children"):
-            object.__setattr__(self, name, whole_number(getattr(self, name), f"cost {name}"))
-        object.__setattr__(self, "seconds", real_number(self.seconds, "cost seconds", minimum=0.0))
+            object.__setattr__(self, name, as_int(getattr(self, name), f"cost {name}"))
+        object.__setattr__(self, "seconds", as_finite_float(self.seconds, "cost seconds", minimum=0.0))
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Lineage:
         try:
             object.__setattr__(self, "source", StartSource(self.source))
             terms = tuple(
-                (plain_string(n, "lineage block name"), Provenance(p)) for n, p in items(self.terms, "lineage terms")
+                (as_str(n, "lineage block name"), Provenance(p)) for n, p in as_tuple(self.terms, "lineage terms")
             )
         except (ValueError, TypeError) as error:
             raise InvalidInput(f"lineage: {error}") from None

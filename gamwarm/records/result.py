@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import items, loose_number, require, truth, whole_number
+from gamwarm.checks import as_bool, as_float, as_int, as_tuple, require
 from gamwarm.records.block import InnerMode, check_attributes, normalize_active_sets
 from gamwarm.records.curvature import Curvature, loose_vector
 from gamwarm.records.equality import ContentEquality
@@ -58,19 +58,19 @@ class FitResult(ContentEquality):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rho", loose_vector(self.rho, "result rho"))
-        blocks = items(self.block_beta, "result block_beta")
+        blocks = as_tuple(self.block_beta, "result block_beta")
         beta = tuple(loose_vector(b, f"result block_beta[{i}]") for i, b in enumerate(blocks))
         object.__setattr__(self, "block_beta", beta)
         if self.objective is not None:
-            object.__setattr__(self, "objective", loose_number(self.objective, "result objective"))
-        object.__setattr__(self, "converged", truth(self.converged, "result converged"))
+            object.__setattr__(self, "objective", as_float(self.objective, "result objective"))
+        object.__setattr__(self, "converged", as_bool(self.converged, "result converged"))
         object.__setattr__(self, "active_sets", normalize_active_sets(self.active_sets))
         for name, kind in (("inner", InnerMode), ("curvature", Curvature), ("cost", Cost), ("seeds", GroupSeeds)):
             require(f"result {name}", getattr(self, name), (kind, type(None)))
         if self.iteration is not None:
-            object.__setattr__(self, "iteration", whole_number(self.iteration, "result iteration"))
+            object.__setattr__(self, "iteration", as_int(self.iteration, "result iteration"))
         if self.start_used is not None:
-            object.__setattr__(self, "start_used", truth(self.start_used, "result start_used"))
+            object.__setattr__(self, "start_used", as_bool(self.start_used, "result start_used"))
         require("result attributes", self.attributes, (Mapping,))
         object.__setattr__(self, "attributes", check_attributes(self.attributes))
 
@@ -112,8 +112,8 @@ class ConstrainedWarmStart(ContentEquality):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, replace(getattr(self, name)))  # copies its arrays
         if self.objective is not None:
-            object.__setattr__(self, "objective", loose_number(self.objective, "start objective"))
-        blocks = items(self.block_beta, "start block_beta")
+            object.__setattr__(self, "objective", as_float(self.objective, "start objective"))
+        blocks = as_tuple(self.block_beta, "start block_beta")
         beta = tuple(loose_vector(b, f"start block_beta[{i}]") for i, b in enumerate(blocks))
         object.__setattr__(self, "block_beta", beta)
         parts = [beta, *(vars(part).values() for part in (self, self.cached_inner, self.curvature) if part is not None)]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import items, plain_string, real_array
-from gamwarm.display import told
+from gamwarm.checks import as_str, as_tuple, real_array
+from gamwarm.display import brief_repr
 from gamwarm.errors import InvalidInput
 from gamwarm.records.equality import ContentEquality
 
@@ -36,8 +36,8 @@ def group_label(value: Any) -> str:
     try:
         text = str(value)
     except ValueError:  # an integer of more digits than Python writes
-        raise InvalidInput(f"group label ({told(value)}) has no text; give a shorter one") from None
-    return plain_string(text, "group label", empty=True)
+        raise InvalidInput(f"group label ({brief_repr(value)}) has no text; give a shorter one") from None
+    return as_str(text, "group label", empty=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +64,8 @@ class GroupSeeds(ContentEquality):
     beta: Any
 
     def __post_init__(self) -> None:
-        plain_string(self.column, "seeds column")
-        labels = tuple(group_label(label) for label in items(self.labels, "seeds labels"))
+        as_str(self.column, "seeds column")
+        labels = tuple(group_label(label) for label in as_tuple(self.labels, "seeds labels"))
         object.__setattr__(self, "labels", labels)
         if len(set(labels)) != len(labels):
             twice = next(label for label in labels if labels.count(label) > 1)
@@ -77,7 +77,7 @@ class GroupSeeds(ContentEquality):
             array.flags.writeable = False
             object.__setattr__(self, name, array)
 
-    def misfit(self, n_outer: int | None, width: int) -> str | None:
+    def invalid_reason(self, n_outer: int | None, width: int) -> str | None:
         """Return why these do not belong to a fit of ``width`` coefficients or are not finite, else
         None.
         """

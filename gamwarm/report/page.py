@@ -154,8 +154,8 @@ def _costs(summary: Summary) -> str:
     if not summary.costs:
         return _section(heading, _note("No final record states both its cost and its start."))
     note = "Mean cost per fit by type of start, for fits with the same engine and blocks. These are different fits."
-    if summary.untold:
-        note += f" {summary.untold:,} final records without a cost or a start are not counted."
+    if summary.without_lineage:
+        note += f" {summary.without_lineage:,} final records without a cost or a start are not counted."
     shown = summary.costs[:MOST_GROUPS]
     parts = [_note(note), *map(_group, shown)]
     if len(summary.costs) > len(shown):

@@ -74,7 +74,7 @@ class Summary:
     families: dict[str, int]
     engines: dict[str, int]
     costs: tuple[FitGroup, ...]
-    untold: int
+    without_lineage: int
     terms: dict[str, dict[str, int]]
     trees: tuple[Tree, ...]
     alone: int
@@ -91,7 +91,7 @@ def summarize(summaries: Sequence[EntrySummary], newest: int) -> Summary:
         families=dict(Counter(entry.family for entry in summaries if entry.family is not None).most_common()),
         engines=dict(Counter(entry.producer.build or "unknown" for entry in summaries).most_common()),
         costs=_costs(finals),
-        untold=sum(entry.cost is None or entry.source is None for entry in finals),
+        without_lineage=sum(entry.cost is None or entry.source is None for entry in finals),
         terms=_terms(finals),
         trees=trees,
         alone=alone,

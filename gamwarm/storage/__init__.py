@@ -2,7 +2,7 @@
 
 from gamwarm.storage import redo_journal, vfs
 from gamwarm.storage.coherence import PROBE_PREFIX, Coherence, Safety, meet_peer, try_two
-from gamwarm.storage.container import EXIT_PATIENCE, Container, in_use_here, tidy_all
+from gamwarm.storage.container import EXIT_PATIENCE, Container, clean_up_all, in_use_here
 from gamwarm.storage.directory_probe import DirectoryProbe, probe, remember
 from gamwarm.storage.fork_safe_lock import ForkSafeLock
 from gamwarm.storage.header import (
@@ -21,9 +21,9 @@ from gamwarm.storage.header import (
 from gamwarm.storage.locks import LOCK_CHOICES, LockChoice, choose_lock
 from gamwarm.storage.overlay import Overlay
 from gamwarm.storage.pager import journal_path, make_scratch, missing, scratch_path
-from gamwarm.storage.reader import LookAgain, Peek, Snapshot
+from gamwarm.storage.reader import Peek, RetryRead, Snapshot
 from gamwarm.storage.replace import fill_through
-from gamwarm.storage.vfs import explain, not_of_the_file, open_beside, out_of_memory, replace_text, status_of, typed
+from gamwarm.storage.vfs import explain, not_of_the_file, open_auxiliary, out_of_memory, replace_text, status_of, typed
 
 __all__ = [
     "BODY_OFFSET",
@@ -43,13 +43,14 @@ __all__ = [
     "ForkSafeLock",
     "Header",
     "LockChoice",
-    "LookAgain",
     "Overlay",
     "Peek",
+    "RetryRead",
     "Safety",
     "Snapshot",
     "TornHeader",
     "choose_lock",
+    "clean_up_all",
     "explain",
     "fill_through",
     "in_use_here",
@@ -58,7 +59,7 @@ __all__ = [
     "meet_peer",
     "missing",
     "not_of_the_file",
-    "open_beside",
+    "open_auxiliary",
     "out_of_memory",
     "parse",
     "probe",
@@ -67,7 +68,6 @@ __all__ = [
     "replace_text",
     "scratch_path",
     "status_of",
-    "tidy_all",
     "try_two",
     "typed",
     "vfs",

@@ -16,7 +16,7 @@ from gamwarm.errors import GamwarmError, StoreDamaged, StoreError, StoreNotFound
 from gamwarm.interrupts import wait
 from gamwarm.storage import vfs
 from gamwarm.storage.header import UUID_BYTES, TornHeader, parse
-from gamwarm.storage.reader import LookAgain, Reader, Snapshot, Unsettled
+from gamwarm.storage.reader import Reader, RetryRead, Snapshot, Unsettled
 from gamwarm.storage.vfs import explain
 from gamwarm.storage.writer import Writer, unreadable
 
@@ -53,8 +53,8 @@ class Attempts:
         raise NotImplementedError
 
     @property
-    def may_look_again(self) -> bool:
-        """Whether `fn` should raise `LookAgain` rather than call what it reads damaged: a cache may
+    def may_retry(self) -> bool:
+        """Whether `fn` should raise `RetryRead` rather than call what it reads damaged: a cache may
         be to blame.
         """
         return self._reader.shared and not self._last_look and self._seen != self._doubted
@@ -72,8 +72,8 @@ class Attempts:
         while True:
             try:
                 return self._read_optimistically(fn)
-            except (LookAgain, StoreDamaged):
-                if not self.may_look_again:
+            except (RetryRead, StoreDamaged):
+                if not self.may_retry:
                     raise
             now = time.monotonic()
             if self._seen != doubtful:
@@ -123,7 +123,7 @@ class Attempts:
         try:
             h5 = handle(before)
             opened = True
-            self._vet(before.block, h5)
+            self._check_first_open(before.block, h5)
             result = fn(h5)
         except Unsettled:
             raise
@@ -138,14 +138,14 @@ class Attempts:
                 raise
             raise unreadable(self.path, "read it", latched, exc) from exc
         try:
-            if reader.stands(before):
+            if reader.still_current(before):
                 return result
         except OSError as exc:
             raise explain(exc, self.path, "read it") from exc
         reader.drop()
         raise Unsettled(moved=True)
 
-    def _vet(self, block: bytes, h5: h5py.File) -> None:
+    def _check_first_open(self, block: bytes, h5: h5py.File) -> None:
         """Pass a file that is met under this name for the first time through the check of the layer
         above.
         """

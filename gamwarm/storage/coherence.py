@@ -133,7 +133,7 @@ class _Client:
         self._disk.close(self._held)
         return {}
 
-    def take_turn(self, turn: int) -> dict[str, bool]:
+    def play_round(self, turn: int) -> dict[str, bool]:
         self._take_lock()
         try:
             found = {} if self._kept < 0 else {"kept": self._shows(self._kept, turn)}
@@ -206,7 +206,7 @@ def _steps() -> Iterator[_Step]:
         yield 1 - side, methodcaller("intrude", side)
         yield side, _Client.let_go
     for turn in range(TURNS + STILL_TURNS):
-        yield turn % 2, methodcaller("take_turn", turn)
+        yield turn % 2, methodcaller("play_round", turn)
     for act in (_Client.count_lost, _Client.close):
         yield 0, act
         yield 1, act

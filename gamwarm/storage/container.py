@@ -206,7 +206,7 @@ class Container(Attempts):
         """Committed transactions in the file now, other processes' included (one small read)."""
         if self._closed:
             raise self._closed_error()
-        block = self._reader.glance()
+        block = self._reader.peek_header()
         if block is None or not self._understood(block):
             # Replaced, removed, or caught in the middle of a write.
             with self._rlock:
@@ -338,7 +338,7 @@ class Container(Attempts):
     def _begin(self) -> h5py.File:
         h5 = self._writer.begin()
         try:
-            self._vet(self._writer.pair.header.pack(), h5)
+            self._check_first_open(self._writer.pair.header.pack(), h5)
         except BaseException:
             self._writer.drop()
             raise
@@ -371,7 +371,7 @@ class Container(Attempts):
                     return
             finally:
                 try:
-                    self._writer.pair.end_turn()
+                    self._writer.pair.end_session()
                 finally:
                     self._lock.release()
             waited = time.monotonic() - started
@@ -420,7 +420,7 @@ class Container(Attempts):
                 try:
                     self._writer.finish()
                 finally:
-                    self._writer.pair.end_turn()
+                    self._writer.pair.end_session()
         except (StoreError, OSError, OpenElsewhere) as exc:
             # Whoever holds the lock now takes the journal in with its own.
             harmless = isinstance(exc, LockTimeout) or not self._writer.used
@@ -505,7 +505,7 @@ def in_use_here() -> bool:
 
 
 @critical
-def tidy_all() -> None:
+def clean_up_all() -> None:
     """Leave no journal next to the files that this process has open. They stay open."""
     for container in list(_alive):
         if container.opened_here and container._lock is not None and container._rlock.lock.acquire(blocking=False):

@@ -23,7 +23,7 @@ if sys.platform != "win32":
 
 from gamwarm.interrupts import wait
 from gamwarm.storage.coherence import PROBE_PREFIX, Coherence, Safety, try_two
-from gamwarm.storage.vfs import explain, open_beside, replace_text
+from gamwarm.storage.vfs import explain, open_auxiliary, replace_text
 
 __all__ = ["DirectoryProbe", "may_be_shared", "probe", "recall", "remember", "remove_debris"]
 
@@ -170,7 +170,7 @@ def remember(directory: Path, coherence: Coherence) -> bool:
 def recall(directory: Path) -> Coherence | None:
     """Return what `remember` noted, or None."""
     try:
-        fd = open_beside(directory / NOTE, os.O_RDONLY)
+        fd = open_auxiliary(directory / NOTE, os.O_RDONLY)
     except OSError:
         return None
     try:

@@ -77,7 +77,7 @@ class Presence:
         else:
             self.held = True
 
-    def keep_readers_out(self, fd: int, patience: float) -> bool:
+    def exclude_readers(self, fd: int, patience: float) -> bool:
         """Exchange the shared lock for an exclusive one; False if readers stay for longer than
         `patience`.
 

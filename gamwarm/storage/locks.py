@@ -29,7 +29,7 @@ from filelock import SoftFileLockProtocolError, StrictSoftFileLock, Timeout
 from gamwarm.errors import InvalidInput, StoreError, StoreReadOnly, StoreUnavailable
 from gamwarm.storage.coherence import Safety
 from gamwarm.storage.directory_probe import DirectoryProbe, probe, recall
-from gamwarm.storage.vfs import explain, make_beside, open_beside, share_if_ours
+from gamwarm.storage.vfs import create_auxiliary, explain, open_auxiliary, share_if_ours
 from gamwarm.storage.writer_lock import (
     LOCK_CHOICES,
     LockChoice,
@@ -121,7 +121,7 @@ class FlockLock(WriterLock):
         except FileNotFoundError:
             self._look_at_file()
             try:
-                return make_beside(self.path, self._like)
+                return create_auxiliary(self.path, self._like)
             except StoreError as error:
                 if not isinstance(error.__cause__, FileExistsError):
                     raise
@@ -129,11 +129,11 @@ class FlockLock(WriterLock):
 
     def _open_there(self) -> int:
         try:
-            return open_beside(self.path, os.O_RDWR)
+            return open_auxiliary(self.path, os.O_RDWR)
         except StoreReadOnly:
             # Its maker's umask may have been stricter than the store is by now; a lock needs no
             # more than this.
-            return open_beside(self.path, os.O_RDONLY)
+            return open_auxiliary(self.path, os.O_RDONLY)
 
     def _sign(self, *, alone: bool) -> None:
         found = os.pread(self._fd, HOLDER_BYTES, 0)

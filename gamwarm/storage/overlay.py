@@ -72,7 +72,7 @@ class Overlay:
         self.error: BaseException | None = None
         self.dead = False
         self.quiet = False
-        self.stands: Callable[[], bool] | None = None
+        self.still_current: Callable[[], bool] | None = None
         self.vets = False
         self._base = size
         self._position = 0
@@ -145,14 +145,14 @@ class Overlay:
                 self._fill(buffer, offset)
             elif vfs.DISK.readinto(self.fd, buffer, offset) < count:
                 buffer[:] = vfs.DISK.pread(self.fd, count, offset).ljust(count, b"\0")
-            if self.stands is not None and not self.stands():
+            if self.still_current is not None and not self.still_current():
                 # Not by raising: h5py does not survive that while HDF5 opens a file. HDF5 refuses
                 # metadata of zeros.
                 buffer[:] = bytes(count)
             if (
                 self.vets
                 and bytes(buffer[: len(HEADER_SIGNATURE)]) == HEADER_SIGNATURE
-                and not self._vet(buffer, offset)
+                and not self._check_first_open(buffer, offset)
             ):
                 buffer[:] = bytes(count)
         except BaseException as exc:
@@ -162,7 +162,7 @@ class Overlay:
                 raise
         return count
 
-    def _vet(self, header: memoryview, offset: int) -> bool:
+    def _check_first_open(self, header: memoryview, offset: int) -> bool:
         if offset // PAGE in self.dirty:  # HDF5 writes header and list one after the other
             return True
         return belongs_together(bytes(header), offset - USER_BLOCK, self.peek)

@@ -37,7 +37,7 @@ from gamwarm.storage.header import (
     parse,
 )
 from gamwarm.storage.late_close import restoration, undone
-from gamwarm.storage.vfs import UNKNOWN_BOOT, in_the_way, make_beside, open_beside, share_if_ours
+from gamwarm.storage.vfs import UNKNOWN_BOOT, create_auxiliary, in_the_way, open_auxiliary, share_if_ours
 
 __all__ = ["CHECKPOINT_BYTES", "FilePair", "NotApplied", "create", "journal_path", "leading_bytes", "trusted"]
 
@@ -72,7 +72,7 @@ def make_scratch(path: Path, like: os.stat_result | None) -> int:
     has left.
     """
     remove_scratch(path)
-    return make_beside(scratch_path(path), like, None if like is None else stat.S_IMODE(like.st_mode))
+    return create_auxiliary(scratch_path(path), like, None if like is None else stat.S_IMODE(like.st_mode))
 
 
 def remove_scratch(path: Path) -> None:
@@ -81,7 +81,7 @@ def remove_scratch(path: Path) -> None:
     """
     scratch = scratch_path(path)
     try:
-        fd = open_beside(scratch, os.O_RDONLY)
+        fd = open_auxiliary(scratch, os.O_RDONLY)
     except FileNotFoundError:
         return
     try:
@@ -154,7 +154,7 @@ class FilePair:
 
     # -- opening -----------------------------------------------------------------------------------
 
-    def begin_turn(self) -> None:
+    def begin_session(self) -> None:
         """The first thing under the writer lock. Raises `OpenElsewhere`.
 
         Where other hosts may see the file, file and journal are reopened: what was read before is
@@ -163,13 +163,13 @@ class FilePair:
         """
         if self.shared and self.main < 0:
             self.main = vfs.open_afresh(self.path, os.O_RDWR, count=PAGE)
-            self.journal = vfs.open_or_make_beside(self.journal_path, vfs.DISK.fstat(self.main))
+            self.journal = vfs.open_or_create_auxiliary(self.journal_path, vfs.DISK.fstat(self.main))
             if self._mark is None or vfs.DISK.pread(self.main, HEADER_BYTES, 0) != self._mark[0]:
                 vfs.DISK.forget(self.main)
         if self.main >= 0:
             self._presence.show(self.main)
 
-    def end_turn(self) -> None:
+    def end_session(self) -> None:
         """The last thing under the writer lock: where other hosts may see the file, it must be
         complete on the server.
         """
@@ -209,7 +209,7 @@ class FilePair:
         """Reopen both files, and bring the main file to its last committed state if needed."""
         previous, self._mark = self._mark, None
         known = (0, 0) if self.shared else self._reopen()
-        self.begin_turn()
+        self.begin_session()
         self._behind = False  # its header tells, as the last writer left it
         try:
             header = parse(leading_bytes(self.main), str(self.path))
@@ -264,7 +264,7 @@ class FilePair:
         before = vfs.DISK.fstat(self.journal) if self.journal >= 0 else None
         self._close_journal()
         with contextlib.suppress(FileNotFoundError):
-            self.journal = open_beside(self.journal_path, os.O_RDWR)
+            self.journal = open_auxiliary(self.journal_path, os.O_RDWR)
             after = vfs.DISK.fstat(self.journal)
             if before is not None and (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino):
                 return known
@@ -281,7 +281,7 @@ class FilePair:
         size = own_journal(self.journal, self.journal_path, uuid)
         if size < 0:
             self._close_journal()
-            set_aside(self.journal_path)
+            move_aside(self.journal_path)
             return 0
         share_if_ours(self.journal, vfs.DISK.fstat(self.main))
         return size
@@ -389,7 +389,7 @@ class FilePair:
         self.header = Header(sequence, before.uuid, self.boot(), self.journal_end, size)
         self._behind = True
         try:
-            self._keep_readers_out()
+            self._exclude_readers()
             self._apply(pages, size)
             self.remember()
         except OpenElsewhere:
@@ -482,20 +482,20 @@ class FilePair:
 
     def _create_journal(self) -> None:
         if self.journal < 0:
-            self.journal = make_beside(self.journal_path, vfs.DISK.fstat(self.main))
+            self.journal = create_auxiliary(self.journal_path, vfs.DISK.fstat(self.main))
             self.journal_end = 0
         if self.journal_end == 0 and not self._named:
             self.sync_directory()
             self._named = True
 
-    def _keep_readers_out(self) -> None:
+    def _exclude_readers(self) -> None:
         """Hold an exclusive flock while the file changes, so that a plain h5py open fails loudly;
         best effort.
         """
         if self.shared:
             return
         before = self._look()
-        alone = self._presence.keep_readers_out(self.main, 0.0 if self._warned_of_plain_reader else READER_PATIENCE)
+        alone = self._presence.exclude_readers(self.main, 0.0 if self._warned_of_plain_reader else READER_PATIENCE)
         if self._look() != before:
             raise OpenElsewhere("another program")
         if not alone and not self._warned_of_plain_reader:
@@ -631,11 +631,11 @@ def own_journal(fd: int, path: Path, uuid: bytes) -> int:
     return -1 if of and of != uuid else status.st_size
 
 
-def set_aside(journal: Path) -> None:
+def move_aside(journal: Path) -> None:
     """Move the journal of another file out of the way: it may hold what that file has
     acknowledged.
     """
-    fd = open_beside(journal, os.O_RDONLY)
+    fd = open_auxiliary(journal, os.O_RDONLY)
     try:
         of = redo_journal.made_for(fd, journal) or b""
     finally:
@@ -657,7 +657,7 @@ def set_aside(journal: Path) -> None:
 def _clear_journal(path: Path) -> None:
     """Keep the journal of a file that was removed or moved away from a new file."""
     try:
-        fd = open_beside(path, os.O_RDONLY)
+        fd = open_auxiliary(path, os.O_RDONLY)
     except FileNotFoundError:
         return
     try:
@@ -665,7 +665,7 @@ def _clear_journal(path: Path) -> None:
     finally:
         vfs.DISK.close(fd)
     if size < 0:
-        set_aside(path)
+        move_aside(path)
     else:
         vfs.DISK.unlink(path)
 

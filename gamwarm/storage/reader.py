@@ -28,7 +28,7 @@ from gamwarm.storage.late_close import restoration, undone
 from gamwarm.storage.overlay import Overlay
 from gamwarm.storage.pager import cut_off, cut_short, journal_path, leading_bytes, trusted
 
-__all__ = ["LookAgain", "Peek", "Reader", "Snapshot", "Unsettled", "close_quietly"]
+__all__ = ["Peek", "Reader", "RetryRead", "Snapshot", "Unsettled", "close_quietly"]
 
 READ_CACHE_BYTES: Final = 32 * 1024 * 1024
 READ_CACHE_LIMIT: Final = 2 * READ_CACHE_BYTES
@@ -51,9 +51,9 @@ class Unsettled(Exception):
         self.moved = moved
 
 
-class LookAgain(Exception):
+class RetryRead(Exception):
     """What was read may have come from a cache of another state; only where
-    `Container.may_look_again`.
+    `Container.may_retry`.
     """
 
 
@@ -97,7 +97,7 @@ class Reader:
     def look(self) -> Snapshot:
         """Header and file status now, following the path if the file was replaced."""
         if self.shared:
-            return self._look_afresh()
+            return self._check_afresh()
         status = vfs.DISK.stat(self._name)
         if (status.st_dev, status.st_ino) != self._identity:
             self.close()
@@ -107,7 +107,7 @@ class Reader:
         block = os.pread(self._fd, HEADER_BYTES, 0)
         return Snapshot(block, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
-    def _look_afresh(self) -> Snapshot:
+    def _check_afresh(self) -> Snapshot:
         """Where another host may have written: by a new descriptor. The old one is kept if nothing
         changed.
         """
@@ -123,7 +123,7 @@ class Reader:
             self._fd, self._identity = fd, (status.st_dev, status.st_ino)
         return snapshot
 
-    def stands(self, snapshot: Snapshot) -> bool:
+    def still_current(self, snapshot: Snapshot) -> bool:
         """Whether the inspected file is unchanged; one that took its name since then does not
         matter.
         """
@@ -148,7 +148,7 @@ class Reader:
             # Say what the file is instead; that takes more than the header.
             return parse(leading_bytes(self._fd), str(self.path))
 
-    def glance(self) -> bytes | None:
+    def peek_header(self) -> bytes | None:
         """The header's bytes by one read; None if that cannot tell (removed, replaced, perhaps
         written elsewhere).
         """
@@ -219,7 +219,7 @@ class Reader:
 
     def _scan(self, uuid: bytes) -> redo_journal.Replay | None:
         try:
-            fd = vfs.open_beside(journal_path(self.path), os.O_RDONLY)
+            fd = vfs.open_auxiliary(journal_path(self.path), os.O_RDONLY)
             if self.shared:
                 vfs.DISK.forget(fd)
         except FileNotFoundError:
@@ -239,7 +239,7 @@ class Reader:
         overlay.dead = True
         # A writer marks the header before it touches anything else: bytes read while it is valid
         # belong to that state.
-        overlay.stands = partial(_has_header, self._fd, snapshot.block, forget=self.shared)
+        overlay.still_current = partial(_has_header, self._fd, snapshot.block, forget=self.shared)
         self._overlay = overlay
         self._h5 = _open(overlay)
         self._at = snapshot
@@ -254,7 +254,7 @@ class Reader:
         """Close the handle: what it has cached is of another state."""
         h5 = self._h5
         if self._overlay is not None:
-            self._overlay.stands = None  # what closing reads is not used, but must not fail
+            self._overlay.still_current = None  # what closing reads is not used, but must not fail
         self._h5 = self._at = self._overlay = None
         if h5 is not None:
             close_quietly(h5)

@@ -32,13 +32,13 @@ __all__ = [
     "DISK",
     "Disk",
     "boot_identity",
+    "create_auxiliary",
     "explain",
     "in_the_way",
-    "make_beside",
     "not_of_the_file",
     "open_afresh",
-    "open_beside",
-    "open_or_make_beside",
+    "open_auxiliary",
+    "open_or_create_auxiliary",
     "out_of_memory",
     "replace_text",
     "require_directory",
@@ -186,7 +186,7 @@ def boot_identity() -> bytes:
 # -- auxiliary files -------------------------------------------------------------------------------
 
 
-def open_beside(path: Path, flags: int) -> int:
+def open_auxiliary(path: Path, flags: int) -> int:
     """Open an auxiliary file of a store (journal, new file, lock).
 
     The directory may be shared, so the name may lead anywhere: no link is followed, no FIFO waited
@@ -213,7 +213,7 @@ def open_beside(path: Path, flags: int) -> int:
     return fd
 
 
-def make_beside(path: Path, like: os.stat_result | None, mode: int | None = None) -> int:
+def create_auxiliary(path: Path, like: os.stat_result | None, mode: int | None = None) -> int:
     """Make such a file, which must not exist yet, with the permissions of the store ``like`` (None:
     by the umask).
     """
@@ -338,7 +338,7 @@ def open_afresh(path: Path, flags: int, *, count: int = 0) -> int:
     return _retrying(lambda: DISK.open(path, flags), count)
 
 
-def open_or_make_beside(path: Path, like: os.stat_result) -> int:
+def open_or_create_auxiliary(path: Path, like: os.stat_result) -> int:
     """The same for an auxiliary file, which is created if missing.
 
     A host may go on believing for long that a name does not exist; the server says so when it is
@@ -347,10 +347,10 @@ def open_or_make_beside(path: Path, like: os.stat_result) -> int:
 
     def open_or_make() -> int:
         try:
-            return open_beside(path, os.O_RDWR)
+            return open_auxiliary(path, os.O_RDWR)
         except FileNotFoundError:
             try:
-                return make_beside(path, like)
+                return create_auxiliary(path, like)
             except StoreError as exc:
                 if isinstance(exc.__cause__, FileExistsError):
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from exc

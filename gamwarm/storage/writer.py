@@ -65,7 +65,7 @@ class Writer:
         HDF5 tracks free space per handle; each new one forgets what the last could have reused.
         """
         self.used = True
-        self.pair.begin_turn()
+        self.pair.begin_session()
         if self.h5 is not None and self._overlay is not None and self.pair.unchanged():
             self._overlay.fd = self.pair.main
             return self.h5
@@ -116,7 +116,7 @@ class Writer:
     def finish(self) -> None:
         """Leave only the complete file on disk."""
         self.drop()
-        self.pair.begin_turn()
+        self.pair.begin_session()
         if not self.pair.unchanged():
             self.pair.load()
         self.pair.remove_journal()

@@ -14,7 +14,7 @@ from typing import ClassVar, Final, Literal, get_args
 from gamwarm.errors import LockTimeout, StoreError, StoreUnavailable
 from gamwarm.interrupts import wait
 from gamwarm.storage.directory_probe import DirectoryProbe
-from gamwarm.storage.vfs import explain, open_beside
+from gamwarm.storage.vfs import explain, open_auxiliary
 
 __all__ = [
     "FIRST_COURTESY",
@@ -242,7 +242,7 @@ def lock_path(path: Path) -> Path:
 
 def read_start(path: Path, count: int) -> bytes:
     """Return the first bytes of a lock file, through a descriptor of its own."""
-    fd = open_beside(path, os.O_RDONLY)
+    fd = open_auxiliary(path, os.O_RDONLY)
     try:
         return os.pread(fd, count, 0)
     finally:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from gamwarm.checks import require, whole_number, wrong_type
-from gamwarm.display import told
+from gamwarm.checks import as_int, require, wrong_type
+from gamwarm.display import brief_repr
 from gamwarm.errors import GamwarmError, InvalidInput
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import Communicator
@@ -15,7 +15,7 @@ from gamwarm.problem import check_same_ranks, distributed_of
 from gamwarm.records import Producer
 from gamwarm.storage import LOCK_CHOICES, LockChoice
 
-__all__ = ["Options", "check_choice", "check_held_together", "malformed", "require", "this_problem", "wrong_type"]
+__all__ = ["Options", "check_choice", "check_rows_and_ranks", "malformed", "require", "this_problem", "wrong_type"]
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Options:
         check_choice("lock", self.lock, LOCK_CHOICES)
         check_choice("on_error", self.on_error, ("warn", "raise"))
         if self.size_budget is not None:
-            whole_number(self.size_budget, "size_budget (bytes)")
-        whole_number(self.keep_last, "keep_last", minimum=1)
+            as_int(self.size_budget, "size_budget (bytes)")
+        as_int(self.keep_last, "keep_last", minimum=1)
         return None if self.engine is None else Producer(self.engine, self.engine_version or "")
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Refuse a value that is not one of the allowed ones."""
     if not isinstance(value, str) or value not in allowed:
-        raise InvalidInput(f"{name} is {told(value)}; use one of {', '.join(map(repr, allowed))}")
+        raise InvalidInput(f"{name} is {brief_repr(value)}; use one of {', '.join(map(repr, allowed))}")
 
 
 def this_problem(problem: object) -> FitProblem:
@@ -58,7 +58,7 @@ def this_problem(problem: object) -> FitProblem:
     return problem
 
 
-def check_held_together(problem: FitProblem, comm: Communicator, *, each: bool) -> None:
+def check_rows_and_ranks(problem: FitProblem, comm: Communicator, *, each: bool) -> None:
     """Refuse a fit whose rows lie on several ranks where the store's ranks cannot act as one
     on it.
     """

@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from gamwarm.entries import Held
+from gamwarm.entries import ParentSnapshot
 from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
 from gamwarm.parallel import tell
@@ -42,8 +42,8 @@ class FrozenView(StoreWrapper):
         self,
         store: FitStore,
         starts: Starts,
-        parents: Held | None,
-        reopen: Callable[[Held | None, float, int], FrozenView],
+        parents: ParentSnapshot | None,
+        reopen: Callable[[ParentSnapshot | None, float, int], FrozenView],
         *,
         owns_store: bool = False,
     ) -> None:

@@ -38,7 +38,7 @@ class OwnRanks(Ranks):
         return min(super().time_left(), self._parent.time_left())
 
     def _loss(self) -> str:
-        n = 0 if self.entries is None else self.entries.n_waiting
+        n = 0 if self.entries is None else self.entries.n_pending
         return f"; {n} entries that waited are lost" if n else ""
 
     def flush_if_due(self) -> None:
@@ -55,7 +55,7 @@ class OwnRanks(Ranks):
 
         value = super().at_root(operation, act_when_nothing_is_due, fallback, even_off=even_off)
         if self.disabled_reason is not None and self.entries is not None:
-            self.entries.give_up(f"the store is off: {self.disabled_reason}")
+            self.entries.discard_pending(f"the store is off: {self.disabled_reason}")
         return value
 
 

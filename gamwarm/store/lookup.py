@@ -15,7 +15,7 @@ from gamwarm.entries import (
     EntryStore,
     EntrySummary,
     FitOfRecord,
-    Held,
+    ParentSnapshot,
     StoredArtifact,
     StoredRecord,
     find_fit_of_record,
@@ -129,7 +129,7 @@ class NamedRecords:
 
 
 def answer(
-    entries: EntryStore, request: Request, parents: Held | None = None, named: NamedRecords | None = None
+    entries: EntryStore, request: Request, parents: ParentSnapshot | None = None, named: NamedRecords | None = None
 ) -> Answer:
     """Look one fit up: exact record first, else the parent it should start from.
 
@@ -153,7 +153,7 @@ def exact_answer(entries: EntryStore, request: Request) -> Answer:
     found = entries.find_record(request.key, request.producer)
     if found is None:
         return Answer(reason="no exact record")
-    unfit = found.record.incompatibility(
+    unfit = found.record.mismatch_reason(
         request.key, request.n_rows, request.block_names, request.block_dims, request.n_outer
     )
     if unfit is not None:
@@ -203,7 +203,7 @@ def best_artifact(entries: EntryStore, descriptor_key: str) -> StoredArtifact | 
     return None
 
 
-def _choose_parent(entries: EntryStore, request: Request, parents: Held | None) -> StoredArtifact | None:
+def _choose_parent(entries: EntryStore, request: Request, parents: ParentSnapshot | None) -> StoredArtifact | None:
     def among(summaries: Sequence[EntrySummary]) -> Sequence[EntrySummary]:
         if parents is None:
             return summaries

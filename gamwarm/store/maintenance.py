@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import TIMEOUT_MAX
 from typing import Any, TypeVar
 
-from gamwarm.checks import file_path, real_number, truth, whole_number
+from gamwarm.checks import as_bool, as_finite_float, as_int, file_path
 from gamwarm.entries import EntryStore, EvictReport, Problem, list_sealed
 from gamwarm.errors import GamwarmError, StoreError, StoreReadOnly
 from gamwarm.interrupts import critical
@@ -99,7 +99,7 @@ class Upkeep:
         A pin is not part of the entry's content, and does not stop a newer record of the same fit
         from replacing it. Returns whether the entry is in the file.
         """
-        error = malformed(check_entry_id, entry_id) or _refusal(truth, pinned, "pinned")
+        error = malformed(check_entry_id, entry_id) or _refusal(as_bool, pinned, "pinned")
         self._ranks.agree_equal("pin", (entry_id, pinned), error)
         return self._writes.run("pin", lambda: self._file.pin(entry_id, pinned=pinned), False)
 
@@ -125,7 +125,7 @@ class Upkeep:
             Only say what would go.
         """
         seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
-        error = _budget_error(size_budget) or _age_error(seconds) or _refusal(truth, dry_run, "dry_run")
+        error = _budget_error(size_budget) or _age_error(seconds) or _refusal(as_bool, dry_run, "dry_run")
         self._ranks.agree_equal("evict", (size_budget, seconds, dry_run), error)
 
         def act() -> EvictReport:
@@ -199,7 +199,7 @@ class Upkeep:
             damage, so the file is read in a child process.
         """
         target, error = _checked(into, "into")
-        error = error or _refusal(real_number, time_limit, "time_limit", minimum=0.0, infinite=True)
+        error = error or _refusal(as_finite_float, time_limit, "time_limit", minimum=0.0, infinite=True)
         self._ranks.agree_equal("salvage", (str(target), time_limit), error)
 
         def act() -> SalvageReport | StoreError:
@@ -239,16 +239,16 @@ def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str], time_lim
 
 
 def _patience(time_limit: object) -> float:
-    return min(real_number(time_limit, "time_limit", minimum=0.0, infinite=True), TIMEOUT_MAX)
+    return min(as_finite_float(time_limit, "time_limit", minimum=0.0, infinite=True), TIMEOUT_MAX)
 
 
 def _budget_error(size_budget: object) -> GamwarmError | None:
     """Return what is wrong with a size budget: bytes, or None."""
-    return None if size_budget is None else _refusal(whole_number, size_budget, "size_budget (bytes)")
+    return None if size_budget is None else _refusal(as_int, size_budget, "size_budget (bytes)")
 
 
 def _age_error(seconds: object) -> GamwarmError | None:
-    return None if seconds is None else _refusal(real_number, seconds, "max_age (seconds)", minimum=0.0)
+    return None if seconds is None else _refusal(as_finite_float, seconds, "max_age (seconds)", minimum=0.0)
 
 
 def _refusal(check: Callable[..., object], value: object, what: str, **limits: Any) -> GamwarmError | None:

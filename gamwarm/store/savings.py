@@ -165,7 +165,7 @@ class Savings:
     by_source: Mapping[str, SourceSavings] = field(default_factory=dict)
     session: SourceSavings = field(default_factory=SourceSavings)
     unfinished: int = 0
-    untold: int = 0
+    without_lineage: int = 0
     damaged: int = 0
     refused: int = 0
     reason: str = ""
@@ -179,7 +179,7 @@ class Savings:
             dict(self.by_source),
             self.session,
             self.unfinished,
-            self.untold,
+            self.without_lineage,
             self.damaged,
             self.refused,
             self.reason,
@@ -201,7 +201,7 @@ class Savings:
         for name, part in [*self.by_source.items(), ("exact hits of this session", self.session)]:
             if part.fits:
                 lines.append(f"  {name}: {_line(part)}")
-        left = (("unfinished", self.unfinished), ("without lineage", self.untold), ("damaged", self.damaged))
+        left = (("unfinished", self.unfinished), ("without lineage", self.without_lineage), ("damaged", self.damaged))
         lines += [f"  {what}: {count}, not counted" for what, count in left if count]
         if self.refused:
             lines.append(f"  not stored in this session: {_many(self.refused, 'converged fit')}; the log says why")
@@ -279,7 +279,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _CostRow:
     """Cost and rows of a fit that others are measured against."""
 
     cost: Cost
@@ -291,18 +291,18 @@ class _Baselines:
     """What fits may be measured against, by entry, by key and by family of fits."""
 
     def __init__(self, lines: Iterable[EntrySummary]) -> None:
-        self._by_entry: dict[str, _Told] = {}
+        self._by_entry: dict[str, _CostRow] = {}
         self._family_of: dict[str, str] = {}
-        self._cold_of_key: dict[str, list[_Told]] = {}
-        self._cold_of_family: dict[str, list[_Told]] = {}
-        cold: list[tuple[str, _Told]] = []
+        self._cold_of_key: dict[str, list[_CostRow]] = {}
+        self._cold_of_family: dict[str, list[_CostRow]] = {}
+        cold: list[tuple[str, _CostRow]] = []
         for line in lines:
             family = (line.structural_key or line.key) if line.kind == "artifact" else None
             if line.fit_key is not None and family is not None:
                 self._family_of[line.fit_key] = family
             if line.cost is None:
                 continue
-            told = _Told(line.cost, line.n_rows, line.kind == "checkpoint")
+            told = _CostRow(line.cost, line.n_rows, line.kind == "checkpoint")
             self._by_entry[line.entry_id] = told
             is_cold = line.lineage is not None and line.lineage.source == StartSource.COLD
             if is_cold and not told.is_checkpoint and line.fit_key is not None:
@@ -353,13 +353,13 @@ def add_up(ledger: Iterable[EntrySummary | None], session: SourceSavings, refuse
             lines.append(each)
     baselines = _Baselines(lines)
     by_source = {str(source): SourceSavings() for source in StartSource}
-    untold = 0
+    without_lineage = 0
     finished: set[str] = set()
     for line in _fits_once(lines):
         if line.fit_key is not None:
             finished.add(line.fit_key)
         if line.lineage is None:
-            untold += 1
+            without_lineage += 1
             continue
         source = StartSource(line.lineage.source)
         warm = source != StartSource.COLD
@@ -371,7 +371,7 @@ def add_up(ledger: Iterable[EntrySummary | None], session: SourceSavings, refuse
             saved_cold=baselines.against_cold(line) if warm else None,
         )
     unfinished = {line.fit_key for line in lines if line.kind == "checkpoint"} - finished
-    return Savings(by_source, session, len(unfinished), untold, damaged, refused)
+    return Savings(by_source, session, len(unfinished), without_lineage, damaged, refused)
 
 
 def _fits_once(lines: Iterable[EntrySummary]) -> Iterator[EntrySummary]:

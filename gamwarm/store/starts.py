@@ -6,12 +6,12 @@ import logging
 from functools import partial
 from typing import Any
 
-from gamwarm.entries import Held
+from gamwarm.entries import ParentSnapshot
 from gamwarm.errors import CollectiveError, UnkeyableFit
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import SERIAL, Communicator
 from gamwarm.records import StartSource
-from gamwarm.store.arguments import check_held_together, this_problem
+from gamwarm.store.arguments import check_rows_and_ranks, this_problem
 from gamwarm.store.collective import Ranks
 from gamwarm.store.lookup import (
     Answer,
@@ -41,7 +41,7 @@ class Starts:
         self._named = NamedRecords()
 
     def find(
-        self, problem: FitProblem | None, parent: Parent, leave_out: Any, each: bool, parents: Held | None
+        self, problem: FitProblem | None, parent: Parent, leave_out: Any, each: bool, parents: ParentSnapshot | None
     ) -> StartReport:
         """Return where a fit should begin. Collective.
 
@@ -55,12 +55,12 @@ class Starts:
         if problem is not None or not each:
             request, unkeyable, error = self.described(problem, parent, leave_out, each=each)
 
-        def look_all(requests: list[Request | None]) -> list[Answer]:
+        def find_each(requests: list[Request | None]) -> list[Answer]:
             return [self._answer(wanted, parents) for wanted in requests]
 
         if each:
             ranks.agree("start_for", None, error)
-            found = ranks.serve_each("start_for", request, look_all, _OFF, ranks.at_root)
+            found = ranks.serve_each("start_for", request, find_each, _OFF, ranks.at_root)
             if problem is None:
                 return StartReport(StartSource.COLD, reason="nothing to do on this rank")
         else:
@@ -83,7 +83,7 @@ class Starts:
         """
         try:
             fit = this_problem(problem)
-            check_held_together(fit, self._ranks.comm, each=each)
+            check_rows_and_ranks(fit, self._ranks.comm, each=each)
             return describe(fit, fit.key if each else self._ranks.key_of(fit), parent, leave_out), None, None
         except UnkeyableFit as caught:
             return None, caught, None
@@ -92,7 +92,7 @@ class Starts:
                 raise
             return None, None, caught
 
-    def _answer(self, request: Request | None, parents: Held | None) -> Answer:
+    def _answer(self, request: Request | None, parents: ParentSnapshot | None) -> Answer:
         if request is None:
             return Answer()
         found = answer(self._writes.at_file(), request, parents, self._named)

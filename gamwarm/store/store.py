@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any, Literal, NoReturn, Self
 from weakref import finalize
 
-from gamwarm.checks import file_path, real_number, whole_number
+from gamwarm.checks import as_finite_float, as_int, file_path
 from gamwarm.display import NotebookTable
-from gamwarm.entries import BufferedEntries, EntryStore, Held, PutOutcome, leave
+from gamwarm.entries import BufferedEntries, EntryStore, ParentSnapshot, PutOutcome, leave
 from gamwarm.errors import (
     CollectiveError,
     GamwarmError,
@@ -31,7 +31,7 @@ from gamwarm.interrupts import critical
 from gamwarm.parallel import Communicator, as_communicator
 from gamwarm.records import FitResult, Producer
 from gamwarm.storage import LockChoice
-from gamwarm.store.arguments import Options, check_held_together, require, this_problem
+from gamwarm.store.arguments import Options, check_rows_and_ranks, require, this_problem
 from gamwarm.store.collective import OPEN, Ranks
 from gamwarm.store.contents import Contents
 from gamwarm.store.explain import Explanation, Subject, explain_request
@@ -220,14 +220,14 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         meanwhile. Collective.
         """
         self._ranks.agree("frozen", None)
-        parents: list[Held] = []
-        self._ranks.at_root("frozen", lambda: parents.append(self._file.hold_artifacts()), None)
-        return FrozenView(self, self._starts, parents[0] if parents else Held({}), self._reopen_frozen)
+        parents: list[ParentSnapshot] = []
+        self._ranks.at_root("frozen", lambda: parents.append(self._file.snapshot_parents()), None)
+        return FrozenView(self, self._starts, parents[0] if parents else ParentSnapshot({}), self._reopen_frozen)
 
-    def _reopen_frozen(self, parents: Held | None, flush_seconds: float, flush_entries: int) -> FrozenView:
+    def _reopen_frozen(self, parents: ParentSnapshot | None, flush_seconds: float, flush_entries: int) -> FrozenView:
         """Return a frozen view of a new independent store, with rank 0's parents."""
         own = self.independent(flush_seconds, flush_entries)
-        held: Held = self.comm.bcast(parents)
+        held: ParentSnapshot = self.comm.bcast(parents)
         if own._writes.file is not None:
             own._writes.file.held.add(held)
         return FrozenView(own, own._starts, held, own._reopen_frozen, owns_store=True)
@@ -256,8 +256,8 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         ranks = self._ranks
         error: BaseException | None = None
         try:
-            flush_seconds = real_number(flush_seconds, "flush_seconds", minimum=0.0, infinite=True)
-            flush_entries = whole_number(flush_entries, "flush_entries", minimum=1)
+            flush_seconds = as_finite_float(flush_seconds, "flush_seconds", minimum=0.0, infinite=True)
+            flush_entries = as_int(flush_entries, "flush_entries", minimum=1)
             if self._writes.in_transaction:
                 raise InvalidInput(f"{self.path}: independent() inside transaction(); leave the block first")
         except GamwarmError as caught:  # every rank must reach the agreement below
@@ -333,7 +333,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
                 reason = "nothing to keep on this rank"
             else:
                 fit = this_problem(problem)
-                check_held_together(fit, self._ranks.comm, each=each)
+                check_rows_and_ranks(fit, self._ranks.comm, each=each)
                 require("result", result, FitResult)
                 require("start", start, (StartReport, type(None)))
                 assert result is not None
@@ -533,7 +533,7 @@ class IndependentStore(WarmStartStore):
     @property
     def pending(self) -> int:
         """Number of entries that wait to be written."""
-        return 0 if self._ranks.entries is None else self._ranks.entries.n_waiting
+        return 0 if self._ranks.entries is None else self._ranks.entries.n_pending
 
     @critical
     def flush(self) -> int:

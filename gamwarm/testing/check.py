@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import whole_number
+from gamwarm.checks import as_int
 from gamwarm.records import StartSource
 from gamwarm.store import open_store
 from gamwarm.testing.corruptions import Corruption, corruptions_of, tamperings_of
@@ -85,7 +85,7 @@ def check_neutrality(
         The driver lacks something, or its cold fits do not converge.
     """
     cases = check_driver(driver)
-    whole_number(corrupted_cases, "corrupted_cases")
+    as_int(corrupted_cases, "corrupted_cases")
     limits = Tolerances() if tolerances is None else tolerances
     with tempfile.TemporaryDirectory(prefix="gamwarm-neutrality-", dir=directory) as made:
         check = _Check(driver, cases, limits, Path(made), seed, accept_modes, progress or _Printing())
@@ -176,10 +176,10 @@ class _Check:
         for check, wrong in (("flags", judge.wrong_flags(result)), ("objective", judge.wrong_objective(result))):
             if wrong is not None:
                 self.find(check, where, wrong)
-        self.look_at_use(where, answer, offering, judge.cold)
+        self.check_use(where, answer, offering, judge.cold)
         return found.verdict
 
-    def look_at_use(self, where: str, answer: Fitted, offering: InterceptingStore, cold: Fitted) -> None:
+    def check_use(self, where: str, answer: Fitted, offering: InterceptingStore, cold: Fitted) -> None:
         """Find a start that was said to be used and was not."""
         if not answer.result.start_used:
             return
@@ -259,7 +259,7 @@ class _Check:
                 return
             label = f"repeat {repeat + 1}"
             self.look("exact", i, answer, offering, label)
-            self.look_at_hit(f"exact, case {i}, {label}", answer, kept.start)
+            self.check_hit(f"exact, case {i}, {label}", answer, kept.start)
             first = first or answer
         if store.entry_ids() != before:
             self.find("drift", f"exact, case {i}", "storing an exact hit again changed the stored entry")
@@ -287,7 +287,7 @@ class _Check:
                 if answer is not None:
                     self.look("wrong record", i, answer, offering, corruption.name)
 
-    def look_at_hit(self, where: str, answer: Fitted, start: Any) -> None:
+    def check_hit(self, where: str, answer: Fitted, start: Any) -> None:
         stored = Fitted(_as_stored(answer, start), answer.fitted)
         if not answer.same_bits(stored):
             self.find("exact", where, "rho or coefficients are not bit for bit what was stored")

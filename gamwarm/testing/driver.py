@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gamwarm.checks import real_array, real_number
+from gamwarm.checks import as_finite_float, real_array
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity import FitProblem
 from gamwarm.records import FitResult
@@ -101,7 +101,7 @@ class Tolerances:
 
     def __post_init__(self) -> None:
         for name in ("objective", "fitted", "edf"):
-            real_number(getattr(self, name), f"tolerance {name}", minimum=0.0)
+            as_finite_float(getattr(self, name), f"tolerance {name}", minimum=0.0)
 
 
 def check_driver(driver: Any) -> list[Any]:

@@ -121,8 +121,8 @@ class Judge:
         )
         # A problem without the coefficients that a penalty is of does not say how many edf there
         # may be.
-        untold = (self.max_edf == 0.0) & (np.asarray(result.rho) < 0.0)
-        flags[untold] = False if curvature.plateau is None else curvature.plateau[untold]
+        without_lineage = (self.max_edf == 0.0) & (np.asarray(result.rho) < 0.0)
+        flags[without_lineage] = False if curvature.plateau is None else curvature.plateau[without_lineage]
         return flags
 
     def wrong_flags(self, result: FitResult) -> str | None:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, float_vector, items, require
+from gamwarm.checks import FloatArray, as_tuple, float_vector, require
 from gamwarm.errors import DescriptorMismatch, InvalidInput, ParentUnusable
 from gamwarm.identity import Fingerprinter, FitDescriptor, check_nuisance
-from gamwarm.parallel import Communicator, as_communicator, work_dealt
+from gamwarm.parallel import Communicator, as_communicator, run_distributed
 from gamwarm.problem import Gauge
 from gamwarm.records import SATURATION_MARGIN, Curvature, FitArtifact, Provenance, TermArtifact
 from gamwarm.transfer.policy import TransferPolicy
@@ -87,7 +87,7 @@ def build_warm_start(
         With ``comm``: a projection failed on one rank, or the ranks pass different gauges.
     """
     policy = TransferPolicy() if policy is None else policy
-    contexts = items(terms, "terms")
+    contexts = as_tuple(terms, "terms")
     for what, value, kind in (
         ("descriptor", descriptor, FitDescriptor),
         ("parent", parent, FitArtifact),
@@ -183,7 +183,7 @@ def _add_seed_rho(
 
 
 def _check_parent(parent: FitArtifact, policy: TransferPolicy) -> None:
-    reason = parent.misfit()
+    reason = parent.invalid_reason()
     if reason is not None:
         raise ParentUnusable(f"the parent cannot be used: {reason}; name another parent, or start cold")
     if policy.require_converged and not parent.summary.converged:
@@ -341,7 +341,9 @@ def _carry_betas(
     if gauge is not None and coupled:
         # One piece of work: the answer is one rank's, bit for bit, on machines of different kinds
         # too.
-        joint = work_dealt(ranks, "project", [1.0], lambda _: _joint_betas(contexts, matches, policy, gauge), same)[0]
+        joint = run_distributed(
+            ranks, "project", [1.0], lambda _: _joint_betas(contexts, matches, policy, gauge), same
+        )[0]
         if joint is not None:
             return joint
     costs = [
@@ -354,7 +356,7 @@ def _carry_betas(
 
     if not any(costs):  # nothing to deal: no message
         return [slab(b) for b in range(len(contexts))]
-    return work_dealt(ranks, "project", costs, slab, same)
+    return run_distributed(ranks, "project", costs, slab, same)
 
 
 def _gauge_digest(contexts: Sequence[TermContext], gauge: Gauge | None) -> str:

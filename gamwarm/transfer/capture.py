@@ -162,7 +162,7 @@ def _raw_seeds(problem: FitProblem, result: FitResult) -> GroupSeeds | None:
     Seeds are worth a start and no more: the artifact is kept without them.
     """
     seeds = result.seeds
-    if seeds is None or seeds.misfit(len(result.rho), sum(spec.width for spec in problem.specs)) is not None:
+    if seeds is None or seeds.invalid_reason(len(result.rho), sum(spec.width for spec in problem.specs)) is not None:
         return None
     if problem.gauge is None:
         return seeds
@@ -178,5 +178,5 @@ def _capture_refusal(problem: FitProblem, result: FitResult) -> str:
     for spec, beta in zip(problem.specs, result.block_beta, strict=True):
         if not np.isfinite(beta).all():
             return f"block {spec.name!r} has a non-finite coefficient"
-    reason = None if result.curvature is None else result.curvature.misfit(problem.n_outer)
+    reason = None if result.curvature is None else result.curvature.invalid_reason(problem.n_outer)
     return reason or ""

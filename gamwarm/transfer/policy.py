@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gamwarm.checks import real_number, truth
+from gamwarm.checks import as_bool, as_finite_float
 from gamwarm.errors import InvalidInput
 
 __all__ = ["TransferPolicy"]
@@ -35,11 +35,13 @@ class TransferPolicy:
     partial: bool = True
 
     def __post_init__(self) -> None:
-        truth(self.partial, "policy partial")
-        truth(self.require_converged, "policy require_converged")
+        as_bool(self.partial, "policy partial")
+        as_bool(self.require_converged, "policy require_converged")
         object.__setattr__(
-            self, "max_width_gap", real_number(self.max_width_gap, "policy max_width_gap", minimum=0.0, infinite=True)
+            self,
+            "max_width_gap",
+            as_finite_float(self.max_width_gap, "policy max_width_gap", minimum=0.0, infinite=True),
         )
-        object.__setattr__(self, "rho_bound", real_number(self.rho_bound, "policy rho_bound", infinite=True))
+        object.__setattr__(self, "rho_bound", as_finite_float(self.rho_bound, "policy rho_bound", infinite=True))
         if self.rho_bound <= 2.0:
             raise InvalidInput(f"policy rho_bound is {self.rho_bound}; it must be above 2 (or inf)")

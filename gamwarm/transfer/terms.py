@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, float_vector, items, plain_string, real_array, require, whole_number
+from gamwarm.checks import FloatArray, as_int, as_str, as_tuple, float_vector, real_array, require
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem, check_descriptor_key
 from gamwarm.problem import BasisMeta, Role
@@ -53,11 +53,11 @@ class TermContext:
         check_descriptor_key(self.identity)
         if self.structural_identity is not None:
             check_descriptor_key(self.structural_identity)
-        slots = tuple(whole_number(s, "term rho_slots") for s in items(self.rho_slots, "term rho_slots"))
+        slots = tuple(as_int(s, "term rho_slots") for s in as_tuple(self.rho_slots, "term rho_slots"))
         object.__setattr__(self, "rho_slots", slots)
-        width = whole_number(self.reduced_width, "term reduced_width")
+        width = as_int(self.reduced_width, "term reduced_width")
         object.__setattr__(self, "reduced_width", width)
-        plain_string(self.name, "term name", empty=True)
+        as_str(self.name, "term name", empty=True)
         object.__setattr__(self, "role", Role.of(self.role, "term role"))
         require("term basis", self.basis, (BasisMeta, type(None)))
         if self.gauge_block is None:

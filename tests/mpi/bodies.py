@@ -89,7 +89,7 @@ class Warned(logging.Handler):
         logging.getLogger("gamwarm").removeHandler(self)
 
 
-def told(report: Any) -> dict[str, Any]:
+def brief_repr(report: Any) -> dict[str, Any]:
     """Return a start report in plain values, its numbers bit by bit."""
     start = report.start
     return {
@@ -128,13 +128,13 @@ def one_fit_on_all_ranks(comm: Any, folder: Path) -> Any:
     answer: dict[str, Any] = {}
     with opened(path, comm) as store:
         with store.fit(parent) as fit:
-            answer["cold"] = told(fit.start)
+            answer["cold"] = brief_repr(fit.start)
             kept = fit.keep(result_of(parent, 2.0))
         answer["kept"] = [settled(kept.record), settled(kept.artifact)]
         with store.fit(child) as fit:
-            answer["transfer"] = told(fit.start)
-        answer["exact"] = told(store.start_for(carrier_fit(range(37))))
-        answer["named"] = told(store.start_for(child, parent=kept.artifact.entry_id))
+            answer["transfer"] = brief_repr(fit.start)
+        answer["exact"] = brief_repr(store.start_for(carrier_fit(range(37))))
+        answer["named"] = brief_repr(store.start_for(child, parent=kept.artifact.entry_id))
         answer["file"] = [len(store), store.generation, store.keys(), sorted(store.entry_ids()), store.verify().ok]
         answer["got"] = [store.get_record(parent.key).objective, store.get_artifact(parent.descriptor.key).fit_key]
         answer["put"] = [settled(store.put_record(record_of(1))), settled(store.put_artifact(artifact_of()))]
@@ -159,9 +159,9 @@ def campaign(comm: Any, path: Path) -> Any:
                 kept = fit.keep(None if problem is None else result_of(problem, float(fold), start_used=True))
             generations.append(store.generation - before)
             if fold is not None:
-                starts[fold], outcomes[fold] = told(fit.start), [settled(kept.record), settled(kept.artifact)]
+                starts[fold], outcomes[fold] = brief_repr(fit.start), [settled(kept.record), settled(kept.artifact)]
             else:
-                starts["idle"], outcomes["idle"] = told(fit.start), [settled(kept.record), settled(kept.artifact)]
+                starts["idle"], outcomes["idle"] = brief_repr(fit.start), [settled(kept.record), settled(kept.artifact)]
         ids = sorted(store.entry_ids())
         again = {}
         for first in range(0, FOLDS, size):
@@ -616,7 +616,7 @@ def a_full_disk_under_warn(comm: Any, folder: Path) -> Any:
         return {
             "off": store.disabled_reason,
             "outcomes": outcomes,
-            "start": told(fit.start),
+            "start": brief_repr(fit.start),
             "warnings": warned.messages,
         }
 

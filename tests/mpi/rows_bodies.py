@@ -16,7 +16,7 @@ from gamwarm import DistributedRows, IndexedDesign, matrix_digest
 from gamwarm.parallel import as_communicator, usable_cores
 from gamwarm.parallel.mpi import MpiCommunicator
 from gamwarm.transfer import build
-from tests.mpi.bodies import caught, settled, told
+from tests.mpi.bodies import brief_repr, caught, settled
 from tests.support.problems import Rows, wave
 from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
 
@@ -117,13 +117,13 @@ def a_distributed_fit_in_the_store(comm: Any, folder: Path) -> Any:
     answer: dict[str, Any] = {}
     with gamwarm.open(folder / "spread.h5", comm=comm) as store:
         with store.fit(problem) as fit:
-            answer["cold"] = told(fit.start)
+            answer["cold"] = brief_repr(fit.start)
             kept = fit.keep(result_of(problem, 2.0))
         answer["kept"] = [settled(kept.record), settled(kept.artifact)]
-        answer["again"] = told(store.start_for(spread_fit(comm, lazy=True)[0]))
-        answer["plain"] = told(store.start_for(plain))
+        answer["again"] = brief_repr(store.start_for(spread_fit(comm, lazy=True)[0]))
+        answer["plain"] = brief_repr(store.start_for(plain))
         other = plain_fit(design=problem.specs[0].design, fingerprint="y:2")
-        answer["transfer"] = told(store.start_for(other))
+        answer["transfer"] = brief_repr(store.start_for(other))
         answer["why"] = [str(d) for d in store.explain(other).differences]
         answer["ids"] = sorted(store.entry_ids())
     answer["names"] = [problem.key, problem.descriptor.key, problem.structural_key, problem.components.digests]
@@ -165,7 +165,7 @@ def misuse_of_distributed_rows(comm: Any, folder: Path) -> Any:
                     answer[name] = {"type": None}
                 except gamwarm.GamwarmError as error:
                     answer[name] = caught(error)
-            answer["after"] = told(store.start_for(problem))["source"]
+            answer["after"] = brief_repr(store.start_for(problem))["source"]
     finally:
         reverse.Free()
         halves.Free()
@@ -186,13 +186,13 @@ def projections_of_a_fold(comm: Any, folder: Path) -> Any:
     try:
         with gamwarm.open(folder / "projections.h5", comm=comm) as store:
             store.keep(parent, result_of(parent, 2.0))
-            together = told(store.start_for(child))
+            together = brief_repr(store.start_for(child))
             dealt = list(counted)
-            each = told(store.start_for(child, each=True))
+            each = brief_repr(store.start_for(child, each=True))
             local = counted[len(dealt) :]
         comm.barrier()
         with gamwarm.open(folder / "projections.h5", "r") as alone:
-            serial = told(alone.start_for(child))
+            serial = brief_repr(alone.start_for(child))
     finally:
         build.project = real
     return {"together": together, "each": each, "serial": serial, "dealt": dealt, "local": local}

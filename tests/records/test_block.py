@@ -180,7 +180,7 @@ def test_a_record_restarts_its_own_fit():
 def test_a_record_never_restarts_another_fit(other):
     assert not record().is_compatible(**FIT | other)
     (name,) = other
-    assert name.removesuffix("_len") in record().incompatibility(**FIT | other) or name == "rho_len"
+    assert name.removesuffix("_len") in record().mismatch_reason(**FIT | other) or name == "rho_len"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from gamwarm.records import (
     artifact_refusal,
     check_entry_id,
     gate_record,
-    record_refusal,
+    rejection_reason,
 )
 from tests.support.entries import artifact, hex_of, inner, record, term
 
@@ -59,7 +59,7 @@ def test_a_record_that_disagrees_with_itself_is_not_written(changes, said):
 
 
 def test_a_checkpoint_need_not_have_converged():
-    assert record_refusal(record(kind="checkpoint", converged=False, objective=None)) is None
+    assert rejection_reason(record(kind="checkpoint", converged=False, objective=None)) is None
 
 
 def flags(*values):
@@ -83,24 +83,24 @@ def flags(*values):
     ],
 )
 def test_a_saturated_coordinate_needs_a_flag_of_its_own(rho, curvature, written):
-    assert (record_refusal(record(rho=rho, curvature=curvature)) is None) is written
+    assert (rejection_reason(record(rho=rho, curvature=curvature)) is None) is written
 
 
 def test_the_refusal_names_coordinate_and_flag():
-    assert "rho[1] = 9" in record_refusal(record(rho=[0.0, 9.0]))
-    assert "no plateau or settled flag" in record_refusal(record(rho=[0.0, 9.0]))
-    assert "its plateau flag is False" in record_refusal(record(rho=[0.0, 9.0], curvature=flags(True, False)))
+    assert "rho[1] = 9" in rejection_reason(record(rho=[0.0, 9.0]))
+    assert "no plateau or settled flag" in rejection_reason(record(rho=[0.0, 9.0]))
+    assert "its plateau flag is False" in rejection_reason(record(rho=[0.0, 9.0], curvature=flags(True, False)))
 
 
 @given(st.floats(2.5, 100.0), st.floats(-200.0, 200.0))
 def test_saturation_begins_one_below_the_records_own_bound(bound, rho):
-    refused = record_refusal(record(rho=[rho, 0.0], rho_bound=bound)) is not None
+    refused = rejection_reason(record(rho=[rho, 0.0], rho_bound=bound)) is not None
 
     assert refused == (abs(rho) >= bound - 1.0)
 
 
 def test_without_a_bound_nothing_is_saturated():
-    assert record_refusal(record(rho=[1e300, -1e300], rho_bound=np.inf)) is None
+    assert rejection_reason(record(rho=[1e300, -1e300], rho_bound=np.inf)) is None
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_curvature_without_slots_needs_only_to_agree_with_itself():
 def test_an_artifact_that_did_not_converge_is_whole_but_not_usable():
     stopped = artifact(summary=GlobalFitSummary(1.0, False, 20))
 
-    assert stopped.misfit() is None
+    assert stopped.invalid_reason() is None
     assert not stopped.is_usable
 
 

@@ -99,5 +99,5 @@ def test_curvature_of_another_shape_is_refused(parts, error):
 def test_curvature_that_does_not_belong_says_which_part(name):
     value = {"hessian": np.eye(2), "plateau": [True, False]}.get(name, [0.0, 1.0])
 
-    assert Curvature(**{name: value}).misfit(2) is None
-    assert name in Curvature(**{name: value}).misfit(3)
+    assert Curvature(**{name: value}).invalid_reason(2) is None
+    assert name in Curvature(**{name: value}).invalid_reason(3)

@@ -159,7 +159,7 @@ class TestAnExclusiveLock:
         close the file.
         """
         add(container, "a")
-        genuine = foreign.Presence.keep_readers_out
+        genuine = foreign.Presence.exclude_readers
 
         def overtaken(self, fd, patience):
             self.leave(fd)
@@ -169,7 +169,7 @@ class TestAnExclusiveLock:
             return genuine(self, fd, patience)
 
         with monkeypatch.context() as patch:
-            patch.setattr(foreign.Presence, "keep_readers_out", overtaken)
+            patch.setattr(foreign.Presence, "exclude_readers", overtaken)
             with pytest.raises(LockTimeout, match="open for writing"):
                 add(container, "b")
         assert names(container) == ["a", "by hand"]
@@ -186,7 +186,7 @@ class TestAnExclusiveLock:
         presence = foreign.Presence()
         presence.show(0)
         assert not presence.held
-        assert presence.keep_readers_out(0, 0.0)
+        assert presence.exclude_readers(0, 0.0)
 
 
 class TestALateCloser:

@@ -150,7 +150,7 @@ def test_a_fit_without_lineage_is_counted_and_one_that_counts_nothing_is_estimat
 
     report = store.savings()
 
-    assert report.untold == 1
+    assert report.without_lineage == 1
     transfer = report.by_source["transfer"]
     assert (transfer.fits, transfer.estimated) == (1, 1)
     assert replace(transfer.saved, seconds=0.0) == Saving()

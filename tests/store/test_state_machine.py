@@ -30,7 +30,7 @@ from gamwarm.records import Producer
 from tests.support import crash_simulator as kit
 from tests.support import torture_kills as kills
 from tests.support.stores import exact_key_of, plain_fit, result_of
-from tests.support.torture_model import STORE_PRODUCER, Held, Model, random_artifact, random_record, see
+from tests.support.torture_model import STORE_PRODUCER, Model, ModelEntry, random_artifact, random_record, see
 
 pytestmark = pytest.mark.timeout(3000)
 
@@ -292,7 +292,7 @@ class StoreMachine(RuleBasedStateMachine):
             for entry_id, held in found.items():
                 there[entry_id] = held
         for key, new in other.records.items():
-            union: dict[str, Held] = {h.entry_id: h for h in (*self.model.records.get(key, []), *new)}
+            union: dict[str, ModelEntry] = {h.entry_id: h for h in (*self.model.records.get(key, []), *new)}
             finals = sorted((h for h in union.values() if h.entry.kind == "final"), key=lambda h: h.turn)[-1:]
             checkpoints = sorted(
                 (h for h in union.values() if h.entry.kind == "checkpoint"),

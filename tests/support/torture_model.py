@@ -17,7 +17,7 @@ from gamwarm.entries import Encoded, EntryStore, encode
 from gamwarm.records import Producer
 from tests.support.stores import artifact_of, record_of
 
-__all__ = ["STORE_PRODUCER", "Held", "Model", "Seen", "random_artifact", "random_record", "see"]
+__all__ = ["STORE_PRODUCER", "Model", "ModelEntry", "Seen", "random_artifact", "random_record", "see"]
 
 STORE_PRODUCER = Producer("tests", "1")
 BIG = 8000
@@ -25,7 +25,7 @@ BIG = 8000
 
 
 @dataclass(frozen=True)
-class Held:
+class ModelEntry:
     """An entry that a store should hold; `turn` orders entries by when they were filed."""
 
     entry: BlockRecord | FitArtifact
@@ -64,8 +64,8 @@ def see(store: EntryStore) -> Seen:
 class Model:
     """A store as two dicts."""
 
-    records: dict[str, list[Held]] = field(default_factory=dict)
-    artifacts: dict[str, dict[str, Held]] = field(default_factory=dict)
+    records: dict[str, list[ModelEntry]] = field(default_factory=dict)
+    artifacts: dict[str, dict[str, ModelEntry]] = field(default_factory=dict)
     turn: int = 0
 
     def copy(self) -> Model:
@@ -114,17 +114,17 @@ class Model:
             if not self.artifacts[key]:
                 del self.artifacts[key]
 
-    def _hold(self, entry: Any) -> Held:
+    def _hold(self, entry: Any) -> ModelEntry:
         self.turn += 1
         encoded = encode(entry, STORE_PRODUCER)
         entry_id = encoded.entry_id if isinstance(encoded, Encoded) else ""
         if entry.producer is None:
             entry = replace(entry, producer=STORE_PRODUCER)
-        return Held(entry, entry_id, self.turn)
+        return ModelEntry(entry, entry_id, self.turn)
 
     def find_record(self, key: str, producer: Producer | None = STORE_PRODUCER) -> BlockRecord | None:
         """Return the record that a look-up by this producer means."""
-        best: Held | None = None
+        best: ModelEntry | None = None
         for held in sorted(self.records.get(key, []), key=lambda h: h.turn):
             mine = producer is None or producer.is_same_build(held.entry.producer)
             if _kind(held) == "final" and mine:
@@ -138,7 +138,7 @@ class Model:
 
     def find_artifact(self, key: str) -> FitArtifact | None:
         """Return the parent under a strict descriptor key: most rows, then newest."""
-        best: Held | None = None
+        best: ModelEntry | None = None
         for held in sorted(self.artifacts.get(key, {}).values(), key=lambda h: h.turn):
             if best is None or _rows(held) >= _rows(best):
                 best = held
@@ -146,7 +146,7 @@ class Model:
         assert found is None or isinstance(found, FitArtifact)
         return found
 
-    def held(self) -> dict[str, Held]:
+    def held(self) -> dict[str, ModelEntry]:
         """Return every entry by its id."""
         groups = [*self.records.values(), *(list(found.values()) for found in self.artifacts.values())]
         return {held.entry_id: held for group in groups for held in group}
@@ -161,17 +161,17 @@ class Model:
         return Seen(set(self.held()), {k: r for k, r in records.items() if r is not None}, artifacts)
 
 
-def _kind(held: Held) -> str:
+def _kind(held: ModelEntry) -> str:
     assert isinstance(held.entry, BlockRecord)
     return str(held.entry.kind)
 
 
-def _objective(held: Held) -> float:
+def _objective(held: ModelEntry) -> float:
     assert isinstance(held.entry, BlockRecord)
     return float("inf") if held.entry.objective is None else held.entry.objective
 
 
-def _rows(held: Held) -> int:
+def _rows(held: ModelEntry) -> int:
     assert isinstance(held.entry, FitArtifact)
     return held.entry.summary.n_rows
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gamwarm.errors import CollectiveError
 from gamwarm.identity import FitDescriptor
-from gamwarm.parallel import deal
+from gamwarm.parallel import assign_by_cost
 from gamwarm.problem import Gauge
 from gamwarm.transfer import TermContext, build_warm_start
 from gamwarm.transfer import build as module
@@ -44,7 +44,7 @@ def start_of(contexts, parent, gauge, comm=None):
     return build_warm_start(descriptor, contexts, [], parent, gauge=gauge, comm=comm)
 
 
-def told(start):
+def brief_repr(start):
     return [b.tobytes() for b in start.block_beta], start.terms, start.provenance
 
 
@@ -59,9 +59,9 @@ def test_any_number_of_ranks_gives_the_serial_start_bit_by_bit(widths, size, cou
     coupled = coupled and widths[0][0] > 0 and sum(r for _, r in widths) > 0 and len(widths) > 1
     given_case = case(widths, seed, coupled=coupled, missing=[0] if missing else [])
 
-    shared = on_ranks(size, lambda comm: told(start_of(*given_case, comm)))
+    shared = on_ranks(size, lambda comm: brief_repr(start_of(*given_case, comm)))
 
-    assert shared == [told(start_of(*given_case))] * size
+    assert shared == [brief_repr(start_of(*given_case))] * size
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 9])
@@ -89,15 +89,15 @@ def test_a_coupled_gauge_is_projected_by_one_rank_for_all(size, monkeypatch):
     calls = []
     monkeypatch.setattr(module, "project", lambda lift, target: calls.append(lift.shape) or project(lift, target))
 
-    starts = on_ranks(size, lambda comm: told(start_of(*given_case, comm)))
+    starts = on_ranks(size, lambda comm: brief_repr(start_of(*given_case, comm)))
 
     assert calls == [(10, 9)]
-    assert starts == [told(start_of(*given_case))] * size
+    assert starts == [brief_repr(start_of(*given_case))] * size
 
 
 @given(st.lists(st.floats(0.0, 1e9), max_size=40), st.integers(1, 12))
 def test_work_is_dealt_whole_and_no_rank_gets_much_more_than_another(costs, size):
-    dealt = deal(costs, size)
+    dealt = assign_by_cost(costs, size)
     loads = [sum(c for c, r in zip(costs, dealt, strict=True) if r == rank) for rank in range(size)]
 
     assert len(dealt) == len(costs)
