@@ -221,7 +221,7 @@ def test_a_lock_that_another_thread_holds_is_waited_for_interruptibly():
         thread.join()
 
 
-class ParentSnapshot:
+class Resource:
     """Work that tells what was begun and ended."""
 
     def __init__(self, told):
@@ -263,10 +263,10 @@ def test_a_block_that_began_ends_wherever_a_signal_strikes(opcodes):
         told = []
 
         def block(told=told):
-            with Body(ParentSnapshot(told)):
+            with Body(Resource(told)):
                 told.append("block")
 
-        tracer, kept = AtLine(n, opcodes=opcodes, of=ParentSnapshot.begin), None
+        tracer, kept = AtLine(n, opcodes=opcodes, of=Resource.begin), None
         sys.settrace(tracer)
         try:
             block()
@@ -290,7 +290,7 @@ def test_a_block_that_began_ends_wherever_a_signal_strikes(opcodes):
 
 def test_a_block_whose_end_is_lost_ends_when_it_is_collected():
     told = []
-    held = Body(ParentSnapshot(told))
+    held = Body(Resource(told))
     held.__enter__()
     del held
     gc.collect()

@@ -24,7 +24,7 @@ from gamwarm.identity import FitProblem
 from gamwarm.records import Cost, Curvature, FitResult, StartSource, plateau_flags
 from gamwarm.transfer import StartGuard, StartReport, find_false_plateaus, is_same_objective
 
-__all__ = ["Edf", "Run", "Search"]
+__all__ = ["Edf", "Minimization", "Search"]
 
 log = logging.getLogger("gamwarm")
 Edf = Callable[[FloatArray], tuple[Any, Any]]
@@ -104,7 +104,7 @@ def _interior(x: FloatArray, lower: FloatArray, upper: FloatArray) -> FloatArray
 class _Point:
     """x as the guard sees it: log smoothing parameters and the function there."""
 
-    def __init__(self, run: Run, x: FloatArray) -> None:
+    def __init__(self, run: Minimization, x: FloatArray) -> None:
         self._run, self.x = run, run.function.inside(x)
         self.rho = self.x[run.rho]
         self.value = run.function.value(self.x)
@@ -124,12 +124,12 @@ class _Point:
 class _Nowhere:
     """A point at which the function raised or is not finite."""
 
-    def __init__(self, run: Run, x: FloatArray) -> None:
+    def __init__(self, run: Minimization, x: FloatArray) -> None:
         self.x, self.rho, self.value, self.edf = x, x[run.rho], np.inf, np.zeros(run.rho.size)
         self.gradient = np.full(run.rho.size, np.nan)
 
 
-class Run:
+class Minimization:
     """One fit: its searches, its guard, its answer."""
 
     def __init__(

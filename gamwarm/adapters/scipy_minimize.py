@@ -12,7 +12,7 @@ import numpy as np
 from gamwarm.adapters.description import Description, split_of
 from gamwarm.adapters.function import Function
 from gamwarm.adapters.methods import SILENT, bounds_of, method_of
-from gamwarm.adapters.running import Edf, Run, Search
+from gamwarm.adapters.running import Edf, Minimization, Search
 from gamwarm.checks import as_str, float_vector
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import SCIPY_MINIMIZE
@@ -136,7 +136,7 @@ def minimize(
         raise InvalidType(f"callback is {type(callback).__name__}; give a callable")
     if store is not None and not callable(getattr(store, "fit", None)):
         raise InvalidType(f"store is {type(store).__name__}; give what gamwarm.open(path) returned, or None")
-    run = Run(problem, described, search, callback)
+    run = Minimization(problem, described, search, callback)
     if store is None:
         return run.finish(run.search(None), None, None)
     with store.fit(problem, parent, attributes=attributes) as handle:

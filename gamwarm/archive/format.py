@@ -37,11 +37,11 @@ from gamwarm.entries import (
     check_file,
     create_file,
     decode,
-    in_portions,
+    iter_batches,
     list_entries,
+    report_progress,
     sealed_parts,
     stored_values,
-    tell,
     timeless,
 )
 from gamwarm.errors import NewerFormat, NotAStore, OlderFormat, StoreDamaged, StoreError
@@ -194,10 +194,10 @@ def _fill(
     target = _BundleView(h5)
     done = 0
     keys = [list(group) for _, group in groupby(contents.chosen, key=lambda summary: (summary.section, summary.key))]
-    for summaries, found in zip(keys, in_portions(source, keys, _sound_or_why), strict=True):
+    for summaries, found in zip(keys, iter_batches(source, keys, _sound_or_why), strict=True):
         sound: list[Encoded] = []
         for summary, entry in zip(summaries, found, strict=True):
-            if not tell(progress, done, len(contents.chosen)):
+            if not report_progress(progress, done, len(contents.chosen)):
                 raise StoreError(f"{path}: the export was stopped by its progress callback; nothing was written")
             done += 1
             if isinstance(entry, str):
@@ -216,7 +216,7 @@ def _fill(
     manifest = "\n".join([MANIFEST_TITLE, *listed, *lines, ""])
     digest = _hex(manifest.encode())
     _write_texts(h5, texts, contents.title, manifest, digest)
-    tell(progress, done, len(contents.chosen))
+    report_progress(progress, done, len(contents.chosen))
     return digest, kept
 
 
@@ -433,7 +433,7 @@ def _check_contents(
     paths = list(view.all_paths())
     entries = nbytes = 0
     for done, (section, path) in enumerate(paths):
-        if not tell(progress, done, len(paths)):
+        if not report_progress(progress, done, len(paths)):
             return BundleCheck(tuple(problems), entries, nbytes, digest, title, texts, complete=False)
         place = f"/{section}/{path}"
         in_manifest = listed.pop(f"{section}/{path}", None)
@@ -445,7 +445,7 @@ def _check_contents(
         entries += 1
         nbytes += entry.nbytes
         _compare(place, in_manifest, _digest(entry), problems)
-    tell(progress, len(paths), len(paths))
+    report_progress(progress, len(paths), len(paths))
     problems += [Problem(f"/{name}", "the manifest lists it, the file does not hold it") for name in listed]
     return BundleCheck(tuple(problems), entries, nbytes, digest, title, texts)
 

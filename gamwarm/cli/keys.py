@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from gamwarm.cli.output import followed
-from gamwarm.entries import Browser, EntryStore, Seen, Target, resolve_key
+from gamwarm.entries import BrowsedEntry, Browser, EntryStore, Target, resolve_key
 from gamwarm.errors import NotAStore, StoreNotFound
 from gamwarm.storage import status_of
 
@@ -55,7 +55,7 @@ def refuse_no_file(path: Path) -> None:
         raise NotAStore(f"{path}: a directory; give the path of a file")
 
 
-def short(seen: Seen) -> str:
+def short(seen: BrowsedEntry) -> str:
     """Return what a listing calls an entry: its exact key, or of an artifact its entry id."""
     return seen.name[:SHORT]
 
@@ -67,6 +67,6 @@ def resolve(browser: Browser, text: str) -> Target:
     return resolve_key(browser, text, partial(search, browser))
 
 
-def search(browser: Browser, records: Iterator[Seen]) -> Iterator[Seen]:
+def search(browser: Browser, records: Iterator[BrowsedEntry]) -> Iterator[BrowsedEntry]:
     """Show how far a search among the entry ids of all records is."""
     return followed(records, "searching entry ids of records", browser.totals().entries)

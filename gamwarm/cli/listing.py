@@ -32,7 +32,7 @@ from gamwarm.cli.output import (
     table,
     write_json,
 )
-from gamwarm.entries import ARTIFACTS, RECORDS, Families, Seen, Selection, Selector, list_sealed
+from gamwarm.entries import ARTIFACTS, RECORDS, BrowsedEntry, Families, Selection, Selector, list_sealed
 from gamwarm.records import BlockRecord, Cost, FitArtifact, Lineage
 from gamwarm.store import Savings, SourceSavings, add_up
 
@@ -89,7 +89,7 @@ def ls(
     return Exit.OK
 
 
-def _page(seen: Iterator[Seen], order: str, limit: int) -> tuple[list[Seen], bool]:
+def _page(seen: Iterator[BrowsedEntry], order: str, limit: int) -> tuple[list[BrowsedEntry], bool]:
     """Return the entries to show, and whether there are more; sorted or not, few are held in
     memory.
     """
@@ -97,7 +97,7 @@ def _page(seen: Iterator[Seen], order: str, limit: int) -> tuple[list[Seen], boo
         page = list(islice(seen, limit or None))
         return page, bool(limit) and next(seen, None) is not None
 
-    def age(each: Seen) -> tuple[int, str]:
+    def age(each: BrowsedEntry) -> tuple[int, str]:
         return each.created, each.path
 
     if not limit:
@@ -107,7 +107,7 @@ def _page(seen: Iterator[Seen], order: str, limit: int) -> tuple[list[Seen], boo
     return page[:limit], len(page) > limit
 
 
-def _footer(page: Sequence[Seen], more: bool, entries: int, order: str, *, selects: bool) -> None:
+def _footer(page: Sequence[BrowsedEntry], more: bool, entries: int, order: str, *, selects: bool) -> None:
     how = {"file": "as stored", "newest": "newest first", "oldest": "oldest first"}[order]
     if not page:
         say("no entries match" if entries else "the file holds no entries yet")
@@ -126,14 +126,14 @@ _COLUMNS: Final = (
 """What matters most on the left: a narrow terminal gets as many as fit."""
 
 
-def _listing(page: Sequence[Seen], families: Families, *, full: bool) -> Any:
+def _listing(page: Sequence[BrowsedEntry], families: Families, *, full: bool) -> Any:
     width = WIDE if full else page_width()
     rows = [list(_cells(seen, families, full=width >= WIDE, whole_keys=full)) for seen in page]
     count = fitting(_COLUMNS, rows, width)
     return table(_COLUMNS[:count], [row[:count] for row in rows])
 
 
-def _cells(seen: Seen, families: Families, *, full: bool, whole_keys: bool) -> Iterator[str | Text]:
+def _cells(seen: BrowsedEntry, families: Families, *, full: bool, whole_keys: bool) -> Iterator[str | Text]:
     said = seen.summary
     cost = None if said is None else said.cost
     key = seen.name if whole_keys else short(seen)
@@ -152,25 +152,25 @@ def _cells(seen: Seen, families: Families, *, full: bool, whole_keys: bool) -> I
     yield ", ".join(seen.blocks) or "-"
 
 
-def _family(seen: Seen, families: Families) -> str:
+def _family(seen: BrowsedEntry, families: Families) -> str:
     record = seen.entry if isinstance(seen.entry, BlockRecord) else None
     return "" if seen.summary is None or seen.problem else families.name(seen.summary, record)
 
 
-def _is_valid(seen: Seen) -> bool:
+def _is_valid(seen: BrowsedEntry) -> bool:
     """Whether a look-up would be served this entry: sound, and an artifact that may be a parent."""
     if seen.problem or seen.entry is None:
         return False
     return not isinstance(seen.entry, FitArtifact) or seen.entry.is_usable
 
 
-def _valid(seen: Seen) -> Text:
+def _valid(seen: BrowsedEntry) -> Text:
     if _is_valid(seen):
         return Text("yes", style="green")
     return Text("no" if seen.problem else "unfit", style="bold red")
 
 
-def _row_json(seen: Seen, families: Families) -> dict[str, Any]:
+def _row_json(seen: BrowsedEntry, families: Families) -> dict[str, Any]:
     said = _UNKNOWN if seen.summary is None else seen.summary.as_json()
     return {
         **said,
@@ -216,7 +216,7 @@ def show_entry(
     return Exit.OK if not any(seen.problem for seen in found) else Exit.NO
 
 
-def _show(seen: Seen, families: Families, pins: set[str], *, values: bool) -> None:
+def _show(seen: BrowsedEntry, families: Families, pins: set[str], *, values: bool) -> None:
     show(Text(f"{seen.kind} {seen.name}", style="bold"))
     show(facts(_facts(seen, families, pins)))
     if isinstance(seen.entry, BlockRecord):
@@ -228,7 +228,7 @@ def _show(seen: Seen, families: Families, pins: set[str], *, values: bool) -> No
             show("", Text(name, style="bold"), np.array2string(array, threshold=10**9, max_line_width=page_width()))
 
 
-def _facts(seen: Seen, families: Families, pins: set[str]) -> Iterator[tuple[str, str | Text]]:
+def _facts(seen: BrowsedEntry, families: Families, pins: set[str]) -> Iterator[tuple[str, str | Text]]:
     said = seen.summary
     if seen.section == ARTIFACTS:
         yield "descriptor key", seen.key
@@ -339,7 +339,7 @@ def _terms(artifact: FitArtifact) -> Any:
     return table(columns, rows)
 
 
-def _entry_json(seen: Seen, families: Families, pins: set[str], *, values: bool) -> dict[str, Any]:
+def _entry_json(seen: BrowsedEntry, families: Families, pins: set[str], *, values: bool) -> dict[str, Any]:
     whole = _row_json(seen, families) | {"pinned": seen.entry_id in pins, "path": seen.place}
     arrays = {} if seen.encoded is None else seen.encoded.arrays
     whole["rho"] = arrays["rho"].tolist() if "rho" in arrays else []
@@ -443,7 +443,7 @@ class _Costs:
         self._finals: dict[str, list[Cost]] = {}
         self._counts: Counter[str] = Counter()
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: BrowsedEntry) -> None:
         said = seen.summary
         if said is None:
             return

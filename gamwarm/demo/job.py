@@ -15,7 +15,7 @@ import gamwarm
 from gamwarm import __version__, engine, folds
 from gamwarm.parallel import Communicator
 
-__all__ = ["COLD_STARTS", "ENGINE_OPTIONS", "Fit", "cold_folds", "warm_folds"]
+__all__ = ["COLD_STARTS", "ENGINE_OPTIONS", "CarrierFit", "cold_folds", "warm_folds"]
 
 COLD_STARTS: Final = ("heuristic", "zero", "fellner-schall")
 ENGINE_OPTIONS: Final = gamwarm.BlockwiseFitOptions()
@@ -24,7 +24,7 @@ Shown = Callable[[int, int], object]
 
 
 @dataclass(frozen=True)
-class Fit:
+class CarrierFit:
     """What one fit took and gave; ``fitted`` are its linear predictors, one after the other."""
 
     label: str
@@ -40,8 +40,8 @@ def _fitted(fit: engine.EngineFit) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.concatenate([eta for name, eta in fit.fitted.items() if name != "response"])
 
 
-def _warm(outcome: folds.FoldOutcome) -> Fit:
-    return Fit(
+def _warm(outcome: folds.FoldOutcome) -> CarrierFit:
+    return CarrierFit(
         outcome.group or "all rows",
         outcome.source,
         outcome.cost,
@@ -54,17 +54,17 @@ def _warm(outcome: folds.FoldOutcome) -> Fit:
 
 def cold_folds(
     bound: engine.Bound, work: Sequence[folds.Fold], comm: Communicator, shown: Shown
-) -> dict[str | None, list[Fit]]:
+) -> dict[str | None, list[CarrierFit]]:
     """Fit every fold cold from each of three starts, without any store; return the three fits per
     group.
     """
 
-    def do(task: tuple[folds.Fold, str] | None) -> Fit | None:
+    def do(task: tuple[folds.Fold, str] | None) -> CarrierFit | None:
         if task is None:
             return None
         fold, start = task
         fit = engine.fit(bound.case(fold.rows), options=ENGINE_OPTIONS, cold_start=start)
-        return Fit(start, "cold", fit.cost, float(fit.result.objective or np.nan), fit.converged, _fitted(fit))
+        return CarrierFit(start, "cold", fit.cost, float(fit.result.objective or np.nan), fit.converged, _fitted(fit))
 
     tasks = [(fold, start) for fold in work for start in COLD_STARTS]
     fits = folds.in_rounds(comm, tasks, do, shown=shown)
@@ -73,7 +73,7 @@ def cold_folds(
 
 def warm_folds(
     bound: engine.Bound, groups: Any, column: str, path: Path, comm: Communicator, shown: Shown
-) -> tuple[Fit, list[Fit]]:
+) -> tuple[CarrierFit, list[CarrierFit]]:
     """Fit the parent on all rows, then every fold from it, through the file; return the parent's
     fit and the folds'.
 

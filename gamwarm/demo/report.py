@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from gamwarm.demo.job import Fit
+from gamwarm.demo.job import CarrierFit
 from gamwarm.folds import Fold
 
 __all__ = ["best_cold", "cold_table", "draw", "fold_table", "print_how_to_inspect", "rerun_table", "verdict"]
@@ -18,17 +18,17 @@ __all__ = ["best_cold", "cold_table", "draw", "fold_table", "print_how_to_inspec
 SAME_OBJECTIVE: Final = 1e-3
 
 
-def best_cold(fits: Sequence[Fit]) -> Fit:
+def best_cold(fits: Sequence[CarrierFit]) -> CarrierFit:
     """Return the cheapest converged cold fit: fewest Hessian formations, then seconds."""
     return min(fits, key=lambda f: (not f.converged, f.cost.hessian_formations, f.cost.seconds))
 
 
-def fitted_gap(a: Fit, b: Fit) -> float:
+def fitted_gap(a: CarrierFit, b: CarrierFit) -> float:
     """Return the largest difference of linear predictors, in standard deviations of ``a``'s."""
     return float(np.abs(a.fitted - b.fitted).max() / max(float(a.fitted.std()), 1e-300))
 
 
-def cold_table(cold: dict[str | None, list[Fit]]) -> Table:
+def cold_table(cold: dict[str | None, list[CarrierFit]]) -> Table:
     """Compare the three cold starts over all folds."""
     table = Table(title="Cold starts tried (mean per fold)", title_justify="left")
     for name in ("start", "evaluations", "Hessian formations", "seconds", "best of three in"):
@@ -41,7 +41,7 @@ def cold_table(cold: dict[str | None, list[Fit]]) -> Table:
     return table
 
 
-def _mean_costs(fits: Sequence[Fit]) -> tuple[str, str, str]:
+def _mean_costs(fits: Sequence[CarrierFit]) -> tuple[str, str, str]:
     return (
         f"{np.mean([f.cost.evaluations for f in fits]):.1f}",
         f"{np.mean([f.cost.hessian_formations for f in fits]):.1f}",
@@ -49,7 +49,7 @@ def _mean_costs(fits: Sequence[Fit]) -> tuple[str, str, str]:
     )
 
 
-def fold_table(folds: Sequence[Fold], cold: dict[str | None, list[Fit]], warm: Sequence[Fit]) -> Table:
+def fold_table(folds: Sequence[Fold], cold: dict[str | None, list[CarrierFit]], warm: Sequence[CarrierFit]) -> Table:
     """One row per fold: best cold against warm."""
     table = Table(title="Best cold start against warm start, one carrier left out per fold", title_justify="left")
     for name in ("left out", "rows", "evals", "Hessians", "seconds", "ratio", "objective", "max fitted"):
@@ -73,7 +73,7 @@ def fold_table(folds: Sequence[Fold], cold: dict[str | None, list[Fit]], warm: S
     return table
 
 
-def _pair(c: Fit, w: Fit) -> tuple[str, str, str, str]:
+def _pair(c: CarrierFit, w: CarrierFit) -> tuple[str, str, str, str]:
     return (
         f"{c.cost.evaluations} → {w.cost.evaluations}",
         f"{c.cost.hessian_formations} → {w.cost.hessian_formations}",
@@ -82,18 +82,18 @@ def _pair(c: Fit, w: Fit) -> tuple[str, str, str, str]:
     )
 
 
-def _pair_means(cold: Sequence[Fit], warm: Sequence[Fit]) -> tuple[str, str, str, str]:
+def _pair_means(cold: Sequence[CarrierFit], warm: Sequence[CarrierFit]) -> tuple[str, str, str, str]:
     c, w = _mean_costs(cold), _mean_costs(warm)
     hessians = sum(f.cost.hessian_formations for f in cold) / sum(f.cost.hessian_formations for f in warm)
     return (f"{c[0]} → {w[0]}", f"{c[1]} → {w[1]}", f"{c[2]} → {w[2]}", f"{hessians:.1f}×")
 
 
-def _worst(cold: Sequence[Fit], warm: Sequence[Fit]) -> tuple[str, str]:
+def _worst(cold: Sequence[CarrierFit], warm: Sequence[CarrierFit]) -> tuple[str, str]:
     gaps = [w.objective - c.objective for c, w in zip(cold, warm, strict=True)]
     return f"{max(gaps, key=abs):+.1e}", f"{max(fitted_gap(c, w) for c, w in zip(cold, warm, strict=True)):.1e}"
 
 
-def verdict(folds: Sequence[Fold], cold: dict[str | None, list[Fit]], warm: Sequence[Fit]) -> list[str]:
+def verdict(folds: Sequence[Fold], cold: dict[str | None, list[CarrierFit]], warm: Sequence[CarrierFit]) -> list[str]:
     """Describe where cold and warm agree, and name the folds where one found a better optimum."""
     same: list[float] = []
     better: list[str] = []
@@ -119,7 +119,7 @@ def verdict(folds: Sequence[Fold], cold: dict[str | None, list[Fit]], warm: Sequ
     return lines
 
 
-def rerun_table(first: Sequence[Fit], again: Sequence[Fit]) -> Table:
+def rerun_table(first: Sequence[CarrierFit], again: Sequence[CarrierFit]) -> Table:
     """The same job run a second time."""
     table = Table(title="The same job again, from the file", title_justify="left")
     for name in ("", "starts", "evaluations", "outer iterations", "Hessians", "seconds in fits"):
@@ -158,7 +158,11 @@ def print_how_to_inspect(console: Console, path: Path) -> None:
 
 
 def draw(
-    path: Path, folds: Sequence[Fold], cold: dict[str | None, list[Fit]], warm: Sequence[Fit], again: Sequence[Fit]
+    path: Path,
+    folds: Sequence[Fold],
+    cold: dict[str | None, list[CarrierFit]],
+    warm: Sequence[CarrierFit],
+    again: Sequence[CarrierFit],
 ) -> None:
     """Draw cold against warm cost per fold."""
     import matplotlib as mpl  # noqa: PLC0415 - only rank 0 draws
@@ -168,7 +172,7 @@ def draw(
 
     at = np.arange(len(folds))
     figure, axes = plt.subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained")
-    panels: tuple[tuple[str, Callable[[Fit], float]], ...] = (
+    panels: tuple[tuple[str, Callable[[CarrierFit], float]], ...] = (
         ("Hessian formations", lambda fit: fit.cost.hessian_formations),
         ("seconds", lambda fit: fit.cost.seconds),
     )

@@ -6,9 +6,9 @@ from gamwarm.entries.batch import Batch, Problem
 from gamwarm.entries.browse import (
     ARTIFACTS,
     RECORDS,
+    BrowsedEntry,
     Browser,
     FitOfRecord,
-    Seen,
     find_fit_of_record,
     list_entries,
     list_sealed,
@@ -30,7 +30,7 @@ from gamwarm.entries.eviction import Evicted, EvictReport, evict_entries
 from gamwarm.entries.layout import ARCHIVE, FileView, Irreplaceable, check_file, create_file
 from gamwarm.entries.outcome import Pending, PutOutcome, rolled_back
 from gamwarm.entries.record_kind import RECORD
-from gamwarm.entries.scan import Progress, in_portions, tell
+from gamwarm.entries.scan import Progress, iter_batches, report_progress
 from gamwarm.entries.selection import Families, Selection, Selector, Target, resolve_key
 from gamwarm.entries.store import EntryStore, StoredArtifact, StoredRecord
 from gamwarm.entries.stored import ParentSnapshot
@@ -47,6 +47,7 @@ __all__ = [
     "RECORDS",
     "UNREADABLE",
     "Batch",
+    "BrowsedEntry",
     "Browser",
     "BufferedEntries",
     "DamagedEntry",
@@ -67,7 +68,6 @@ __all__ = [
     "Progress",
     "PutOutcome",
     "Refused",
-    "Seen",
     "Selection",
     "Selector",
     "StoredArtifact",
@@ -82,16 +82,16 @@ __all__ = [
     "entry_labels",
     "evict_entries",
     "find_fit_of_record",
-    "in_portions",
+    "iter_batches",
     "leave",
     "list_entries",
     "list_sealed",
+    "report_progress",
     "resolve_key",
     "rolled_back",
     "seal_of",
     "sealed_parts",
     "stored_values",
-    "tell",
     "texts",
     "timeless",
 ]

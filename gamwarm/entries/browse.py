@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode
 from gamwarm.entries.editor import EntryEditor
 from gamwarm.entries.entry_kind import KINDS
-from gamwarm.entries.scan import each_entry, names, places, places_in_order
+from gamwarm.entries.scan import each_entry, entry_paths, entry_paths_in_order, names
 from gamwarm.entries.summary import EntrySummary, key_of
 from gamwarm.storage import status_of
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = [
     "ARTIFACTS",
     "RECORDS",
+    "BrowsedEntry",
     "Browser",
     "FitOfRecord",
-    "Seen",
     "Totals",
     "find_fit_of_record",
     "list_entries",
@@ -36,7 +36,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Seen:
+class BrowsedEntry:
     """One entry as it was found.
 
     Attributes
@@ -198,7 +198,7 @@ class Browser:
 
     def walk(
         self, section: str, keys: Iterable[str] | None = None, *, decoded: bool = True, content: bool = False
-    ) -> Iterator[Seen]:
+    ) -> Iterator[BrowsedEntry]:
         """Yield the entries of a section, seals checked.
 
         Parameters
@@ -211,14 +211,14 @@ class Browser:
         content : bool
             Check its content digest too.
         """
-        there = places(self._entries, section, keys)
+        there = entry_paths(self._entries, section, keys)
         return each_entry(self._entries, section, there, partial(_look, decoded=decoded, content=content))
 
     def child_paths(self, section: str) -> Iterator[str]:
         """Yield ``<key>/<entry id>`` of every entry of a kind that does not compete, without
         reading any.
         """
-        return (path for path in places(self._entries, section) if "/" in path)
+        return (path for path in entry_paths(self._entries, section) if "/" in path)
 
     def has(self, section: str, key: str) -> bool:
         """Whether a key is there."""
@@ -233,7 +233,7 @@ class Browser:
         return sorted(key for key in self.keys(section) if key.startswith(prefix))
 
 
-def _look(view: EntryEditor, section: str, path: str, *, decoded: bool, content: bool) -> Seen:
+def _look(view: EntryEditor, section: str, path: str, *, decoded: bool, content: bool) -> BrowsedEntry:
     encoded: Encoded | None = None
     summary: EntrySummary | None = None
     try:
@@ -241,10 +241,10 @@ def _look(view: EntryEditor, section: str, path: str, *, decoded: bool, content:
         summary = encoded.summary(path)
         if content:
             check_content(encoded)
-        return Seen(section, path, encoded, summary, decode(encoded) if decoded else None)
+        return BrowsedEntry(section, path, encoded, summary, decode(encoded) if decoded else None)
     except DamagedEntry as error:
         stated = _summary_if_readable(view, section, path) if encoded is None else None
-        return Seen(section, path, encoded, summary, None, str(error), stated)
+        return BrowsedEntry(section, path, encoded, summary, None, str(error), stated)
 
 
 def _summary_if_readable(view: EntryEditor, section: str, path: str) -> EntrySummary | None:
@@ -262,7 +262,7 @@ def list_entries(store: EntryStore) -> tuple[list[EntrySummary], list[str]]:
     summaries: list[EntrySummary] = []
     unreadable: list[str] = []
     for section in KINDS:
-        for found in each_entry(store, section, places_in_order(store, section), _summary_or_place):
+        for found in each_entry(store, section, entry_paths_in_order(store, section), _summary_or_place):
             if isinstance(found, str):
                 unreadable.append(found)
             else:
@@ -282,7 +282,7 @@ def list_sealed(store: EntryStore) -> Iterator[EntrySummary | None]:
     """
     store.flush()
     for section in KINDS:
-        yield from each_entry(store, section, places_in_order(store, section), _summary_if_sealed)
+        yield from each_entry(store, section, entry_paths_in_order(store, section), _summary_if_sealed)
 
 
 def _summary_if_sealed(view: EntryEditor, section: str, path: str) -> EntrySummary | None:
@@ -315,7 +315,7 @@ def find_fit_of_record(store: EntryStore, entry_id: str) -> FitOfRecord:
 
     def summaries(section: str) -> Iterator[EntrySummary]:
         yield from (summary for summary in waiting if summary.section == section)
-        yield from filter(None, each_entry(store, section, places(store, section), _summary_if_readable))
+        yield from filter(None, each_entry(store, section, entry_paths(store, section), _summary_if_readable))
 
     key = next((summary.key for summary in summaries(RECORDS) if summary.entry_id == entry_id), None)
     if key is None:

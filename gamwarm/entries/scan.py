@@ -1,8 +1,8 @@
-"""Walking through a file a portion at a time: every walk over all entries goes through here.
+"""Scanning a file in batches: every scan of all entries goes through here.
 
-A portion is one consistent read. So a walk never holds up a writer, and a busy writer makes one
-portion begin again and cannot keep the walk from ending. Between two portions entries may come and
-go: what goes is left out, what comes may be.
+A batch is one consistent read. So a scan never blocks a writer, and a busy writer restarts one
+batch instead of the scan. Entries may be removed or added between two batches: removed ones are
+left out, new ones may be found.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from gamwarm.interrupts import allowed, deliver
 if TYPE_CHECKING:
     from gamwarm.entries.store import EntryStore
 
-__all__ = ["Progress", "each_entry", "in_portions", "names", "places", "places_in_order", "tell"]
+__all__ = ["Progress", "each_entry", "entry_paths", "entry_paths_in_order", "iter_batches", "names", "report_progress"]
 
 Progress = Callable[[int, int], object]
 T = TypeVar("T")
 R = TypeVar("R")
 
-PORTION: Final = 64
-"""Items per read; while it does, a commit makes it begin again."""
+BATCH_SIZE: Final = 64
+"""Items per read. A commit during the read restarts it."""
 FIRST_NAMES: Final = 128
-"""Names that are taken without listing the section: a first page, with some entries that a filter
-leaves out.
+"""Names that are read without listing the section: a first page, with some entries that a filter
+rejects.
 """
 
 
-def tell(progress: Progress | None, done: int, total: int) -> bool:
+def report_progress(progress: Progress | None, done: int, total: int) -> bool:
     """Call the user's progress function; whether the scan continues."""
     with allowed():
         return progress is None or progress(done, total) is not False
 
 
-def in_portions(store: EntryStore, items: Iterable[T], look: Callable[[EntryEditor, T], R]) -> Iterator[R]:
+def iter_batches(store: EntryStore, items: Iterable[T], look: Callable[[EntryEditor, T], R]) -> Iterator[R]:
     """Yield what ``look`` makes of each item; it may be asked again of the same item."""
     remaining = iter(items)
-    while some := list(islice(remaining, PORTION)):
+    while some := list(islice(remaining, BATCH_SIZE)):
         deliver()
         yield from store.read(partial(_each, items=some, look=look))
 
@@ -65,7 +65,7 @@ def each_entry(
     def read_one(view: EntryEditor, place: str) -> list[R]:
         return [look(view, section, path) for path in _paths(view, section, place)]
 
-    return chain.from_iterable(in_portions(store, places, read_one))
+    return chain.from_iterable(iter_batches(store, places, read_one))
 
 
 def _paths(view: EntryEditor, section: str, place: str) -> list[str]:
@@ -93,7 +93,7 @@ def names(store: EntryStore, section: str, key: str | None = None) -> Iterator[s
         yield from (name for name in everything or () if name not in known)
 
 
-def places(store: EntryStore, section: str, keys: Iterable[str] | None = None) -> Iterator[str]:
+def entry_paths(store: EntryStore, section: str, keys: Iterable[str] | None = None) -> Iterator[str]:
     """Yield where the entries lie, the first at once: keys of records, paths of artifacts (a key
     may have many).
     """
@@ -109,7 +109,7 @@ def places(store: EntryStore, section: str, keys: Iterable[str] | None = None) -
             yield key
 
 
-def places_in_order(store: EntryStore, section: str) -> Iterator[str]:
+def entry_paths_in_order(store: EntryStore, section: str) -> Iterator[str]:
     """Yield where the entries lie in ascending order, for what must not depend on the file that
     they lie in.
 
@@ -118,4 +118,4 @@ def places_in_order(store: EntryStore, section: str) -> Iterator[str]:
     keys = store.read(partial(EntryEditor.keys, section=section))
     if KINDS[section].competes:
         return iter(keys)
-    return chain.from_iterable(in_portions(store, keys, lambda view, key: view.entry_paths(section, key)))
+    return chain.from_iterable(iter_batches(store, keys, lambda view, key: view.entry_paths(section, key)))

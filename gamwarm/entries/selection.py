@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gamwarm.checks import as_bool, as_int, as_str, as_tuple
 from gamwarm.display import brief_repr
-from gamwarm.entries.browse import ARTIFACTS, RECORDS, Browser, Seen
+from gamwarm.entries.browse import ARTIFACTS, RECORDS, BrowsedEntry, Browser
 from gamwarm.entries.entry_kind import KINDS, entry_labels
 from gamwarm.entries.summary import EntrySummary
 from gamwarm.errors import InvalidInput, InvalidKey, NoSuchKey
@@ -28,7 +28,7 @@ SAMPLED_ARTIFACTS: Final = 32
 MOST_CANDIDATES: Final = 8
 ID_DIGITS: Final = 32
 
-Follow = Callable[[Iterator[Seen]], Iterator[Seen]]
+Follow = Callable[[Iterator[BrowsedEntry]], Iterator[BrowsedEntry]]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Selector:
         self._targets = [resolve_key(browser, key, follow) for key in selection.keys]
         self.families = Families(browser, selection.families, most=None) if selection.families else Families(browser)
 
-    def scan(self) -> Iterator[Seen]:
+    def scan(self) -> Iterator[BrowsedEntry]:
         """Yield the entries that are meant, records first; damaged ones as far as their text
         tells.
         """
@@ -137,7 +137,7 @@ class Selector:
 
         return filter(self._meant, chain.from_iterable(self._browser.walk(each, keys(each)) for each in sections))
 
-    def _meant(self, seen: Seen) -> bool:
+    def _meant(self, seen: BrowsedEntry) -> bool:
         said = seen.summary or seen.stated
         if said is not None:
             return self.takes(said, seen.entry if isinstance(seen.entry, BlockRecord) else None)
@@ -243,12 +243,12 @@ class Target:
     key: str
     entry_id: str = ""
 
-    def means(self, entry: EntrySummary | Seen) -> bool:
+    def means(self, entry: EntrySummary | BrowsedEntry) -> bool:
         """Whether an entry is meant."""
         same_key = (entry.section, entry.key) == (self.section, self.key)
         return same_key and self.entry_id in ("", entry.entry_id)
 
-    def entries(self, browser: Browser) -> list[Seen]:
+    def entries(self, browser: Browser) -> list[BrowsedEntry]:
         """Return the entries meant; damaged ones too, where the key itself was given."""
         return [seen for seen in browser.walk(self.section, [self.key]) if self.means(seen)]
 
@@ -311,7 +311,7 @@ def _by_name(browser: Browser, section: str, digits: str) -> Iterator[Target]:
             yield Target(section, key, entry_id)
 
 
-def _by_text(entries: Iterable[Seen], digits: str) -> Iterator[Target]:
+def _by_text(entries: Iterable[BrowsedEntry], digits: str) -> Iterator[Target]:
     for seen in entries:
         if seen.entry_id.startswith(digits):
             yield Target(seen.section, seen.key, seen.entry_id)

@@ -17,9 +17,9 @@ from blake3 import blake3
 from gamwarm.checks import FloatArray, as_int, as_tuple, zero_vector
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity.fingerprint import Fingerprinter
-from gamwarm.identity.matrices import Seen
+from gamwarm.identity.matrices import DigestCache
 
-__all__ = ["Components", "Label", "Walk"]
+__all__ = ["ComponentFingerprinter", "Components", "Label"]
 
 HEAD: Final = ("engine", "family kind", "family fingerprint")
 # What each block gives besides one digest per penalty, in the order of the key.
@@ -104,7 +104,7 @@ class Components:
         return dict(zip(options, defaults, strict=True)) | given
 
 
-class Walk(Fingerprinter):
+class ComponentFingerprinter(Fingerprinter):
     """A fingerprinter that also digests marked sections of its input separately.
 
     Attributes
@@ -116,7 +116,7 @@ class Walk(Fingerprinter):
     def __init__(self) -> None:
         super().__init__()
         self.parts: list[int] = []
-        self._seen = Seen()
+        self._seen = DigestCache()
         self._part: Any = None  # hashes the part, once something of it has left `_pending`
         self._begun: int | None = None  # where what is pending of the part begins; None outside of parts
 

@@ -15,7 +15,7 @@ from blake3 import blake3
 from gamwarm.checks import as_bool, as_float, as_int, as_str, is_zero_vector
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity.leaves import as_bytes, plain_numbers, positive_zeros
-from gamwarm.identity.matrices import Seen, digest_of
+from gamwarm.identity.matrices import DigestCache, digest_of
 from gamwarm.problem import DistributedRows, check_exact_dtype
 
 __all__ = ["Fingerprinter"]
@@ -37,7 +37,7 @@ class Fingerprinter:
 
     def __init__(self) -> None:
         self._hasher: Any = blake3()
-        self._seen: Seen | None = None
+        self._seen: DigestCache | None = None
         # Small values are collected: a call of the hash library takes longer than most of them.
         self._pending = bytearray()
 

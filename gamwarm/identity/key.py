@@ -19,7 +19,7 @@ from gamwarm.checks import as_str, as_tuple, is_zero_vector, require
 from gamwarm.display import brief_repr
 from gamwarm.errors import CollectiveError, InvalidInput, InvalidKey, InvalidType, UnkeyableFit
 from gamwarm.formats import EXACT_KEY
-from gamwarm.identity.components import Components, Label, Walk
+from gamwarm.identity.components import ComponentFingerprinter, Components, Label
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.interrupts import allowed
 from gamwarm.parallel import SERIAL, Communicator, agree, as_communicator, mark_agreed
@@ -116,7 +116,7 @@ def _penalties(fp: Fingerprinter, value: Any, comm: Communicator) -> None:
 
 def _write_part(write: Writer, fp: Fingerprinter, value: Any, comm: Communicator) -> None:
     """Write what is one component of the fit, where components are taken."""
-    if isinstance(fp, Walk):
+    if isinstance(fp, ComponentFingerprinter):
         fp.begin_part()
         write(fp, value, comm)
         fp.end_part()
@@ -129,7 +129,7 @@ def _as_part(write: Writer) -> Writer:
 
 
 def _offset(fp: Fingerprinter, value: Any, comm: Communicator) -> None:
-    if isinstance(fp, Walk) and isinstance(value, np.ndarray) and is_zero_vector(value):
+    if isinstance(fp, ComponentFingerprinter) and isinstance(value, np.ndarray) and is_zero_vector(value):
         fp.write_zeros_part(value)
     else:
         _write_part(_vector, fp, value, comm)
@@ -337,7 +337,7 @@ def name_fit(
         error = caught
     _check_equal("number of blocks", agree(ranks, "exact_key", len(blocks), error))
     assert named is not None
-    fp = Walk()
+    fp = ComponentFingerprinter()
     for text in ("gamwarm-exact-key", EXACT_KEY):
         fp.write_str(text)
     for text in named:
@@ -356,14 +356,14 @@ def name_fit(
     return key, Components.of([len(block.penalties) for block in blocks], fp.parts, _default_parts())
 
 
-def _write_options(fp: Walk, options: BlockwiseFitOptions) -> None:
+def _write_options(fp: ComponentFingerprinter, options: BlockwiseFitOptions) -> None:
     for name, write in _OPTIONS.items():
         _write_part(write, fp, getattr(options, name), SERIAL)
 
 
 @cache
 def _default_parts() -> tuple[int, ...]:
-    fp = Walk()
+    fp = ComponentFingerprinter()
     _write_options(fp, BlockwiseFitOptions())
     return tuple(fp.parts)
 

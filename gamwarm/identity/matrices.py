@@ -31,7 +31,7 @@ from gamwarm.identity.leaves import (
 from gamwarm.parallel import Communicator, agree, as_communicator, mark_agreed, share
 from gamwarm.problem import DistributedRows, IndexedDesign, check_row_numbers, check_same_ranks, design_shape, read_rows
 
-__all__ = ["Seen", "digest_of", "matrix_digest"]
+__all__ = ["DigestCache", "digest_of", "matrix_digest"]
 
 _WITNESS_ROWS: Final = 16
 
@@ -81,7 +81,7 @@ class _Plan(NamedTuple):
         return str(root.hexdigest())
 
 
-class Seen:
+class DigestCache:
     """Digests of the designs and indices that one walk over a fit has met, since blocks often share
     them.
 
@@ -121,7 +121,7 @@ def matrix_digest(m: Any, comm: Any = None) -> str:
     return digest_of(m, comm, None)
 
 
-def digest_of(m: Any, comm: Any, seen: Seen | None) -> str:
+def digest_of(m: Any, comm: Any, seen: DigestCache | None) -> str:
     """Return `matrix_digest`; without a communicator, what one walk has ``seen`` is not read again
     in it.
     """
@@ -141,7 +141,7 @@ def digest_of(m: Any, comm: Any, seen: Seen | None) -> str:
     return _shared_digest(m, ranks, seen)
 
 
-def _shared_digest(m: Any, ranks: Communicator, seen: Seen | None) -> str:
+def _shared_digest(m: Any, ranks: Communicator, seen: DigestCache | None) -> str:
     cores = _cores(ranks)
     error: BaseException | None = None
     plan = _Plan()
@@ -178,7 +178,7 @@ def _plan(m: Any, *, witness: bool) -> _Plan:
     return _Plan(_Kind.SPARSE if is_sparse(m) else _Kind.DENSE, n, p, witness=telling)
 
 
-def _leaves(m: Any, plan: _Plan, mine: range, cores: Callable[[], int], seen: Seen | None) -> bytes:
+def _leaves(m: Any, plan: _Plan, mine: range, cores: Callable[[], int], seen: DigestCache | None) -> bytes:
     if plan.kind is _Kind.SPARSE:
         return b"".join(sparse_leaves(m, plan.n, plan.p, mine))
     if plan.kind is _Kind.DENSE:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from gamwarm.checks import file_path
-from gamwarm.entries import KINDS, Batch, EntryEditor, EntryStore, Irreplaceable, Problem, in_portions
+from gamwarm.entries import KINDS, Batch, EntryEditor, EntryStore, Irreplaceable, Problem, iter_batches
 from gamwarm.errors import StoreError
 from gamwarm.interrupts import critical
 from gamwarm.maintenance.reports import MergeReport
@@ -50,7 +50,7 @@ def read_batches(source: EntryStore) -> Iterator[Batch]:
     try:
         for section in KINDS:
             keys, pins = source.read(partial(EntryEditor.keys_and_pins, section=section))
-            yield from in_portions(source, keys, partial(EntryEditor.read_batch, section=section, pins=pins))
+            yield from iter_batches(source, keys, partial(EntryEditor.read_batch, section=section, pins=pins))
     except StoreError as error:
         error.details["source"] = str(source.container.path)
         raise

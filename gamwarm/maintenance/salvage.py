@@ -49,7 +49,7 @@ def salvage_file(path: Path, target: Path, time_limit: float) -> SalvageReport:
         raise StoreError(
             f"{target}: exists already; salvage only creates new files. Give another path.", path=str(target)
         )
-    walk = _Walk(Path(os.path.realpath(path)), time_limit)
+    walk = _ChildReader(Path(os.path.realpath(path)), time_limit)
     entries = EntryStore(target)
     try:
         merged = import_batches(entries, walk.batches(), KEEP_ALL)
@@ -58,7 +58,7 @@ def salvage_file(path: Path, target: Path, time_limit: float) -> SalvageReport:
     return SalvageReport(merged.added, merged.problems, str(target))
 
 
-class _Walk:
+class _ChildReader:
     def __init__(self, path: Path, time_limit: float) -> None:
         self._path = path
         self._time_limit = time_limit

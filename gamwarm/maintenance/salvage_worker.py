@@ -152,10 +152,10 @@ def carve(h5: h5py.File, size: int, path: Path, skip: set[str]) -> None:
         except Exception:
             continue  # not an entry, or not readable
         if place_in_text is not None:
-            tell(found, section, place_in_text, carved=place)
+            send_entry(found, section, place_in_text, carved=place)
             continue
         for key in keys[section]:
-            if tell(found, section, key, carved=place):
+            if send_entry(found, section, key, carved=place):
                 break
 
 
@@ -203,12 +203,12 @@ def walk(path: Path, skip: set[str]) -> None:
                 continue
             for each in paths:
                 if f"{place}/{each}" not in skip:
-                    tell(view, section, each)
+                    send_entry(view, section, each)
     if unlisted:
         carve(h5, size, path, skip)
 
 
-def tell(view: FileView, section: str, path: str, carved: str = "") -> bool:
+def send_entry(view: FileView, section: str, path: str, carved: str = "") -> bool:
     """Send one entry; return whether it is intact. Of a carved one nobody knows that it
     should be.
     """

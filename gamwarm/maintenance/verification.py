@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from itertools import chain
 
-from gamwarm.entries import KINDS, Browser, EntryEditor, EntryStore, Problem, Progress, tell
+from gamwarm.entries import KINDS, Browser, EntryEditor, EntryStore, Problem, Progress, report_progress
 from gamwarm.errors import StoreError
 from gamwarm.interrupts import critical
 from gamwarm.maintenance.reports import VerifyReport
@@ -57,7 +57,7 @@ def _check_entries(entries: EntryStore, progress: Progress | None) -> tuple[Veri
     index: dict[str, set[str]] = {}
     done = nbytes = last = 0
     for seen in chain.from_iterable(browser.walk(section, content=True) for section in KINDS):
-        if not tell(progress, done, max(total, done + 1)):
+        if not report_progress(progress, done, max(total, done + 1)):
             return VerifyReport(_sorted(problems), done, nbytes, complete=False), ()
         done += 1
         nbytes += seen.nbytes
@@ -66,7 +66,7 @@ def _check_entries(entries: EntryStore, progress: Progress | None) -> tuple[Veri
             problems.append(Problem(seen.place, seen.problem))
         elif seen.summary is not None and seen.summary.structural_key is not None:
             index.setdefault(seen.summary.structural_key, set()).add(seen.key)
-    tell(progress, done, done)
+    report_progress(progress, done, done)
     pins = entries.read(lambda view: [view.unread_pins(section) for section in KINDS])
     report = VerifyReport(_sorted([*problems, *filter(None, pins)]), done, nbytes)
     if problems:  # what damaged entries weigh, and belong to, is not known

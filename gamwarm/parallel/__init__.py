@@ -3,7 +3,7 @@ agreement on errors.
 """
 
 from gamwarm.parallel.adapt import as_communicator
-from gamwarm.parallel.agreement import agree, already_agreed, mark_agreed, run_distributed, tell
+from gamwarm.parallel.agreement import agree, already_agreed, broadcast_failure, mark_agreed, run_distributed
 from gamwarm.parallel.communicator import (
     SERIAL,
     Communicator,
@@ -22,10 +22,10 @@ __all__ = [
     "already_agreed",
     "as_communicator",
     "assign_by_cost",
+    "broadcast_failure",
     "cores_each",
     "mark_agreed",
     "run_distributed",
     "share",
-    "tell",
     "usable_cores",
 ]

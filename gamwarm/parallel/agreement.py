@@ -11,7 +11,7 @@ from gamwarm.errors import CollectiveError, InvalidInput, UnkeyableFit
 from gamwarm.interrupts import cause
 from gamwarm.parallel.communicator import Communicator, assign_by_cost
 
-__all__ = ["agree", "already_agreed", "mark_agreed", "run_distributed", "tell"]
+__all__ = ["agree", "already_agreed", "broadcast_failure", "mark_agreed", "run_distributed"]
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
     return [report[3] for report in reports]  # type: ignore[misc]
 
 
-def tell(comm: Communicator, operation: str, error: BaseException) -> None:
+def broadcast_failure(comm: Communicator, operation: str, error: BaseException) -> None:
     """Let the other ranks know of an exception that leaves a ``with`` block here; at most once per
     exception.
     """

@@ -10,7 +10,7 @@ from typing import Final
 from gamwarm.entries import EntrySummary, entry_labels
 from gamwarm.records import Cost
 
-__all__ = ["SOURCES", "CostRow", "Fit", "FitGroup", "Summary", "Tree", "summarize"]
+__all__ = ["SOURCES", "CostRow", "FitGroup", "FitNode", "Summary", "Tree", "summarize"]
 
 SOURCES: Final = ("cold", "transfer", "exact")
 PROVENANCES: Final = ("projected", "rho-only", "cold")
@@ -48,7 +48,7 @@ class FitGroup:
 
 
 @dataclass(frozen=True)
-class Fit:
+class FitNode:
     """One fit: its record and its artifact, or either."""
 
     name: str
@@ -63,7 +63,7 @@ class Fit:
 class Tree:
     """A fit and what started from it, depth first: pairs of depth and fit."""
 
-    rows: tuple[tuple[int, Fit], ...]
+    rows: tuple[tuple[int, FitNode], ...]
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,14 @@ def _trees(summaries: Sequence[EntrySummary]) -> tuple[tuple[Tree, ...], int]:
     alone.
     """
     fits, fit_of_entry = _fits(summaries)
-    children: dict[str, list[Fit]] = defaultdict(list)
-    roots: list[Fit] = []
+    children: dict[str, list[FitNode]] = defaultdict(list)
+    roots: list[FitNode] = []
     for fit in fits.values():
         above = None if fit.parent is None else fit_of_entry.get(fit.parent)
         (roots if above is None or above == fit.name else children[above]).append(fit)
     trees = []
     for root in roots:
-        rows: list[tuple[int, Fit]] = []
+        rows: list[tuple[int, FitNode]] = []
         waiting, seen = [(0, root)], set()
         while waiting:
             depth, fit = waiting.pop()
@@ -159,7 +159,7 @@ def _trees(summaries: Sequence[EntrySummary]) -> tuple[tuple[Tree, ...], int]:
     return tuple(trees), sum(not children[root.name] for root in roots)
 
 
-def _fits(summaries: Sequence[EntrySummary]) -> tuple[dict[str, Fit], dict[str, str]]:
+def _fits(summaries: Sequence[EntrySummary]) -> tuple[dict[str, FitNode], dict[str, str]]:
     """Join records and artifacts to fits by exact key; return them by name, and the name of each
     entry's fit.
     """
@@ -176,5 +176,5 @@ def _fits(summaries: Sequence[EntrySummary]) -> tuple[dict[str, Fit], dict[str, 
         record = next((entry for entry in entries if entry.kind == "final"), first)
         short = name.removeprefix("cf-")[:10]
         width = f"{record.n_rows:,} rows, {record.width:,} coefficients"
-        fits[name] = Fit(name, f"{short}  {width}", first.source, record.kind, first.parent, first.created)
+        fits[name] = FitNode(name, f"{short}  {width}", first.source, record.kind, first.parent, first.created)
     return fits, fit_of_entry

@@ -21,7 +21,7 @@ from gamwarm.errors import (
 )
 from gamwarm.identity import FitProblem
 from gamwarm.interrupts import cause
-from gamwarm.parallel import Communicator, agree, mark_agreed, tell
+from gamwarm.parallel import Communicator, agree, broadcast_failure, mark_agreed
 from gamwarm.storage import explain, out_of_memory
 from gamwarm.walltime import Walltime
 
@@ -106,10 +106,10 @@ class Ranks:
             return problem.key
         return problem.shared_key(self.comm)
 
-    def tell(self, operation: str, error: BaseException) -> None:
-        """See `gamwarm.parallel.tell`; nothing after `closed`."""
+    def broadcast_failure(self, operation: str, error: BaseException) -> None:
+        """See `gamwarm.parallel.broadcast_failure`; nothing after `closed`."""
         if not self.closed:
-            tell(self.comm, operation, error)
+            broadcast_failure(self.comm, operation, error)
 
     # -- acting ------------------------------------------------------------------------------------
 

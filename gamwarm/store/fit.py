@@ -15,7 +15,7 @@ from gamwarm.entries import PutOutcome
 from gamwarm.errors import InvalidInput, StoreClosed
 from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
-from gamwarm.parallel import Communicator, agree, tell
+from gamwarm.parallel import Communicator, agree, broadcast_failure
 from gamwarm.records import Cost, FitResult, check_attributes
 from gamwarm.store.arguments import wrong_type
 from gamwarm.store.keep import KeepOutcome
@@ -239,7 +239,7 @@ class FitInProgress:
             self._store.check_open()
         except StoreClosed:
             return
-        tell(self._store.comm, "end of fit", error)
+        broadcast_failure(self._store.comm, "end of fit", error)
 
     def _agree(self, operation: str, payload: T, error: BaseException | None = None) -> list[T]:
         self._store.check_open()

@@ -12,7 +12,7 @@ from typing import Any, Self
 from gamwarm.entries import ParentSnapshot
 from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
-from gamwarm.parallel import tell
+from gamwarm.parallel import broadcast_failure
 from gamwarm.records import FitResult, check_attributes
 from gamwarm.store.fit import FitStore
 from gamwarm.store.keep import KeepOutcome
@@ -109,4 +109,4 @@ class FrozenView(StoreWrapper):
         if self._owns_store:
             self.store.__exit__(kind, error, trace)
         elif error is not None:
-            tell(self.comm, "frozen campaign", error)
+            broadcast_failure(self.comm, "frozen campaign", error)

@@ -455,7 +455,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         """End the ``with`` that ``error`` comes out of; whatever else fails, that is the one to
         report.
         """
-        self._ranks.tell("close", error)
+        self._ranks.broadcast_failure("close", error)
         if not self._ranks.closed:
             self._release(quiet=True)
 
@@ -594,7 +594,7 @@ class IndependentStore(WarmStartStore):
             except GamwarmError as late:
                 log.warning("%s: while leaving independent mode: %s", self.path, late)
             self._release(quiet=True)
-        self._parent._ranks.tell(ENDING, error)
+        self._parent._ranks.broadcast_failure(ENDING, error)
 
     def _refuse_inside_the_parents_transaction(self, what: str) -> None:
         if self._parent._writes.in_transaction:

@@ -57,7 +57,7 @@ class _Transaction:
             else:
                 self._undo(root, error)
                 if not isinstance(error, AbandonedBlock):  # no time to call others; the ``with`` around it tells them
-                    self._ranks.tell("transaction", error)
+                    self._ranks.broadcast_failure("transaction", error)
         finally:
             self._writes.lock.__exit__(None, None, None)
 

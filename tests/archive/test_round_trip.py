@@ -150,7 +150,7 @@ def test_an_export_ends_beside_a_writer_that_commits_all_the_time(store, tmp_pat
 
 
 def test_what_a_writer_removes_while_the_export_runs_is_left_out_and_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr("gamwarm.entries.scan.PORTION", 1)
+    monkeypatch.setattr("gamwarm.entries.scan.BATCH_SIZE", 1)
     path = tmp_path / "fits.h5"
     with gamwarm.open(path) as writer:
         for n in range(3):

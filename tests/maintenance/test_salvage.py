@@ -187,7 +187,7 @@ def test_salvage_makes_only_new_files_and_says_what_is_missing(path, tmp_path):
 @pytest.mark.parametrize("what", ["a number", "a time", "a place"])
 def test_what_the_reading_process_sends_is_checked_again(path, tmp_path, monkeypatch, what):
     """It runs HDF5 on damage, so its memory is not to be trusted."""
-    real, spoiled = salvage._Walk._entry, []
+    real, spoiled = salvage._ChildReader._entry, []
 
     def entry(frame, payload):
         if frame["section"] == "block_records" and not spoiled:
@@ -207,7 +207,7 @@ def test_what_the_reading_process_sends_is_checked_again(path, tmp_path, monkeyp
                 frame = {**frame, "key": exact_key_of(77)}
         return real(frame, payload)
 
-    monkeypatch.setattr(salvage._Walk, "_entry", staticmethod(entry))
+    monkeypatch.setattr(salvage._ChildReader, "_entry", staticmethod(entry))
     ids = ids_of(path)
     report = gamwarm.salvage(path, tmp_path / "new.h5")
     assert [problem.place for problem in report.problems] == spoiled

@@ -215,7 +215,7 @@ class TestALateCloser:
         with Container.open(path, mode=mode) as again:
             assert names(again) == [*(f"new{index}" for index in range(5)), "old"]
             if mode == "a":
-                assert "plain HDF5 has closed it" in caplog.text
+                assert "plain HDF5 closed it" in caplog.text
                 assert again.recovered
                 add(again, "more")
         container.close()

@@ -434,7 +434,7 @@ def test_it_cannot_begin_or_write_inside_a_transaction_that_holds_the_lock(path)
 
 
 def test_an_independent_store_has_no_independent_store_of_its_own(own):
-    with pytest.raises(InvalidInput, match="use it as it is"):
+    with pytest.raises(InvalidInput, match="use it directly"):
         own.independent()
 
 

@@ -287,7 +287,7 @@ def test_salvage_is_interrupted_while_its_child_works(store, tmp_path):
 @pytest.mark.parametrize("name", ["verify", "compact", "merge", "export", "savings", "explain"])
 def test_long_work_is_interrupted_between_two_portions(name, store, tmp_path, monkeypatch):
     """Not after it: what is left to do is not done."""
-    monkeypatch.setattr("gamwarm.entries.scan.PORTION", 1)
+    monkeypatch.setattr("gamwarm.entries.scan.BATCH_SIZE", 1)
     source = tmp_path / "source.h5"
     with gamwarm.open(source) as other:
         for number in range(10, 20):

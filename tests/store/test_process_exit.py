@@ -266,7 +266,7 @@ def test_a_thread_that_never_ends_its_call_does_not_hang_the_end_of_the_process(
         over.set()
         thread.join()
     (line,) = caplog.records
-    assert "1 entries that waited" in line.getMessage()
+    assert "1 pending entries" in line.getMessage()
     own.close()
     assert pools.fits_in(path) == 1
 
