@@ -151,7 +151,7 @@ class Savings:
         nothing, so the file does not count them.
     unfinished : int
         Fits of which the file holds a checkpoint and no answer. Not counted above.
-    untold : int
+    without_lineage : int
         Kept fits that do not say how they began (records put by hand).
     damaged : int
         Entries that cannot be read, and are not counted.

@@ -238,7 +238,7 @@ def test_what_cannot_be_filed_at_the_end_is_one_warning_with_a_count(path, tmp_p
         buffered._file_all()
 
     (line,) = caplog.records
-    assert "6 entries" in line.getMessage()
+    assert "6 pending entries" in line.getMessage()
     assert "no space left" in outcomes[0].reason
     assert not any(outcome.pending or outcome.written for outcome in outcomes)
     for own in stores:
