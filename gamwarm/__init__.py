@@ -1,4 +1,4 @@
-"""gamwarm: iterative statistical fits that keep what they learned, in one HDF5 file.
+"""gamwarm: warm starts for iterative penalized-likelihood fits, kept in one HDF5 file.
 
 The names below are the public ones, in the order a newcomer meets them. The contract above all: a
 warm start changes where a fit begins, never where it ends.
@@ -149,7 +149,7 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "SourceSavings",
     "Saving",
     "salvage",
-    # one road from a start to an answer
+    # from a start to an answer
     "fit",
     "Objective",
     "Evaluation",
@@ -171,7 +171,7 @@ __all__ = [  # noqa: RUF022 - in the order a newcomer meets them
     "predicted_step",
     "inner_cap",
     "InnerCapState",
-    # what is kept
+    # entries
     "BlockRecord",
     "RecordKind",
     "normalize_active_sets",

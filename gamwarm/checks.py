@@ -66,7 +66,7 @@ def is_immutable(array: npt.NDArray[Any]) -> bool:
     return type(root) is bytes
 
 
-_FEW: Final = 1024  # numbers that are looked at in less time than something is noted of them
+_FEW: Final = 1024  # vectors so short that checking them again is cheaper than remembering
 
 
 class _Noted(NamedTuple):
@@ -120,7 +120,7 @@ def is_zero_vector(array: npt.NDArray[Any]) -> bool:
 
 
 def is_finite(array: npt.NDArray[Any]) -> bool:
-    """Whether all numbers are finite; looked at once where nothing can write to them."""
+    """Whether all numbers are finite; checked only once if they are immutable."""
     if array.size < _FEW:
         return bool(np.isfinite(array).all())
     notes = notes_of(array)

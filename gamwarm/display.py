@@ -41,7 +41,7 @@ def visible(text: str) -> str:
 
 
 def brief_repr(value: object) -> str:
-    """Return what a message says of a value that was refused: its ``repr``, truncated if long."""
+    """Return a refused value for a message: its ``repr``, truncated if long."""
     try:
         text = repr(value)
     except Exception:  # an integer of more digits than Python prints; an object whose repr fails
@@ -78,7 +78,7 @@ def html(text: str) -> str:
 
 
 def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
-    r"""Return JSON that reads back as ``value``; what `visible` escapes stands in it as
+    r"""Return JSON that reads back as ``value``; characters that `visible` escapes are written as
     ``\uNNNN``.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, sort_keys=sort_keys)

@@ -191,7 +191,7 @@ class StoreClosed(StoreError, ValueError):
 
 
 class StoreDamaged(StoreError):
-    """Bytes of the file fail their checks; nothing read from them is served."""
+    """Bytes of the file fail their checks; nothing read from them is used."""
 
     code = "store-damaged"
 

@@ -1,4 +1,4 @@
-"""Every version mark that gamwarm writes, and the one comparison of what it reads with them.
+"""Every version mark that gamwarm writes, and the only comparison with those that it reads.
 
 A mark that names a *layout* is a `Format`. To read an older layout, raise ``current``, leave
 ``oldest``, and branch on the version that `Format.check` returns; each is called in one place:

@@ -4,7 +4,7 @@ CPython runs a signal's handler in the main thread between two instructions, and
 raises (`KeyboardInterrupt`, a time-out, `SystemExit`) comes out of the code there: an ``__enter__``
 that has just taken a lock, a callback of HDF5 that may not raise. So every call that changes shared
 state is a critical section: while one runs, the handlers of this process are replaced by one that
-takes notes, and what it noted is delivered
+records signals, which are delivered
 
 * when the outermost section ends;
 * in `wait`, `deliver` and `Lock`, which every wait and every long loop goes through, at least every
@@ -56,7 +56,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 PATIENCE: Final = 0.05
-"""Seconds after which a wait looks whether a signal was noted."""
+"""Seconds between two checks for recorded signals during a wait."""
 SOON: Final = 0.001
 NEAR_FRAMES: Final = 4
 NOT_MAIN: Final = -1
@@ -103,7 +103,7 @@ class Interrupt(BaseException):
 
 
 def cause(error: BaseException) -> BaseException:
-    """Return what was raised, also of an exception that is on its way out of a section."""
+    """Return what was raised, also for an exception that is leaving a section."""
     return error.error if isinstance(error, Interrupt) else error
 
 
@@ -152,7 +152,7 @@ class _Shield:
         return before
 
     def leave(self, before: int) -> None:
-        """End a section; deliver what was noted if it was the outermost."""
+        """End a section; deliver recorded signals if it was the outermost."""
         if before < 0:
             return
         self.depth = before
@@ -160,8 +160,8 @@ class _Shield:
             self._deliver_and_restore(sys._getframe(1))
 
     def leave_later(self, before: int) -> None:
-        """End a section and let what was noted strike behind the caller, which must not be left by
-        an exception.
+        """End a section and deliver recorded signals after the caller, which must not be left by an
+        exception.
         """
         if before < 0:
             return
@@ -249,7 +249,7 @@ class _Shield:
             self._deliver(frame)  # one handler that raises does not keep a signal from the next
 
     def deliver(self) -> None:
-        """Deliver what was noted, inside a section."""
+        """Deliver recorded signals inside a section."""
         if self._noted and self.depth and not self.finalizers and _get_ident() == self.thread:
             try:
                 self._deliver(sys._getframe(1))
@@ -286,7 +286,7 @@ class _Finalizer:
     def __enter__(self) -> None:
         try:
             self._before = _shield.enter()
-        except BaseException:  # struck on the way in: there is nobody to tell, but much to do
+        except BaseException:  # struck on the way in: there is no caller to notify, but much to do
             self._before = _shield.enter()
         self._checked, _stack.checked = _stack.checked, True  # it has no other moment, with stack enough or not
         _shield.finalizers += self._before >= 0
@@ -309,7 +309,7 @@ _stack: Final = _Stack()
 
 
 def _check_stack() -> None:
-    """Raise a `RecursionError` here, where nothing is held, rather than in a section.
+    """Raise a `RecursionError` here, before anything is acquired, rather than in a section.
 
     Running out of stack in the call of an ``__exit__`` leaves a lock taken, also the one that h5py
     has for all threads.
@@ -358,7 +358,9 @@ def critical(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def quiet(function: Callable[P, R]) -> Callable[P, R]:
-    """`critical` for finalizers, whose exceptions are lost: what was noted strikes after them."""
+    """`critical` for finalizers, whose exceptions are lost: recorded signals are delivered after
+    them.
+    """
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -458,7 +460,7 @@ class Work(Protocol):
         """Take it; what this raises must leave nothing taken."""
 
     def end(self, error: BaseException | None) -> None:
-        """Give it back. ``error`` is what the block raised; it goes on unless this raises."""
+        """Give it back. ``error`` is what the block raised; it propagates unless this raises."""
 
 
 class Body:

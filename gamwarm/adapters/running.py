@@ -63,7 +63,7 @@ class Search:
         options, x = copy.deepcopy(options), function.inside(x)  # SciPy writes to some arrays
         if metric is not None and method.name == "BFGS":
             options["hess_inv0"] = metric
-        if "initial_simplex" in options:  # it is moved to where the search begins
+        if "initial_simplex" in options:  # it is set to the point where the search begins
             simplex = np.asarray(options["initial_simplex"], dtype=np.float64)
             options["initial_simplex"] = simplex + (x - simplex[0])
         bounds = None
@@ -150,7 +150,7 @@ class Minimization:
     # -- searching ---------------------------------------------------------------------------------
 
     def search(self, report: StartReport | None) -> Any:
-        """Search from what is offered, else from x0; from the other of the two if that gives no
+        """Search from the offered start, else from x0; from the other of the two if that gives no
         answer.
         """
         if report is None or report.start is None:
@@ -178,8 +178,8 @@ class Minimization:
         return found
 
     def _is_own(self, x: FloatArray, stored: float | None) -> bool:
-        """Whether the stored answer is one of this function: what is evaluated there is what was
-        stored.
+        """Whether the stored answer is one of this function: the evaluation there reproduces the
+        stored value.
         """
         value = self._point(x).value
         if not np.isfinite(value):
@@ -320,7 +320,7 @@ class Minimization:
         return found
 
     def _left(self, limit: str) -> int | None:
-        """Return what is left of a limit on iterations or evaluations; None without one."""
+        """Return the remainder of a limit on iterations or evaluations; None without one."""
         allowed = self.asked.options.get(limit)
         if allowed is None:
             return None
@@ -328,9 +328,7 @@ class Minimization:
         return int(allowed) - (self.evaluations if counts_calls else self.iterations)
 
     def _is_over(self, found: Any) -> bool:
-        """Whether no other search is to follow: it was stopped, or ran out of what it was
-        allowed.
-        """
+        """Whether no other search is to follow: it was stopped, or reached a limit."""
         lefts = [left for left in map(self._left, _LIMITS) if left is not None]
         if self._stopped or min(lefts, default=1) <= 0:
             return True
@@ -367,12 +365,12 @@ class Minimization:
     # -- the answer --------------------------------------------------------------------------------
 
     def cost(self) -> Cost:
-        """Return what was spent so far."""
+        """Return the cost so far."""
         seconds = time.perf_counter() - self.began
         return Cost(self.function.points, self.iterations, seconds=seconds)
 
     def finish(self, found: Any, report: StartReport | None, handle: Any) -> Any:
-        """Hand the outcome to the store, and return it with what there is to know of it."""
+        """Pass the outcome to the store, and return it with its details."""
         x = np.array(found.x)
         hess_inv = found.get("hess_inv") if self.described.has_metric else None
         metric = None if hess_inv is None else positive_definite(np.asarray(hess_inv))

@@ -68,7 +68,7 @@ def minimize(
     args : tuple or object
         As SciPy takes them; numbers, strings, arrays; part of the exact key.
     store : FitStore or None
-        None: nothing is looked up or kept.
+        None: nothing is looked up or stored.
     name : str
         Names the *function*, which cannot be hashed: other functions (and gradients, constraints)
         need other names.
@@ -85,7 +85,7 @@ def minimize(
     jac : callable, True, None, or {"2-point", "3-point", "cs"}, optional
         As SciPy takes it. Default: forward differences where the method needs a gradient.
     hess, hessp, bounds, constraints, tol : optional
-        As SciPy takes them; what the method does not use is refused.
+        As SciPy takes them; arguments that the method ignores are refused.
     method : str, optional
         Any of SciPy's; default as SciPy chooses: SLSQP with constraints, L-BFGS-B with bounds, else
         BFGS.
@@ -93,7 +93,7 @@ def minimize(
         As SciPy takes it, ``callback(xk)`` or ``callback(intermediate_result=...)``; it may raise
         ``StopIteration``.
     options : mapping, optional
-        SciPy's, such as ``gtol`` and ``maxiter``; part of the exact key, but for what is printed.
+        SciPy's, such as ``gtol`` and ``maxiter``; part of the exact key, except output options.
         An option that the method does not have is refused. All searches of one call together take
         no more iterations or evaluations than ``maxiter``, ``maxfev`` or ``maxfun`` allow. For
         L-BFGS-B ``ftol`` is 0 unless you state it or ``tol``: a search that stopped because of slow
@@ -145,7 +145,7 @@ def minimize(
 
 
 def minimize_problem(fun: Callable[..., Any], x0: Any, args: Any = (), **arguments: Any) -> FitProblem:
-    """Return the fit that `minimize` looks up and keeps for these arguments; nothing is evaluated.
+    """Return the fit that `minimize` looks up and stores for these arguments; nothing is evaluated.
 
     Parameters
     ----------

@@ -128,7 +128,7 @@ def export_archive(
     InvalidInput
         Title, creators or licence are missing, a key means none or several, or nothing is selected.
     StoreError
-        The store cannot be read, or ``out`` cannot be written; what was there is as before.
+        The store cannot be read, or ``out`` cannot be written; an existing file is unchanged.
 
     Notes
     -----
@@ -184,8 +184,8 @@ def verify_archive(path: str | os.PathLike[str], progress: Progress | None = Non
     Raises
     ------
     StoreNotFound, NotAStore, NewerFormat, OlderFormat, StoreDamaged
-        There is no such file; it is not an archive, or of another format; HDF5 cannot list what is
-        in it.
+        There is no such file; it is not an archive, or of another format; HDF5 cannot list its
+        contents.
     """
     found = check_bundle(path, progress)
     creators, licence = _said_by(found.texts.get(CRATE_NAME, ""))
@@ -221,7 +221,7 @@ def import_archive(
     Raises
     ------
     StoreDamaged
-        The archive is not what was exported; the message names entries, ``details["problems"]`` all
+        The archive changed after the export; the message names entries, ``details["problems"]`` all
         of them. The store is as before.
     StoreError
         As `verify_archive`, or the store cannot be written.
@@ -256,7 +256,7 @@ def _selection(select: object) -> Selection:
 def _with_parents(
     entries: Sequence[EntrySummary], chosen: Sequence[EntrySummary]
 ) -> tuple[list[EntrySummary], tuple[str, ...]]:
-    """Add what the chosen entries started from; return them in the order of the file, and the
+    """Add the parents of the chosen entries; return them in the order of the file, and the
     parents not in it.
     """
     by_id: dict[str, list[EntrySummary]] = {}

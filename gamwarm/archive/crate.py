@@ -73,7 +73,7 @@ class About:
 def about_archive(
     title: str, creators: str | Creator | Iterable[str | Creator], licence: str, description: str
 ) -> About:
-    """Check what is said of an archive.
+    """Check the description of an archive.
 
     Raises
     ------

@@ -185,8 +185,8 @@ def _fill(
     problems: list[Problem],
     progress: Progress | None,
 ) -> tuple[str, list[EntrySummary]]:
-    """Lay out all but the header; return the digest of the manifest and the summaries of what the
-    archive holds.
+    """Lay out all but the header; return the digest of the manifest and the summaries of the
+    entries.
     """
     kept: list[EntrySummary] = []
     lines: list[str] = []
@@ -319,8 +319,8 @@ def check_bundle(path: str | os.PathLike[str], progress: Progress | None = None)
     Raises
     ------
     StoreNotFound, NotAStore, NewerFormat, OlderFormat, StoreDamaged
-        There is no such file, it is not an archive, or so damaged that HDF5 cannot list what is in
-        it.
+        There is no such file, it is not an archive, or so damaged that HDF5 cannot list its
+        contents.
     """
     place = file_path(path)
     problems: list[Problem] = []
@@ -346,7 +346,7 @@ def check_bundle(path: str | os.PathLike[str], progress: Progress | None = None)
 
 
 def _check_bytes(path: Path, problems: list[Problem]) -> None:
-    """Refuse what is not an archive; note bytes that differ from what was exported."""
+    """Refuse a file that is not an archive; note bytes that changed after the export."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise NotAStore(f"{path}: not a regular file; give the path of an archive", path=str(path))

@@ -56,7 +56,7 @@ for _name in ORDER:
 
 
 _Refusal: Final[Any] = typer.BadParameter.__mro__[2]
-"""Click's own base of what it refuses, which typer may carry along under a name of its own."""
+"""Click's own base class for usage errors, which typer may bundle under another name."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -132,7 +132,7 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> Exit:
-    """Write one HTML page of what a file holds: costs cold and warm, transfers by term, lineage,
+    """Write one HTML page about a file: costs cold and warm, transfers by term, lineage,
     growth.
     """
     refuse_no_file(file)

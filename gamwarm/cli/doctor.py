@@ -1,6 +1,4 @@
-"""``doctor``: what a directory and this environment are good for, found by trying, before a job of
-three days.
-"""
+"""``doctor``: test a directory and this environment before a long job."""
 
 from __future__ import annotations
 

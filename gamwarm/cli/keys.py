@@ -1,4 +1,4 @@
-"""Opening the file that a subcommand is about, and what a short key means in it."""
+"""Opening a subcommand's file, and resolving short keys in it."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def refuse_no_file(path: Path) -> None:
 
 
 def short(seen: BrowsedEntry) -> str:
-    """Return what a listing calls an entry: its exact key, or of an artifact its entry id."""
+    """Return the name of an entry in a listing: its exact key, or of an artifact its entry id."""
     return seen.name[:SHORT]
 
 
 def resolve(browser: Browser, text: str) -> Target:
-    """Find what a key or the beginning of one means, with a progress bar where that takes a
+    """Resolve a key or a prefix, with a progress bar where that takes a
     while.
     """
     return resolve_key(browser, text, partial(search, browser))

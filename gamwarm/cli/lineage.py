@@ -30,7 +30,7 @@ DEEPEST: Final = 1000
 
 @dataclass
 class _Fit:
-    """One fit as its lineage shows it: its record or, where that is gone, its artifact."""
+    """One fit as its lineage shows it: its record or, if that was removed, its artifact."""
 
     key: str
     summary: EntrySummary
@@ -91,7 +91,7 @@ def lineage(
     most: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="fits to show below one fit")] = 50,
     as_json: Json = False,
 ) -> Exit:
-    """Draw what a fit started from, and what started from it."""
+    """Draw the ancestors and descendants of a fit."""
     with looking_into(file) as (_, browser):
         target = resolve(browser, key)
         entries = target.entries(browser)

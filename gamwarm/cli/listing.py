@@ -65,7 +65,7 @@ def ls(
 
     KEY is the beginning of an exact key (records) or of an entry id (artifacts); every subcommand
     takes it. Options that select may be repeated, their names may hold * and ?, and all options
-    given are met. VALID says whether a look-up would be served the entry. With --json, one object
+    given are met. VALID says whether a look-up would use the entry. With --json, one object
     per line.
     """
     if sort not in ("auto", "newest", "oldest", "file"):
@@ -90,8 +90,8 @@ def ls(
 
 
 def _page(seen: Iterator[BrowsedEntry], order: str, limit: int) -> tuple[list[BrowsedEntry], bool]:
-    """Return the entries to show, and whether there are more; sorted or not, few are held in
-    memory.
+    """Return the entries to show, and whether there are more; sorted or not, few are in memory at
+    once.
     """
     if order == "file":
         page = list(islice(seen, limit or None))
@@ -158,7 +158,7 @@ def _family(seen: BrowsedEntry, families: Families) -> str:
 
 
 def _is_valid(seen: BrowsedEntry) -> bool:
-    """Whether a look-up would be served this entry: sound, and an artifact that may be a parent."""
+    """Whether a look-up would use this entry: sound, and an artifact that may be a parent."""
     if seen.problem or seen.entry is None:
         return False
     return not isinstance(seen.entry, FitArtifact) or seen.entry.is_usable
@@ -188,7 +188,7 @@ def _row_json(seen: BrowsedEntry, families: Families) -> dict[str, Any]:
 
 _NOT_TOLD: Final = ("entry_id", "objective", "converged", "producer", "lineage", "cost")
 _UNKNOWN: Final[dict[str, Any]] = {**dict.fromkeys(_NOT_TOLD), "attributes": {}}
-"""Of a damaged entry no more is known than what a row says of it besides."""
+"""For a damaged entry only the other cells of the row are known."""
 
 
 # -- show ------------------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ def stats(
     whole: Annotated[bool, typer.Option("--all", help="read every entry of a large file, not a sample")] = False,
     as_json: Json = False,
 ) -> Exit:
-    """Entries, bytes, starts by source, and what the starts saved.
+    """Entries, bytes, starts by source, and savings.
 
     Counts come from running totals. Starts and costs are read from the records: of more than 500 a
     sample of 500 (keys are digests, and lie in the order of a hash, so the first ones are as good
@@ -436,7 +436,7 @@ def _jsonable(part: SourceSavings) -> dict[str, Any]:
 
 
 class _Costs:
-    """What fits cost, by what they started from."""
+    """Costs of fits by type of start."""
 
     def __init__(self) -> None:
         self.records = 0

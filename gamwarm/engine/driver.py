@@ -54,7 +54,7 @@ def fit(
         ``outer_tol`` bounds max|dV/drho|, ``inner_tol`` the Newton decrement ``sqrt(g' H^-1 g)``;
         both absolute.
     store : FitStore, optional
-        Without one nothing is looked up and nothing is kept.
+        Without one nothing is looked up or stored.
     parent : str, optional
         Entry id of the artifact to start from.
     start : optional
@@ -176,7 +176,7 @@ class CaseObjective:
         )
 
     def penalized_nll(self, rho: FloatArray, theta: FloatArray) -> float:
-        """Return what the inner solve minimises."""
+        """Return the inner objective."""
         return self.laml.penalised_nll(rho, self.null if np.array_equal(theta, self.null) else theta)
 
     def cold_starts(self) -> Iterator[gamwarm.Evaluation]:
@@ -191,7 +191,7 @@ class CaseObjective:
             yield at
 
     def cost(self) -> Cost:
-        """Return what was counted so far."""
+        """Return the counts so far."""
         c = self.counters
         return Cost(c.evaluations, 0, c.inner_iterations, c.hessian_formations)
 

@@ -163,7 +163,7 @@ class Laml(Objective):
         for bit; the objective is corrected to first order for the step that was not taken. A
         failure is an infinite value, not an exception.
 
-        Between formations of H, steps with the last factor go on as long as they converge fast;
+        Between formations of H, steps reuse the last factor as long as they converge fast;
         ``gram`` (p, p), X'WX near here, gives the first such factor. Only an H formed at the point
         itself passes the test.
         """

@@ -209,8 +209,8 @@ class Case:
         return self.bound.moments(self.rows, counters).of(columns)
 
     def folds(self, column: str) -> tuple[list[str], list[tuple[Moments, IntArray]]]:
-        """Return the values of ``column`` in these rows and, per value, what a Gaussian fit without
-        it has.
+        """Return the values of ``column`` in these rows and, per value, the moments of a Gaussian
+        fit without it.
 
         That is its moments over the coefficients of this case that keep data, and which those are
         (kept,).

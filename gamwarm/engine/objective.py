@@ -99,7 +99,7 @@ def log_determinant(gram: FloatArray, s: FloatArray) -> float:
 
 @dataclass
 class Evaluation:
-    """The objective at one rho, with what a Hessian there needs."""
+    """The objective at one rho, with the parts that its Hessian needs."""
 
     rho: FloatArray
     theta: FloatArray
@@ -186,7 +186,7 @@ class Objective(ABC):
 
     @abstractmethod
     def penalised_nll(self, rho: FloatArray, theta: FloatArray) -> float:
-        """Return what the inner solve minimises, inf where it is not a number. No Hessian
+        """Return the inner objective, inf if it is not a number. No Hessian
         formation.
         """
 

@@ -21,7 +21,7 @@ _USUAL = {f.name: getattr(_DEFAULT, f.name) for f in fields(BlockwiseFitOptions)
 
 
 def check_options(options: BlockwiseFitOptions | None) -> BlockwiseFitOptions:
-    """Return the options of a fit, refusing by name what the engine would silently ignore."""
+    """Return the options of a fit, refusing by name those that the engine would ignore."""
     if options is None:
         return BlockwiseFitOptions()
     require("options", options, (BlockwiseFitOptions, type(None)))

@@ -53,8 +53,7 @@ class EngineFit:
         Of a rank without work (``case=None``): None.
     start : StartReport or None
         What the store offered; None without a store.
-    kept : KeepOutcome or None
-        What was filed.
+    kept : KeepOutcome or None What was stored.
     edf : dict of str to float
         Effective degrees of freedom per block, unpenalised directions included.
     cold : tuple of ColdTrial
@@ -112,9 +111,7 @@ class EngineFit:
         return isinstance(self.result, FitResult) and self.result.converged
 
     def summary(self) -> str:
-        """Return in lines what the fit started from, what the guard did, what it took, and what the
-        start saved.
-        """
+        """Describe in lines the start, the guard's decision, the cost and the savings."""
         outer = OuterFit(self.result, self.start, self.kept, self.guard, self.reason, self.notes, self.cost, None)
         return outer.summary()
 

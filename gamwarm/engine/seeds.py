@@ -281,7 +281,7 @@ def _coefficients(
         except np.linalg.LinAlgError:
             continue
         step = solved @ gain
-        # Far beyond the first order the group was all that held a direction.
+        # Far beyond the first order, only the group determined a direction.
         first = float(np.abs(out[g]).max(initial=0.0))
         if np.isfinite(step).all() and np.abs(step).max(initial=0.0) <= 10.0 * max(first, 1e-12):
             out[g] = step

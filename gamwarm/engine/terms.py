@@ -1,5 +1,4 @@
-"""Terms of an additive predictor: what a user writes, and what it becomes when bound to the full
-data.
+"""Terms of an additive predictor: as written by the user, and bound to the full data.
 
 A bound term is a small table of distinct rows in *raw* columns, a lift ``T`` (raw = T theta) to
 reduced coordinates in which the penalty is exactly diagonal, and a penalty scale. All three are

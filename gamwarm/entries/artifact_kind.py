@@ -1,4 +1,4 @@
-"""The kind ``artifact``: what one fit gives a related one, under its strict descriptor key."""
+"""The kind ``artifact``: what a related fit can reuse, under its strict descriptor key."""
 
 from __future__ import annotations
 

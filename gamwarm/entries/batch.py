@@ -1,6 +1,4 @@
-"""Entries of one key on their way from one file to another, and what is wrong with those that stay
-behind.
-"""
+"""Entries of one key that are copied between files, and problems of those that are not."""
 
 from __future__ import annotations
 

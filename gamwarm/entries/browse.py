@@ -70,7 +70,7 @@ class BrowsedEntry:
 
     @property
     def place(self) -> str:
-        """Where it lies in the file."""
+        """Its path in the file."""
         return f"/{self.section}/{self.path}"
 
     @property
@@ -226,7 +226,7 @@ class Browser:
 
     def starting_with(self, section: str, prefix: str) -> list[str]:
         """Return the keys of a section that start so, sorted. Lists the section unless the key is
-        whole.
+        complete.
         """
         if KINDS[section].is_key(prefix):
             return [prefix] if self.has(section, prefix) else []

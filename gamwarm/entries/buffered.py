@@ -1,4 +1,4 @@
-"""Entries that wait in memory and go to the file together: one lock, one sync, one transaction for
+"""Entries that are buffered in memory and written together: one lock, one sync, one transaction for
 many puts.
 """
 
@@ -37,10 +37,10 @@ __all__ = ["BufferedEntries"]
 log = logging.getLogger("gamwarm")
 
 END_PRIORITY: Final = -100
-"""Of the finalizer in processes of `multiprocessing`: after everybody else's."""
+"""Of the finalizer in processes of `multiprocessing`: after those of all others."""
 
 LEFT_BEHIND_PATIENCE: Final = 0.5
-"""How long garbage collection waits for the writer lock; what it cannot file then is filed
+"""How long garbage collection waits for the writer lock; what it cannot write then is written
 later.
 """
 
@@ -53,10 +53,10 @@ class _Buffered(NamedTuple):
 
 
 class BufferedEntries(EntryStore):
-    """An `EntryStore` whose puts wait until `flush`; its look-ups see what waits as if it were
-    filed.
+    """An `EntryStore` that buffers puts until `flush`; its look-ups see buffered entries as if they
+    were written.
 
-    Inside `transaction` nothing waits: what did is filed first, and puts go to the file.
+    Inside `transaction` nothing is buffered: the buffer is written first, and puts go to the file.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class BufferedEntries(EntryStore):
         A flush is due when the last one (or the opening) is so long ago. There is no background
         thread: `is_due` only says so.
     flush_entries : int
-        A flush is due when so many entries wait.
+        A flush is due when this many entries are buffered.
     options
         Of `EntryStore`.
     """
@@ -82,8 +82,8 @@ class BufferedEntries(EntryStore):
 
     @property
     def _waiting(self) -> dict[str, _Buffered]:
-        """What waits here. A forked child has a copy of what its parent is going to file: not the
-        child's to file.
+        """The buffered entries. A forked child has a copy of entries that its parent will write:
+        not the child's to file.
         """
         if self._process != os.getpid():
             self._process, self._waits = os.getpid(), {}
@@ -91,12 +91,12 @@ class BufferedEntries(EntryStore):
 
     @property
     def n_pending(self) -> int:
-        """Number of entries that wait."""
+        """Number of buffered entries."""
         return len(self._waiting)
 
     def is_due(self, *, urgent: bool = False) -> bool:
-        """Whether what waits has waited long enough, or is enough; ``urgent``: whether anything
-        waits. No turn.
+        """Whether a flush is due by time or by number; ``urgent``: whether anything is buffered. No
+        turn.
         """
         waiting = len(self._waiting)
         if not waiting:
@@ -105,8 +105,8 @@ class BufferedEntries(EntryStore):
 
     @critical
     def flush(self, patience: float | None = None) -> int:
-        """File what waits, in one transaction, and settle its outcomes; return the number of
-        entries filed.
+        """Write the buffer in one transaction, and settle its outcomes; return the number of
+        entries written.
 
         If that fails, everything stays pending. ``patience``: seconds to wait for other writers.
         """
@@ -125,7 +125,7 @@ class BufferedEntries(EntryStore):
             return sum(outcome.written for outcome in filed)
 
     def discard_pending(self, reason: str) -> None:
-        """Forget what waits; its outcomes say why."""
+        """Discard the buffer; its outcomes say why."""
         with self.call_lock:
             for each in self._waiting.values():
                 each.pending.settle(written=False, reason=reason)
@@ -142,7 +142,7 @@ class BufferedEntries(EntryStore):
 
     @contextmanager
     def transaction(self, patience: float | None = None) -> Iterator[None]:
-        """File what waits, then begin a transaction whose puts go to the file."""
+        """Write the buffer, then begin a transaction whose puts go to the file."""
         with self.call_lock:
             if not self.in_transaction:
                 self.flush(patience)
@@ -152,14 +152,14 @@ class BufferedEntries(EntryStore):
     # -- putting -----------------------------------------------------------------------------------
 
     def put_encoded(self, entry: Encoded | Refused) -> PutOutcome:
-        """Let an entry wait. A checkpoint worse than the file's is refused at the flush."""
+        """Buffer an entry. A checkpoint worse than the file's is refused at the flush."""
         with self.call_lock:
             if self.in_transaction or isinstance(entry, Refused):
                 return super().put_encoded(entry)
             return self._wait(stamped_at(entry, clock.now()))
 
     def unchanged(self, entry_id: str) -> PutOutcome:
-        """Return the outcome of putting again what is in the file, or waits."""
+        """Return the outcome of putting an entry that is already stored or buffered."""
         with self.call_lock:
             if self.in_transaction:
                 return super().unchanged(entry_id)
@@ -191,7 +191,7 @@ class BufferedEntries(EntryStore):
         for new in self._of(section, lambda e: e.key == key):
             if new.entry_id in kept:
                 continue
-            latest = max(latest + 1, new.created)  # as if filed now
+            latest = max(latest + 1, new.created)  # as if written now
             kept[new.entry_id] = stamped_at(new, latest)
             if retain is not None:
                 chosen = retain([encoded.summary() for encoded in kept.values()], self.keep_last)
@@ -214,14 +214,12 @@ class BufferedEntries(EntryStore):
             return super().find_artifact(entry_id) if found is None else found
 
     def waiting(self) -> list[Encoded]:
-        """Return the entries that wait to be filed."""
+        """Return the buffered entries."""
         with self.call_lock:
             return [each.encoded for each in self._waiting.values()]
 
     def artifact_summaries(self, descriptor_key: str, *, structural: bool = False) -> list[EntrySummary]:
-        """Return what a choice of parent ranks by, of the file's artifacts and of those that
-        wait.
-        """
+        """Return the summaries by which parents are ranked, of stored and buffered artifacts."""
         with self.call_lock:
             found = super().artifact_summaries(descriptor_key, structural=structural)
             there = {summary.entry_id for summary in found}
@@ -277,7 +275,7 @@ class BufferedEntries(EntryStore):
             return super().__len__() + new
 
     def close(self) -> None:
-        """Close; what still waits is given up. Idempotent."""
+        """Close; the remaining buffer is discarded. Idempotent."""
         self.discard_pending("the store was closed before it could be written")
         super().close()
 
@@ -295,8 +293,8 @@ _finalizer: Any = None
 
 
 def _watch_the_end() -> None:
-    """Have what waits filed at the end of this process also where `multiprocessing` ends it, which
-    skips atexit.
+    """Write the buffer at the end of this process even if `multiprocessing` ends it, which skips
+    atexit.
     """
     global _finalizer
     util = sys.modules.get("multiprocessing.util")
@@ -311,7 +309,7 @@ def _watch_the_end() -> None:
 
 @quiet
 def leave(entries: BufferedEntries) -> None:
-    """File what waits in a store that was collected without being closed: now if this thread may,
+    """Write the buffer of a store that was collected without being closed: now if this thread may,
     else later.
     """
     if entries.n_pending:
@@ -342,7 +340,7 @@ def _flush_dropped() -> None:
 
 @critical
 def _file_all() -> None:
-    """File what waits anywhere in this process; one warning counts what could not be written."""
+    """Write all buffers of this process; one warning counts what could not be written."""
     lost, reasons = 0, list[str]()
     for entries in [*_left, *_alive]:
         n = entries.n_pending

@@ -57,12 +57,12 @@ _NOTHING: Final = np.frombuffer(b"", dtype=np.float64)
 
 
 class DamagedEntry(Exception):
-    """An entry whose bytes are not what was written. Never leaves the storage layer."""
+    """An entry whose bytes differ from those that were written. Never leaves the storage layer."""
 
 
 class Encoded(NamedTuple):
-    """One entry, ready to be stored or just read: what travels between ranks, waits in memory,
-    moves between files.
+    """One entry, ready to be stored or just read: the form in which entries are sent, buffered and
+    copied.
 
     Attributes
     ----------
@@ -160,8 +160,8 @@ def _sealed(section: str, key: str, text: bytes, arrays: Mapping[str, Array | by
 
 
 def _digest(parts: list[Buffer]) -> str:
-    """Hash buffers one after another; long ones where they lie, as a copy of each would cost as
-    much as the hash.
+    """Hash buffers one after another; long ones in place, since a copy would cost as much as the
+    hash.
     """
     if sum(map(len, parts)) < _LONG:
         return str(blake3(b"".join(parts)).hexdigest(length=_ENTRY_ID_BYTES))

@@ -1,8 +1,8 @@
-"""Artifacts decoded before, handed out again without reading them.
+"""A cache of decoded artifacts.
 
-The key is the place and the stored seal, which covers every stored byte: one look at the seal tells
-whether the entry is still there and the same, so commits do not matter. The cache returns private
-copies over immutable bytes. Not locked: who puts takes turns.
+The key is the place and the stored seal, which covers every stored byte: the stored seal shows
+whether the entry is unchanged, so commits do not matter. The cache returns private copies over
+immutable bytes. Not locked: who puts takes turns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 __all__ = ["CACHE_BYTES", "DecodedCache"]
 
 CACHE_BYTES: Final = 32 * 1024 * 1024
-"""Bytes that are kept, about; what was not asked for longest goes first."""
+"""Bytes that are kept, about; the least recently used goes first."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -25,7 +25,7 @@ class DecodedCache(Generic[K, V]):
     Parameters
     ----------
     limit : int
-        Bytes kept at most, by what `keep` is told.
+        Limit of the bytes passed to `keep`.
     """
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
@@ -34,7 +34,7 @@ class DecodedCache(Generic[K, V]):
         self._nbytes = 0
 
     def get(self, key: K) -> V | None:
-        """Return what is kept under a key."""
+        """Return the value of a key."""
         found = self._values.get(key)
         if found is None:
             return None

@@ -180,8 +180,8 @@ class EntryEditor(FileView):
     def find_inconsistencies(
         self, entries: int, nbytes: int, last_created: int, index: Mapping[str, set[str]]
     ) -> tuple[Problem, ...]:
-        """Return where totals and structural index say other than what was counted: what `rebuild`
-        repairs.
+        """Return differences between counts and the stored totals and structural index: what
+        `rebuild` repairs.
         """
         counts = {"n_entries": entries, "live_bytes": nbytes, "last_created": last_created}
         wrong = []

@@ -57,9 +57,9 @@ class EntryKind:
         ``describe(key, text)`` returns the fields of an `EntrySummary` that not all kinds have
         alike.
     retain, unite : callable, optional
-        ``retain(entries, keep_last)`` returns what a key keeps after a put, best first; ``unite``
-        the same when files are merged, whatever the order of merging. None: entries of a key do not
-        compete, each is a child of its group.
+        ``retain(entries, keep_last)`` returns the entries that remain after a put, best first;
+        ``unite`` the same when files are merged, whatever the order of merging. None: entries of a
+        key do not compete, each is a child of its group.
     key_in_text : callable, optional
         ``key_in_text(text)`` returns the key, where the text tells it.
     """
@@ -85,14 +85,14 @@ class EntryKind:
 
     @property
     def competes(self) -> bool:
-        """Whether entries of a key compete: then the best lies in the key's own group, the others
+        """Whether entries of a key compete: then the best is in the key's own group, the others
         below it.
         """
         return self.retain is not None
 
     @cached_property
     def key_pattern(self) -> str:
-        """Regular expression of a key, also where it stands among other bytes and names."""
+        """Regular expression of a key, also inside other bytes and names."""
         return ("" if self.key_prefix else "(?<![0-9a-f-])") + f"{self.key_prefix}[0-9a-f]{{{self.key_digits}}}"
 
     @cached_property

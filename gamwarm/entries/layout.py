@@ -282,7 +282,7 @@ class FileView:
         return later if later <= texts.LATEST else now
 
     def recount(self) -> None:
-        """Recount entries and live bytes: what a damaged entry weighed is not known when it is
+        """Recount entries and live bytes: the size of a damaged entry is not known when it is
         replaced.
         """
         for name, value in self._counted().items():
@@ -383,8 +383,7 @@ class FileView:
 
         Raises
         ------
-        DamagedEntry
-            Its bytes are not what was sealed.
+        DamagedEntry Its bytes do not match the seal.
         """
         try:
             return self._read(section, path)
@@ -530,7 +529,7 @@ class FileView:
             return False
 
     def strict_keys(self, structural_key: str) -> list[str]:
-        """Return the strict descriptor keys filed under a structural key."""
+        """Return the strict descriptor keys listed under a structural key."""
         listed = self._listed(structural_index.first_list(structural_key))
         if len(listed) < structural_index.FULL:
             return listed
@@ -564,7 +563,7 @@ class FileView:
         Raises
         ------
         Irreplaceable
-            What lies there is damaged so that HDF5 cannot remove it; nothing was changed.
+            The object there is so damaged that HDF5 cannot remove it; nothing was changed.
         """
         parent = self.section_to_write(section)
         damaged = False
@@ -588,7 +587,7 @@ class FileView:
         Raises
         ------
         Irreplaceable
-            What lies there is damaged so that HDF5 cannot open or remove it; nothing was changed.
+            The object there is so damaged that HDF5 cannot open or remove it; nothing was changed.
         """
         section = entry.section
         parent = self.section_to_write(section)
@@ -663,7 +662,7 @@ class FileView:
 
 
 def _in_its_place(entry: Encoded, name: str) -> Encoded:
-    """Pass an entry that lies in a key's own group (no name), or under its entry id."""
+    """Return an entry that is in a key's own group (no name), or under its entry id."""
     if not KINDS[entry.section].is_key(entry.key):
         raise DamagedEntry("it lies under what is no key")
     if name and name != entry.entry_id:

@@ -19,11 +19,11 @@ class PutOutcome:
     written : bool
         The transaction that holds the entry is on disk (or the same entry already was).
     pending : bool
-        The entry waits for the end of the transaction around it; this object is settled then.
+        The entry is pending until the end of its transaction; this object is settled then.
     reason : str
         Why it was not written; or a remark.
     entry_id : str or None
-        None for what was refused before it had one.
+        None if it was refused before it had one.
     """
 
     written: bool = False
@@ -56,7 +56,7 @@ class Pending:
             self._outcomes.append(outcome)
 
     def ids(self) -> set[str]:
-        """Return the entry ids of what is pending."""
+        """Return the entry ids that are pending."""
         return {outcome.entry_id for outcome in self._outcomes if outcome.entry_id is not None}
 
     def settle(self, *, written: bool, reason: str = "") -> None:

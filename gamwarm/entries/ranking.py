@@ -45,7 +45,7 @@ def select_record(entries: Sequence[EntrySummary], producer: Producer | None) ->
 
 
 def retained(entries: Sequence[EntrySummary], keep_last: int) -> list[EntrySummary]:
-    """Return what one key keeps of ``entries``: the newest ``keep_last`` finals and the best
+    """Return the entries that one key retains: the newest ``keep_last`` finals and the best
     checkpoint; best first.
     """
     finals = [e for e in entries if e.kind == RecordKind.FINAL]
@@ -55,7 +55,7 @@ def retained(entries: Sequence[EntrySummary], keep_last: int) -> list[EntrySumma
 
 
 def united(entries: Sequence[EntrySummary], keep_last: int) -> list[EntrySummary]:
-    """Return what one key keeps when the entries of files are united, best first.
+    """Return the entries that one key retains after a merge, best first.
 
     What stays does not depend on the order in which files are merged: checkpoints are ranked
     without the tolerance that a put allows, which is not transitive.

@@ -58,8 +58,7 @@ def each_entry(
     """Yield what ``look(view, section, path)`` makes of each entry at the places, those of a key
     where one is a key.
 
-    What went since the places were listed is left out; what is damaged is not, so ``look`` meets
-    it.
+    What went since the places were listed is left out; damaged ones are not, so ``look`` gets them.
     """
 
     def read_one(view: EntryEditor, place: str) -> list[R]:

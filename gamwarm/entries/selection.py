@@ -24,7 +24,7 @@ __all__ = ["Families", "Selection", "Selector", "Target", "resolve_key"]
 
 LEAST_DIGITS: Final = 4
 SAMPLED_ARTIFACTS: Final = 32
-"""Artifacts that are looked at for the names of families where these are only shown."""
+"""Artifacts that are read for the names of families, if these are only displayed."""
 MOST_CANDIDATES: Final = 8
 ID_DIGITS: Final = 32
 
@@ -183,7 +183,7 @@ class Families:
     names : sequence of str
         Families that the file may hold; patterns are not names.
     most : int or None
-        Artifacts to look at; None: all.
+        Artifacts to read; None: all.
     """
 
     def __init__(self, browser: Browser, names: Iterable[str] = (), most: int | None = SAMPLED_ARTIFACTS) -> None:
@@ -257,7 +257,7 @@ class Target:
 
 
 def resolve_key(browser: Browser, text: str, follow: Follow = iter) -> Target:
-    """Find what a key or the beginning of one means.
+    """Resolve a key or a prefix.
 
     Exact keys, descriptor keys and entry ids of artifacts are found by names alone. Entry ids of
     records stand inside the records: they are searched for, by reading every record, only where

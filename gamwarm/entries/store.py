@@ -1,5 +1,5 @@
-"""Entries behind transactions: put, look up, verify. Knows records and artifacts, not what a start
-is.
+"""Entries behind transactions: put, look up, verify. Knows records and artifacts, but nothing about
+starts.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class EntryStore:
         self._written: tuple[h5py.File, EntryEditor] | None = None
         self._parents: DecodedCache[tuple[str, bytes], StoredArtifact] = DecodedCache()
         self._warned: set[str] = set()
-        # Held for the full transaction: another thread must neither join it nor see what is pending
+        # Held for the full transaction: another thread must neither join it nor see pending entries
         # in it.
         self.call_lock = ForkSafeLock(self._forget_transaction)
         self._path = file_path(path)
@@ -287,8 +287,8 @@ class EntryStore:
         )
 
     def unchanged(self, entry_id: str) -> PutOutcome:
-        """Return the outcome of putting what the file holds already: as pending as the put that it
-        repeats.
+        """Return the outcome of putting an entry that the file already holds: as pending as the put
+        that it repeats.
         """
         return self._write(lambda _: self._again(entry_id))
 
@@ -320,7 +320,7 @@ class EntryStore:
             self._open.half_done = f"{type(error).__name__}: {error}".removesuffix(": ")
 
     def _check_complete(self) -> None:
-        """Refuse to go on with a transaction in which a change ended halfway; who caught that error
+        """Refuse to continue a transaction in which a change ended halfway; who caught that error
         may not know.
         """
         self._translated.check_writable()
@@ -468,11 +468,11 @@ class EntryStore:
         return self._first_artifact(lambda view: list(view.child_paths(ARTIFACTS, entry_id)), lambda _: True)
 
     def waiting(self) -> list[Encoded]:
-        """Return the entries that wait to be filed; here none do."""
+        """Return the buffered entries; here none do."""
         return []
 
     def artifact_summaries(self, descriptor_key: str, *, structural: bool = False) -> list[EntrySummary]:
-        """Return what a choice of parent ranks by, for every artifact under a strict (or
+        """Return the summaries by which parents are ranked, of all artifacts under a strict (or
         structural) descriptor key.
 
         They are read without their seals: the chosen entry is verified when it is fully read.
@@ -490,8 +490,8 @@ class EntryStore:
                     damaged.append((path, str(error)))
             return summaries, damaged
 
-        # A look may be repeated because a writer came between; only what the last one met is warned
-        # of.
+        # A look may be repeated because a writer came between; only problems of the last one are
+        # warned about of.
         summaries, damaged = self.read(look)
         for path, reason in damaged:
             self._warn_damaged(ARTIFACTS, path, reason)

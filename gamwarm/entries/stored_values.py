@@ -122,7 +122,7 @@ FORMS: Final = {
 
 
 def form_of(name: bytes) -> Form:
-    """Return what the value of a name may be."""
+    """Return the allowed form of a value."""
     return _KEYS if name.startswith(PREFIX.encode()) else FORMS[name]
 
 
@@ -141,8 +141,8 @@ def _vector_space(length: int) -> Any:
 
 
 def name_of(name: bytes) -> str:
-    """Return a link's or attribute's name as text; what is not UTF-8 in it survives the way there
-    and back.
+    """Return a link's or attribute's name as text; bytes that are not UTF-8 survive the round
+    trip.
     """
     return name.decode("utf-8", "surrogateescape")
 
@@ -168,7 +168,7 @@ def is_hard(gid: Any, name: bytes) -> bool:
 
 
 def open_group(parent: Any, name: bytes) -> Any:
-    """Open a group that lies in another.
+    """Open a group in another group.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def open_group(parent: Any, name: bytes) -> Any:
 
 
 def open_object(parent: Any, name: bytes) -> Any:
-    """Open whatever lies in a group by a hard link; raises `Misshapen` of other links."""
+    """Open an object in a group by a hard link; raises `Misshapen` of other links."""
     if not is_hard(parent, name):
         raise Misshapen(f"{name_of(name)} is a link, which is not followed")
     return h5o.open(parent, name)

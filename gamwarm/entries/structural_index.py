@@ -40,7 +40,7 @@ def structural_key_of(name: str) -> str:
 
 
 def lists_of(structural_key: str, strict_keys: Iterable[str]) -> dict[bytes, list[str]]:
-    """Return what the lists hold if the keys are filed in ascending order."""
+    """Return the lists if the keys are added in ascending order."""
     keys = sorted(strict_keys)
     lists = {first_list(structural_key): keys[:FULL]}
     for key in keys[FULL:]:

@@ -97,7 +97,7 @@ class EntrySummary:
 
     @property
     def place(self) -> str:
-        """Where it lies in the file."""
+        """Its path in the file."""
         return f"/{self.section}/{self.path}"
 
     @property

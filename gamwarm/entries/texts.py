@@ -260,7 +260,7 @@ _ANY_OF: Final[dict[Check, type]] = {is_string: str, is_bool: bool, is_number: f
 
 @cache
 def _fields_of(kind: EntryKind) -> tuple[dict[str, Field], frozenset[str]]:
-    """Return what a text of a kind holds, with the types of which a check takes every value; and
+    """Return the contents of a text, with the types that a check accepts for every value; and
     what may be absent.
     """
     checks = {"entry": one_of(kind.name), **_COMMON, **kind.fields}

@@ -24,7 +24,7 @@ from gamwarm.transfer import find_false_plateaus
 
 __all__ = ["LAST_STEP_LIMIT", "Certificate", "Refusal", "Verdict", "coordinate_names"]
 
-# One order of magnitude from what a coefficient that runs to infinity shows, four from a finite
+# One order of magnitude from the value for a divergent coefficient, four from that for a finite
 # optimum: (e) in docs/engine.md.
 LAST_STEP_LIMIT: Final = 0.1
 # At a lower bound this far out, d log|theta| / d log|rho|: coefficients that tend to a limit change

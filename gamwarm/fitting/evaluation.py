@@ -13,7 +13,7 @@ from gamwarm.errors import InvalidInput, InvalidType
 
 __all__ = ["Evaluation", "Objective", "checked"]
 
-# Effective degrees of freedom are a trace; what it may be off by, relative to its maximum.
+# Effective degrees of freedom are a trace; its tolerance, relative to its maximum.
 _EDF_ROUNDING = 1e-6
 
 

@@ -32,7 +32,7 @@ log = logging.getLogger("gamwarm")
 _COLD_SHIFT = 4.0
 # An engine may yield cold starts without end.
 _MOST_COLD_STARTS = 64
-# What an engine raises where it cannot evaluate a point. A time limit or an interrupt is none of
+# Exceptions of an engine that cannot evaluate a point. A time limit or an interrupt is none of
 # these.
 _CANNOT_EVALUATE = (ArithmeticError, AssertionError, IndexError, RuntimeError, ValueError)
 
@@ -54,7 +54,7 @@ def fit(
     """Fit one problem with an engine that can evaluate its objective.
 
     The start is looked up and guarded, the outer search runs to the certificate, checkpoints are
-    offered on the way, and record and artifact are kept.
+    offered on the way, and record and artifact are stored.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def fit(
         The engine: an object with ``evaluate(rho, theta, budget) -> Evaluation``; see `Objective`
         for what else it may have.
     store : FitStore, optional
-        Without one nothing is looked up and nothing is kept; the procedure is the same.
+        Without one nothing is looked up or stored; the procedure is the same.
     parent : str or KeepOutcome, optional
         The fit to start from.
     leave_out : optional
@@ -181,7 +181,7 @@ class _Fit:
         return self._finish(outcome, start, report, handle)
 
     def _search_offered(self, start: Any, report: StartReport | None) -> Evaluation | None:
-        """Search from what is offered; an engine that cannot evaluate there has not failed
+        """Search from the offered start; an engine that cannot evaluate there has not failed
         the fit.
         """
         failed: Exception
@@ -234,8 +234,8 @@ class _Fit:
         return admitted.other
 
     def _contradicts(self, first: Evaluation, stored: float | None) -> bool:
-        """Whether a stored objective is not what is evaluated at its point: then the record is only
-        an offer.
+        """Whether a stored objective differs from the evaluation at its point: then the record is
+        only an offer.
         """
         if is_same_objective(stored, first.value):
             return False
@@ -245,7 +245,7 @@ class _Fit:
         return True
 
     def _search_further(self, other: Evaluation | None, start: Any, report: StartReport | None) -> None:
-        """Search from what is left, until there is an answer or a search was cut short."""
+        """Search from the remaining starts, until there is an answer or a search is stopped."""
         if self._is_settled():
             if other is not None and other.is_finite and self.search.is_answer(other):
                 met = "cold" if self.outcomes[-1][0] == "start" else "start"
@@ -261,8 +261,8 @@ class _Fit:
             pass
 
     def _search_cold(self) -> bool:
-        """Search from the next cold start; False if there is none left, or if it fails where there
-        is an answer.
+        """Search from the next cold start; False if none is left, or if it fails although there is
+        an answer.
         """
         try:
             at = self._next_cold()

@@ -59,7 +59,7 @@ class GuardReport:
 
 @dataclass(frozen=True, eq=False)
 class OuterFit:
-    """A fit, from its start to what was kept.
+    """A fit, from its start to the stored entries.
 
     Attributes
     ----------
@@ -67,8 +67,7 @@ class OuterFit:
     of ``each=True``.
     start : StartReport or None
         What the store offered; None without a store.
-    kept : KeepOutcome or None
-        What was filed.
+    kept : KeepOutcome or None What was stored.
     guard : GuardReport
         What the guard did with the start.
     reason : str
@@ -96,9 +95,7 @@ class OuterFit:
         return self.result is not None and self.result.converged
 
     def summary(self) -> str:
-        """Return in lines what the fit started from, what the guard did, what it took, and what the
-        start saved.
-        """
+        """Describe in lines the start, the guard's decision, the cost and the savings."""
         lines = ["no store"] if self.start is None else self.start.summary().splitlines()
         if self.guard.beta_used is not None or self.guard.notes or self.guard.resets:
             lines.append(f"  guard: {self.guard}")

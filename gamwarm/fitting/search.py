@@ -46,7 +46,7 @@ _PUSH = 1.5
 _MAX_NUDGES = 2
 # Rounding of an objective, relative to 1 + |objective|.
 _VALUE_NOISE = 1e-10
-# A step to which curvature adds little: its rise is what the gradient says.
+# A step to which curvature adds little: its change is what the gradient predicts.
 _SHORT = 1e-3
 # Values along a step differ by what the gradients at its ends say, give or take this and the
 # gradients' own difference.
@@ -216,7 +216,7 @@ class Search:
         return known
 
     def hessian(self, at: Evaluation) -> FloatArray | None:
-        """Return the exact outer Hessian if the engine has one, counting what it takes."""
+        """Return the exact outer Hessian if the engine has one, and count its cost."""
         before = at.formations
         matrix = at.outer_hessian
         taken = at.formations - before
@@ -224,7 +224,7 @@ class Search:
         return matrix
 
     def penalized_nll(self, rho: FloatArray, theta: FloatArray) -> float:
-        """Return what the inner solve minimises, inf where it is not a number."""
+        """Return the inner objective, inf if it is not a number."""
         assert self._penalized_nll is not None
         with np.errstate(all="ignore"):
             value = float(self._penalized_nll(np.array(rho), np.array(theta)))

@@ -60,10 +60,10 @@ def leave_one_out(
     artifact is named as the parent of every fold. Folds are assigned to ranks largest first, in
     rounds of one fold per rank; a round is one transaction.
 
-    Interrupted (killed, or stopped by ``store.should_stop()``, which is asked between rounds, and
-    inside a fit where its engine does) and run again, the job finds what was kept: finished fits
-    are exact hits that take one evaluation, a stopped fit continues from its checkpoint, and the
-    parent is the same.
+    Interrupted (killed, or stopped by ``store.should_stop()``, which is called between rounds, and
+    inside a fit by some engines) and run again, the job finds the stored fits: finished fits are
+    exact hits that take one evaluation, a stopped fit continues from its checkpoint, and the parent
+    is the same.
 
     Parameters
     ----------

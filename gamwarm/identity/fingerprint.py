@@ -123,10 +123,10 @@ class Fingerprinter:
         self._add(bytes.fromhex(digest_of(matrix, comm, self._seen)))
 
     def digest(self) -> bytes:
-        """Return the 32 bytes of what was written so far."""
+        """Return the digest so far, 32 bytes."""
         self._flush()
         return bytes(self._hasher.digest())
 
     def hexdigest(self) -> str:
-        """Return the 64 hex digits of what was written so far."""
+        """Return the digest so far, 64 hex digits."""
         return self.digest().hex()

@@ -115,7 +115,7 @@ def _penalties(fp: Fingerprinter, value: Any, comm: Communicator) -> None:
 
 
 def _write_part(write: Writer, fp: Fingerprinter, value: Any, comm: Communicator) -> None:
-    """Write what is one component of the fit, where components are taken."""
+    """Write one component of the fit, if components are recorded."""
     if isinstance(fp, ComponentFingerprinter):
         fp.begin_part()
         write(fp, value, comm)
@@ -312,7 +312,7 @@ def name_fit(
     `exact_key`.
     """
     ranks = as_communicator(comm)
-    distributed = distributed_of(specs if isinstance(specs, (list, tuple)) else ())  # what they are is checked below
+    distributed = distributed_of(specs if isinstance(specs, (list, tuple)) else ())  # their types are checked below
     if comm is None and distributed:
         ranks = distributed[0].comm
     error: BaseException | None = None
@@ -369,7 +369,7 @@ def _default_parts() -> tuple[int, ...]:
 
 
 def component_labels(components: Components, block_names: Sequence[str]) -> dict[Label, int]:
-    """Return the digests of ``components`` by what they are of; options at their defaults
+    """Return the digests of ``components`` by label; options at their defaults
     included.
     """
     return components.labelled(block_names, tuple(_OPTIONS), _default_parts())

@@ -263,7 +263,7 @@ def _canonical_rows(m: Any, start: int, stop: int, p: int) -> _Rows:
         indptr, indices, data = part.indptr, part.indices, part.data
     check_exact_integers(data, "sparse matrix")
     given = _Rows(indptr, indices, data)
-    if given.are_canonical():  # found out here: what the user's matrix says of itself may be stale
+    if given.are_canonical():  # found out here: the flags of the user's matrix may be stale
         return given
     shape = (stop - start, p)
     rows = sparse.csr_array((data.astype(np.float64), np.array(indices), np.array(indptr)), shape=shape)

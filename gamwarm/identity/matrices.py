@@ -85,8 +85,7 @@ class DigestCache:
     """Digests of the designs and indices that one walk over a fit has met, since blocks often share
     them.
 
-    By identity, and only while the walk lasts: what a caller may write to later is read again by
-    the next.
+    By identity, and only while the walk lasts: a writeable array is read again by the next walk.
     """
 
     def __init__(self) -> None:

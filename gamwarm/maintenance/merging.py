@@ -46,7 +46,7 @@ def merge(entries: EntryStore, path: str | os.PathLike[str]) -> MergeReport:
 
 
 def read_batches(source: EntryStore) -> Iterator[Batch]:
-    """Yield the entries of a file key by key, and what is damaged."""
+    """Yield the entries of a file key by key, and the damaged ones."""
     try:
         for section in KINDS:
             keys, pins = source.read(partial(EntryEditor.keys_and_pins, section=section))

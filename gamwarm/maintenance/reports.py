@@ -1,4 +1,4 @@
-"""What maintenance of a whole file reports: verify, compact, merge, salvage."""
+"""Reports of operations on a whole file: verify, compact, merge, salvage."""
 
 from __future__ import annotations
 

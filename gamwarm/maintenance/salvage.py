@@ -29,7 +29,7 @@ from gamwarm.storage import missing, status_of, typed
 __all__ = ["salvage_file"]
 
 MOST_CHILDREN: Final = 200
-"""Each crash or hang costs one; what is not reached then is listed as such."""
+"""Each crash or hang costs one; entries that are then not reached are listed."""
 START_PATIENCE: Final = 60.0
 """Seconds for a child to start; a busy machine takes some to import HDF5."""
 
@@ -66,7 +66,7 @@ class _ChildReader:
         self._listed: set[str] = set()
 
     def batches(self) -> Iterator[Batch]:
-        """Yield what children read; a place where one hangs or crashes is left out by the next."""
+        """Yield what children read; the next child skips a place where one hangs or crashes."""
         for _ in range(MOST_CHILDREN):
             place, reason, known = "/", "", len(self._skip)
             for frame, payload in self._frames():

@@ -1,7 +1,7 @@
 """The child process of `salvage`: walk a damaged file and write what can be read to standard
 output, frame by frame.
 
-HDF5 may hang or crash on damage; the parent then knows from the last frame where that was. A frame
+HDF5 may hang or crash on damage; the last frame tells the parent where that was. A frame
 is one line of JSON, followed by as many bytes as it says.
 """
 
@@ -136,7 +136,8 @@ def carve(h5: h5py.File, size: int, path: Path, skip: set[str]) -> None:
     """Look for entries by the mark of an object header, where lists of names are lost; their seals
     say if they are.
 
-    May bring back what was replaced or removed and not yet written over: whole entries, too.
+    May recover entries that were replaced or removed and not yet overwritten: intact entries as
+    well.
     """
     data = path.read_bytes()
     keys = {section: sorted(names_in_bytes(section, data)) for section, kind in KINDS.items() if not kind.key_in_text}
@@ -168,7 +169,7 @@ def section_of(found: FileView) -> str:
 
 
 def reference_to(address: int) -> Any:
-    """An HDF5 object reference to what lies at an address."""
+    """An HDF5 object reference to the object at an address."""
     memory = h5py.File(io.BytesIO(), "w")
     dataset = memory.create_dataset("r", (1,), dtype=h5py.ref_dtype, chunks=(1,))
     dataset.id.write_direct_chunk((0,), struct.pack("<Q", address))
@@ -209,9 +210,7 @@ def walk(path: Path, skip: set[str]) -> None:
 
 
 def send_entry(view: FileView, section: str, path: str, carved: str = "") -> bool:
-    """Send one entry; return whether it is intact. Of a carved one nobody knows that it
-    should be.
-    """
+    """Send one entry; return whether it is intact. A carved one may not be expected there."""
     place = carved or f"/{section}/{path}"
     if not carved:
         say(at=place)

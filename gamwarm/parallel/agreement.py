@@ -51,7 +51,7 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
         if isinstance(error, UnkeyableFit) and all(report[2] for report in reports):
             mark_agreed(error)
             raise error
-        if error is not None and not isinstance(error, Exception):  # an interrupt stays what it is
+        if error is not None and not isinstance(error, Exception):  # an interrupt is not wrapped
             mark_agreed(error)
             raise error
         first = failed[0]

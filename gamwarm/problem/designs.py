@@ -134,9 +134,9 @@ class IndexedDesign:
     """A design of few distinct rows: row i is ``rows[index[i]]``, n x p numbers without holding
     them.
 
-    For a discretised covariate, a factor, a random effect or an intercept. It is named by what it
-    is: the digest is that of ``rows`` and ``index`` as given. The dense matrix of the same values,
-    or the same rows in another order, has another digest.
+    For a discretised covariate, a factor, a random effect or an intercept. Its digest depends on
+    its form: the digest is that of ``rows`` and ``index`` as given. The dense matrix of the same
+    values, or the same rows in another order, has another digest.
 
     Parameters
     ----------

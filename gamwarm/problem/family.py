@@ -1,4 +1,4 @@
-"""The family protocol: what a response model must tell gamwarm so that its fits can be named."""
+"""The family protocol: what a response model must provide so that its fits have keys."""
 
 from __future__ import annotations
 

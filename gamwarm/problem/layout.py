@@ -1,4 +1,4 @@
-"""Which physical penalty is moved by which coordinate of the outer search."""
+"""Which coordinate of the outer search controls which physical penalty."""
 
 from __future__ import annotations
 

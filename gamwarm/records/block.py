@@ -149,7 +149,7 @@ class BlockRecord(ContentEquality, NotebookTable):
     lineage, cost : optional
     attributes : mapping of str to strings and numbers
     components : Components, optional
-        Digests of what the key was made of, for `explain`; not part of the content, which the key
+        Digests of the parts of the key, for `explain`; not part of the content, which the key
         names already.
     nuisance : sequence of str
         Names of the last outer coordinates, which are not log smoothing parameters: without bound

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 PLATEAU_EDF: Final = 0.1  # effective degrees of freedom within this of none (or all) are spent on a plateau
-AT_BOUND: Final = 1e-9  # a coordinate this near its bound lies at it
+AT_BOUND: Final = 1e-9  # a coordinate this near its bound counts as at it
 
 
 def loose_vector(value: Any, what: str) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of what a gamwarm file holds."""
+"""One self-contained HTML page about a gamwarm file."""
 
 from gamwarm.report.page import write_report
 

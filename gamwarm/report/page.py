@@ -31,7 +31,7 @@ MOST_ROWS: Final = 160
 def write_report(
     store_path: str | os.PathLike[str], out_html: str | os.PathLike[str], *, title: str | None = None
 ) -> Path:
-    """Write one HTML page of what a gamwarm file holds; it loads nothing, and the same file gives
+    """Write one HTML page about a gamwarm file; it loads nothing, and the same file gives
     the same page.
 
     Parameters

@@ -132,9 +132,7 @@ def _terms(finals: Sequence[EntrySummary]) -> dict[str, dict[str, int]]:
 
 
 def _trees(summaries: Sequence[EntrySummary]) -> tuple[tuple[Tree, ...], int]:
-    """Return fits as trees of what started from what, largest first, and how many fits stand
-    alone.
-    """
+    """Return fits as trees by parent, largest first, and the number of fits without relatives."""
     fits, fit_of_entry = _fits(summaries)
     children: dict[str, list[FitNode]] = defaultdict(list)
     roots: list[FitNode] = []

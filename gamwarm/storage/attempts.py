@@ -63,7 +63,7 @@ class Attempts:
         """Where another host may have written, open the file again for a while before it is called
         damaged.
 
-        Once in each state of the file: what was damaged after all stays so. Where the state changes
+        Once in each state of the file: real damage remains. Where the state changes
         meanwhile, a writer is at work, and file and journal were seen at different moments.
         """
         limit = time.monotonic() + self._lock_timeout

@@ -1,9 +1,9 @@
 """Whether two clients of a directory see what the other has written there, found by alternating
 between them.
 
-A client is a host, or one of two mounts of the folder on one host. What is tried is what a store
-relies on: locks that keep the other client out, and files that are read as they were when the lock
-was released, through a descriptor that was opened under the lock (close-to-open is all that NFS
+A client is a host, or one of two mounts of the folder on one host. It tests what a store relies on:
+locks that keep the other client out, and files that are read as they were when the lock was
+released, through a descriptor that was opened under the lock (close-to-open is all that NFS
 promises) and through one that was kept from the previous round.
 """
 
@@ -64,11 +64,9 @@ class Coherence:
     ----------
     flock, links : bool
         A flock, a hard link of one client keeps the other out.
-    kept, fresh : bool
-        Every turn of the other was seen through a descriptor kept from before, through one opened
+    kept, fresh : bool Every round of the other was seen through a descriptor kept from before, through one opened
         under the lock.
-    lost : int
-        Records that were synced in one turn and not there at the end.
+    lost : int Records that were synced in one round and missing at the end.
     """
 
     flock: bool
@@ -88,8 +86,8 @@ class _Client:
     """One side of the test. Every step returns what it found, by name; the other side's steps come
     between.
 
-    Files are small stores in miniature: a first page that is written over in every turn and holds
-    the number of turns, and a record for each of the first `TURNS` turns, appended.
+    Files are small stores in miniature: a first page that is overwritten in every round and holds
+    the number of rounds, and a record appended in each of the first `TURNS` rounds.
     """
 
     def __init__(self, place: Path, disk: Disk) -> None:
@@ -254,7 +252,7 @@ def meet_peer(place: Path, side: int, word: str, disk: Disk = DISK, patience: fl
     Raises
     ------
     StoreUnavailable
-        The other did not come, or left; or what it makes is not seen here.
+        The other did not come, or left; or its files are not visible here.
     InvalidInput
         The other is not another client: it is on this host and has the same mount.
     """
@@ -330,7 +328,7 @@ def _one_client(place: Path) -> InvalidInput:
 
 
 def _names(place: Path, patience: float) -> Iterator[str]:
-    """Yield what is in a directory, again and again, until it is time to give up."""
+    """Yield the contents of a directory repeatedly until the time-out."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         yield from _asked(place)

@@ -63,7 +63,7 @@ CLOSE_PATIENCE: Final = 5.0
 EXIT_PATIENCE: Final = 5.0
 
 TIDY_PATIENCE: Final = 1.0
-"""How long the end of a process waits for the writer lock to take its journal away."""
+"""How long the end of a process waits for the writer lock to remove its journal."""
 
 _alive: weakref.WeakSet[Container] = weakref.WeakSet()
 
@@ -316,9 +316,9 @@ class Container(Attempts):
         """Rewrite the file: ``fill(old, new)`` copies what is to stay, then the new file takes the
         old one's place.
 
-        The generation grows by one; other handles and processes notice and go on with the new file.
-        An exception leaves the file as it was. A kill leaves the old file or the new one, complete.
-        Returns what ``fill`` returned, and the bytes of both files.
+        The generation grows by one; other handles and processes notice and continue with the new
+        file. An exception leaves the file as it was. A kill leaves the old file or the new one,
+        complete. Returns what ``fill`` returned, and the bytes of both files.
         """
         with self._rlock:
             self._ensure_writable()
@@ -411,7 +411,7 @@ class Container(Attempts):
         self._writer.disarm()
 
     def _finish(self, patience: float) -> None:
-        """Leave nothing next to the file: our own journal, or what a process that died has left."""
+        """Leave nothing next to the file: our own journal, or remains of a dead process."""
         assert self._lock is not None
         if not self._writer.used and not os.path.lexists(pager.journal_path(self.path)):
             return

@@ -28,8 +28,7 @@ from gamwarm.storage.vfs import explain, open_auxiliary, replace_text
 __all__ = ["DirectoryProbe", "may_be_shared", "probe", "recall", "remember", "remove_debris"]
 
 NOTE: Final = ".gamwarm-doctor.json"
-"""What `gamwarm doctor` has found of a directory with two clients, where that binds the stores in
-it.
+"""The result of `gamwarm doctor` for a directory with two clients, if it restricts stores there.
 """
 NOTE_BYTES: Final = 4096
 _NOTE_SAYS: Final = (
@@ -101,7 +100,7 @@ class DirectoryProbe:
 
 
 def probe(directory: str | os.PathLike[str], *, child: bool | None = None) -> DirectoryProbe:
-    """Try what the store needs in `directory`, with files that are removed again.
+    """Test what the store needs in `directory`, with temporary files.
 
     Parameters
     ----------
@@ -120,7 +119,7 @@ def probe(directory: str | os.PathLike[str], *, child: bool | None = None) -> Di
     file_system, options = _mount_of(place)
     shared = _is_shared(file_system)
     by_child = shared if child is None else child
-    # A name that was never looked up: a network file system may answer from what it remembers of an
+    # A name that was never requested: a network file system may answer from what it remembers of an
     # old one.
     stem = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
     first, second, third = (place / f"{stem}-{letter}" for letter in "abc")

@@ -26,7 +26,7 @@ from gamwarm.errors import LockTimeout
 __all__ = ["OpenElsewhere", "Presence"]
 
 READER_PATIENCE: Final = 0.25
-"""Seconds to wait for plain readers before the file changes under them."""
+"""Seconds to wait for plain readers before changing the file."""
 _BUSY: Final = frozenset({errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK})
 
 
@@ -54,8 +54,8 @@ class OpenElsewhere(Exception):
 
 
 class Presence:
-    """Our own lock on the file while we work on it. Where the file system has no ``flock``, nothing
-    is held or met.
+    """Our own lock on the file while we work on it. Without ``flock`` on the file system, nothing
+    is locked or detected.
 
     Attributes
     ----------

@@ -48,7 +48,7 @@ def belongs_together(header: bytes, address: int, read: Callable[[int, int], byt
 
 
 def _sections(body: bytes, stored: int, largest: int, address_bits: int) -> tuple[int, int] | None:
-    """Number and bytes of the sections in a list; None where it has some with data of their own."""
+    """Number and bytes of the sections in a list; None if some have data of their own."""
     count_bytes, size_bytes, offset_bytes = _width(stored), _width(largest), -(-address_bits // 8)
     number = space = position = 0
     while position < len(body):

@@ -1,8 +1,8 @@
 """The 64-byte header in the HDF5 user block (all numbers little-endian; see docs/file-format.md).
 
 HDF5 never touches the first `USER_BLOCK` bytes. The header says which transaction the file holds,
-whether one is being applied right now, and which machine boot wrote it. It lies in one sector and
-carries its own CRC, so a reader can tell a torn header from an old one.
+whether one is being applied right now, and which machine boot wrote it. It is in one sector and has
+its own CRC, so a reader can distinguish a torn header from an old one.
 """
 
 from __future__ import annotations
