@@ -53,7 +53,8 @@ class EngineFit:
         Of a rank without work (``case=None``): None.
     start : StartReport or None
         What the store offered; None without a store.
-    kept : KeepOutcome or None What was stored.
+    kept : KeepOutcome or None
+        What was stored.
     edf : dict of str to float
         Effective degrees of freedom per block, unpenalised directions included.
     cold : tuple of ColdTrial

@@ -37,7 +37,8 @@ class EntryKind:
         The first entry format that has it.
     readme : str
         Of the group.
-    value : type The class that is put and returned; has ``created``, ``producer``, ``lineage``,
+    value : type
+        The class that is put and returned; has ``created``, ``producer``, ``lineage``,
     ``cost``, ``attributes``, ``rho_bound``.
     labels : tuple of str
         What lists call its entries.

@@ -39,7 +39,8 @@ class EntrySummary:
 
     Attributes
     ----------
-    section, path : str Its path in the file is ``/<section>/<path>``.
+    section, path : str
+        Its path in the file is ``/<section>/<path>``.
     entry_id : str
     kind : str
         ``final``, ``checkpoint`` or ``artifact``.

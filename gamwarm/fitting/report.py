@@ -63,11 +63,13 @@ class OuterFit:
 
     Attributes
     ----------
-    result : FitResult or None What was passed to the store; None for a rank without work in a round
+    result : FitResult or None
+        What was passed to the store; None for a rank without work in a round
     of ``each=True``.
     start : StartReport or None
         What the store offered; None without a store.
-    kept : KeepOutcome or None What was stored.
+    kept : KeepOutcome or None
+        What was stored.
     guard : GuardReport
         What the guard did with the start.
     reason : str

@@ -49,11 +49,13 @@ class FoldOutcome:
         How it started: ``"exact"`` (it was in the file), ``"transfer"`` or ``"cold"``.
     reason : str
         Why so.
-    entry : str or None Entry id of its parent.
+    entry : str or None
+        Entry id of its parent.
     objective : float or None
     converged : bool
     cost : Cost
-    record, artifact : str or None Entry ids of the stored record and artifact.
+    record, artifact : str or None
+        Entry ids of the stored record and artifact.
     not_kept : str
         Why nothing was, if nothing was.
     value : object

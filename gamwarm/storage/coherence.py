@@ -64,9 +64,11 @@ class Coherence:
     ----------
     flock, links : bool
         A flock, a hard link of one client keeps the other out.
-    kept, fresh : bool Every round of the other was seen through a descriptor kept from before, through one opened
+    kept, fresh : bool
+        Every round of the other was seen through a descriptor kept from before, through one opened
         under the lock.
-    lost : int Records that were synced in one round and missing at the end.
+    lost : int
+        Records that were synced in one round and missing at the end.
     """
 
     flock: bool
