@@ -43,8 +43,8 @@ class Walltime:
     Parameters
     ----------
     margin : float
-        Seconds before the end at which `should_stop` says so: what it takes to keep the fit and
-        close the file.
+        Seconds before the end at which `should_stop` says so: the time to store the fit and close
+        the file.
     deadline : float or aware datetime, optional
         When to be done, as seconds since 1970 or a date. The earliest of it, ``SLURM_JOB_END_TIME``
         (seconds since 1970) and ``PBS_WALLTIME`` (seconds from the start of this process, or
@@ -125,7 +125,7 @@ def _of_pbs() -> float | None:
 
 
 def _seconds(variable: str) -> float | None:
-    """Return what the batch system says, in seconds; None if it says nothing, or nothing that can
+    """Return the batch system's limit, in seconds; None if it says nothing, or nothing that can
     be read.
     """
     text = os.environ.get(variable, "").strip()

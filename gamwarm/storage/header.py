@@ -88,7 +88,7 @@ class Header:
         return self.sequence // 2
 
     def lacks(self, size: int) -> int:
-        """How many bytes a file of this size is short of what the header says; 0 where it is
+        """How many bytes a file of this size lacks according to the header; 0 where it is
         not.
         """
         short = (self.size - size) % SIZE_MODULUS

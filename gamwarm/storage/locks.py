@@ -41,7 +41,7 @@ from gamwarm.storage.writer_lock import (
     read_start,
 )
 
-try:  # Not public, hence guarded: without it a claim of a dead process waits for a person.
+try:  # Not public, hence guarded: without it the claim of a dead process must be removed by hand.
     from filelock._identity import owner_is_stale
 except ImportError:  # pragma: no cover
     owner_is_stale = None  # type: ignore[assignment]
@@ -171,7 +171,7 @@ class FlockLock(WriterLock):
         fd, self._fd, self._is_held = self._fd, -1, False
         if fd >= 0:
             _open_flocks.discard(self)
-            # Not by closing alone: a process forked meanwhile without our hook would go on holding
+            # Not by closing alone: a process forked meanwhile without our hook would keep holding
             # the lock.
             with contextlib.suppress(OSError):
                 fcntl.flock(fd, fcntl.LOCK_UN)

@@ -68,8 +68,8 @@ def scratch_path(path: Path) -> Path:
 
 
 def make_scratch(path: Path, like: os.stat_result | None) -> int:
-    """Open an empty new file for the store at ``path``, in the place of what a killed maker of one
-    has left.
+    """Open an empty new file for the store at ``path``, replacing the remains of a killed
+    creation.
     """
     remove_scratch(path)
     return create_auxiliary(scratch_path(path), like, None if like is None else stat.S_IMODE(like.st_mode))
@@ -158,8 +158,8 @@ class FilePair:
         """The first thing under the writer lock. Raises `OpenElsewhere`.
 
         Where other hosts may see the file, file and journal are reopened: what was read before is
-        not trusted. The journal is opened by creating it, because a host may go on believing for
-        long that a name does not exist.
+        not trusted. The journal is opened by creating it, because a host may cache for long that a
+        name does not exist.
         """
         if self.shared and self.main < 0:
             self.main = vfs.open_afresh(self.path, os.O_RDWR, count=PAGE)
@@ -240,8 +240,8 @@ class FilePair:
         self.remember()
 
     def _frames_end(self, header: Header, known: tuple[int, int]) -> bool:
-        """Whether the journal leads up to the header, with a glance at what is known of it
-        already.
+        """Whether the journal leads up to the header; a known part of it is only checked
+        briefly.
         """
         fd, uuid, sequence, length = self.journal, header.uuid, header.sequence, header.journal_length
         if known[0] and redo_journal.frames_end_at(fd, uuid, sequence, length, known):
@@ -306,7 +306,7 @@ class FilePair:
         self.checkpoint()
 
     def _differs(self, replay: redo_journal.Replay) -> bool:
-        """Whether the file is not what the journal says; its header may be even with none of the
+        """Whether the file differs from the journal; its header may be even with none of the
         pages written.
         """
         disk, main = vfs.DISK, self.main
@@ -320,8 +320,8 @@ class FilePair:
         return False
 
     def _restore(self, header: Header, length: int) -> None:
-        """Bring back what a plain HDF5 handle has undone by closing after our last commit, if all
-        of it is there.
+        """Restore what a plain HDF5 handle has undone by closing after our last commit, if
+        possible.
         """
         journal = redo_journal.scan(self.journal, header.uuid, self.main, self.path) if self.journal >= 0 else None
         found = restoration(self.main, header, length, journal)
@@ -357,8 +357,8 @@ class FilePair:
         Raises
         ------
         OSError
-            Before the commit point: both files are as before. `NotApplied` wraps the cause where it
-            struck just after.
+            Before the commit point: both files are as before. `NotApplied` wraps the cause if it
+            occurred just after.
         OpenElsewhere
             Another program has opened the file for writing in the meantime; the transaction was
             taken back.
@@ -509,8 +509,8 @@ class FilePair:
     # -- checkpoint and closing --------------------------------------------------------------------
 
     def checkpoint(self) -> None:
-        """Make the main file durable on its own and cut the journal; not while the file lacks what
-        the journal has.
+        """Make the main file durable on its own and cut the journal; not while the journal is ahead
+        of the file.
         """
         if self.journal < 0 or self.journal_end == 0 or self._behind:
             return

@@ -145,7 +145,7 @@ class Reader:
         except TornHeader:
             raise
         except Exception:
-            # Say what the file is instead; that takes more than the header.
+            # Describe the file; that takes more than the header.
             return parse(leading_bytes(self._fd), str(self.path))
 
     def peek_header(self) -> bytes | None:
@@ -196,7 +196,7 @@ class Reader:
         except TornHeader as torn:
             uuid = torn.uuid
         replay = self._scan(uuid)
-        # What a power loss kept from the file is for the journal to bring back; another program
+        # The journal restores what a power loss kept from the file; another program
         # need not have shortened it.
         settled = header is not None and not header.applying
         if header is not None and settled and (replay is None or trusted(header, shared=self.shared)):
@@ -274,9 +274,7 @@ def _has_header(fd: int, block: bytes, *, forget: bool) -> bool:
 
 
 def close_quietly(h5: h5py.File) -> None:
-    """Close a handle that must not fail; what it could not write does not matter (its overlay is
-    dead).
-    """
+    """Close a handle that must not fail; what it could not write is discarded with its overlay."""
     with contextlib.suppress(Exception):
         h5.close()
 

@@ -1,8 +1,7 @@
 """The one seam between gamwarm and the operating system.
 
 Every call that can change the file, its journal or their directory goes through `DISK`, so that a
-test can record, cut, tear or fail the calls of the shipped code. Nothing here knows what the bytes
-mean.
+test can record, cut, tear or fail the calls of the shipped code. Nothing here interprets the bytes.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ class Disk:
             offset += done
 
     def forget(self, fd: int, count: int = 0) -> None:
-        """Let go of what this host has cached of an open file: its attributes, and its first
+        """Drop what this host has cached of an open file: its attributes, and its first
         `count` bytes (0: all).
 
         Close-to-open consistency is as good as the mount options; this also gets past those that
@@ -166,7 +165,7 @@ DISK: Disk = Disk()
 
 @lru_cache(maxsize=1)
 def boot_identity() -> bytes:
-    """Eight bytes that change when this machine boots; zeros where that cannot be known.
+    """Eight bytes that change when this machine boots; zeros if unknown.
 
     Writes that reached the page cache survive the death of a process but not of the machine. Zeros
     never compare equal to anything (see `pager.FilePair`), which costs a replay and is always safe.
@@ -341,7 +340,7 @@ def open_afresh(path: Path, flags: int, *, count: int = 0) -> int:
 def open_or_create_auxiliary(path: Path, like: os.stat_result) -> int:
     """The same for an auxiliary file, which is created if missing.
 
-    A host may go on believing for long that a name does not exist; the server says so when it is
+    A host may cache for long that a name does not exist; the server says so when it is
     asked to make it.
     """
 
@@ -401,7 +400,7 @@ def _ask_for_status(fd: int) -> None:
 
 
 def out_of_memory(error: MemoryError) -> OSError:
-    """Return what the system would have said."""
+    """Return the error that the system would have raised."""
     return OSError(errno.ENOMEM, str(error) or os.strerror(errno.ENOMEM))
 
 

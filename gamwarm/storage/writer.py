@@ -186,7 +186,7 @@ def unreadable(path: Path, doing: str, *errors: BaseException | None) -> Excepti
     if isinstance(origin, OSError):
         return explain(origin, path, doing)
     if origin is not None:
-        return copy.copy(origin)  # not what the overlay keeps, which must not come to hold its own frames
+        return copy.copy(origin)  # not the overlay's own error, which would then keep its frames alive
     return StoreDamaged(
         f"{path}: HDF5 cannot read its metadata ({errors[-1]}). recover the readable entries with "
         "gamwarm.salvage(path, into), or restore a backup.",

@@ -1,4 +1,4 @@
-"""What every kind of writer lock shares: who may wait how long, and what a refusal says."""
+"""What every kind of writer lock shares: time limits, and messages of refusals."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LOCK_CHOICES: Final[tuple[str, ...]] = get_args(LockChoice)
 FIRST_PAUSE: Final = 0.0005
 PACE: Final = 1 / 6, 0.25
 """The next pause is this fraction of the time waited so far, up to so many seconds: short waits end
-on time, long ones cost others little.
+promptly, long ones put little load on others.
 """
 SHARED_PACE: Final = 1 / 2, 0.75
 """Where every attempt is a request to a server, or half a dozen of them."""
@@ -120,7 +120,7 @@ class WriterLock(ABC):
 
     @abstractmethod
     def holder(self) -> str:
-        """Who holds (or held last) the lock, as far as is known."""
+        """The current or last holder of the lock, if known."""
 
     @property
     @abstractmethod
@@ -212,7 +212,7 @@ class WriterLock(ABC):
 
     @abstractmethod
     def tidy(self) -> None:
-        """Remove what the lock needs while stores are open, but not afterwards."""
+        """Remove files that the lock needs only while stores are open."""
 
     def _look_at_file(self) -> None:
         """Whoever may write the file must be able to lock it, whatever the umask of the first

@@ -86,7 +86,7 @@ class Ranks:
         return agree(self.comm, operation, payload, error)
 
     def agree_equal(self, operation: str, value: object, error: BaseException | None = None) -> None:
-        """`agree`, and refuse ranks that bring different values."""
+        """`agree`, and refuse different values on different ranks."""
         values = self.agree(operation, value, error)
         for rank, other in enumerate(values):
             if other != values[0]:
@@ -162,7 +162,7 @@ class Ranks:
             return
         if self.comm.is_serial:
             raise error
-        if not isinstance(error, Exception):  # KeyboardInterrupt and its like stay what they are
+        if not isinstance(error, Exception):  # KeyboardInterrupt and the like are not wrapped
             mark_agreed(error)
             raise error
         if isinstance(error, CollectiveError):
@@ -191,7 +191,7 @@ class Ranks:
 
 
 def _difference(value: object, first: object) -> str:
-    """Say what a rank passes that rank 0 does not, and what to do."""
+    """Describe how a rank's arguments differ from rank 0's, and the next step."""
     if isinstance(value, dict) and isinstance(first, dict):
         names = [name for name in first if value[name] != first[name]]
         theirs, ours = (", ".join(f"{name}={of[name]!r}" for name in names) for of in (value, first))

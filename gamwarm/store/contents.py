@@ -94,7 +94,7 @@ class Contents:
 
     @critical
     def entry_ids(self) -> set[str]:
-        """Return the entry ids of all whole entries: the logical content of the file.
+        """Return the entry ids of all intact entries: the logical content of the file.
         Collective.
         """
         self._ranks.agree("entry_ids", None)

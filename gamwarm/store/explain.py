@@ -102,7 +102,7 @@ class Subject:
 
     @classmethod
     def of(cls, request: Request, problem: FitProblem) -> Subject:
-        """Return the request of ``problem`` and what it is compared by."""
+        """Return the request of ``problem`` and the components for the comparison."""
         return cls(request, problem.components, {s.name: (s.n_rows, s.width) for s in problem.specs})
 
 

@@ -1,4 +1,4 @@
-"""A fit in progress, and what it needs of a store: the seam between engines and the kinds of
+"""A fit in progress, and its protocol for stores: the seam between engines and the kinds of
 store.
 """
 
@@ -106,7 +106,7 @@ class FitStore(Protocol):
         ...
 
     def should_stop_fits(self) -> bool:
-        """Whether this rank's fits should end early and keep where they stand. Local."""
+        """Whether this rank's fits should stop early and store a checkpoint. Local."""
         ...
 
 

@@ -24,12 +24,12 @@ __all__ = ["FrozenView"]
 
 
 class FrozenView(StoreWrapper):
-    """The store as it was for parents, as it is for everything else; made by
+    """Parents as of one moment; everything else as of now; made by
     `WarmStartStore.frozen`.
 
     `fit` and `start_for` choose parents among those that were in the file when the view was made,
     whatever is committed or merged in meanwhile; a fit's own record is found as soon as it is
-    there. A ``parent`` named by the caller is taken wherever it is from. While the view lives, its
+    stored. A ``parent`` named by the caller is taken wherever it is from. While the view lives, its
     store evicts none of its parents. Every other call is the store's own. The view needs no
     closing.
 

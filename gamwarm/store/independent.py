@@ -1,4 +1,4 @@
-"""How a store of one's own writes: puts wait, and go to the file together."""
+"""How a store of one's own writes: puts are buffered and written together."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class OwnRanks(Ranks):
 
 
 class OwnWrites(Writes):
-    """Puts that wait, outside of transactions."""
+    """Buffered puts, outside of transactions."""
 
     ranks: OwnRanks
 

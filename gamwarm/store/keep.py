@@ -55,7 +55,7 @@ class KeepOutcome(NotebookTable):
 
 @dataclass(frozen=True)
 class Filing:
-    """What is to be filed, encoded once, and what deciding on it takes (it travels to rank 0)."""
+    """The entries to write, encoded once, with the data for the decision (sent to rank 0)."""
 
     key: str
     producer: Producer
@@ -79,7 +79,7 @@ def content_of(entry: Encoded | Refused) -> str:
 
 
 def lineage_of(problem: FitProblem, result: FitResult, start: StartReport | None) -> Lineage | None:
-    """Return what the fit started from; None if its start was not looked up."""
+    """Return the lineage of the fit; None if its start was not looked up."""
     if start is None:
         return None
     terms: tuple[tuple[str, str], ...] = ()

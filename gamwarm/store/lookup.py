@@ -1,4 +1,4 @@
-"""What a start asks of the file, and what the file answers. Rank 0 answers; requests and answers
+"""Requests for a start, and their answers from the file. Rank 0 answers; requests and answers
 travel.
 """
 
@@ -118,7 +118,7 @@ class NamedRecords:
         self._until: dict[str, float] = {}
 
     def fit_of(self, entries: EntryStore, entry_id: str) -> FitOfRecord:
-        """Return what is known of a record."""
+        """Return a summary of a record."""
         known = self._known.get(entry_id)
         began = monotonic()
         if known is None or (known.artifact_id is None and began > self._until[entry_id]):

@@ -112,8 +112,8 @@ class Upkeep:
     ) -> EvictReport:
         """Remove the oldest entries, in a fixed order (``created``, then entry id). Collective.
 
-        What stays whatever its age: pinned entries, artifacts that an unfinished fit (a checkpoint)
-        started from, damaged entries, and what the open transaction itself files.
+        What stays whatever its age: pinned entries, parents of unfinished fits (checkpoints),
+        damaged entries, and entries of the open transaction.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class Upkeep:
         `transaction`.
 
         Entries are copied unchanged, with their seals. A kill leaves the old file or the new one,
-        complete; other processes that have it open go on with the new one.
+        complete; other processes that have it open continue with the new one.
         """
         error = None
         if self._writes.in_transaction:
@@ -243,7 +243,7 @@ def _patience(time_limit: object) -> float:
 
 
 def _budget_error(size_budget: object) -> GamwarmError | None:
-    """Return what is wrong with a size budget: bytes, or None."""
+    """Return the error of a size budget: bytes, or None."""
     return None if size_budget is None else _refusal(as_int, size_budget, "size_budget (bytes)")
 
 

@@ -97,7 +97,7 @@ def spent(checkpoint: Cost) -> Saving:
 
 
 def saving_of(start: StartReport | None, own: Cost | None, rows: int) -> Saving | None:
-    """Return what a fit's start saved against the fit it came from; None if either does not tell
+    """Return what a fit's start saved compared with its parent; None if either does not tell
     its cost.
     """
     if start is None or start.source == StartSource.COLD or start.entry_cost is None or own is None:
@@ -188,8 +188,8 @@ class Savings:
 
     @property
     def total(self) -> Saving:
-        """Estimated saving of the file's fits and this session's exact hits, each against what it
-        started from.
+        """Estimated savings of the file's fits and this session's exact hits, each compared with
+        its parent.
         """
         parts = [*self.by_source.values(), self.session]
         return sum((part.saved for part in parts), Saving())
@@ -239,8 +239,7 @@ def _together(a: Cost, b: Cost) -> Cost:
 
 
 class Session:
-    """What one store object has seen: exact hits that were kept again, answers that were not, and
-    what it has said.
+    """What one store object has seen: repeated exact hits, refused answers, and warnings given.
 
     Attributes
     ----------
@@ -339,9 +338,9 @@ class _Baselines:
 
 
 def add_up(ledger: Iterable[EntrySummary | None], session: SourceSavings, refused: int = 0) -> Savings:
-    """Add up what the entries of a file tell.
+    """Add up the costs in a file.
 
-    A converged fit is filed twice, as record and as artifact: entries of one key, build, lineage
+    A converged fit is stored twice, as record and as artifact: entries of one key, build, lineage
     and cost are one fit.
     """
     lines: list[EntrySummary] = []

@@ -140,7 +140,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
             exception.
         size_budget : int, optional
             Live payload bytes: a commit that passes it evicts the oldest entries first (see
-            `evict`), but never what it has filed itself.
+            `evict`), but never its own entries.
         keep_last : int
             Finals that one exact key keeps, the newest first.
 
@@ -175,7 +175,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
     @property
     def disabled_reason(self) -> str | None:
         """Why the store is off for this run (unwritable directory, full disk, lock time-out); fits
-        go on cold.
+        continue cold.
         """
         return self._ranks.disabled_reason
 
@@ -238,14 +238,14 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         both ends.
 
         Between the ends every rank reads and keeps at its own pace and no call of ``own`` is
-        collective. Its puts are pending: they wait in memory and are written together, in one
-        transaction under the file's lock, when a flush is due, by ``own.flush()`` and at the end.
+        collective. Its puts are pending: they are buffered and written together, in one transaction
+        under the file's lock, when a flush is due, by ``own.flush()`` and at the end.
 
         Parameters
         ----------
         flush_seconds : float
-            When the last write is so long ago, what waits is written in the next call (of whatever
-            kind; there is no thread).
+            When the last write is this long ago, the next call writes the buffer (any call; there
+            is no thread).
         flush_entries : int
             So many waiting entries are written at once.
 
@@ -389,7 +389,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
 
     @critical
     def should_stop(self) -> bool:
-        """Whether it is time to keep what there is and end: a signal came to any rank, or its time
+        """Whether it is time to store the results and stop: a signal came to any rank, or its time
         is up. Collective.
 
         Without `walltime` only the clock counts, with a margin of a minute.
@@ -484,19 +484,19 @@ class IndependentStore(WarmStartStore):
     It has every call of a store, and none of them is collective. What differs:
 
     * ``fit``, ``keep``, ``put_record`` and ``put_artifact`` return *pending* outcomes. They are
-      settled when what waits is written: by `flush`, when a flush is due, or at the end. Only then
-      is a put acknowledged; a kill before loses what waits, and nothing else.
+      settled when the buffer is written: by `flush`, when a flush is due, or at the end. Only then
+      is a put acknowledged; a kill before that loses only the buffer.
     * A flush is due in the next call when the last one was ``flush_seconds`` ago (a fit that took
       longer is written as soon as it is kept), when ``flush_entries`` entries are pending, and
       always once the batch system has signalled.
-    * Without `close`, what waits is written when the store is garbage collected or its process
+    * Without `close`, the buffer is written when the store is garbage collected or its process
       ends: a program, or a worker of a pool. What cannot be written then is one warning with a
       count.
     * Look-ups see the current file, including other processes' fits, and this store's own pending
       puts.
-    * `transaction` and what looks after the file (``pin``, ``evict``, ``merge``, ``compact``,
-      ``verify``) write what waits first.
-    * Leaving the ``with`` (also by an exception) and `close` write what waits. Where the store it
+    * `transaction` and the maintenance calls (``pin``, ``evict``, ``merge``, ``compact``,
+      ``verify``) write the buffer first.
+    * Leaving the ``with`` (also by an exception) and `close` write the buffer. Where the store it
       came from has a communicator they are collective, so that what follows sees the puts of all
       ranks.
 
@@ -532,12 +532,12 @@ class IndependentStore(WarmStartStore):
 
     @property
     def pending(self) -> int:
-        """Number of entries that wait to be written."""
+        """Number of buffered entries."""
         return 0 if self._ranks.entries is None else self._ranks.entries.n_pending
 
     @critical
     def flush(self) -> int:
-        """Write what waits, in one transaction, and settle its outcomes.
+        """Write the buffer in one transaction, and settle its outcomes.
 
         Returns
         -------
@@ -558,12 +558,12 @@ class IndependentStore(WarmStartStore):
         """Whether a fit under way should end, as of the store that this one came from; writes what
         is due. Local.
         """
-        self._ranks.at_root("flush", lambda: None, None)  # a long fit must not keep back what is due
+        self._ranks.at_root("flush", lambda: None, None)  # a long fit must not delay a due flush
         return super().should_stop_fits() or self._parent.should_stop_fits()
 
     @critical
     def close(self) -> None:
-        """Write what waits and close the file. Collective if the store it came from has a
+        """Write the buffer and close the file. Collective if the store it came from has a
         communicator. Idempotent.
         """
         with self._writes.lock:

@@ -56,7 +56,9 @@ class _Transaction:
                 self._commit(root)
             else:
                 self._undo(root, error)
-                if not isinstance(error, AbandonedBlock):  # no time to call others; the ``with`` around it tells them
+                if not isinstance(
+                    error, AbandonedBlock
+                ):  # no time to call others; the enclosing ``with`` notifies them
                     self._ranks.broadcast_failure("transaction", error)
         finally:
             self._writes.lock.__exit__(None, None, None)

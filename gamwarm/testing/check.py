@@ -157,7 +157,7 @@ class _Check:
         offering = InterceptingStore(store, None if change is None else change.apply)
         try:
             return self.driver.fit(self.cases[i], offering), offering
-        except Exception as error:  # what the engine makes of a bad start is what is tested
+        except Exception as error:  # the test is how the engine handles a bad start
             where = _where(phase, i, change)
             self.find("raised", where, f"{type(error).__name__}: {error}; the cold fit did not fail")
             return None, offering

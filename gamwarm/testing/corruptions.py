@@ -1,4 +1,4 @@
-"""Starts that are wrong on purpose: what a damaged, foreign or outdated entry could offer."""
+"""Starts that are wrong on purpose: starts that a damaged, foreign or outdated entry could give."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Corruption:
 
 
 def corruptions_of(n_outer: int, rho_bound: float, rng: np.random.Generator) -> list[Corruption]:
-    """Return what is done to a start of ``n_outer`` coordinates, within ±``rho_bound``; noise comes
-    from ``rng``.
+    """Return the corruptions of a start of ``n_outer`` coordinates, within ±``rho_bound``; noise
+    comes from ``rng``.
 
     rho: each coordinate ±6, permuted, all at either bound, NaN; beta: negated, times 5, noise, NaN,
     zero; both of another model of the same shape; the metric: shrunk, negated, NaN.
@@ -77,7 +77,7 @@ def corruptions_of(n_outer: int, rho_bound: float, rng: np.random.Generator) -> 
 
 
 def tamperings_of() -> list[Corruption]:
-    """Return lies about stored numbers that must not enter an answer: rho and beta stay."""
+    """Return false stored numbers, which must not enter an answer: rho and beta stay."""
     return [
         Corruption("stored objective raised", lambda s: replace(s, objective=_lie(s.objective, LIE))),
         Corruption("stored objective lowered", lambda s: replace(s, objective=_lie(s.objective, -LIE))),

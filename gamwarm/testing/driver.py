@@ -47,7 +47,7 @@ class Driver(Protocol):
 
     def fit(self, case: Any, store: FitStore | None) -> Fitted:
         """Fit a case, with all that the engine does around a fit: look up, guard, search, certify,
-        keep.
+        store.
 
         ``store`` is None or a `FitStore`; do not ask for its class.
         """
@@ -61,8 +61,7 @@ class Fitted:
     Parameters
     ----------
     result : FitResult
-        ``curvature`` with gradient and edf, ``cost`` and ``start_used`` are checked where they are
-        given.
+        ``curvature`` with gradient and edf, ``cost`` and ``start_used`` are checked if given.
     fitted : array
         Fitted values (or predictors) of the case's rows, of any shape.
     """

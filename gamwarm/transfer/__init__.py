@@ -1,4 +1,4 @@
-"""Turning what is stored into a start, and a result into what is stored. Pure: no files, no
+"""From stored entries to a start, and from a result to entries. Pure: no files, no
 engine.
 """
 

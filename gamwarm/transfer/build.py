@@ -138,7 +138,7 @@ def build_warm_start(
 
 def _seeded(parent: FitArtifact, leave_out: Any) -> tuple[tuple[TermArtifact, ...], FloatArray | None, str]:
     """Return the parent's terms with a group's change of coefficients added, its change of rho, and
-    what was done.
+    a description.
     """
     terms = tuple(parent.terms)
     if leave_out is None:
@@ -163,7 +163,7 @@ def _add_seed_rho(
     slot_reports: Sequence[list[SlotReport]],
     bound: float,
 ) -> None:
-    """Add a group's change of rho to what was copied; clamped, tied and default slots are
+    """Add a group's change of rho to the copied values; clamped, tied and default slots are
     unchanged.
     """
     for context, reports in zip(contexts, slot_reports, strict=True):
@@ -238,7 +238,7 @@ def match_terms(contexts: Sequence[TermContext], terms: Sequence[TermArtifact]) 
 
 
 def _name_of(term: TermContext | TermArtifact) -> Any:
-    """Return what a term is matched by if its width is another; None: by nothing."""
+    """Return the key by which a term of another width is matched; None: by nothing."""
     basis, count = (
         (term.basis, len(term.rho_slots))
         if isinstance(term, TermContext)
@@ -486,7 +486,7 @@ def _partial_hessian(parent: Curvature | None, sources: dict[int, int | None], n
     """Return the parent's Hessian on the coordinates that were carried over, NaN in the rows and
     columns of the others.
 
-    None where that is nothing, or all: then `_child_curvature` has it.
+    None if that is nothing or everything: then `_child_curvature` has it.
     """
     known = {slot: source for slot, source in sources.items() if source is not None}
     if parent is None or parent.hessian is None or not 0 < len(known) < n_outer:

@@ -1,4 +1,6 @@
-"""From an engine's result to what is kept: an exact record, and an artifact in raw coordinates."""
+"""From an engine's result to stored entries: an exact record, and an artifact in raw
+coordinates.
+"""
 
 from __future__ import annotations
 

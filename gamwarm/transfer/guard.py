@@ -109,7 +109,7 @@ def false_plateaus(rho: Any, edf: Any, gradient: Any) -> BoolArray:
     Parameters
     ----------
     rho, edf, gradient : arrays of shape (q,)
-        ``gradient`` is d objective / d rho of what is minimised.
+        ``gradient`` is d objective / d rho of the minimised objective.
     """
     r = _vector(rho, "rho")
     e, g = _vector(edf, "edf", r.shape[0]), _vector(gradient, "gradient", r.shape[0])
@@ -118,8 +118,8 @@ def false_plateaus(rho: Any, edf: Any, gradient: Any) -> BoolArray:
 
 
 def off_plateau(default_rho: FloatArray, smoothing: int) -> FloatArray:
-    """Return where false plateaus go back to: the default, but for one that lies where a plateau
-    may be.
+    """Return where false plateaus go back to: the default, except where that could be on a
+    plateau.
     """
     rho = np.array(default_rho)
     rho[:smoothing] = np.minimum(rho[:smoothing], PLATEAU_RHO)
@@ -130,8 +130,8 @@ def predicted_step(gradient: Any, metric: Any) -> float:
     """Return max|metric^-1 gradient|, inf if anything is non-finite or the metric cannot be
     inverted.
 
-    Above 2 (units of log lambda) a start is doubtful: evaluate the cold start too and go on from
-    the lower objective.
+    Above 2 (units of log lambda) a start is doubtful: also evaluate the cold start and continue
+    from the lower objective.
 
     Parameters
     ----------
@@ -188,8 +188,8 @@ def is_finite(point: OuterPoint) -> bool:
 def find_false_plateaus(
     point: OuterPoint, evaluate: Callable[[FloatArray], OuterPoint], smoothing: int | None = None
 ) -> BoolArray:
-    """Return, per outer coordinate, whether it is a false plateau, with one more evaluation where
-    that is needed.
+    """Return, per outer coordinate, whether it is a false plateau, with one more evaluation if
+    needed.
 
     `false_plateaus` decides wherever it can. Where the sign of the gradient is lost in its noise
     (from rho = 18 on), or where the point knows no effective degrees of freedom, one evaluation
@@ -231,12 +231,12 @@ def find_false_plateaus(
 
 @dataclass
 class GuardOutcome(Generic[P]):
-    """Where to go on, and why.
+    """Where to continue, and why.
 
     Attributes
     ----------
     point
-        The engine's own evaluation to go on from.
+        The engine's own evaluation to continue from.
     continued_from : str
         "start" or "cold".
     beta_used : bool

@@ -25,8 +25,8 @@ class TransferPolicy:
         The *child's* bound on outer coordinates: values within 1 of it are not copied without a
         plateau or settled flag, others are clamped to 2 inside it.
     partial : bool
-        Whether a fit of the same family with other terms may be a parent: the terms that match give
-        what they learned.
+        Whether a fit of the same family with other terms may be a parent: matching terms are
+        transferred.
     """
 
     require_converged: bool = True

@@ -38,7 +38,7 @@ class MatchKind(StrEnum):
     STRICT = "strict"
     """All that a term's identity holds, the reduced width too."""
     STRUCTURAL = "structural"
-    """All but what the left-out rows may change: reduced width and null spaces."""
+    """Everything that does not depend on the left-out rows: reduced width and null spaces."""
     NAME = "name"
     """Role, name, basis kind and number of smoothing parameters: the same smooth with another k."""
 
@@ -120,7 +120,7 @@ class StartReport(NotebookTable):
     entry : str or None
         Entry id of the record (exact) or artifact (transfer) it started from.
     entry_cost : Cost or None
-        What that fit took: what the start's saving is measured against.
+        What that fit took: the baseline of the savings.
     entry_rows : int
         Rows that fit had.
     is_checkpoint : bool

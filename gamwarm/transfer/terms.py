@@ -33,7 +33,7 @@ class TermContext:
         a_b; default zeros.
     structural_identity : str, optional
     name : str
-        Block name, and with `role` and `basis` what a term of another width is matched by. Empty:
+        Block name; with `role` and `basis` it matches terms of another width. Empty:
         by identities only.
     role : {"mean", "log-slope", "generic"}
     basis : BasisMeta, optional
