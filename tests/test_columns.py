@@ -1,4 +1,4 @@
-"""Columns as users have them: what has no value is refused by column and row, and two indexes are
+"""Columns as users have them: missing values are refused by column and row, and two indexes are
 never paired by position.
 """
 
@@ -231,7 +231,7 @@ def test_one_index_for_all_is_taken_whatever_it_is(change):
     assert bound_of(mixed).case().problem().key == bound_of(changed).case().problem().key
 
 
-def test_a_column_that_nobody_reads_may_have_any_index():
+def test_a_column_that_no_one_reads_may_have_any_index():
     data = frame()
 
     bound_of({**{name: data[name] for name in data}, "unused": data["x"][::-1]})

@@ -155,7 +155,7 @@ def test_visible_text_has_nothing_that_is_obeyed_or_hidden_and_is_the_same_again
 @given(
     st.text(st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters="\u115f\u1160\u3164\uffa0\u2800"))
 )
-def test_ordinary_text_of_any_script_stays_as_it_is(text):
+def test_ordinary_text_of_any_script_stays_unchanged(text):
     assert visible(text) == text
 
 
@@ -170,7 +170,7 @@ def test_json_reads_back_and_holds_nothing_that_is_obeyed(value):
 @pytest.mark.parametrize(
     "character", ["\0", "\x1b", "\x7f", "\x85", "\x9b", "\u200b", "\u2028", "\u202e", "\u2066", "\ud800", "\n"]
 )
-def test_errors_and_the_log_escape_what_they_are_told(character, caplog):
+def test_errors_and_the_log_escape_what_they_are_reported(character, caplog):
     error = gamwarm.StoreError(f"a{character}b", path=f"a{character}b")
     logging.getLogger("gamwarm").warning("%s is %r", f"a{character}b", 5)
 

@@ -1,4 +1,4 @@
-"""Critical sections: a signal waits for their end, and strikes at the points where it may."""
+"""Critical sections: a signal waits for their end, or is delivered where that is allowed."""
 
 from __future__ import annotations
 

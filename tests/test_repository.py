@@ -1,4 +1,4 @@
-"""What the repository promises beside its code: commands that run, settings in one place, names
+"""What the repository promises besides its code: commands that run, settings in one place, names
 that are documented.
 """
 

@@ -163,7 +163,7 @@ def test_a_handler_that_somebody_put_on_top_meanwhile_is_left_alone():
         signal.signal(signal.SIGUSR2, before)
 
 
-def test_outside_the_main_thread_it_is_refused_in_words_and_the_clock_still_counts():
+def test_outside_the_main_thread_it_is_refused_in_text_and_the_clock_still_counts():
     caught = []
 
     def body():

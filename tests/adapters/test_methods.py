@@ -152,7 +152,7 @@ def test_the_function_is_never_called_outside_its_bounds_wherever_the_start_is_f
 
 
 @pytest.mark.parametrize("method", BOUNDED, ids=ids)
-def test_plateaus_of_bounded_smoothing_parameters_are_looked_at_inside_the_bounds(method, store):
+def test_plateaus_of_bounded_smoothing_parameters_are_checked_inside_the_bounds(method, store):
     """Falling for good towards its upper bound, where nearer 0 is asked for."""
     high = 8.0
 
@@ -474,7 +474,7 @@ def test_what_a_callback_raises_comes_out(store):
 
 
 @pytest.mark.parametrize("method", [m for m in ALL if {"maxiter", "maxfev", "maxfun"} & m.options], ids=ids)
-def test_no_run_takes_more_than_it_is_allowed_and_the_next_one_goes_on(method, store):
+def test_no_run_takes_more_than_it_is_allowed_and_the_next_one_continues(method, store):
     limit = "maxiter" if "maxiter" in method.options else "maxfun"
     few = 12 if method.name in ("Nelder-Mead", "COBYLA", "COBYQA") or limit == "maxfun" else 2
     values = []
@@ -633,7 +633,7 @@ def test_labels_and_parents_are_passed_on(store):
     assert near.problem.key == near.start.key
 
 
-def test_a_job_whose_time_is_up_ends_the_search_and_the_next_one_goes_on(tmp_path):
+def test_a_job_whose_time_is_up_ends_the_search_and_the_next_one_continues(tmp_path):
     with gamwarm.open(tmp_path / "fits.h5") as store, store.walltime(deadline=0.0):
         stopped, _ = run(METHODS["bfgs"], store)
     with gamwarm.open(tmp_path / "fits.h5") as store:

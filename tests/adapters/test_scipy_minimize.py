@@ -170,7 +170,7 @@ def test_bounds_are_kept_to_and_are_part_of_the_name(store):
 # -- never believed --------------------------------------------------------------------------------
 
 
-def test_a_function_that_changed_behind_its_name_is_noticed_and_minimised_anew(store, caplog):
+def test_a_function_that_changed_behind_its_name_is_noticed_and_minimised_again(store, caplog):
     run(store)
     changed = Bowl([3.0, 3.0, 3.0])
     with caplog.at_level(logging.WARNING, "gamwarm"):

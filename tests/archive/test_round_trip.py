@@ -137,7 +137,7 @@ def test_an_import_unites_and_keeps_times(store, tmp_path):
         assert a.get_record(record_of(2).key).created == b.get_record(record_of(2).key).created
 
 
-def test_an_export_ends_beside_a_writer_that_commits_all_the_time(store, tmp_path):
+def test_an_export_ends_next_to_a_writer_that_commits_all_the_time(store, tmp_path):
     before = ids_of(store)
     with gamwarm.open(store) as writer:
         report = export_archive(

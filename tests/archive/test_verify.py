@@ -1,4 +1,4 @@
-"""An archive is checked with nothing but itself, and what was changed is named."""
+"""An archive is verified on its own, and changed entries are named."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def archive(store, tmp_path):
     return tmp_path / "archive.h5"
 
 
-def test_a_whole_archive_is_found_so_and_says_who_made_it(archive):
+def test_a_intact_archive_is_found_so_and_says_who_made_it(archive):
     report = verify_archive(archive)
 
     assert report.ok
@@ -60,7 +60,7 @@ def test_a_whole_archive_is_found_so_and_says_who_made_it(archive):
     assert report.creators == ("Ada Lovelace", "Charles Babbage")
 
 
-def test_it_is_checked_on_read_only_media_and_leaves_nothing_beside(archive):
+def test_it_is_checked_on_read_only_media_and_leaves_nothing_next_to(archive):
     archive.chmod(0o444)
     before = set(archive.parent.iterdir())
 
@@ -274,7 +274,7 @@ def test_the_format_page_inside_is_the_one_of_the_docs(archive):
         assert h5["archive/file-format.md"][()].tobytes().decode() == (ROOT / "docs/file-format.md").read_text()
 
 
-def test_the_crate_beside_is_read_by_the_rocrate_library(store, tmp_path):
+def test_the_crate_next_to_is_read_by_the_rocrate_library(store, tmp_path):
     folder = tmp_path / "crate"
     folder.mkdir()
     export_archive(store, folder / "fits.h5", crate_beside=True, **SAID)
@@ -307,7 +307,7 @@ STRANGE += ("virtual dataset", "external link", "soft link", "dataset of 2**40 n
 
 
 @pytest.mark.parametrize("what", STRANGE)
-def test_the_stand_alone_reader_refuses_values_of_other_forms_in_words(archive, what):
+def test_the_stand_alone_reader_refuses_values_of_other_forms_in_text(archive, what):
     reader = runpy.run_path(str(ROOT / "docs" / "read_archive.py"))
     place = next(place for place in crafted.stored_values(archive) if place[1] == "rho")
     with h5py.File(archive, "r+") as h5:

@@ -85,7 +85,7 @@ def test_a_damaged_archive_is_found_out_and_not_imported(gamwarm_command, archiv
 
 
 @pytest.mark.parametrize("call", [["compact"], ["evict", "--size", "0"], ["verify", "--repair"]])
-def test_an_archive_stays_as_it_is(gamwarm_command, archive, call):
+def test_an_archive_stays_unchanged(gamwarm_command, archive, call):
     before = archive.read_bytes()
 
     gamwarm_command(call[0], archive, *call[1:])

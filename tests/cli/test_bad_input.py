@@ -130,7 +130,7 @@ def test_a_writer_at_work_is_named_and_waited_for_no_longer_than_told(gamwarm_co
 
 
 @pytest.mark.parametrize("call", ["ls", "show", "stats", "verify", "evict --dry-run", "explain", "lineage"])
-def test_what_only_reads_works_beside_a_writer_in_mid_transaction(gamwarm_command, stored, call):
+def test_what_only_reads_works_next_to_a_writer_in_mid_transaction(gamwarm_command, stored, call):
     arguments = [{"FILE": stored.path, "cf-0000": stored.full}.get(each, each) for each in CALLS[call]]
     quiet = gamwarm_command(*arguments, "--json")
     holder = EntryStore(stored.path)

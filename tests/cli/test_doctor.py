@@ -1,4 +1,4 @@
-"""`gamwarm doctor`: what it finds of a directory and this environment, and that it leaves nothing
+"""`gamwarm doctor`: its findings about a directory and this environment; it leaves nothing
 behind.
 """
 
@@ -92,7 +92,7 @@ def test_what_is_not_safe_is_said_and_ends_with_1(gamwarm_command, tmp_path, mon
         assert word in ended.out
 
 
-def test_a_directory_of_others_is_told_as_such(gamwarm_command, tmp_path, monkeypatch):
+def test_a_directory_of_others_is_reported_as_such(gamwarm_command, tmp_path, monkeypatch):
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode, **more: not mode & os.W_OK and access(path, mode, **more))
 

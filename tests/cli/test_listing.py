@@ -126,7 +126,7 @@ def test_an_entry_that_fails_its_digest_is_listed_as_not_valid(gamwarm_command, 
     assert re.search(rf"{stored.full[:12]}\s.*\sno\s", damaged.out)
 
 
-def test_an_artifact_that_may_not_be_a_parent_is_whole_but_unfit(gamwarm_command, tmp_path):
+def test_an_artifact_that_may_not_be_a_parent_is_intact_but_unfit(gamwarm_command, tmp_path):
     with gamwarm.open(tmp_path / "fits.h5") as store:
         assert store.put_artifact(artifact_of(converged=False)).written
 
@@ -188,7 +188,7 @@ def test_a_first_page_and_stats_read_the_same_few_entries_of_a_file_of_any_size(
     assert looked["names"] <= 2 * 128 + sample
 
 
-def test_the_whole_listing_of_a_larger_file_holds_every_entry_once(gamwarm_command, tmp_path):
+def test_the_intact_listing_of_a_larger_file_holds_every_entry_once(gamwarm_command, tmp_path):
     path = tmp_path / "many.h5"
     with gamwarm.open(path) as store, store.transaction():
         for number in range(700):

@@ -1,4 +1,4 @@
-"""`verify`, `salvage`, `compact`, `evict`, `pin`, `merge`: what they do, say and end with."""
+"""`verify`, `salvage`, `compact`, `evict`, `pin`, `merge`: effects, messages and exit codes."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_ctrl_c_ends_a_listing_with_130(gamwarm_command, stored, monkeypatch):
     assert gamwarm_command("ls", stored.path).code == 130
 
 
-def test_salvage_brings_whole_entries_to_a_new_file_and_lists_the_rest(gamwarm_command, stored, tmp_path):
+def test_salvage_brings_intact_entries_to_a_new_file_and_lists_the_rest(gamwarm_command, stored, tmp_path):
     whole = ids(stored.path)
     damage(stored.path, stored.full)
     new = tmp_path / "new.h5"
@@ -193,7 +193,7 @@ def test_merge_makes_a_file_only_when_told(gamwarm_command, stored, tmp_path):
     assert ids(new) == ids(stored.path)
 
 
-def test_nothing_but_file_and_lock_remains_beside_it(gamwarm_command, stored):
+def test_nothing_but_file_and_lock_remains_next_to_it(gamwarm_command, stored):
     for arguments in (["verify", "--repair"], ["compact"], ["evict", "--size", "8kB"], ["ls"], ["stats"]):
         gamwarm_command(arguments[0], stored.path, *arguments[1:])
 

@@ -1,4 +1,4 @@
-"""`show`, `stats`, `lineage`, `explain`: what they say of a small campaign, and how short a key may
+"""`show`, `stats`, `lineage`, `explain`: their output for a small campaign, and how short a key may
 be.
 """
 

@@ -70,7 +70,7 @@ def test_a_listing_cuts_no_cell_but_leaves_columns_out(gamwarm_command, stored, 
         )
 
 
-def test_full_shows_whole_keys_on_any_terminal(gamwarm_command, stored):
+def test_full_shows_intact_keys_on_any_terminal(gamwarm_command, stored):
     for columns in ("80", "120"):
         ended = gamwarm_command("ls", stored.path, "--full", COLUMNS=columns)
         assert all(key in ended.out for key in (stored.full, stored.parent, *stored.folds))
@@ -103,7 +103,7 @@ def test_no_line_ends_in_blanks(gamwarm_command, stored):
         assert [line for line in ended.lines if line != line.rstrip()] == []
 
 
-def test_a_pipe_gets_whole_lines_and_every_column(gamwarm_command, stored):
+def test_a_pipe_gets_intact_lines_and_every_column(gamwarm_command, stored):
     header, *rows = gamwarm_command("ls", stored.path).lines
 
     assert header.split()[-1] == "BLOCKS"

@@ -1,5 +1,5 @@
-"""What a newcomer copies runs as it stands: README, tutorial and concepts, block after block in an
-empty folder.
+"""Code that a newcomer copies runs unchanged: README, tutorial and concepts, block after block in
+an empty folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a declared family needs beside its class: one that is forgotten is named here."""
+"""What a declared family needs besides its class; anything missing is named here."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_a_group_without_seeds_transfers_plainly_and_says_why(tmp_path):
     assert plain.seeds == ""
 
 
-def test_seeds_are_added_to_a_fit_that_is_kept_without_them_only_when_it_is_fitted_anew(tmp_path):
+def test_seeds_are_added_to_a_fit_that_is_kept_without_them_only_when_it_is_fitted_again(tmp_path):
     bound = model("poisson")
     with gamwarm.open(tmp_path / "s.gamwarm") as store:
         fit(bound.case(), options=USUAL, store=store, group_seeds="group")

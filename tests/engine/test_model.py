@@ -1,4 +1,4 @@
-"""A case in gamwarm's terms: what a fold shares with the full data, and what bad data is told."""
+"""A case in gamwarm's terms: what a fold shares with the full data, and errors for bad data."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_same_rows_asked_for_in_different_ways_are_the_same_fit():
     assert len({bound.case(rows).problem().key for rows in ways}) == 1
 
 
-def test_designs_are_described_as_they_are_held_and_folds_share_what_does_not_differ():
+def test_designs_are_described_unchanged_held_and_folds_share_what_does_not_differ():
     data = columns()
     bound = model("poisson", data)
     folds = [bound.case(data["group"] != group).problem() for group in ("g03", "g05")]
@@ -98,7 +98,7 @@ def test_a_design_is_not_read_row_by_row_to_be_named(monkeypatch):
 
 
 @pytest.mark.parametrize("what", ["weights", "offset"])
-def test_weights_and_offsets_of_one_number_are_told_apart_by_it_and_not_by_who_gave_them(what):
+def test_weights_and_offsets_of_one_number_are_reported_apart_by_it_and_not_by_who_gave_them(what):
     usual = {"weights": 1.0, "offset": 0.0}[what]
 
     def fingerprint(value, n=400):

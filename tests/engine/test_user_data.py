@@ -30,7 +30,7 @@ def frame():
 
 
 @pytest.mark.parametrize("group", ["category", "text", "whole"])
-def test_a_data_frame_is_taken_as_it_is_and_any_kind_of_group_can_be_left_out(group):
+def test_a_data_frame_is_taken_unchanged_and_any_kind_of_group_can_be_left_out(group):
     data = frame()
     bound = bind(data, [Intercept(), Smooth("x", 6), Factor("flag"), RandomEffect(group)], Gaussian("y"))
 

@@ -1,5 +1,5 @@
-"""A job whose end is near: the search ends between two outer iterations, is kept, and goes on in
-the next run.
+"""A job whose end is near: the search ends between two outer iterations, is stored, and continues
+in the next run.
 """
 
 from __future__ import annotations

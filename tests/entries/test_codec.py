@@ -371,7 +371,7 @@ def test_the_entry_id_of_an_artifact_depends_on_all_its_parts():
     assert len(set(ids)) == len(ids)
 
 
-def test_negative_zero_and_zero_are_one_content_but_both_are_kept_as_they_are():
+def test_negative_zero_and_zero_are_one_content_but_both_are_kept_unchanged():
     plus, minus = record_of(rho=[0.0, 1.0], created=1), record_of(rho=[-0.0, 1.0], created=1)
 
     assert encode_record(plus).entry_id == encode_record(minus).entry_id
@@ -379,7 +379,7 @@ def test_negative_zero_and_zero_are_one_content_but_both_are_kept_as_they_are():
 
 
 @given(records(), counts)
-def test_the_text_is_the_sorted_json_of_the_whole_description_whatever_it_was_put_together_from(record, created):
+def test_the_text_is_the_sorted_json_of_the_intact_description_whatever_it_was_put_together_from(record, created):
     encoded = stamped_at(encode_record(record), created)
     assert encoded.meta["created"] == created
     again = json.dumps(encoded.meta, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,4 +1,4 @@
-"""A copy made by ``cp`` beside a writer holds pages of several states: the process lives, whatever
+"""A copy made by ``cp`` during a write holds pages of several states: the process lives, whatever
 is done with it.
 """
 

@@ -84,7 +84,7 @@ def test_zeros_over_any_stretch_serve_no_wrong_number(folder, length):
     assert not [text for text in outcomes.wrong if "entries are missed" not in text], outcomes.wrong[:20]
 
 
-def test_this_kit_would_notice_a_store_that_does_not_look_at_its_seals(tmp_path, monkeypatch):
+def test_this_kit_would_notice_a_store_that_does_not_check_its_seals(tmp_path, monkeypatch):
     """Control: HDF5 keeps no checksum of a dataset's bytes; without the seal, changed numbers are
     served.
     """
@@ -155,7 +155,7 @@ def test_a_journal_of_another_file_changes_nothing(tmp_path, mode, reboot):
 @pytest.mark.parametrize("reboot", [False, True])
 @pytest.mark.parametrize("mode", ["r", "a"])
 @pytest.mark.parametrize("behind", [0, 1, 3])
-def test_a_journal_beside_a_restored_backup_gives_one_of_the_two_states_and_no_mixture(tmp_path, mode, reboot, behind):
+def test_a_journal_next_to_a_restored_backup_gives_one_of_the_two_states_and_no_mixture(tmp_path, mode, reboot, behind):
     """The backup was taken just before the killed run, or some transactions earlier."""
     work = tmp_path / "work"
     work.mkdir()

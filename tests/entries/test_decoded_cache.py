@@ -1,5 +1,5 @@
-"""Look-ups that repeat: each is what the file holds now, and nobody can spoil it for those who come
-later.
+"""Look-ups that repeat: each returns the current contents, and no caller can corrupt it for those
+who come later.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def test_a_parent_that_came_back_with_another_time_is_read_again(store, path, tm
     assert again.attributes == {"note": "late"}
 
 
-def test_nobody_can_spoil_a_parent_for_those_who_come_later(store):
+def test_no_one_can_spoil_a_parent_for_those_who_come_later(store):
     entry_id = store.put_artifact(artifact_of(attributes={"a": 1}, nuisance={})).entry_id
     first = store._file.find_artifact(entry_id).artifact
     first.attributes["a"] = 2

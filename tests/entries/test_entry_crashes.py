@@ -1,5 +1,5 @@
-"""Crash states of the store: whole entries, looked at through `EntryStore`, after any cut of any
-call.
+"""Crash states of the store: complete entries, read through `EntryStore`, after an interruption of
+any call.
 """
 
 from __future__ import annotations

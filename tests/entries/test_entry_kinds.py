@@ -137,7 +137,7 @@ def test_a_declared_kind_is_stored_listed_verified_compacted_pinned_and_evicted(
         assert ended.json[0]["entry_id"] == pinned.entry_id
 
 
-def test_two_entries_of_a_key_compete_or_stay_as_it_is_declared(path, toys):
+def test_two_entries_of_a_key_compete_or_stay_unchanged_declared(path, toys):
     store = EntryStore(path)
     store.put(toy(1, rho=[3.0]))
     store.close()

@@ -170,7 +170,7 @@ def test_generation_counts_transactions_that_changed_something(entries):
 
 
 @pytest.mark.parametrize("call", ["find_record", "find_artifact", "artifact_summaries"])
-def test_a_malformed_key_is_refused_before_the_file_is_looked_at(entries, call):
+def test_a_malformed_key_is_refused_before_the_file_is_checked(entries, call):
     arguments = ("x", None) if call == "find_record" else ("x",)
     with pytest.raises(InvalidKey):
         getattr(entries, call)(*arguments)

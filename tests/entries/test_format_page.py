@@ -267,7 +267,7 @@ def test_beyond_256_strict_keys_the_index_lists_them_by_their_first_digits(tmp_p
     assert sorted(listed) == sorted(artifact.descriptor.key for artifact in relatives)
 
 
-def test_the_reader_finds_the_checkpoint_beside_the_final(found):
+def test_the_reader_finds_the_checkpoint_next_to_the_final(found):
     kinds = [e["meta"]["kind"] for e in found["block_records"] if e["key"] == exact_key_of(1)]
 
     assert kinds == ["final", "checkpoint"]

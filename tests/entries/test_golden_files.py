@@ -70,7 +70,7 @@ def test_every_number_name_and_digest_is_read_back(golden):
         assert entry == expected[name], name
 
 
-def test_the_checkpoint_beside_the_final_is_there_for_another_build(golden, tmp_path):
+def test_the_checkpoint_next_to_the_final_is_there_for_another_build(golden, tmp_path):
     """Of two foreign entries the lower objective wins; without the final the checkpoint would be
     served.
     """

@@ -1,4 +1,4 @@
-"""Years later, with plain HDF5 tools: names, shapes, units, no gamwarm; and nothing beside the
+"""Years later, with plain HDF5 tools: names, shapes, units, no gamwarm; and nothing next to the
 file.
 """
 

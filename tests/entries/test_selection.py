@@ -63,7 +63,7 @@ def test_a_record_without_artifact_is_of_the_family_that_its_components_name(fil
     assert found == {each["id"] for each in facts if each["kinds"] == ["checkpoint"]}
 
 
-def test_the_beginning_of_a_key_means_what_the_whole_key_means(file):
+def test_the_beginning_of_a_key_means_what_the_intact_key_means(file):
     store, facts = file
     browser = Browser(store)
     for each in facts:

@@ -1,5 +1,5 @@
-"""What an engine hands back wrong is refused by name; what it cannot evaluate where a start lies
-fails no fit.
+"""Invalid return values of an engine are refused by name; what it cannot evaluate where a start
+lies fails no fit.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def test_an_inner_solve_that_says_it_did_not_converge_is_believed_in_any_boolean
 
 
 @pytest.mark.parametrize("part", [{"theta": np.full(10, np.nan)}, {"rho": np.full(2, np.inf)}])
-def test_coefficients_that_are_not_finite_are_no_point_to_go_on_from(part):
+def test_coefficients_that_are_not_finite_are_no_point_to_continue_from(part):
     with pytest.raises(gamwarm.FitFailed, match="coefficients or outer coordinates that are not finite"):
         gamwarm.fit(PROBLEM, Ridge(TERMS, Y, **part))
 
@@ -138,7 +138,7 @@ ERRORS = [ValueError, np.linalg.LinAlgError, ZeroDivisionError, FloatingPointErr
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("where", [{}, {"points": 2}, {"likelihood": True}])
-def test_an_engine_that_raises_where_a_start_was_offered_goes_on_cold(error, where):
+def test_an_engine_that_raises_where_a_start_was_offered_continues_cold(error, where):
     engine = Choosy(error("singular"), **where)
     if where.get("points") == 2:
         engine.calls.append((np.zeros(2), 0))  # the first point is let through

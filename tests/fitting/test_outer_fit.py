@@ -1,5 +1,5 @@
-"""The road of anybody's engine: the same answer from every start, at the least cost, and said in
-words.
+"""`gamwarm.fit` for any engine: the same answer from every start, at the least cost, and described
+in words.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def test_a_record_whose_objective_is_not_what_is_evaluated_is_guarded_like_an_of
     assert "stored objective" in caplog.text
 
 
-def test_a_search_that_ran_out_of_iterations_is_a_checkpoint_and_goes_on_from_there(store):
+def test_a_search_that_ran_out_of_iterations_is_a_checkpoint_and_continues_from_there(store):
     problem = describe(TERMS, Y, outer_max_iter=1)
     values, evaluations = [], []
     for _ in range(20):

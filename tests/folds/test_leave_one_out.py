@@ -132,7 +132,7 @@ def test_a_store_that_is_off_still_has_every_fold_fitted(path, monkeypatch):
 
 
 @pytest.mark.parametrize("at", [0, 1, 4])
-def test_a_stopped_job_keeps_its_folds_and_goes_on_when_run_again(path, monkeypatch, at):
+def test_a_stopped_job_keeps_its_folds_and_continues_when_run_again(path, monkeypatch, at):
     whole = run(path.with_name("whole.h5"))
     asked = []
 

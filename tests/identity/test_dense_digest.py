@@ -1,4 +1,4 @@
-"""Equal numbers give equal digests, however they are held; anything binary64 cannot hold is
+"""Equal numbers give equal digests, however they are stored; anything binary64 cannot hold is
 refused.
 """
 

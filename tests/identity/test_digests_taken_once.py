@@ -1,4 +1,4 @@
-"""A digest is taken again unless nothing can have written to what it is of."""
+"""A digest is recomputed unless the data are immutable."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_an_array_that_somebody_can_write_to_is_read_each_time(form):
     assert matrix_digest(array) == plain_digest(array)
 
 
-def test_what_nobody_can_write_to_is_read_once_and_forgotten_with_its_array(read):
+def test_what_no_one_can_write_to_is_read_once_and_forgotten_with_its_array(read):
     array = over_bytes(wave(4, 3, 1))
     again = over_bytes(wave(4, 3, 2))
     gc.collect()
@@ -191,7 +191,7 @@ def test_a_forked_child_names_what_its_parent_named():
         lambda m: ParameterBlockSpec("x", m, initial_beta=m[0]).initial_beta,
     ],
 )
-def test_parts_of_a_description_are_copies_that_nobody_can_write_to(array_of):
+def test_parts_of_a_description_are_copies_that_no_one_can_write_to(array_of):
     given_matrix = np.eye(3)
     held = array_of(given_matrix)
     before = held.copy()
@@ -231,7 +231,7 @@ def test_no_offset_is_an_offset_of_zeros_in_key_and_components(n):
         assert other.key != names[0][0]
 
 
-def test_what_was_found_finite_or_symmetric_once_is_looked_at_again_where_it_can_have_changed():
+def test_what_was_found_finite_or_symmetric_once_is_checked_again_where_it_can_have_changed():
     good = np.eye(40)
     DensePenalty(DensePenalty(good).matrix)
     good[0, 1] = 1.0

@@ -117,7 +117,7 @@ def test_a_rank_without_rows_need_not_know_their_width(empty):
     assert on_ranks(3, run) == [((9, 3), (0, 9, 0), matrix_digest(whole))] * 3
 
 
-def test_signalling_nans_and_negative_zeros_travel_as_they_are():
+def test_signalling_nans_and_negative_zeros_travel_unchanged():
     whole = wave(LEAF + 20, 2, 1)
     whole[LEAF + 3 :, 0] = -0.0
     whole[LEAF + 5, 1] = np.array([0x7FF0000000000001], dtype=np.uint64).view(np.float64)[0]
@@ -197,7 +197,7 @@ def test_a_rank_reads_its_own_rows_by_their_global_numbers_and_no_others():
     assert on_ranks(3, run) == [(0, 10, (30, 2)), (10, 10, (30, 2)), (10, 30, (30, 2))]
 
 
-def test_rows_that_are_nowhere_whole_are_no_array_and_cannot_be_pickled():
+def test_rows_that_are_nowhere_intact_are_no_array_and_cannot_be_pickled():
     rows = DistributedRows(wave(5, 2, 1), None)
 
     for misuse in (np.asarray, np.ascontiguousarray, pickle.dumps, copy.copy, copy.deepcopy):
@@ -284,7 +284,7 @@ class OtherRanks:
 
 
 @pytest.mark.parametrize("call", ["digest", "key"])
-def test_another_communicator_than_the_rows_own_is_refused_in_words_that_help(call):
+def test_another_communicator_than_the_rows_own_is_refused_in_text_that_help(call):
     def run(comm):
         rows = spread(comm, wave(20, 2, 1), [12, 8])
         rows.comm = OtherRanks(comm)
@@ -299,7 +299,7 @@ def test_another_communicator_than_the_rows_own_is_refused_in_words_that_help(ca
     assert all("pass the communicator of its DistributedRows" in str(e) for e in outcomes)
 
 
-def test_ranks_that_bring_different_distributed_matrices_are_told():
+def test_ranks_that_bring_different_distributed_matrices_are_reported():
     def run(comm):
         one, two = spread(comm, wave(20, 2, 1), [12, 8]), spread(comm, wave(20, 2, 1), [8, 12])
         return matrix_digest(two if comm.rank else one)

@@ -1,4 +1,4 @@
-"""The key: everything the answer depends on moves it, what only moves the start does not, and
+"""The key: everything the answer depends on changes it, what only changes the start does not, and
 nothing is forgotten.
 """
 

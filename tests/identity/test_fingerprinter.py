@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity import Fingerprinter, matrix_digest
-from gamwarm.identity.components import Walk
+from gamwarm.identity.components import ComponentFingerprinter
 from tests.support.problems import wave
 
 
@@ -152,8 +152,8 @@ def test_a_long_vector_is_hashed_in_little_memory():
         max_size=5,
     )
 )
-def test_parts_of_a_walk_have_the_digests_that_they_would_have_alone_and_leave_the_whole_as_it_is(stretches):
-    walk, whole, expected = Walk(), Fingerprinter(), []
+def test_parts_of_a_walk_have_the_digests_that_they_would_have_alone_and_leave_the_intact_unchanged(stretches):
+    walk, whole, expected = ComponentFingerprinter(), Fingerprinter(), []
     for number, (is_part, sizes) in enumerate(stretches):
         alone = Fingerprinter()
         if is_part:

@@ -1,5 +1,5 @@
-"""Few distinct rows and an index are named by what they are: on any ranks, by any integer type,
-never expanded.
+"""Indexed designs: the digest is that of the distinct rows and the index, on any ranks, by any
+integer type, never expanded.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_the_digest_is_that_of_the_protocol_at_the_edges_of_leaves(n):
 
 @settings(max_examples=25)
 @given(st.lists(EDGE, min_size=1, max_size=4), st.sampled_from(["dense", "sparse"]))
-def test_any_split_over_ranks_gives_the_digest_of_the_whole_index(counts, form):
+def test_any_split_over_ranks_gives_the_digest_of_the_intact_index(counts, form):
     rows = np.where(wave(7, 3, 2) > 0.0, wave(7, 3, 2), 0.0)
     whole = index_of(sum(counts), 7)
     distinct = rows if form == "dense" else sparse.csr_array(rows)
@@ -97,7 +97,7 @@ def test_a_rank_without_rows_need_not_know_the_distinct_ones():
     assert on_ranks(3, digest) == [(5, (40, 2), is_digest_of(rows, index))] * 3
 
 
-def test_ranks_that_hold_other_distinct_rows_are_told_so_on_every_rank():
+def test_ranks_that_hold_other_distinct_rows_are_reported_so_on_every_rank():
     def of(rows_of):
         def digest(comm):
             return matrix_digest(DistributedRows(rows_of(comm.rank), comm))
@@ -112,7 +112,7 @@ def test_ranks_that_hold_other_distinct_rows_are_told_so_on_every_rank():
 
 
 @pytest.mark.parametrize("n", [90, 2 * LEAF])
-def test_ranks_that_hold_other_indices_of_one_length_are_told_so(n):
+def test_ranks_that_hold_other_indices_of_one_length_are_reported_so(n):
     def digest(comm):
         return matrix_digest(IndexedDesign(wave(5, 2, 1), index_of(n, 5 - comm.rank).astype("i1")), comm)
 
@@ -200,7 +200,7 @@ def test_an_index_written_to_between_two_fits_gives_the_second_another_key():
     assert key() != first
 
 
-def test_an_index_written_to_afterwards_that_names_no_row_makes_the_fit_unkeyable_in_words():
+def test_an_index_written_to_afterwards_that_names_no_row_makes_the_fit_unkeyable_in_text():
     index = np.array([0, 1, 2, 1], dtype="i4")
     problem = FitProblem(
         NamedFamily("y:1"),
@@ -214,7 +214,7 @@ def test_an_index_written_to_afterwards_that_names_no_row_makes_the_fit_unkeyabl
         _ = problem.key
 
 
-def test_a_number_at_fault_in_a_later_leaf_is_named_by_its_place_in_the_whole_index():
+def test_a_number_at_fault_in_a_later_leaf_is_named_by_its_place_in_the_intact_index():
     index = np.zeros(2 * LEAF, dtype="i1")
     design = IndexedDesign(wave(3, 2, 1), index)
     index[LEAF + 70_000] = 9

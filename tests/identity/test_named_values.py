@@ -136,7 +136,7 @@ def test_what_is_equal_has_one_fingerprint(what):
 
 
 @pytest.mark.parametrize("library", ["polars", "pyarrow"])
-def test_tables_of_other_libraries_are_told_apart(library):
+def test_tables_of_other_libraries_are_reported_apart(library):
     module = pytest.importorskip(library)
     make = module.DataFrame if library == "polars" else module.table
     tables = [

@@ -1,5 +1,5 @@
-"""Ranks share the leaves of one design; no number of them changes a digest, and none waits for one
-that failed.
+"""Ranks share the leaves of one design; no number of them changes a digest, and none waits for a
+rank that failed.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def test_a_leaf_that_one_rank_cannot_read_ends_the_digest_everywhere():
 
 @pytest.mark.parametrize("rows", [3, 4096, 9000, 40000])
 @pytest.mark.parametrize("rank", [0, 2])
-def test_ranks_that_hold_different_arrays_of_one_shape_are_told(rows, rank):
+def test_ranks_that_hold_different_arrays_of_one_shape_are_reported(rows, rank):
     outcomes = on_ranks(3, lambda comm: matrix_digest(wave(rows, 2, 1 + (comm.rank == rank)), comm))
 
     assert [type(outcome) for outcome in outcomes] == [CollectiveError] * 3

@@ -98,7 +98,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def test_a_forked_child_can_go_on_hashing_with_threads():
+def test_a_forked_child_can_continue_hashing_with_threads():
     subprocess.run([sys.executable, "-c", FORK], check=True, timeout=60, cwd=Path(__file__).parents[2])
 
 
@@ -145,7 +145,7 @@ print(json.dumps(peak() - before))
 @pytest.mark.parametrize(
     "form", ["row-major", "column-major", "float32", "negative zeros", "sparse", "lazy", "distributed"]
 )
-def test_the_peak_of_memory_beside_a_design_is_below_32_mib(form):
+def test_the_peak_of_memory_next_to_a_design_is_below_32_mib(form):
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, form],
         check=True,

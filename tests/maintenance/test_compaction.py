@@ -83,7 +83,7 @@ def test_compacting_twice_gives_nothing_more_back_and_the_same_layout(path):
         assert again.bytes_freed == 0
 
 
-def test_other_open_stores_go_on_with_the_new_file(path):
+def test_other_open_stores_continue_with_the_new_file(path):
     churn(path)
     with gamwarm.open(path, "r") as reader, gamwarm.open(path, on_error="raise") as other:
         ids = reader.entry_ids()
@@ -96,7 +96,7 @@ def test_other_open_stores_go_on_with_the_new_file(path):
         assert other.entry_ids() == reader.entry_ids()
 
 
-def test_another_process_that_has_the_file_open_goes_on_with_the_new_one(path):
+def test_another_process_that_has_the_file_open_continues_with_the_new_one(path):
     churn(path)
     program = """
 import sys, gamwarm
@@ -166,7 +166,7 @@ def test_a_disk_that_fails_leaves_the_old_file_and_no_debris(path, monkeypatch, 
     assert leftovers(path) == set()
 
 
-def test_damaged_values_are_carried_over_as_they_are_and_unreadable_ones_are_listed(path):
+def test_damaged_values_are_carried_over_unchanged_and_unreadable_ones_are_listed(path):
     with gamwarm.open(path) as store:
         for key in range(4):
             store.put_record(record_of(key))

@@ -64,7 +64,7 @@ def test_a_second_merge_adds_nothing_and_commits_nothing(path, tmp_path):
         assert store.generation == generation
 
 
-def test_a_file_merged_with_itself_stays_as_it_is(path, tmp_path):
+def test_a_file_merged_with_itself_stays_unchanged(path, tmp_path):
     ids = shard(path, record_of(1))
     (tmp_path / "link.h5").symlink_to(path)
     with gamwarm.open(path, on_error="raise") as store:
@@ -108,7 +108,7 @@ def test_a_pin_comes_along(path, tmp_path):
 
 
 @pytest.mark.parametrize("on_error", ["raise", "warn"])
-def test_what_is_no_store_or_newer_or_missing_is_refused_and_this_store_goes_on(path, tmp_path, on_error):
+def test_what_is_no_store_or_newer_or_missing_is_refused_and_this_store_continues(path, tmp_path, on_error):
     (tmp_path / "text").write_text("no store")
     with h5py.File(tmp_path / "plain.h5", "w") as h5:
         h5["x"] = 1

@@ -1,4 +1,4 @@
-"""Salvage: what digests confirm reaches a new file, the rest is listed; a crash or a hang costs one
+"""Salvage: intact entries reach a new file, the rest is listed; a crash or a hang costs one
 entry.
 """
 
@@ -45,7 +45,7 @@ def flip(path, offset):
     path.write_bytes(data)
 
 
-def test_a_whole_file_is_copied_whole_with_its_times(path, tmp_path):
+def test_a_intact_file_is_copied_intact_with_its_times(path, tmp_path):
     with gamwarm.open(path, "r") as store:
         ids, created = store.entry_ids(), store.get_record(exact_key_of(3)).created
         report = store.salvage(tmp_path / "new.h5")

@@ -24,7 +24,7 @@ def path(tmp_path):
     return where
 
 
-def test_a_whole_file_is_sound(path):
+def test_a_intact_file_is_sound(path):
     with gamwarm.open(path, "r") as store:
         report = store.verify()
     assert report.ok

@@ -90,7 +90,7 @@ def test_a_round_of_all_ranks_is_one_transaction(job, n):
 
 
 @pytest.mark.parametrize("n", [2, 4])
-def test_a_rank_without_work_in_a_round_hangs_nobody_and_gets_an_empty_answer(job, n):
+def test_a_rank_without_work_in_a_round_hangs_no_one_and_gets_an_empty_answer(job, n):
     idle = [a for a in job(n, bodies.one_fit_per_rank) if "idle" in a["starts"]]
 
     assert len(idle) == -bodies.FOLDS % n

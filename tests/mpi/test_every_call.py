@@ -43,7 +43,7 @@ def test_the_table_has_every_public_call_of_a_store():
 
 @pytest.mark.parametrize("n", RANKS)
 @pytest.mark.parametrize("name", CALLS)
-def test_an_exception_before_or_after_the_call_is_told_to_all_others(answers, n, name):
+def test_an_exception_before_or_after_the_call_is_reported_to_all_others(answers, n, name):
     for culprit in culprits(n):
         for when in ("before", "after"):
             if when == "after" and (name == "close" or is_crowd(n)):
@@ -81,7 +81,7 @@ def test_a_failing_disk_of_rank_0_raises_or_switches_off_everywhere_alike(answer
 
 
 @pytest.mark.parametrize("n", RANKS)
-def test_after_all_that_every_file_is_whole(launch, n):
+def test_after_all_that_every_file_is_intact(launch, n):
     assert all(answer["sound"] for answer in launch(n, call_bodies.every_call))
 
 
@@ -110,7 +110,7 @@ def test_a_disk_without_room_follows_on_error_and_loses_nothing_acknowledged(lau
 
 
 @pytest.mark.parametrize("how", ["abort", "exit"])
-def test_a_rank_that_dies_leaves_a_whole_file_with_every_acknowledged_round(mpiexec, tmp_path, how):
+def test_a_rank_that_dies_leaves_a_intact_file_with_every_acknowledged_round(mpiexec, tmp_path, how):
     path, log = tmp_path / "fits.h5", tmp_path / "acknowledged"
     try:
         # The abort ends the job by itself. A rank that just goes is for mpiexec to notice, or for

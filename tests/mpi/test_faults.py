@@ -1,4 +1,4 @@
-"""One rank has a bad day: the others raise CollectiveError naming rank and cause, nobody hangs, the
+"""One rank fails: the others raise CollectiveError naming rank and cause, none hangs, the
 file is whole.
 """
 
@@ -92,7 +92,7 @@ def test_a_design_that_one_rank_alone_cannot_read_is_a_collective_error_on_all(j
 
 
 @pytest.mark.parametrize("n", RANKS)
-def test_different_arguments_on_ranks_are_refused_on_all_of_them_and_the_store_goes_on(job, n):
+def test_different_arguments_on_ranks_are_refused_on_all_of_them_and_the_store_continues(job, n):
     for answer in job(n, bodies.different_problems):
         seen = answer["returned"]
         assert [s["type"] for s in seen] == ["CollectiveError"] * 4
@@ -125,7 +125,7 @@ def test_a_bad_argument_of_one_rank_is_a_collective_error_on_all(job, n, body):
 
 
 @pytest.mark.parametrize("n", RANKS)
-def test_ranks_that_open_differently_are_told_which_one_and_how(job, n):
+def test_ranks_that_open_differently_are_reported_which_one_and_how(job, n):
     for answer in job(n, bodies.different_openings):
         for name, theirs, ours in (
             ("path", "one.h5'", "other.h5'"),

@@ -56,7 +56,7 @@ def test_the_job_run_again_is_exact_hits_from_the_same_parent(job, serial, n):
 
 
 @pytest.mark.parametrize("n", RANKS)
-def test_a_signal_to_one_rank_stops_all_after_the_round_and_the_job_goes_on_when_run_again(job, serial, n):
+def test_a_signal_to_one_rank_stops_all_after_the_round_and_the_job_continues_when_run_again(job, serial, n):
     for answer in job(n):
         content, sources = answer["stopped"]
         done = 2 * n - 1  # the fit under the signal stops too, between two outer iterations

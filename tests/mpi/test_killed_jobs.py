@@ -92,12 +92,12 @@ def kill_and_look(mpiexec, root, folder, seed, times):
 
 
 @pytest.mark.timeout(110)
-def test_a_killed_job_leaves_a_whole_file_with_every_acknowledged_round(mpiexec, tmp_path, request):
+def test_a_killed_job_leaves_a_intact_file_with_every_acknowledged_round(mpiexec, tmp_path, request):
     kill_and_look(mpiexec, str(request.config.rootpath), tmp_path, 20261123, 2)
 
 
 @pytest.mark.long
-def test_fifty_killed_jobs_leave_a_whole_file(mpiexec, tmp_path, request):
+def test_fifty_killed_jobs_leave_a_intact_file(mpiexec, tmp_path, request):
     kill_and_look(mpiexec, str(request.config.rootpath), tmp_path, 7, 50)
 
 
@@ -156,7 +156,7 @@ def kill_campaigns(mpiexec, root, folder, undisturbed, seed, times):
 
 
 @pytest.mark.timeout(110)
-def test_a_campaign_that_is_killed_keeps_its_folds_and_goes_on_from_them(mpiexec, tmp_path, request, undisturbed):
+def test_a_campaign_that_is_killed_keeps_its_folds_and_continues_from_them(mpiexec, tmp_path, request, undisturbed):
     kill_campaigns(mpiexec, str(request.config.rootpath), tmp_path, undisturbed, 20261124, 3)
 
 

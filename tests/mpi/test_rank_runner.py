@@ -58,7 +58,7 @@ def test_a_rank_that_raises_ends_the_others_and_shows_its_traceback(mpiexec: Ran
     assert time.monotonic() - started < 45, "the job waited for its time-out"
 
 
-def test_a_deadlock_is_killed_whole_and_shows_where_each_rank_stood(mpiexec: RankRunner, tmp_path):
+def test_a_deadlock_is_killed_intact_and_shows_where_each_rank_stood(mpiexec: RankRunner, tmp_path):
     mark = f"GAMWARM_TEST_MARK={tmp_path}"
 
     with pytest.raises(RankFailure, match="still ran after 6 s and was killed") as failure:

@@ -82,7 +82,7 @@ def test_a_distributed_fit_has_the_names_starts_and_entries_of_the_plain_one(job
 
 
 @pytest.mark.parametrize("n", [2, 4, pytest.param(3, marks=pytest.mark.long)])
-def test_distributed_rows_in_the_wrong_call_are_refused_in_words_and_nobody_waits(job, n):
+def test_distributed_rows_in_the_wrong_call_are_refused_in_text_and_no_one_waits(job, n):
     for answer in job(n, bodies.misuse_of_distributed_rows):
         for name in ("serial store", "serial keep"):
             assert answer[name]["type"] == "InvalidInput"

@@ -53,7 +53,7 @@ def test_a_fit_unkeyable_on_every_rank_is_an_answer_and_on_some_a_failure():
     assert [type(error) for error in on_ranks(2, run({1}))] == [CollectiveError] * 2
 
 
-def test_alone_an_error_is_raised_as_it_is():
+def test_alone_an_error_is_raised_unchanged():
     error = InvalidInput("lost")
 
     assert agree(SERIAL, "keep", "x") == ["x"]

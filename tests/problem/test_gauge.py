@@ -130,7 +130,7 @@ def test_sum_to_zero_lifts_to_coefficients_of_the_constraint():
     assert raw.sum() == pytest.approx(0.0, abs=1e-12)
 
 
-def test_the_shift_of_a_gauge_of_blocks_is_the_whole_raw_vector():
+def test_the_shift_of_a_gauge_of_blocks_is_the_intact_raw_vector():
     gauge = Gauge.from_blocks([np.ones((2, 1)), np.ones((1, 0))], shift=[1.0, 2.0, 3.0])
 
     assert [part.tolist() for part in gauge.lift_blocks([[10.0], []])] == [[11.0, 12.0], [3.0]]

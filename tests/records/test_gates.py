@@ -27,7 +27,7 @@ from tests.support.entries import artifact, hex_of, inner, record, term
 NINE_LESS = np.nextafter(9.0, 0.0)
 
 
-def test_a_whole_record_is_written_as_it_is():
+def test_a_intact_record_is_written_unchanged():
     whole = record(inner=inner())
 
     assert gate_record(whole) == (whole, None)
@@ -122,7 +122,7 @@ def test_a_non_finite_inner_summary_is_dropped_and_the_record_kept(changes):
     assert kept == record()
 
 
-def test_a_whole_artifact_is_usable():
+def test_a_intact_artifact_is_usable():
     whole = artifact()
 
     assert whole.is_usable
@@ -157,7 +157,7 @@ def test_curvature_without_slots_needs_only_to_agree_with_itself():
     assert artifact(term(1), term(2), curvature=Curvature(plateau=[True])).is_usable
 
 
-def test_an_artifact_that_did_not_converge_is_whole_but_not_usable():
+def test_an_artifact_that_did_not_converge_is_intact_but_not_usable():
     stopped = artifact(summary=GlobalFitSummary(1.0, False, 20))
 
     assert stopped.invalid_reason() is None

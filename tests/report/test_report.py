@@ -1,4 +1,4 @@
-"""The report: one page that loads nothing, says what is in the file, and escapes what the file
+"""The report: one page that loads nothing, shows the contents, and escapes what the file
 says.
 """
 

@@ -1,4 +1,4 @@
-"""The benchmarks can be started by the names that scripts/bench tells, and what they compute and
+"""The benchmarks can be started by the names that scripts/bench lists, and what they compute and
 simulate adds up.
 """
 
@@ -47,7 +47,7 @@ def constants(scaling):
     return scaling.Constants(30, 500, 2500, 3500, 4000.0, 6e-5, 1e-3, 1e-3, 1e-4, 7e-4)
 
 
-def test_a_lock_in_little_use_makes_nobody_wait_and_one_in_too_much_use_falls_behind(scaling, constants):
+def test_a_lock_in_little_use_makes_no_one_wait_and_one_in_too_much_use_falls_behind(scaling, constants):
     easy = scaling.job_array(100, 600.0, "a put each", constants)
     crowded = scaling.job_array(10_000, 10.0, "a put each", constants)
 

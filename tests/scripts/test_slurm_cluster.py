@@ -126,7 +126,7 @@ def test_an_array_with_gaps_that_does_not_say_its_shares_is_refused(slurm):
     assert "GAMWARM_SHARES=16" in slurm.logs()
 
 
-def test_a_task_that_is_signalled_inside_a_fit_is_requeued_and_goes_on_from_its_checkpoint(slurm):
+def test_a_task_that_is_signalled_inside_a_fit_is_requeued_and_continues_from_its_checkpoint(slurm):
     few = ("--subjects", "4")
     parent(slurm, *few)
     array = slurm.submit("array.sbatch", *few, options=("--array=0",), GAMWARM_PROGRAM=slowed(slurm, 0.15))
@@ -145,7 +145,7 @@ def vendor() -> str:
 
 
 @pytest.mark.parametrize("launcher", ["srun --mpi=pmi2", pytest.param("srun --mpi=pmix", marks=pytest.mark.long)])
-def test_ranks_started_by_srun_hear_the_signal_and_go_on_when_requeued(slurm, mpiexec, launcher):
+def test_ranks_started_by_srun_hear_the_signal_and_continue_when_requeued(slurm, mpiexec, launcher):
     size = "from mpi4py import MPI; assert MPI.COMM_WORLD.size == 2"
     (tried,) = slurm.wait(
         slurm.submit(slurm.script("a-try", "#SBATCH --ntasks=2", f"{launcher} {sys.executable} -c '{size}'"))

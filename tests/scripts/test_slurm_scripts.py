@@ -293,7 +293,7 @@ def test_shards_are_files_of_their_own_and_merge_into_one(cluster, capsys):
     assert finals(cluster.folder / "fits.h5") == 1 + 4
 
 
-def test_an_mpi_job_whose_time_is_up_stops_on_all_ranks_and_goes_on_when_requeued(cluster, mpiexec):
+def test_an_mpi_job_whose_time_is_up_stops_on_all_ranks_and_continues_when_requeued(cluster, mpiexec):
     job = {"SLURM_JOB_ID": "88", "SLURM_NTASKS": "2", "GAMWARM_MPIEXEC": str(find_mpiexec())}
     code, out = cluster.run("mpirun.sbatch", "--subjects", "6", **job, SLURM_JOB_END_TIME="1")
     assert code == 0, out

@@ -1,4 +1,4 @@
-"""Two clients of one directory: what they are said to see of each other, and what a store does with
+"""Two clients of one directory: what they can see of each other, and how a store reacts
 that.
 """
 
@@ -157,7 +157,7 @@ class TestPeers:
             meet_peer(tmp_path, side, "word", patience=0.3)
         assert list(tmp_path.iterdir()) == []
 
-    def test_two_sides_of_one_mount_are_told_that_they_are_one_client(self, tmp_path, monkeypatch):
+    def test_two_sides_of_one_mount_are_reported_that_they_are_one_client(self, tmp_path, monkeypatch):
         monkeypatch.setattr(coherence, "_client_name", lambda place: "1 node17")
         refused = []
 
@@ -200,7 +200,7 @@ class TestNote:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"flock": 1}', "\0" * 10_000])
-    def test_a_note_that_nobody_can_read_is_none(self, tmp_path, text):
+    def test_a_note_that_no_one_can_read_is_none(self, tmp_path, text):
         (tmp_path / NOTE).write_text(text)
         assert recall(tmp_path) is None
 

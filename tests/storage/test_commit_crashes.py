@@ -1,4 +1,4 @@
-"""A process killed at any instant: the next run finds every acknowledged transaction, whole."""
+"""A process killed at any instant: the next run finds every acknowledged transaction, complete."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_after_a_kill_during_recovery_the_next_run_still_recovers(story, tmp_pat
     assert images > 100
 
 
-def test_a_kill_during_creation_leaves_nothing_or_the_whole_file(tmp_path):
+def test_a_kill_during_creation_leaves_nothing_or_the_intact_file(tmp_path):
     work = kit.fresh(tmp_path / "work")
     recorder = kit.Recorder()
     recorder.begin(work)

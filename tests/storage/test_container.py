@@ -84,7 +84,7 @@ class TestTransactions:
         add(container, "c")
         assert names(container) == ["a", "c"]
 
-    def test_a_pending_change_is_seen_inside_its_block_and_by_nobody_else(self, container, path):
+    def test_a_pending_change_is_seen_inside_its_block_and_by_no_one_else(self, container, path):
         with container.write() as h5:
             kit.put(h5, "a", np.ones(3))
             assert names(container) == ["a"]
@@ -198,7 +198,7 @@ with Container.open(sys.argv[1]) as container:
 
 
 class TestReading:
-    def test_a_reader_beside_a_writer_sees_whole_transactions_only(self, container, path):
+    def test_a_reader_next_to_a_writer_sees_intact_transactions_only(self, container, path):
         writer = """
             import sys, time
             import numpy as np

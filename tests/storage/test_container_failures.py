@@ -1,4 +1,4 @@
-"""How one container fails, and what it keeps whole when the disk or the process does."""
+"""Failures of a container: what stays intact when the disk or the process fails."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class TestFailing:
                         assert again.read(kit.dump) in states
                 kit.check_usable(restored, identity)
 
-    def test_a_lost_journal_of_a_whole_file_costs_nothing(self, container, path):
+    def test_a_lost_journal_of_a_intact_file_costs_nothing(self, container, path):
         for index in range(5):
             add(container, f"a{index}")
             pager.journal_path(path).unlink()
@@ -287,7 +287,7 @@ def test_an_error_at_any_call_of_a_commit_takes_it_back_or_has_it_done(tmp_path,
     assert {("fallocate", False), ("pwrite", False), ("fdatasync", False), ("pwrite", True), ("", True)} <= hits
 
 
-def test_ctrl_c_at_any_call_of_a_commit_leaves_a_whole_file(tmp_path):
+def test_ctrl_c_at_any_call_of_a_commit_leaves_a_intact_file(tmp_path):
     for step in range(1, 15):
         path = kit.fresh(tmp_path / "work") / kit.NAME
         disk = Injected(KeyboardInterrupt(), sticky=False)

@@ -1,4 +1,4 @@
-"""A journal with a right digest that says what no commit writes is refused before the file is
+"""A journal with a valid digest and contents that no commit writes is refused before the file is
 touched.
 """
 

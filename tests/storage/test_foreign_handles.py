@@ -1,4 +1,4 @@
-"""A store beside plain HDF5 handles: what is acknowledged stays, whoever opens the file and
+"""A store next to plain HDF5 handles: acknowledged entries stay, whoever opens the file and
 whenever they close it.
 """
 
@@ -68,7 +68,7 @@ class TestAnExclusiveLock:
         add(container, "b")
         assert names(container) == ["b"]
 
-    def test_a_put_waits_and_goes_on_when_the_handle_is_closed(self, container, path, elsewhere):
+    def test_a_put_waits_and_continues_when_the_handle_is_closed(self, container, path, elsewhere):
         timer = threading.Timer(0.4, elsewhere)
         timer.start()
         add(container, "a")
@@ -121,7 +121,7 @@ class TestAnExclusiveLock:
         assert path.stat().st_ino == inode
         assert f"{path.name}-new" not in beside(path)
 
-    def test_reading_and_closing_go_on(self, container, path, tmp_path):
+    def test_reading_and_closing_continue(self, container, path, tmp_path):
         add(container, "a")
         with h5py.File(path, "r+") as plain:
             with Container.open(path) as other:
@@ -144,7 +144,7 @@ class TestAnExclusiveLock:
             assert writer.recovered
             add(writer, "next")
 
-    def test_nobody_opens_the_file_for_writing_inside_a_transaction(self, container, path):
+    def test_no_one_opens_the_file_for_writing_inside_a_transaction(self, container, path):
         with container.write() as h5:
             kit.put(h5, "a", np.ones(5))
             with pytest.raises(OSError, match="lock"):

@@ -1,4 +1,4 @@
-"""One writer at a time: the choice of the lock, and what it does when it is held, left behind or
+"""One writer at a time: the choice of the lock, and its behaviour when it is held, left behind or
 impossible.
 """
 
@@ -203,7 +203,7 @@ class TestWriterLock:
 
 
 @pytest.mark.parametrize("kind", ["soft"])
-def test_under_the_soft_lock_the_file_is_whole_without_its_journal_between_transactions(path):
+def test_under_the_soft_lock_the_file_is_intact_without_its_journal_between_transactions(path):
     with Container.open(path, lock="soft") as container:
         for index in range(3):
             add(container, f"a{index}")
@@ -261,7 +261,7 @@ def test_the_lock_object_alone_excludes_and_says_who_holds_it(tmp_path):
     second.release()
 
 
-def test_a_child_forked_under_the_lock_does_not_go_on_holding_it(tmp_path):
+def test_a_child_forked_under_the_lock_does_not_continue_holding_it(tmp_path):
     script = """
         import os, sys, time
         from pathlib import Path
@@ -339,7 +339,7 @@ class TestWaiting:
         assert 2 <= len(late) <= 20 * 1.9
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_a_waiter_has_its_turn_beside_a_process_that_takes_the_lock_again_at_once(self, tmp_path, kind):
+    def test_a_waiter_has_its_turn_next_to_a_process_that_takes_the_lock_again_at_once(self, tmp_path, kind):
         script = """
             import sys, time
             from pathlib import Path

@@ -55,7 +55,7 @@ def test_a_second_power_loss_during_recovery_loses_nothing_either(story, tmp_pat
             kit.check_open(path, story, story.acked[count], mode="a", boot_as=b"3rd boot")
 
 
-def test_a_power_loss_during_creation_leaves_nothing_or_the_whole_file(tmp_path):
+def test_a_power_loss_during_creation_leaves_nothing_or_the_intact_file(tmp_path):
     work = kit.fresh(tmp_path / "work")
     recorder = kit.Recorder()
     recorder.begin(work)

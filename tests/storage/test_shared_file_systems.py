@@ -1,5 +1,5 @@
-"""Where other hosts may see the file: a turn believes nothing that it read before, and ends on the
-server.
+"""Where other hosts may see the file: a session trusts nothing that was read before, and ends on
+the server.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Watching(kit.Fast):
         return super().pread(fd, count, offset)
 
 
-def test_every_turn_opens_file_and_journal_anew_and_closes_them_before_the_lock_is_free(container, path):
+def test_every_turn_opens_file_and_journal_again_and_closes_them_before_the_lock_is_free(container, path):
     watch = Watching()
     journal = pager.journal_path(path).name
     with kit.disk(watch):
@@ -83,7 +83,7 @@ def test_every_turn_opens_file_and_journal_anew_and_closes_them_before_the_lock_
     assert names(container) == ["a0", "a1", "a2"]
 
 
-def test_the_handle_is_kept_while_nobody_else_commits_and_dropped_when_somebody_did(container, path):
+def test_the_handle_is_kept_while_no_one_else_commits_and_dropped_when_somebody_did(container, path):
     add(container, "a")
     kept = container._writer.h5
     add(container, "b")
@@ -100,7 +100,7 @@ def test_the_header_names_no_boot_so_no_page_cache_is_trusted_on_any_host(contai
     assert _header.parse(path.read_bytes()[:64], "").boot == vfs.UNKNOWN_BOOT
 
 
-def test_a_commit_of_somebody_else_under_our_lock_is_an_error_that_writes_nothing(container, path):
+def test_a_commit_of_another_process_under_our_lock_is_an_error_that_writes_nothing(container, path):
     """The lock does not exclude: another writer commits between our first read and our commit."""
     add(container, "a")
     with Container.open(path) as other:
@@ -134,7 +134,7 @@ def test_a_file_that_stays_away_is_missed(container, path, monkeypatch):
         names(container)
 
 
-def test_a_checkpoint_that_fails_leaves_the_journal_for_whoever_comes_next(container, path):
+def test_a_checkpoint_that_fails_leaves_the_journal_for_whichever_process_comes_next(container, path):
     class Failing(kit.Fast):
         def fdatasync(self, fd):
             if os.readlink(f"/proc/self/fd/{fd}").endswith(path.name):

@@ -1,4 +1,4 @@
-"""A read beside a writer is shown one state of the file, down to the bytes that HDF5 asks for.
+"""A read during a write sees one state of the file, down to the bytes that HDF5 asks for.
 
 HDF5 once listed a group whose header was read before a commit and whose index after it: it sized a
 table by the one, filled it from the other, and two readers beside four writers died of "double free

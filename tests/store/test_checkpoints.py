@@ -135,7 +135,7 @@ def test_the_fit_resumes_at_its_checkpoint_and_its_final_answer_outranks_it(stor
     assert store.get_record(problem.key).objective == 1.25
 
 
-def test_a_checkpoint_that_a_gate_refuses_says_why_and_the_fit_goes_on(store, clock):
+def test_a_checkpoint_that_a_gate_refuses_says_why_and_the_fit_continues(store, clock):
     problem = plain_fit()
     with store.fit(problem) as fit:
         clock.now += 3.0

@@ -1,4 +1,4 @@
-"""Many processes on one store: every durable put is there, no reader sees a torn state, nobody
+"""Many processes on one store: every durable put is there, no reader sees a torn state, none
 starves.
 """
 
@@ -64,7 +64,7 @@ def run(tmp_path, writers, puts, readers):
 
 
 @pytest.mark.parametrize("puts", [25, pytest.param(200, marks=pytest.mark.long)])
-def test_four_writers_beside_two_readers_lose_nothing_and_show_nothing_torn(tmp_path, puts):
+def test_four_writers_next_to_two_readers_lose_nothing_and_show_nothing_torn(tmp_path, puts):
     path, said, looked = run(tmp_path, 4, puts, 2)
 
     assert [[index for index, _ in puts_of] for puts_of in said] == [list(range(puts))] * 4

@@ -1,4 +1,4 @@
-"""What an engine hands in and gets out: writable starts, shapes that are refused, refusals that are
+"""The interface of engines: writable starts, shapes that are refused, refusals that are
 said, parents by any name that keeping gave them, seconds and labels that the `with` adds.
 """
 
@@ -289,7 +289,7 @@ def test_a_fit_is_clocked_where_its_engine_is_not(store, cost):
     assert store.savings().total.seconds > 0.1
 
 
-def test_seconds_that_an_engine_tells_are_taken_as_they_are(store):
+def test_seconds_that_an_engine_tells_are_taken_unchanged(store):
     with store.fit(plain_fit()) as fit:
         fit.keep(result_of(plain_fit(), cost=Cost(1, seconds=123.0)))
 

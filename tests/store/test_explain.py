@@ -1,4 +1,4 @@
-"""On a miss the store says what differs from the nearest fit that it holds."""
+"""On a miss the store says what differs from the nearest stored fit."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_difference_tells_a_program_block_option_and_penalty(full):
     assert (penalty.what, penalty.block, penalty.number) == ("penalty", "mean", 1)
 
 
-def test_another_number_of_rows_is_told_with_the_design(store):
+def test_another_number_of_rows_is_reported_with_the_design(store):
     store.keep(plain_fit(n=30), result_of(plain_fit(n=30)))
 
     assert store.explain(plain_fit(n=29)).differences == [
@@ -154,7 +154,7 @@ def test_a_fit_without_a_name_says_why(full):
     assert "could not be read" in torn.reason
 
 
-def test_a_record_that_does_not_fit_its_own_key_is_told_apart_from_a_miss(store):
+def test_a_record_that_does_not_fit_its_own_key_is_reported_apart_from_a_miss(store):
     store.put_record(replace(record_of(), key=problem().key, n_rows=3))
 
     assert "the exact record does not fit (n_rows" in store.explain(problem()).reason

@@ -1,4 +1,4 @@
-"""A fit is never failed by its cache: one warning, the store is off, the fit goes on; or
+"""A fit is never failed by its cache: one warning, the store is off, the fit continues; or
 ``on_error="raise"``.
 """
 
@@ -82,7 +82,7 @@ def use_all_of(store):
     return [outcome.record, outcome.artifact, put]
 
 
-def test_a_full_disk_costs_one_warning_and_the_fit_goes_on(filled, monkeypatch, caplog):
+def test_a_full_disk_costs_one_warning_and_the_fit_continues(filled, monkeypatch, caplog):
     before = filled.read_bytes()
     with gamwarm.open(filled) as store:
         fail(monkeypatch, "fallocate", errno.ENOSPC)
@@ -100,7 +100,7 @@ def test_a_full_disk_costs_one_warning_and_the_fit_goes_on(filled, monkeypatch, 
     assert leftovers(filled) == set()
 
 
-def test_the_reason_why_a_store_is_off_is_told_and_shown(filled, monkeypatch):
+def test_the_reason_why_a_store_is_off_is_reported_and_shown(filled, monkeypatch):
     with gamwarm.open(filled) as store:
         assert store.disabled_reason is None
         fail(monkeypatch, "fdatasync")
@@ -195,7 +195,7 @@ def test_a_disk_that_cannot_be_read_is_not_called_damage_and_serves_nothing(fill
 # -- locks -----------------------------------------------------------------------------------------
 
 
-def test_a_lock_that_is_not_let_go_costs_one_warning_and_the_fit_goes_on(filled, monkeypatch, caplog):
+def test_a_lock_that_is_not_let_go_costs_one_warning_and_the_fit_continues(filled, monkeypatch, caplog):
     short_lock(monkeypatch)
     with gamwarm.open(filled) as store:
         lock = hold_lock(filled)
@@ -249,7 +249,7 @@ def unwritable(monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_, **__: False)
 
 
-def test_a_directory_without_permission_costs_one_warning_and_fits_go_on_cold(path, monkeypatch, caplog):
+def test_a_directory_without_permission_costs_one_warning_and_fits_continue_cold(path, monkeypatch, caplog):
     unwritable(monkeypatch)
     with gamwarm.open(path) as store:
         assert "no permission to write" in store.disabled_reason
@@ -457,7 +457,7 @@ def test_a_store_that_there_is_no_memory_to_make_is_typed_and_leaves_nothing(pat
     assert leftovers(path) == set()
 
 
-def test_too_little_memory_costs_one_warning_and_the_fit_goes_on(filled, monkeypatch, caplog):
+def test_too_little_memory_costs_one_warning_and_the_fit_continues(filled, monkeypatch, caplog):
     with gamwarm.open(filled) as store:
         starve(monkeypatch, MemoryError)
         outcome = store.put_record(record_of(1, 3.0))

@@ -1,4 +1,4 @@
-"""Independent mode: puts wait and go to the file together, look-ups see them, nothing unwritten is
+"""Independent mode: puts are buffered and written together, look-ups see them, nothing unwritten is
 acknowledged.
 """
 
@@ -162,7 +162,7 @@ def test_what_has_waited_long_is_written_by_the_next_call_of_any_kind(path, cloc
         assert len(in_file(path)) == 1
 
 
-def test_a_fit_that_took_longer_than_the_pace_is_written_as_soon_as_it_is_kept(path, clock):
+def test_a_fit_that_took_longer_than_the_pace_is_written_as_soon_unchanged_kept(path, clock):
     with gamwarm.open(path) as store, store.independent(flush_seconds=30) as own:
         for hour in range(3):
             clock.now += 3600.0
@@ -636,7 +636,7 @@ def test_shards_of_tasks_merged_in_any_order_and_twice_are_the_union(tmp_path):
     assert contents[0] == contents[1] == contents[2]
 
 
-def test_look_ups_cost_no_look_at_the_buffer_that_grows_with_it(own):
+def test_look_ups_cost_no_check_the_buffer_that_grows_with_it(own):
     """A put among many waiting ones asks for its own key only; decoding all of them each time would
     be quadratic.
     """

@@ -101,7 +101,7 @@ def test_without_critical_sections_the_kit_finds_something():
     assert "put_record, " in done.stdout
 
 
-def test_a_short_storm_on_a_writer_beside_another_process_loses_nothing(tmp_path):
+def test_a_short_storm_on_a_writer_next_to_another_process_loses_nothing(tmp_path):
     counts = storm(tmp_path / "fits.h5", random.randrange(10**6), strikes=60, seconds=20)
 
     assert counts["interrupts that struck a call"] >= 20, counts
@@ -110,7 +110,7 @@ def test_a_short_storm_on_a_writer_beside_another_process_loses_nothing(tmp_path
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_ten_thousand_interrupts_on_a_writer_beside_another_process_lose_nothing(tmp_path):
+def test_ten_thousand_interrupts_on_a_writer_next_to_another_process_lose_nothing(tmp_path):
     counts = storm(tmp_path / "fits.h5", random.randrange(10**6), strikes=10_000, seconds=1500)
 
     assert counts["interrupts that struck a call"] >= 10_000, f"too slow a machine for so many in that time: {counts}"
@@ -137,7 +137,7 @@ def test_an_interrupt_in_the_users_block_takes_the_transaction_back_and_says_so(
     assert store.get_record(exact_key_of(1)) is None
 
 
-def test_a_transaction_whose_block_nobody_can_end_ends_itself(store):
+def test_a_transaction_whose_block_no_one_can_end_ends_itself(store):
     block = store.transaction()
     block.__enter__()
     outcome = store.put_record(record_of(1))

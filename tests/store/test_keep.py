@@ -1,4 +1,4 @@
-"""What keeping a fit files, what the gates refuse and why, and that keeping the same answer again
+"""What `keep` stores, what the gates refuse and why, and that storing the same answer again
 changes nothing.
 """
 

@@ -1,4 +1,4 @@
-"""What lies beside a store, under names that are gamwarm's; and paths that lead nowhere."""
+"""Foreign files under gamwarm's own names next to a store, and wrong paths."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_an_empty_hard_link_as_the_lock_is_locked_but_not_written_to(tmp_path):
 
 
 @pytest.mark.parametrize("made", [True, False], ids=["there", "created"])
-def test_the_journal_of_another_store_is_moved_aside_as_it_is(tmp_path, made, caplog):
+def test_the_journal_of_another_store_is_moved_aside_unchanged(tmp_path, made, caplog):
     path, other = tmp_path / "fits.h5", tmp_path / "other.h5"
     if made:
         gamwarm.open(path).close()
@@ -249,7 +249,7 @@ def as_colleague(group: int, user: int, path: pathlib.Path, lock: str, number: i
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="two accounts of a group need root")
 @pytest.mark.parametrize("lock", ["flock", "soft"])
-def test_a_colleague_of_the_group_goes_on_after_a_kill(lock):
+def test_a_colleague_of_the_group_continues_after_a_kill(lock):
     with tempfile.TemporaryDirectory() as place:  # pytest's own are closed to other accounts
         os.chmod(place, 0o755)
         share_between_two(pathlib.Path(place) / "project", lock)
@@ -332,7 +332,7 @@ def test_open_says_what_is_wrong_with_a_path_and_what_the_disk_refuses_switches_
         gamwarm.open(tmp_path / "nowhere" / "fits.h5")
 
 
-def test_every_door_refuses_a_bad_path_in_words_and_changes_nothing(tmp_path, monkeypatch, capsys):
+def test_every_door_refuses_a_bad_path_in_text_and_changes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     good, archive = tmp_path / "good.h5", tmp_path / "archive.h5"
     use(good)

@@ -1,4 +1,4 @@
-"""Outer coordinates beside the smoothing parameters: key, record, file, artifact, transfer by name,
+"""Outer coordinates other than smoothing parameters: key, record, file, artifact, transfer by name,
 guard.
 """
 
@@ -46,7 +46,7 @@ def test_names_that_are_none_are_refused(names, error):
         problem(names)
 
 
-def test_a_record_with_nuisance_coordinates_comes_back_whole(tmp_path):
+def test_a_record_with_nuisance_coordinates_comes_back_intact(tmp_path):
     here = problem()
     with gamwarm.open(tmp_path / "fits.h5", on_error="raise") as store:
         assert store.keep(here, result([0.5, 40.0, -99.0])).record.written
@@ -96,7 +96,7 @@ class Scale:
         )  # fmt: skip
 
 
-def test_the_road_searches_nuisance_coordinates_without_a_bound(tmp_path):
+def test_the_fit_searches_nuisance_coordinates_without_a_bound(tmp_path):
     with gamwarm.open(tmp_path / "fits.h5", on_error="raise") as store:
         full = gamwarm.fit(problem(("log scale",)), Scale(), store)
         fold = gamwarm.fit(problem(("log scale",), n=31), Scale(), store)

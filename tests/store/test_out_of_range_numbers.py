@@ -120,7 +120,7 @@ def test_one_number_in_the_place_of_a_sequence_is_refused_by_name(field):
         record_of(1, **{field: np.array(3)})
 
 
-def test_what_leaves_no_text_or_no_list_is_refused_in_words(store):
+def test_what_leaves_no_text_or_no_list_is_refused_in_text(store):
     with pytest.raises(InvalidInput, match="group label"):
         store.start_for(plain_fit(), leave_out=HUGE)
     with pytest.raises(InvalidInput, match="must be a sequence"):
@@ -198,7 +198,7 @@ def test_after_hdf5_complains_of_its_own_structure_nothing_more_is_written(tmp_p
         assert store.put_record(record_of(6)).written
 
 
-def test_an_attribute_of_many_digits_is_refused_in_words():
+def test_an_attribute_of_many_digits_is_refused_in_text():
     with pytest.raises(InvalidInput, match="keep it as a string"):
         record_of(1, attributes={"job": HUGE})
     assert record_of(1, attributes={"job": 10**300}).attributes == {"job": 10**300}

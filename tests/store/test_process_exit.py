@@ -1,4 +1,4 @@
-"""What waits in an independent store is filed by whatever ends a process regularly: pools,
+"""The buffer of an independent store is written at every regular end of a process: pools,
 programs, collection.
 """
 
@@ -271,7 +271,7 @@ def test_a_thread_that_never_ends_its_call_does_not_hang_the_end_of_the_process(
     assert pools.fits_in(path) == 1
 
 
-def test_an_end_beside_a_writer_says_nothing_alarming(path, caplog):
+def test_an_end_next_to_a_writer_says_nothing_alarming(path, caplog):
     """The journal of a process that ends while another one writes goes into the file with the other
     one's.
     """

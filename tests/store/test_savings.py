@@ -87,7 +87,7 @@ def test_a_start_that_cost_more_than_its_parent_counts_against_the_sum(store):
     assert store.savings().total.evaluations == -20
 
 
-def test_a_start_that_the_engine_threw_out_is_told_apart(store):
+def test_a_start_that_the_engine_threw_out_is_reported_apart(store):
     run(store, carrier_fit(n=60), COLD)
     problem = carrier_fit(n=30)
     with store.fit(problem) as fit:

@@ -67,7 +67,7 @@ def test_other_stores_do_not_see_what_is_pending(store, path):
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(3), StoreError("mine")])
-def test_an_exception_in_the_block_undoes_all_puts_and_goes_on_its_way(path, error):
+def test_an_exception_in_the_block_undoes_all_puts_and_continues_its_way(path, error):
     with gamwarm.open(path) as store:
         store.put_record(record_of(1))
     before = path.read_bytes()
@@ -89,7 +89,7 @@ def test_an_exception_in_the_block_undoes_all_puts_and_goes_on_its_way(path, err
     assert leftovers(path) == set()
 
 
-def test_a_store_goes_on_after_a_rollback(store):
+def test_a_store_continues_after_a_rollback(store):
     with pytest.raises(ValueError, match="no"), store.transaction():
         store.put_record(record_of(1))
         raise ValueError("no")
@@ -343,7 +343,7 @@ def test_a_closed_store_says_so_and_closing_twice_is_nothing(path):
             call()
 
 
-def test_an_exception_inside_with_store_closes_it_and_goes_on_its_way(path):
+def test_an_exception_inside_with_store_closes_it_and_continues_its_way(path):
     with pytest.raises(KeyboardInterrupt), gamwarm.open(path) as store:
         assert store.put_record(record_of()).written
         raise KeyboardInterrupt

@@ -36,7 +36,7 @@ def test_a_client_that_trusts_what_it_has_kept_would_be_noticed(mounts):
     assert counts != {"acknowledged": 24}
 
 
-def test_a_file_that_the_other_client_has_removed_is_made_again_beside_open_handles_on_it(mounts):
+def test_a_file_that_the_other_client_has_removed_is_made_again_next_to_open_handles_on_it(mounts):
     here, there = (mount / "fits.h5" for mount in mounts)
     with gamwarm.open(here, on_error="raise") as store, gamwarm.open(there, on_error="raise") as kept:
         store.put_record(torture_worker.paired_record(0, 0))

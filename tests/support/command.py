@@ -1,4 +1,4 @@
-"""Running the command in this process, and a small file of related fits for it to look at."""
+"""Running the command in this process, and a small file of related fits."""
 
 from __future__ import annotations
 

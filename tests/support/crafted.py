@@ -1,4 +1,4 @@
-"""Files that somebody crafted: values of every type class in place of stored ones, texts under a
+"""Malicious files: values of every type class in place of stored ones, texts under a
 right seal.
 """
 

@@ -1,4 +1,4 @@
-"""Records and artifacts for tests, each whole until told otherwise."""
+"""Records and artifacts for tests, complete by default."""
 
 from __future__ import annotations
 

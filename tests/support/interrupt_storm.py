@@ -1,4 +1,4 @@
-"""Thousands of Ctrl-C on one writer, at random, beside a second process on the same file.
+"""Thousands of Ctrl-C on one writer, at random, with a second process on the same file.
 
 `storm` starts both, sends the signals and judges: nothing acknowledged is missing, nobody waits for
 a lock that nobody holds, no sound file is called damaged.

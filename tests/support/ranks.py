@@ -1,4 +1,4 @@
-"""Run a function on real MPI ranks and bring back what each returned.
+"""Run a function on real MPI ranks and return the results.
 
 A test asks for the `mpiexec` fixture, which is a `RankRunner`::
 

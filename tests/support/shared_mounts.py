@@ -1,4 +1,4 @@
-"""Clients of one shared folder, each behind a mount of its own: turns in strict alternation, and a
+"""Clients of one shared folder, each behind its own mount: strict alternation, and a
 storm with kills.
 
 Run as ``python -m tests.support.shared_mounts turns|write|read PATH …`` this module is one client.

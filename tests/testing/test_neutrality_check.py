@@ -1,4 +1,4 @@
-"""The neutrality check: an honest engine passes, and each broken one is caught for what it does."""
+"""The neutrality check: a correct engine passes, and each broken one is caught for its fault."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_tolerances_decide_what_has_moved():
     assert strict.findings
 
 
-def test_a_driver_that_lacks_something_is_told_what():
+def test_a_driver_that_lacks_something_is_reported_what():
     with pytest.raises(InvalidType, match="has no 'cases'"):
         check_neutrality(object())
     with pytest.raises(InvalidInput, match="at least one relative"):

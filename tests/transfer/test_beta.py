@@ -175,7 +175,7 @@ def raw_terms(*betas, **changes):
     return [term(b, raw_beta=beta, rho_for_term=[], reduced_width=None, **changes) for b, beta in enumerate(betas)]
 
 
-def test_a_gauge_that_couples_blocks_is_projected_through_the_whole_of_it():
+def test_a_gauge_that_couples_blocks_is_projected_through_the_intact_of_it():
     start = start_of(coupled_contexts(), raw_terms(*RAW), COUPLED)
 
     for beta, theta in zip(start.block_beta, THETA, strict=True):

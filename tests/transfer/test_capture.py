@@ -1,4 +1,4 @@
-"""From a result to what is kept, and back: the next fit gets what this one learned."""
+"""From a result to stored entries, and back: the next fit gets what this one learned."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_fit_captured_and_built_again_starts_at_its_own_answer(seed, coupled):
     np.testing.assert_array_equal(start.curvature.hessian, result.curvature.hessian)
 
 
-def test_a_fit_without_a_gauge_is_captured_as_it_is():
+def test_a_fit_without_a_gauge_is_captured_unchanged():
     problem = fit_problem([block("mean", 4), block("scale", 3)])
     result = result_of(problem)
     artifact, _ = capture_artifact(problem, KEY, result)

@@ -1,4 +1,4 @@
-"""The budget of an intermediate evaluation: a table, and what is remembered."""
+"""The budget of an intermediate evaluation: a table, and the stored state."""
 
 from __future__ import annotations
 

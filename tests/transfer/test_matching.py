@@ -218,7 +218,7 @@ class TestAParentWithOtherTerms:
         assert np.isnan(start.partial_hessian[1]).all()
         assert np.isnan(start.partial_hessian[:, 1]).all()
 
-    def test_gives_a_whole_hessian_as_before_where_every_coordinate_came_over(self):
+    def test_gives_a_intact_hessian_as_before_where_every_coordinate_came_over(self):
         hessian = np.array([[2.0, 0.5], [0.5, 3.0]])
         parent = artifact(fitted(0, 4), fitted(1, 5, "s(z)"), curvature=Curvature(gradient=[0.0, 0.0], hessian=hessian))
 

@@ -96,7 +96,7 @@ def test_a_coupled_gauge_is_projected_by_one_rank_for_all(size, monkeypatch):
 
 
 @given(st.lists(st.floats(0.0, 1e9), max_size=40), st.integers(1, 12))
-def test_work_is_dealt_whole_and_no_rank_gets_much_more_than_another(costs, size):
+def test_work_is_dealt_intact_and_no_rank_gets_much_more_than_another(costs, size):
     dealt = assign_by_cost(costs, size)
     loads = [sum(c for c, r in zip(costs, dealt, strict=True) if r == rank) for rank in range(size)]
 
@@ -129,7 +129,7 @@ def test_a_projection_that_fails_on_its_rank_is_a_collective_error_on_all(culpri
 
 
 @pytest.mark.parametrize("coupled", [False, True])
-def test_ranks_with_different_gauges_are_told(coupled):
+def test_ranks_with_different_gauges_are_reported(coupled):
     one = case([(9, 8), (8, 7)], coupled=coupled)
     other = case([(9, 8), (8, 7)], seed=1, coupled=coupled)
 

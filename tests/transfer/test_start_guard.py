@@ -1,4 +1,4 @@
-"""The guard as one object: anybody's engine gives callables and gets the point to go on from."""
+"""The guard as one object: any engine passes callables and gets the point to continue from."""
 
 from __future__ import annotations
 
