@@ -79,7 +79,7 @@ def main(arguments: argparse.Namespace) -> None:
         {"tasks": tasks, "fit seconds": seconds, "mode": mode, **job_array(tasks, seconds, mode, constants)}
         for tasks in RANKS
         for seconds in FIT_SECONDS
-        for mode in ("a put each", "independent", "aggregators")
+        for mode in ("single puts", "independent", "aggregators")
     ]
     files = [one_file(n, constants) for n in RECORDS]
     for title, lines in (
@@ -153,10 +153,10 @@ def collective_round(ranks: int, c: Constants, latency: float, bandwidth: float)
     root = ranks * (c.lookup + c.put) + c.commit
     return {
         "ranks": ranks,
-        "messages deep": 6 * depth,
+        "message depth": 6 * depth,
         "MB through rank 0": through_root / 1e6,
         "network s": messages + network,
-        "rank 0 at the file s": root,
+        "file access on rank 0 s": root,
         "share of a 60 s fit": (messages + network + root) / 60.0,
     }
 
@@ -182,7 +182,7 @@ def one_file(records: int, c: Constants) -> dict[str, float]:
 def job_array(tasks: int, fit_seconds: float, mode: str, c: Constants) -> dict[str, float]:
     """Simulate tasks that fit and write under one lock, first come, first served.
 
-    Fits take a log-normal time about ``fit_seconds``. "a put each": every fit is a transaction.
+    Fits take a log-normal time about ``fit_seconds``. "single puts": every fit is a transaction.
     "independent": what waited ``FLUSH_SECONDS`` is written in the next call. "aggregators": of
     ``RANKS_PER_AGGREGATOR`` tasks one writes for all, each ``FLUSH_SECONDS``.
 
@@ -207,7 +207,7 @@ def job_array(tasks: int, fit_seconds: float, mode: str, c: Constants) -> dict[s
         busy += hold
         commits += 1
     return {
-        "lock in use": demanded / SIMULATED_SECONDS,
+        "lock utilization": demanded / SIMULATED_SECONDS,
         "mean wait s": statistics.fmean(waits) if waits else 0.0,
         "longest wait s": max(waits, default=0.0),
         "commits/s": commits / SIMULATED_SECONDS,
@@ -226,7 +226,7 @@ def _requests(tasks: int, fit_seconds: float, mode: str, pick: random.Random) ->
     while ends[0][0] < SIMULATED_SECONDS:
         at, task = ends[0]
         since, count = waiting.get(task // group, (at, 0))
-        if mode == "a put each" or at - since >= FLUSH_SECONDS:
+        if mode == "single puts" or at - since >= FLUSH_SECONDS:
             found.append((at, count + 1))
             waiting.pop(task // group, None)
         else:

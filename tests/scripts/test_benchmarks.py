@@ -48,25 +48,25 @@ def constants(scaling):
 
 
 def test_a_lock_in_little_use_makes_no_one_wait_and_one_in_too_much_use_falls_behind(scaling, constants):
-    easy = scaling.job_array(100, 600.0, "a put each", constants)
-    crowded = scaling.job_array(10_000, 10.0, "a put each", constants)
+    easy = scaling.job_array(100, 600.0, "single puts", constants)
+    crowded = scaling.job_array(10_000, 10.0, "single puts", constants)
 
     # 100 fits in 600 s, each holding the lock for 2 ms.
-    assert easy["lock in use"] == pytest.approx(100 * 0.002 / 600.0, rel=0.5)
+    assert easy["lock utilization"] == pytest.approx(100 * 0.002 / 600.0, rel=0.5)
     assert easy["mean wait s"] < 1e-3
     # 1000 fits a second would need 2 s of the lock each second: after 600 s the last waits for 600
     # s and more.
-    assert crowded["lock in use"] > 2.0
+    assert crowded["lock utilization"] > 2.0
     assert crowded["longest wait s"] > 600.0
 
 
 def test_batches_take_fewer_commits_and_less_of_the_lock(scaling, constants):
     each, batched, grouped = (
-        scaling.job_array(10_000, 60.0, mode, constants) for mode in ("a put each", "independent", "aggregators")
+        scaling.job_array(10_000, 60.0, mode, constants) for mode in ("single puts", "independent", "aggregators")
     )
 
     assert each["commits/s"] > 2 * batched["commits/s"] > 20 * grouped["commits/s"]
-    assert each["lock in use"] > batched["lock in use"] > grouped["lock in use"]
+    assert each["lock utilization"] > batched["lock utilization"] > grouped["lock utilization"]
 
 
 def test_a_round_costs_rank_0_in_proportion_to_the_ranks(scaling, constants):
@@ -74,7 +74,7 @@ def test_a_round_costs_rank_0_in_proportion_to_the_ranks(scaling, constants):
 
     assert large["MB through rank 0"] == pytest.approx(100 * small["MB through rank 0"])
     assert large["rank 0 at the file s"] == pytest.approx(10_000 * 1.06e-3, rel=0.01)
-    assert large["messages deep"] == 6 * 14
+    assert large["message depth"] == 6 * 14
 
 
 @pytest.fixture
