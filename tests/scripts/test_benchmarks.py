@@ -73,7 +73,7 @@ def test_a_round_costs_rank_0_in_proportion_to_the_ranks(scaling, constants):
     small, large = (scaling.collective_round(p, constants, 2e-6, 1e10) for p in (100, 10_000))
 
     assert large["MB through rank 0"] == pytest.approx(100 * small["MB through rank 0"])
-    assert large["rank 0 at the file s"] == pytest.approx(10_000 * 1.06e-3, rel=0.01)
+    assert large["file access on rank 0 s"] == pytest.approx(10_000 * 1.06e-3, rel=0.01)
     assert large["message depth"] == 6 * 14
 
 
