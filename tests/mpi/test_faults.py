@@ -135,7 +135,7 @@ def test_ranks_that_open_differently_are_reported_which_one_and_how(job, n):
             refused = answer[name]
             assert (refused["type"], refused["rank"]) == ("CollectiveError", n - 1)
             assert re.search(
-                f"rank {n - 1} passes {name}='?.*{theirs} where rank 0 passes {name}='?.*{ours}", refused["text"]
+                f"rank {n - 1} passed {name}='?.*{theirs} where rank 0 passed {name}='?.*{ours}", refused["text"]
             )
         assert answer["made"] == []
 
