@@ -531,7 +531,7 @@ def _abandon(work: Work, shielded: bool, process: int, thread: int) -> None:
         return
     with _Finalizer():
         _shield.bodies -= shielded
-        work.end(AbandonedBlock("its block was left without an end"))
+        work.end(AbandonedBlock("its block was left without its exit"))
 
 
 _GAPS: Final[frozenset[CodeType]] = frozenset(

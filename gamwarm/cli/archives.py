@@ -94,11 +94,11 @@ def export(
     return Exit.NO if done.problems else Exit.OK
 
 
-@command("import", "take an archive's entries over")
+@command("import", "copy the entries of an archive into a file")
 def import_(
-    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="made by gamwarm export", show_default=False)],
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="written by gamwarm export", show_default=False)],
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="takes the entries; made if missing", show_default=False)
+        Path, typer.Argument(metavar="FILE", help="gets the entries; created if missing", show_default=False)
     ],
     as_json: Json = False,
 ) -> Exit:
@@ -119,11 +119,11 @@ def import_(
     else:
         show(f"{file}: {len(done.added):,} new entries of the {done.seen:,} in {archive}")
         for problem in done.problems:
-            say(f"not taken over: {problem}", style="yellow")
+            say(f"not copied: {problem}", style="yellow")
     return Exit.NO if done.problems else Exit.OK
 
 
-@command("report", "one HTML page of what a file holds")
+@command("report", "write one HTML page about a file")
 def report(
     file: File,
     output: Output,

@@ -53,14 +53,12 @@ _LAUNCHERS: Final = (
 _ASK_MPI: Final = "from mpi4py import MPI; print(MPI.Get_library_version().strip(chr(0) + chr(10)).splitlines()[0])"
 
 
-@command("doctor", "try a directory before a long job")
+@command("doctor", "test a directory before a long job")
 def doctor(
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="where the file lies, or will lie", show_default=False)
-    ],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="the directory of the file", show_default=False)],
     other: Annotated[
         Path | None,
-        typer.Option("--with", metavar="PATH", help="another mount of DIR: take turns", show_default=False),
+        typer.Option("--with", metavar="PATH", help="another mount of DIR to test with", show_default=False),
     ] = None,
     peer: Annotated[
         int | None,
@@ -108,7 +106,7 @@ def doctor(
     if worries:
         show(*(Text(f"! {worry}", style="yellow") for worry in worries))
     else:
-        show(Text("all is well here", style="green"))
+        show(Text("no problems found", style="green"))
     return Exit.NO if worries else Exit.OK
 
 
@@ -268,13 +266,13 @@ def _place_rows(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "hard links", _yes(found["hard_links"])
     yield "rename replaces", _yes(found["rename"])
     yield "sync works", _yes(found["fsync"])
-    yield "several writers", found["several_writers"] or "not tried with two hosts"
+    yield "several writers", found["several_writers"] or "not tested with two hosts"
     if found["trial_seconds"] is not None:
         yield "trial", f"a store was written, opened again and removed in {found['trial_seconds'] * 1000:.0f} ms"
 
 
 def _yes(value: bool | None) -> str:
-    return {True: "yes", False: "NO", None: "not tried"}[value]
+    return {True: "yes", False: "NO", None: "not tested"}[value]
 
 
 def _of_the_environment(worries: list[str], *, mpi: bool) -> dict[str, str | None]:

@@ -84,7 +84,7 @@ class _Family:
         return found
 
 
-@command("lineage", "a tree: what started from what")
+@command("lineage", "show the tree of starts")
 def lineage(
     file: File,
     key: Key,

@@ -58,7 +58,7 @@ def ls(
             metavar="ORDER", help="newest, oldest, file (as stored, at once); auto: newest of few, file of many"
         ),
     ] = "auto",
-    full: Annotated[bool, typer.Option("--full", help="whole keys, all columns")] = False,
+    full: Annotated[bool, typer.Option("--full", help="full keys, all columns")] = False,
     as_json: Json = False,
 ) -> Exit:
     """List entries: exact records (final, checkpoint) and artifacts.

@@ -176,7 +176,7 @@ def compact(file: File, wait: Wait = 10.0, as_json: Json = False) -> Exit:
         )
     else:
         back = report.bytes_freed
-        change = f"{human_bytes(back)} given back" if back >= 0 else f"{human_bytes(-back)} more than before"
+        change = f"{human_bytes(back)} returned" if back >= 0 else f"{human_bytes(-back)} more than before"
         show(
             f"{file}: {report.entries:,} entries, {human_bytes(report.bytes_before)} -> "
             f"{human_bytes(report.bytes_after)} ({change})"
@@ -193,7 +193,7 @@ def evict(
         str | None, typer.Option("--size", metavar="BYTES", help="payload that may stay: 200MB, 2GB")
     ] = None,
     age: Annotated[str | None, typer.Option("--max-age", metavar="AGE", help="older entries go: 12h, 30d, 8w")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="only say what would go")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="only list what would be removed")] = False,
     wait: Wait = 10.0,
     as_json: Json = False,
 ) -> Exit:
@@ -236,11 +236,11 @@ def _row(entry: Evicted) -> list[str]:
     return [key[:SHORT], section, entry.entry_id, human_bytes(entry.nbytes)]
 
 
-@command("pin", "keep an entry from eviction")
+@command("pin", "protect an entry from eviction")
 def pin(
     file: File,
     key: Key,
-    off: Annotated[bool, typer.Option("--off", help="no longer keep it")] = False,
+    off: Annotated[bool, typer.Option("--off", help="unpin it")] = False,
     wait: Wait = 10.0,
     as_json: Json = False,
 ) -> Exit:
@@ -262,11 +262,11 @@ def pin(
     return Exit.OK
 
 
-@command("merge", "take over the entries of other files")
+@command("merge", "copy the entries of other files into a file")
 def merge(
     file: File,
     others: Annotated[
-        list[Path], typer.Argument(metavar="OTHER...", help="files to take over; only read", show_default=False)
+        list[Path], typer.Argument(metavar="OTHER...", help="files to copy from; not changed", show_default=False)
     ],
     create: Annotated[bool, typer.Option("--create", help="make FILE if it is not there")] = False,
     wait: Wait = 10.0,

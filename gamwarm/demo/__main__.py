@@ -26,7 +26,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=Path("out/demo"), help="folder for file and plot (default %(default)s)"
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the file of an earlier run")
+    parser.add_argument("--resume", action="store_true", help="continue with the file of an earlier run")
     parser.add_argument("--serial", action="store_true", help="do not use MPI")
     return parser.parse_args(argv)
 

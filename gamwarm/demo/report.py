@@ -30,7 +30,7 @@ def fitted_gap(a: CarrierFit, b: CarrierFit) -> float:
 
 def cold_table(cold: dict[str | None, list[CarrierFit]]) -> Table:
     """Compare the three cold starts over all folds."""
-    table = Table(title="Cold starts tried (mean per fold)", title_justify="left")
+    table = Table(title="Cold starts (mean per fold)", title_justify="left")
     for name in ("start", "evaluations", "Hessian formations", "seconds", "best of three in"):
         table.add_column(name, justify="left" if name == "start" else "right")
     fits = list(cold.values())

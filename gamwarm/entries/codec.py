@@ -319,7 +319,7 @@ def count_of(value: Any) -> int:
 
 def name_of(value: Any) -> str:
     if type(value) is not str or not value:
-        raise DamagedEntry(f"{value!r} stands where a name should")
+        raise DamagedEntry(f"{value!r} is not a name")
     return value
 
 

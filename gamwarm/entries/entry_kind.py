@@ -141,7 +141,7 @@ def register(kind: EntryKind) -> EntryKind:
     if (kind.retain is None) != (kind.unite is None):
         wrong.append("retain and unite go together")
     if not kind.optional <= kind.fields.keys():
-        wrong.append("what is optional must be in fields")
+        wrong.append("optional fields must be in fields")
     if missing := {"created", "producer", "lineage", "cost", "attributes", "rho_bound"} - _names_of(kind.value):
         wrong.append(f"value has no {', '.join(sorted(missing))}")
     if wrong:

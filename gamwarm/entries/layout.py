@@ -664,7 +664,7 @@ class FileView:
 def _in_its_place(entry: Encoded, name: str) -> Encoded:
     """Return an entry that is in a key's own group (no name), or under its entry id."""
     if not KINDS[entry.section].is_key(entry.key):
-        raise DamagedEntry("it lies under what is no key")
+        raise DamagedEntry("it is stored under an invalid key")
     if name and name != entry.entry_id:
         raise DamagedEntry(f"it is stored under {name}, its entry id is {entry.entry_id}")
     return entry

@@ -44,7 +44,7 @@ class Refusal(StrEnum):
     INNER = "inner solve"
     GRADIENT = "gradient"
     PLATEAU = "false plateau"
-    MINIMUM = "no proper minimum"
+    MINIMUM = "not a proper minimum"
     INFINITE = "no finite optimum"
 
 

@@ -199,5 +199,5 @@ def _row(fold: FoldOutcome) -> tuple[str, ...]:
         str(fold.cost.hessian_formations),
         f"{fold.cost.seconds:.2f}",
         "" if fold.objective is None else f"{fold.objective:.6g}",
-        (fold.record[:12] if fold.record else f"not kept: {fold.not_kept}") + note,
+        (fold.record[:12] if fold.record else f"not stored: {fold.not_kept}") + note,
     )

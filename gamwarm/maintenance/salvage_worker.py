@@ -165,7 +165,7 @@ def section_of(found: FileView) -> str:
     for section in KINDS:
         with contextlib.suppress(DamagedEntry):
             return found.read_summary(section, "").section
-    raise DamagedEntry("it is no entry")
+    raise DamagedEntry("it is not an entry")
 
 
 def reference_to(address: int) -> Any:

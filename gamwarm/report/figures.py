@@ -125,4 +125,4 @@ def lineage(trees: Sequence[Tree], most: int) -> tuple[str, int]:
             y += _ROW
         y += 8
     left_out = sum(len(tree.rows) for tree in trees) - shown
-    return _svg(width, y, "what started from what", body, "lineage"), left_out
+    return _svg(width, y, "which fit started from which", body, "lineage"), left_out

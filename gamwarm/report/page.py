@@ -195,7 +195,7 @@ def _terms(summary: Summary) -> str:
 
 
 def _lineage(summary: Summary) -> str:
-    heading = "What started from what"
+    heading = "Which fit started from which"
     if not summary.trees:
         return _section(heading, _note("No fit in the file started from another one in it."))
     figure, left_out = lineage(summary.trees, MOST_ROWS)

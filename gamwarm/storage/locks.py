@@ -354,7 +354,7 @@ def choose_lock(path: Path, choice: LockChoice, timeout: float) -> WriterLock:
     try:
         device = os.stat(directory).st_dev
     except OSError as exc:
-        raise explain(exc, directory, "look at this directory") from exc
+        raise explain(exc, directory, "inspect this directory") from exc
     found = _PROBES.get(device)
     if found is None:
         found = _PROBES[device] = probe(directory)

@@ -303,7 +303,7 @@ def status_of(path: Path) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except OSError as exc:
-        raise explain(exc, path, "look at it") from exc
+        raise explain(exc, path, "inspect it") from exc
 
 
 def require_directory(path: Path) -> None:
