@@ -144,7 +144,7 @@ def test_a_transaction_whose_block_no_one_can_end_ends_itself(store):
     del block
 
     assert not outcome.pending
-    assert "left without an end" in outcome.reason
+    assert "left without its exit" in outcome.reason
     with open(f"{store.path}.lock", "rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert store.put_record(record_of(2)).written
