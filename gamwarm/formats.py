@@ -71,7 +71,7 @@ FILE_MAGIC: Final = b"GAMWARM\n"
 JOURNAL: Final = Format("journal format", current=1, oldest=1)
 JOURNAL_MAGIC: Final = b"GWJRNL%d\n" % JOURNAL.current
 
-ENTRY: Final = Format("entry format", current=1, oldest=1)
+ENTRY: Final = Format("entry format", current=2, oldest=2)
 
 ARCHIVE: Final = Format("archive format", current=1, oldest=1)
 ARCHIVE_MARK: Final = b"GWARCHV%d" % ARCHIVE.current

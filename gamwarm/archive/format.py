@@ -210,7 +210,7 @@ def _fill(
             target.absorb(section, key, sound, KEEP_ALL)
             paths = target.entry_paths(section, key)
             lines += [f"{_digest(target.read(section, path))}  {section}/{path}" for path in paths]
-    target.write_index()
+    target.rebuild_index()
     texts = contents.describe(kept)
     listed = [f"{_hex(text.encode())}  {name}" for name, text in sorted(texts.items())]
     manifest = "\n".join([MANIFEST_TITLE, *listed, *lines, ""])
@@ -294,19 +294,10 @@ def _digest(entry: Encoded) -> str:
 
 
 class _BundleView(EntryEditor):
-    """Writes the structural index once, at the end, in order."""
+    """Writes the index once, at the end, in order."""
 
-    def __init__(self, h5: h5py.File) -> None:
-        super().__init__(h5)
-        self._collected: dict[str, list[str]] = {}
-
-    def _index(self, structural_key: str, strict_key: str) -> None:
-        keys = self._collected.setdefault(structural_key, [])
-        if strict_key not in keys:
-            keys.append(strict_key)
-
-    def write_index(self) -> None:
-        self.set_index(self._collected)
+    def _index_entry(self, entry: Encoded) -> None:
+        """Leave it to the end."""
 
 
 # -- reading ---------------------------------------------------------------------------------------

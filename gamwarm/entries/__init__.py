@@ -8,8 +8,6 @@ from gamwarm.entries.browse import (
     RECORDS,
     BrowsedEntry,
     Browser,
-    FitOfRecord,
-    find_fit_of_record,
     list_entries,
     list_sealed,
 )
@@ -27,6 +25,7 @@ from gamwarm.entries.codec import (
 from gamwarm.entries.editor import EntryEditor
 from gamwarm.entries.entry_kind import KINDS, EntryKind, entry_labels
 from gamwarm.entries.eviction import Evicted, EvictReport, evict_entries
+from gamwarm.entries.index import Index, Wanted
 from gamwarm.entries.layout import ARCHIVE, FileView, Irreplaceable, check_file, create_file
 from gamwarm.entries.outcome import Pending, PutOutcome, rolled_back
 from gamwarm.entries.record_kind import RECORD
@@ -60,7 +59,7 @@ __all__ = [
     "Evicted",
     "Families",
     "FileView",
-    "FitOfRecord",
+    "Index",
     "Irreplaceable",
     "ParentSnapshot",
     "Pending",
@@ -73,6 +72,7 @@ __all__ = [
     "StoredArtifact",
     "StoredRecord",
     "Target",
+    "Wanted",
     "check_content",
     "check_file",
     "clock",
@@ -81,7 +81,6 @@ __all__ = [
     "encode",
     "entry_labels",
     "evict_entries",
-    "find_fit_of_record",
     "iter_batches",
     "leave",
     "list_entries",

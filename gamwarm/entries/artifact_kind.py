@@ -40,7 +40,7 @@ from gamwarm.entries.texts import (
     or_none,
 )
 from gamwarm.formats import ARTIFACT_SCHEMA
-from gamwarm.identity import FitDescriptor
+from gamwarm.identity import FitDescriptor, relation_key
 from gamwarm.problem import BasisMeta
 from gamwarm.records import Curvature, FitArtifact, GlobalFitSummary, GroupSeeds, TermArtifact, artifact_refusal
 
@@ -170,6 +170,17 @@ def _describe(_key: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _relations(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    family = meta["descriptor"]["family_kind"]
+    terms = [
+        relation_key(family, term["role"], term["name"], (term["basis"] or {}).get("kind"), term["n_rho"])
+        for term in meta["terms"]
+        if term["n_rho"] and term["name"]
+    ]
+    nuisance = [relation_key(family, "nuisance", name, None, 1) for name in meta.get("nuisance") or ()]
+    return tuple(dict.fromkeys(terms + nuisance))
+
+
 def _key_in_text(meta: Mapping[str, Any]) -> str:
     descriptor = meta["descriptor"]
     return FitDescriptor(descriptor["family_kind"], tuple(descriptor["term_identities"])).key
@@ -228,8 +239,9 @@ ARTIFACT: Final = register(
         readme=(
             "One group per strict descriptor key, one child per fit. beta: raw (gauge-free) coefficients, terms "
             "concatenated; meta.terms[].raw_width and n_rho cut beta and rho. seeds: per left-out group the first-"
-            "order change of the outer coordinates, then of beta. Attributes structural:<key> list the strict keys of "
-            "a structural key, structural:<key>:<two digits> further ones that begin so."
+            "order change of the outer coordinates, then of beta. Attributes are an index: "
+            "under each entry id its strict key; structural:, widths:, related: and candidates the best parents of a "
+            "kind of model, fit: the artifact of a fit."
         ),
         fields=_FIELDS,
         optional=frozenset({"seeds"}),
@@ -238,5 +250,6 @@ ARTIFACT: Final = register(
         decode=_decode_artifact,
         describe=_describe,
         key_in_text=_key_in_text,
+        relations=_relations,
     )
 )

@@ -27,9 +27,7 @@ __all__ = [
     "RECORDS",
     "BrowsedEntry",
     "Browser",
-    "FitOfRecord",
     "Totals",
-    "find_fit_of_record",
     "list_entries",
     "list_sealed",
 ]
@@ -54,6 +52,8 @@ class BrowsedEntry:
     stated : EntrySummary or None
         Of a damaged entry: what its text says, not verified by a seal; None if even that cannot be
         read.
+    indexed : bool
+        Whether it is found by its id; asked for with the content digest.
     """
 
     section: str
@@ -63,6 +63,7 @@ class BrowsedEntry:
     entry: Any = None
     problem: str = ""
     stated: EntrySummary | None = None
+    indexed: bool = True
 
     @property
     def key(self) -> str:
@@ -241,7 +242,8 @@ def _look(view: EntryEditor, section: str, path: str, *, decoded: bool, content:
         summary = encoded.summary(path)
         if content:
             check_content(encoded)
-        return BrowsedEntry(section, path, encoded, summary, decode(encoded) if decoded else None)
+        entry = decode(encoded) if decoded else None
+        return BrowsedEntry(section, path, encoded, summary, entry, indexed=not content or view.is_indexed(encoded))
     except DamagedEntry as error:
         stated = _summary_if_readable(view, section, path) if encoded is None else None
         return BrowsedEntry(section, path, encoded, summary, None, str(error), stated)
@@ -289,37 +291,3 @@ def _summary_if_sealed(view: EntryEditor, section: str, path: str) -> EntrySumma
     with suppress(DamagedEntry):
         return view.read(section, path).summary(path)
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class FitOfRecord:
-    """What a record's entry id leads to.
-
-    Attributes
-    ----------
-    is_record : bool
-        Whether a record of that id is in the file.
-    artifact_id : str or None
-        Newest artifact of the same fit.
-    """
-
-    is_record: bool
-    artifact_id: str | None
-
-
-def find_fit_of_record(store: EntryStore, entry_id: str) -> FitOfRecord:
-    """Find the artifact of the fit that a record is of. Reads the text of entries until it has met
-    the record.
-    """
-    waiting = [encoded.summary() for encoded in store.waiting()]
-
-    def summaries(section: str) -> Iterator[EntrySummary]:
-        yield from (summary for summary in waiting if summary.section == section)
-        yield from filter(None, each_entry(store, section, entry_paths(store, section), _summary_if_readable))
-
-    key = next((summary.key for summary in summaries(RECORDS) if summary.entry_id == entry_id), None)
-    if key is None:
-        return FitOfRecord(False, None)
-    of_fit = [summary for summary in summaries(ARTIFACTS) if summary.fit_key == key]
-    newest = max(of_fit, key=lambda summary: (summary.created, summary.entry_id), default=None)
-    return FitOfRecord(True, None if newest is None else newest.entry_id)

@@ -10,18 +10,19 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 from gamwarm.entries import clock
 from gamwarm.entries.codec import ARTIFACTS, RECORDS, Encoded, Refused, decode, stamped_at
+from gamwarm.entries.editor import EntryEditor
 from gamwarm.entries.entry_kind import KINDS
+from gamwarm.entries.index import BothIndexes, CandidateSource, Index, Wanted
 from gamwarm.entries.outcome import Pending, PutOutcome
 from gamwarm.entries.store import UNCHANGED, EntryStore, record_meant
-from gamwarm.entries.stored import StoredArtifact, StoredRecord
-from gamwarm.entries.summary import EntrySummary
+from gamwarm.entries.stored import ParentSnapshot, StoredArtifact, StoredRecord
 from gamwarm.errors import LockTimeout
 from gamwarm.identity import check_exact_key
 from gamwarm.interrupts import critical, quiet
@@ -218,34 +219,54 @@ class BufferedEntries(EntryStore):
         with self.call_lock:
             return [each.encoded for each in self._waiting.values()]
 
-    def artifact_summaries(self, descriptor_key: str, *, structural: bool = False) -> list[EntrySummary]:
-        """Return the summaries by which parents are ranked, of stored and buffered artifacts."""
+    def find_artifact_of_fit(self, exact_key: str) -> StoredArtifact | None:
+        """Return the newest artifact of a fit."""
         with self.call_lock:
-            found = super().artifact_summaries(descriptor_key, structural=structural)
-            there = {summary.entry_id for summary in found}
-            for each in (encoded.summary() for encoded in self._of(ARTIFACTS)):
-                key = each.structural_key if structural else each.key
-                if key == descriptor_key and each.entry_id not in there:
-                    found.append(each)
-            return found
+            waiting = self._of(ARTIFACTS, lambda encoded: encoded.summary().fit_key == exact_key)
+            found = _stored(max(waiting, key=lambda encoded: encoded.created)) if waiting else None
+            return super().find_artifact_of_fit(exact_key) if found is None else found
 
-    def first_usable(
-        self, summaries: Iterable[EntrySummary], accept: Callable[[FitArtifact], bool]
-    ) -> StoredArtifact | None:
-        """Return the first artifact, in the order given, that is intact and accepted."""
+    def find_key_of_record(self, entry_id: str) -> str | None:
+        """Return the exact key that a record of this entry id is, or will be, filed under."""
         with self.call_lock:
-            if not self._of(ARTIFACTS):
-                return super().first_usable(summaries, accept)
-            for summary in summaries:
-                waiting = self._waiting.get(summary.entry_id)
-                if waiting is None:
-                    found = super().first_usable([summary], accept)
-                else:
-                    found = _stored(waiting.encoded)
-                    found = found if found is not None and accept(found.artifact) else None
-                if found is not None:
-                    return found
-            return None
+            waiting = self._waiting.get(check_entry_id(entry_id))
+            if waiting is not None and waiting.encoded.section == RECORDS:
+                return waiting.encoded.key
+            return super().find_key_of_record(entry_id)
+
+    @critical
+    def snapshot_parents(self) -> ParentSnapshot:
+        """Return the artifacts that are in the file now, and those that wait."""
+        with self.call_lock:
+            held = super().snapshot_parents()
+            waiting = self._of(ARTIFACTS)
+            if not waiting:
+                return held
+            both = ParentSnapshot(held.ids | {encoded.entry_id for encoded in waiting}, held.index)
+            for encoded in waiting:
+                both.index.add(encoded)
+            self.held.add(both)
+            return both
+
+    def find_parent(
+        self, wanted: Wanted, held: ParentSnapshot | None = None, *, usable: bool = True
+    ) -> StoredArtifact | None:
+        """Return the best parent that is intact, in the file or waiting for it."""
+        with self.call_lock:
+            return super().find_parent(wanted, held, usable=usable)
+
+    def _candidates(self, source: CandidateSource, held: ParentSnapshot | None) -> CandidateSource:
+        waiting = self._of(ARTIFACTS, lambda encoded: held is None or encoded.entry_id in held.ids)
+        if not waiting:
+            return source
+        index = Index(None)
+        for encoded in waiting:
+            index.add(encoded)
+        return BothIndexes(index, source)
+
+    def _artifact_in(self, view: EntryEditor, path: str, damaged: list[tuple[str, str]]) -> StoredArtifact | None:
+        waiting = self._waiting.get(path.rpartition("/")[2])
+        return super()._artifact_in(view, path, damaged) if waiting is None else _stored(waiting.encoded)
 
     def keys(self) -> list[str]:
         """Return the exact keys that have a record, sorted."""

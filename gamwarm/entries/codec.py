@@ -99,6 +99,11 @@ class Encoded(NamedTuple):
         """What it says of itself; ``path``: its path, if not under its entry id."""
         return KINDS[self.section].summarize(path or f"{self.key}/{self.entry_id}", self.meta)
 
+    def relations(self) -> tuple[str, ...]:
+        """What it has in common with models of other terms."""
+        relations = KINDS[self.section].relations
+        return () if relations is None else relations(self.meta)
+
     def text(self) -> bytes:
         """The JSON text as stored: sorted, without blanks, UTF-8."""
         if self.stored:
@@ -191,18 +196,15 @@ def _fingerprinted(array: Array) -> Buffer:
     return positive_zeros(array, "entry vector").tobytes()
 
 
-def _content_id(
-    section: str, key: str, meta: Meta, arrays: dict[str, Array], segments: tuple[str, ...], *, labels: bool = False
-) -> str:
+def _content_id(section: str, key: str, meta: Meta, arrays: dict[str, Array], segments: tuple[str, ...]) -> str:
     """Hash what `Fingerprinter` would, in one call: strings and vectors after their lengths.
 
-    ``segments`` are those of ``meta``. A user's attributes are labels, no content; ``labels``
-    hashes them all the same.
+    ``segments`` are those of ``meta``. A user's attributes are labels, no content.
     """
     changed: Meta = {}
     if isinstance(meta.get("cost"), dict):
         changed["cost"] = {name: value for name, value in meta["cost"].items() if name != "seconds"}
-    if meta.get("attributes") and not labels:
+    if meta.get("attributes"):
         changed["attributes"] = {}
     if changed:
         first = {name: value for name, value in meta.items() if not _segment_of(name) and name not in _VOLATILE}
@@ -363,10 +365,8 @@ _UNFIT: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticE
 def check_content(entry: Encoded) -> None:
     """Raise `DamagedEntry` unless the entry id is the digest of the content, encoded again."""
     try:
-        content = (entry.section, entry.key, entry.meta, entry.arrays, _segments_of(entry.meta))
-        again = _content_id(*content)
-        # The first files of format 1 have ids that cover the attributes.
-        if again != entry.entry_id and _content_id(*content, labels=True) != entry.entry_id:
+        again = _content_id(entry.section, entry.key, entry.meta, entry.arrays, _segments_of(entry.meta))
+        if again != entry.entry_id:
             raise DamagedEntry(f"its entry id is {entry.entry_id}, its content digest {again}")
     except _UNFIT as error:
         raise DamagedEntry(f"its content has no digest ({type(error).__name__}: {error})") from error

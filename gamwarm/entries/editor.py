@@ -1,5 +1,4 @@
-"""Changes to the entries of an open file: pins, removal, entries of other files, the structural
-index, totals.
+"""Changes to the entries of an open file: pins, removal, entries of other files, the index, totals.
 
 `EntryEditor` acts on an open HDF5 handle; `entries.EntryStore` puts transactions and locks around
 it.
@@ -7,15 +6,16 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from typing import Final
 
-from gamwarm.entries import stored_values, structural_index
+from gamwarm.entries import stored_values
 from gamwarm.entries.batch import Batch, Problem
 from gamwarm.entries.codec import ARTIFACTS, DamagedEntry, Encoded, check_content, decode
 from gamwarm.entries.entry_kind import KINDS
+from gamwarm.entries.index import Index
 from gamwarm.entries.layout import FileView, Irreplaceable
-from gamwarm.entries.texts import is_descriptor_key
 
 __all__ = ["EntryEditor"]
 
@@ -54,30 +54,11 @@ class EntryEditor(FileView):
     def set_pins(self, section: str, ids: Collection[str]) -> None:
         """Make ``ids`` the pinned entries of a section."""
         if self.unread_pins(section) or ids != self.pins(section):
-            self._set_strings(section, _PINNED, ids)
+            stored_values.set_strings(self.section_group(section), _PINNED, sorted(ids))
 
     def section_of(self, entry_id: str) -> str | None:
-        """Find the section that holds an entry, intact or with damaged vectors; None if neither
-        does.
-        """
-        for section, kind in sorted(KINDS.items(), key=lambda item: item[1].competes):  # names first, then texts
-            if kind.competes:
-                found = any(self._is_at(section, path, entry_id) for path in self._paths_in(section))
-            else:
-                found = next(self.child_paths(section, entry_id), None) is not None
-            if found:
-                return section
-        return None
-
-    def _paths_in(self, section: str) -> Iterator[str]:
-        for key in self.keys(section):
-            yield from self.entry_paths(section, key)
-
-    def _is_at(self, section: str, path: str, entry_id: str) -> bool:
-        try:
-            return path.endswith("/" + entry_id) or self.read_summary(section, path).entry_id == entry_id
-        except DamagedEntry:
-            return False
+        """Return the section that holds an entry, intact or not; None if none does."""
+        return next((section for section in KINDS if self.path_of(section, entry_id) is not None), None)
 
     # -- removal -----------------------------------------------------------------------------------
 
@@ -89,7 +70,9 @@ class EntryEditor(FileView):
         for section, path, entry_id in chosen:
             by_key.setdefault((section, path.split("/", 1)[0]), set()).add(entry_id)
         gone: set[str] = set()
+        listed = False
         for (section, key), ids in by_key.items():
+            listed |= KINDS[section].relations is not None
             if not KINDS[section].competes:
                 gone |= self._remove_children(section, key, ids)
                 continue
@@ -98,6 +81,8 @@ class EntryEditor(FileView):
             except Irreplaceable:
                 continue
             gone |= ids
+        if listed:  # the next best candidates move up
+            self.rebuild_tables()
         return gone
 
     def _whole(self, section: str, key: str) -> list[Encoded]:
@@ -111,7 +96,6 @@ class EntryEditor(FileView):
 
     def _remove_children(self, section: str, key: str, ids: set[str]) -> set[str]:
         gone: set[str] = set()
-        structural = self._structural_keys(section, key, ids)
         damaged = False
         for entry_id in sorted(ids):
             try:
@@ -121,54 +105,26 @@ class EntryEditor(FileView):
             gone.add(entry_id)
         if not self.entry_paths(section, key):
             self.section_group(section).unlink(key.encode())
-        for name in structural - self._structural_keys(section, key):
-            self._unindex(name, key)
         if damaged:
             self.recount()
         return gone
 
-    def _structural_keys(self, section: str, key: str, ids: Collection[str] | None = None) -> set[str]:
-        """Return the structural keys of the intact entries of a strict key (of these ids)."""
-        summaries = [entry.summary() for entry in self._whole(section, key)]
-        return {s.structural_key for s in summaries if s.structural_key and (ids is None or s.entry_id in ids)}
+    # -- totals and index
+    # --------------------------------------------------------------------------------------
 
-    # -- the structural index ----------------------------------------------------------------------
+    def read_index(self, ids: Collection[str] | None = None) -> Index:
+        """Return the index of the intact artifacts (of these ids), with all of them in every table."""
+        index = Index(None)
+        for key in self.keys(ARTIFACTS):
+            for entry in self._whole(ARTIFACTS, key):
+                if ids is None or entry.entry_id in ids:
+                    index.add(entry)
+        return index
 
-    def index(self) -> dict[str, list[str]]:
-        """Return the structural index as stored."""
-        keys = {structural_index.structural_key_of(stored_values.name_of(name)) for name in self._lists()}
-        return {key: self.strict_keys(key) if is_descriptor_key(key) else [] for key in keys}
-
-    def set_index(self, index: Mapping[str, Collection[str]]) -> None:
-        """Make ``index`` the structural index."""
-        wanted: dict[bytes, list[str]] = {}
-        for name, keys in index.items():
-            wanted |= structural_index.lists_of(name, keys)
-        for attribute in sorted({*self._lists(), *wanted}):
-            self._set_strings(ARTIFACTS, attribute, wanted.get(attribute, []))
-
-    def _unindex(self, structural_key: str, strict_key: str) -> None:
-        name = structural_index.first_list(structural_key)
-        listed = self._listed(name)
-        if strict_key not in listed:
-            name = structural_index.list_by_digits(structural_key, strict_key)
-            listed = self._listed(name)
-        elif len(listed) >= structural_index.FULL:
-            listed += self._take_one(structural_key)
-        self._set_strings(ARTIFACTS, name, [key for key in listed if key != strict_key])
-
-    def _take_one(self, structural_key: str) -> list[str]:
-        """Take a key out of the lists by digits: the first list stays full while they hold any."""
-        for name in structural_index.lists_by_digits(structural_key):
-            keys = self._listed(name)
-            if keys:
-                self._set_strings(ARTIFACTS, name, keys[1:])
-                return keys[:1]
-        return []
-
-    def _lists(self) -> list[bytes]:
-        names = stored_values.attribute_names(self.section_group(ARTIFACTS))
-        return [name for name in names if name.startswith(structural_index.PREFIX.encode())]
+    def rebuild_tables(self) -> None:
+        """Write the tables of the index anew, from all artifacts."""
+        keys = self.keys(ARTIFACTS)
+        self.index.rebuild(chain.from_iterable(self._whole(ARTIFACTS, key) for key in keys))
 
     def set_totals(self, **totals: int) -> None:
         """Write running totals."""
@@ -178,10 +134,11 @@ class EntryEditor(FileView):
     # -- checking ----------------------------------------------------------------------------------
 
     def find_inconsistencies(
-        self, entries: int, nbytes: int, last_created: int, index: Mapping[str, set[str]]
+        self, entries: int, nbytes: int, last_created: int, index: Index, *, misplaced: bool
     ) -> tuple[Problem, ...]:
-        """Return differences between counts and the stored totals and structural index: what
-        `rebuild` repairs.
+        """Return where totals and index say other than what was counted: what `rebuild` repairs.
+
+        ``misplaced``: whether an entry was not found by its id (`is_indexed`).
         """
         counts = {"n_entries": entries, "live_bytes": nbytes, "last_created": last_created}
         wrong = []
@@ -191,18 +148,35 @@ class EntryEditor(FileView):
             if stated is None or (stated < counted if name == "last_created" else stated != counted):
                 says = "is not a total" if stated is None else f"says {stated}"
                 wrong.append(Problem("/", f"attribute {name} {says}, but {counted} were counted"))
-        if {name: set(keys) for name, keys in self.index().items()} != index:
-            wrong.append(Problem(f"/{ARTIFACTS}", "the structural index does not match the artifacts"))
+        if misplaced or sum(len(self.index.ids(section)) for section in KINDS) != entries:
+            wrong.append(Problem("/", "the index does not say where entries lie"))
+        if not self.index.says(index):
+            wrong.append(Problem(f"/{ARTIFACTS}", "the index does not list the artifacts that are best to start from"))
         return tuple(wrong)
 
+    def is_indexed(self, entry: Encoded) -> bool:
+        """Whether the index says where an entry lies, and of an artifact that its fit has one as
+        new.
+        """
+        said = entry.summary()
+        if self.index.key_of(entry.section, said.entry_id) != entry.key:
+            return False
+        if KINDS[entry.section].relations is None or said.fit_key is None:
+            return True
+        newest = self.index.newest_of_fit(said.fit_key)
+        return newest is not None and newest >= (said.created, said.entry_id)
+
     def rebuild(self) -> None:
-        """Recount the totals and rebuild the structural index."""
+        """Recount the totals and rebuild the index."""
         self.recount()
-        index: dict[str, list[str]] = {}
-        for key in self.keys(ARTIFACTS):
-            for name in self._structural_keys(ARTIFACTS, key):
-                index.setdefault(name, []).append(key)
-        self.set_index(index)
+        self.rebuild_tables()
+
+    def rebuild_index(self) -> None:
+        """Write the index anew, from all entries."""
+        for section in KINDS:
+            entries = chain.from_iterable(self._whole(section, key) for key in self.keys(section))
+            self.index.rebuild_ids(section, {entry.entry_id: entry.key for entry in entries})
+        self.rebuild_tables()
 
     # -- other files -------------------------------------------------------------------------------
 

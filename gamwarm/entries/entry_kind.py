@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from gamwarm.entries.summary import EntrySummary, key_of, summary_of_all
+from gamwarm.formats import ENTRY
 
 __all__ = ["KINDS", "EntryKind", "entry_labels", "kind_of", "register"]
 
@@ -61,6 +62,10 @@ class EntryKind:
         ``retain(entries, keep_last)`` returns the entries that remain after a put, best first;
         ``unite`` the same when files are merged, whatever the order of merging. None: entries of a
         key do not compete, each is a child of its group.
+    relations : callable, optional
+        ``relations(text)`` returns what an entry has in common with models of other terms
+        (`relation_key`). None: entries of this kind are no parents, and the tables of candidates do
+        not list them.
     key_in_text : callable, optional
         ``key_in_text(text)`` returns the key, where the text tells it.
     """
@@ -82,7 +87,8 @@ class EntryKind:
     retain: Retain | None = None
     unite: Retain | None = None
     key_in_text: Callable[[Mapping[str, Any]], str] | None = None
-    since: int = 1
+    relations: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
+    since: int = ENTRY.oldest
 
     @property
     def competes(self) -> bool:

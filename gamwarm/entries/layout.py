@@ -1,13 +1,14 @@
 """How entries lie in the HDF5 file (docs/file-format.md, "Inside the HDF5 file").
 
-``` /                                README, format_version, last_created, n_entries, live_bytes
-/block_records                   README /block_records/<exact key>       one entry; a second entry
-of the key is a child group named by its entry id /fit_artifacts                   README,
-structural:<structural key> = strict keys,
-                                 beyond 256 also structural:<structural key>:<first two digits of
-                                 these>
-/fit_artifacts/<strict key>/<entry id>
 ```
+/                                README, format_version, last_created, n_entries, live_bytes
+/block_records                   README
+/block_records/<exact key>       one entry; a second entry of the key is a child group named by its
+entry id /fit_artifacts                   README /fit_artifacts/<strict key>/<entry id>
+```
+
+Beside these attributes the sections and the strict keys' groups have those of the index
+(`stored_index`).
 
 An entry is a group with the attributes ``meta`` (JSON), ``seal``, ``rho``, ``beta`` and, where
 present, ``curvature``, ``inner``, ``active``, ``components``, ``seeds``; a value too large for an
@@ -18,10 +19,9 @@ and writes them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,9 +29,10 @@ import h5py
 import numpy as np
 from h5py import h5, h5a, h5g, h5l, h5o, h5p
 
-from gamwarm.entries import object_header, stored_values, structural_index, texts
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, seal_of
+from gamwarm.entries import object_header, stored_values, texts
+from gamwarm.entries.codec import RECORDS, DamagedEntry, Encoded, seal_of
 from gamwarm.entries.entry_kind import KINDS, EntryKind
+from gamwarm.entries.stored_index import StoredIndex
 from gamwarm.entries.stored_values import UNREADABLE, Kind, encoded, pass_on_others
 from gamwarm.entries.summary import EntrySummary
 from gamwarm.errors import NotAStore, StoreDamaged, StoreReadOnly
@@ -240,7 +241,7 @@ class FileView:
             return None
         return value if 0 <= value <= (texts.LATEST if name == "last_created" else _MOST_TOTAL) else None
 
-    def _counted(self) -> dict[str, int]:
+    def _counted(self, keys: dict[str, dict[str, str]] | None = None) -> dict[str, int]:
         entries = nbytes = last = 0
         for section, path in self.all_paths():
             entries += 1
@@ -250,6 +251,8 @@ class FileView:
                 continue
             nbytes += entry.nbytes
             last = max(last, entry.created)
+            if keys is not None:
+                keys[section][entry.entry_id] = entry.key
         return {"last_created": last, "n_entries": entries, "live_bytes": nbytes}
 
     def _set_total(self, name: str, value: int) -> None:
@@ -282,11 +285,14 @@ class FileView:
         return later if later <= texts.LATEST else now
 
     def recount(self) -> None:
-        """Recount entries and live bytes: the size of a damaged entry is not known when it is
-        replaced.
+        """Count entries and bytes, and list ids, anew: what a damaged entry was is not known when
+        it is replaced.
         """
-        for name, value in self._counted().items():
+        keys: dict[str, dict[str, str]] = {section: {} for section in KINDS}
+        for name, value in self._counted(keys).items():
             self._set_total(name, max(value, self.total(name)) if name == "last_created" else value)
+        for section in KINDS:
+            self.index.rebuild_ids(section, keys[section])
 
     def _account(self, entries: int, nbytes: int) -> None:
         self._set_total("n_entries", self.total("n_entries") + entries)
@@ -512,11 +518,22 @@ class FileView:
             raise DamagedEntry("it has no text")
         return texts.parse_text(section, text)
 
-    def child_paths(self, section: str, entry_id: str) -> Iterator[str]:
-        """Find an entry of a kind that does not compete by its entry id, whatever its key."""
-        for key in self.keys(section):
-            if self.has_child(section, key, entry_id):
-                yield f"{key}/{entry_id}"
+    @cached_property
+    def index(self) -> StoredIndex:
+        """The index, as it lies in this file."""
+        return StoredIndex(
+            lambda section: self.section_group(section) if self.has_section(section) else None, lambda: self.size
+        )
+
+    def path_of(self, section: str, entry_id: str) -> str | None:
+        """Return where the entry of an id lies in a section, intact or not; None if it is not
+        there.
+        """
+        key = self.index.key_of(section, entry_id)
+        if key is None:
+            return None
+        path = f"{key}/{entry_id}"
+        return path if not KINDS[section].competes or self.has(section, path) else key
 
     def has_child(self, section: str, key: str, entry_id: str) -> bool:
         """Whether an entry of that id is stored under a key, intact or not."""
@@ -528,28 +545,8 @@ class FileView:
             pass_on_others(error)
             return False
 
-    def strict_keys(self, structural_key: str) -> list[str]:
-        """Return the strict descriptor keys listed under a structural key."""
-        listed = self._listed(structural_index.first_list(structural_key))
-        if len(listed) < structural_index.FULL:
-            return listed
-        further = (self._listed(name) for name in structural_index.lists_by_digits(structural_key))
-        return sorted({*listed, *chain.from_iterable(further)})
-
-    def _listed(self, name: bytes) -> list[str]:
-        """Return a list of the structural index; for one that cannot be read nothing, until
-        `verify` rebuilds it.
-        """
-        try:
-            keys = stored_values.read_strings(self.section_group(ARTIFACTS), name, self.size)
-        except DamagedEntry as error:
-            log.warning(
-                "/%s: a list of the structural index cannot be read (%s); verify() rebuilds it", ARTIFACTS, error
-            )
-            return []
-        return [key for key in keys if texts.is_descriptor_key(key)]
-
-    # -- writing -----------------------------------------------------------------------------------
+    # -- writing
+    # -----------------------------------------------------------------------------------------------
 
     def write_key(
         self, section: str, key: str, entries: list[Encoded], *, replaced: Sequence[Encoded] | None = None
@@ -569,6 +566,8 @@ class FileView:
         damaged = False
         if replaced:
             self._account(-len(replaced), -sum(entry.nbytes for entry in replaced))
+            for entry in replaced:
+                self.index.forget(section, entry.entry_id)
             parent.unlink(key.encode())
         elif replaced is None and stored_values.has(parent, key.encode()):
             damaged = self._remove(section, key)
@@ -581,8 +580,7 @@ class FileView:
             self.recount()
 
     def write_child(self, entry: Encoded) -> None:
-        """File one entry below its key, in place of a damaged one, and index it by its structural
-        key.
+        """File one entry below its key, in place of a damaged one.
 
         Raises
         ------
@@ -603,22 +601,9 @@ class FileView:
         self._write_entry(h5g.create(gid, entry.entry_id.encode(), gcpl=_GROUP), entry)
         if damaged:
             self.recount()
-        structural = entry.summary().structural_key
-        if structural is not None:
-            self._index(structural, entry.key)
 
-    def _index(self, structural_key: str, strict_key: str) -> None:
-        name = structural_index.first_list(structural_key)
-        listed = self._listed(name)
-        if len(listed) >= structural_index.FULL and strict_key not in listed:
-            name = structural_index.list_by_digits(structural_key, strict_key)
-            listed = self._listed(name)
-        if strict_key not in listed:
-            self._set_strings(ARTIFACTS, name, [*listed, strict_key])
-
-    def _set_strings(self, section: str, name: bytes, values: Collection[str]) -> None:
-        """Make an attribute the ascending list of some strings; of none, remove it."""
-        stored_values.set_strings(self.section_group(section), name, values)
+    def _index_entry(self, entry: Encoded) -> None:
+        self.index.file(entry)
 
     def _write_entry(self, gid: Any, entry: Encoded) -> None:
         text = entry.text()
@@ -629,6 +614,7 @@ class FileView:
             if name in entry.arrays:
                 stored_values.write_vector(gid, stored, entry.arrays[name])
         self._account(1, len(text) + sum(array.nbytes for array in entry.arrays.values()))
+        self._index_entry(entry)
         if entry.created > self.total("last_created"):
             self._set_total("last_created", entry.created)
 
@@ -649,9 +635,12 @@ class FileView:
         damaged = False
         for each in paths:
             try:
-                self._account(-1, -self.read(section, each).nbytes)
+                entry = self.read(section, each)
+                self._account(-1, -entry.nbytes)
+                self.index.forget(section, entry.entry_id)
             except DamagedEntry:
                 damaged = True
+                self.index.forget(section, each.rpartition("/")[2])
         parent, name = self._parent(section, path)
         parent.unlink(name)
         return damaged

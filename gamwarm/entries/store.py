@@ -33,14 +33,14 @@ from gamwarm.entries.decoded_cache import DecodedCache
 from gamwarm.entries.editor import EntryEditor
 from gamwarm.entries.entry_kind import KINDS, Retain
 from gamwarm.entries.eviction import evict_entries
+from gamwarm.entries.index import Candidate, CandidateSource, Wanted, candidates
 from gamwarm.entries.layout import Irreplaceable, check_file, create_file
 from gamwarm.entries.outcome import Pending, PutOutcome, rolled_back
 from gamwarm.entries.stored import ParentSnapshot, StoredArtifact, StoredRecord
 from gamwarm.entries.stored_values import UNREADABLE
-from gamwarm.entries.summary import EntrySummary
 from gamwarm.errors import GamwarmError, StoreDamaged, StoreUnavailable
-from gamwarm.identity import check_descriptor_key, check_exact_key
-from gamwarm.interrupts import critical, deliver
+from gamwarm.identity import check_exact_key
+from gamwarm.interrupts import critical
 from gamwarm.records import (
     BlockRecord,
     FitArtifact,
@@ -255,7 +255,7 @@ class EntryStore:
         """Return what this process must not evict: parents of its campaigns, and what the open
         transaction files.
         """
-        held = {entry_id for parents in self.held for entry_id in parents.created}
+        held = {entry_id for parents in self.held for entry_id in parents.ids}
         return held if self._open is None else held | self._open.pending.ids()
 
     @critical
@@ -465,81 +465,113 @@ class EntryStore:
     def find_artifact(self, entry_id: str) -> StoredArtifact | None:
         """Return one artifact by its entry id."""
         check_entry_id(entry_id)
-        return self._first_artifact(lambda view: list(view.child_paths(ARTIFACTS, entry_id)), lambda _: True)
+        return self._artifact_at(lambda view: view.path_of(ARTIFACTS, entry_id))
+
+    def find_artifact_of_fit(self, exact_key: str) -> StoredArtifact | None:
+        """Return the newest artifact of a fit."""
+        check_exact_key(exact_key)
+
+        def path_of(view: EntryEditor) -> str | None:
+            newest = view.index.newest_of_fit(exact_key)
+            return None if newest is None else view.path_of(ARTIFACTS, newest[1])
+
+        found = self._artifact_at(path_of)
+        return found if found is not None and found.artifact.fit_key == exact_key else None
+
+    def find_key_of_record(self, entry_id: str) -> str | None:
+        """Return the exact key that a record of this entry id is filed under."""
+        check_entry_id(entry_id)
+        return self.read(lambda view: view.index.key_of(RECORDS, entry_id))
 
     def waiting(self) -> list[Encoded]:
         """Return the buffered entries; here none do."""
         return []
 
-    def artifact_summaries(self, descriptor_key: str, *, structural: bool = False) -> list[EntrySummary]:
-        """Return the summaries by which parents are ranked, of all artifacts under a strict (or
-        structural) descriptor key.
-
-        They are read without their seals: the chosen entry is verified when it is fully read.
-        """
-        check_descriptor_key(descriptor_key)
-
-        def look(view: EntryEditor) -> tuple[list[EntrySummary], list[_Damaged]]:
-            keys = view.strict_keys(descriptor_key) if structural else [descriptor_key]
-            summaries: list[EntrySummary] = []
-            damaged: list[_Damaged] = []
-            for path in (p for key in keys for p in view.entry_paths(ARTIFACTS, key)):
-                try:
-                    summaries.append(view.read_summary(ARTIFACTS, path))
-                except DamagedEntry as error:
-                    damaged.append((path, str(error)))
-            return summaries, damaged
-
-        # A look may be repeated because a writer came between; only problems of the last one are
-        # warned about of.
-        summaries, damaged = self.read(look)
-        for path, reason in damaged:
-            self._warn_damaged(ARTIFACTS, path, reason)
-        return summaries
-
     def snapshot_parents(self) -> ParentSnapshot:
         """Return the artifacts that are in the file now, and keep them from eviction here while the
         answer lives.
         """
-        created: dict[str, int] = {}
-        for key in self.descriptor_keys():
-            deliver()
-            created.update((summary.entry_id, summary.created) for summary in self.artifact_summaries(key))
-        held = ParentSnapshot(created)
+        held = ParentSnapshot(*self.read(lambda view: (frozenset(view.index.ids(ARTIFACTS)), view.index.snapshot())))
         self.held.add(held)
         return held
 
-    def first_usable(
-        self, summaries: Iterable[EntrySummary], accept: Callable[[FitArtifact], bool]
+    def find_parent(
+        self, wanted: Wanted, held: ParentSnapshot | None = None, *, usable: bool = True
     ) -> StoredArtifact | None:
-        """Return the first artifact, in the order given, that is intact and accepted."""
-        paths = [summary.path for summary in summaries]
-        return self._first_artifact(lambda _: paths, accept)
+        """Return the best parent that is intact.
 
-    def _first_artifact(
-        self, list_paths: Callable[[EntryEditor], list[str]], accept: Callable[[FitArtifact], bool]
+        Parameters
+        ----------
+        wanted : Wanted
+        held : ParentSnapshot, optional
+            Choose among these alone.
+        usable : bool
+            Pass over those that no fit may start from by default.
+        """
+
+        def look(view: EntryEditor) -> tuple[StoredArtifact | None, list[_Damaged]]:
+            source = self._candidates(view.index if held is None else held.index, held)
+            damaged: list[_Damaged] = []
+            tried: set[str] = set()
+            found = self._first_intact(view, candidates(source, wanted), tried, damaged, usable=usable)
+            if found is None and damaged:  # there may be others that no table has room for
+                everything = view.read_index(None if held is None else held.ids)
+                source = self._candidates(everything, held)
+                found = self._first_intact(view, candidates(source, wanted), tried, damaged, usable=usable)
+            return found, damaged
+
+        # A look may be repeated because a writer came between; only what the last one met is warned
+        # of.
+        found, damaged = self.read(look)
+        for path, reason in damaged:
+            self._warn_damaged(ARTIFACTS, path, reason)
+        return _handed_out_artifact(found)
+
+    def _candidates(self, source: CandidateSource, held: ParentSnapshot | None) -> CandidateSource:
+        """Return a source with what waits to be filed; here nothing does."""
+        return source
+
+    def _first_intact(
+        self,
+        view: EntryEditor,
+        rows: Iterable[Candidate],
+        tried: set[str],
+        damaged: list[_Damaged],
+        *,
+        usable: bool,
     ) -> StoredArtifact | None:
+        for row in rows:
+            if row.entry_id in tried or (usable and not row.usable):
+                continue
+            tried.add(row.entry_id)
+            found = self._artifact_in(view, row.path, damaged)
+            if found is not None and (found.artifact.is_usable or not usable):
+                return found
+        return None
+
+    def _artifact_in(self, view: EntryEditor, path: str, damaged: list[_Damaged]) -> StoredArtifact | None:
+        """Return the artifact at a path; None if nothing is there, or what is there is damaged."""
+        if not view.may_have(ARTIFACTS, path):
+            return None
+        try:
+            return self._known_artifact(view, path)
+        except DamagedEntry as error:
+            damaged.append((path, str(error)))
+            return None
+
+    def _artifact_at(self, find_path: Callable[[EntryEditor], str | None]) -> StoredArtifact | None:
         def look(view: EntryEditor) -> tuple[StoredArtifact | None, list[_Damaged]]:
             damaged: list[_Damaged] = []
-            for path in list_paths(view):
-                try:
-                    found = self._artifact_at(view, path)
-                except DamagedEntry as error:
-                    damaged.append((path, str(error)))
-                    continue
-                if found is not None and accept(found.artifact):
-                    return found, damaged
-            return None, damaged
+            path = find_path(view)
+            return (None if path is None else self._artifact_in(view, path, damaged)), damaged
 
         found, damaged = self.read(look)
         for path, reason in damaged:
             self._warn_damaged(ARTIFACTS, path, reason)
-        return None if found is None else StoredArtifact(private_copy(found.artifact), found.entry_id)
+        return _handed_out_artifact(found)
 
-    def _artifact_at(self, view: EntryEditor, path: str) -> StoredArtifact | None:
-        """Read an artifact, or know it again by its seal: the parent of a campaign is decoded
-        once.
-        """
+    def _known_artifact(self, view: EntryEditor, path: str) -> StoredArtifact | None:
+        """Read an artifact, or know it again by its seal: the parent of a campaign is decoded once."""
         seal = view.stored_seal(ARTIFACTS, path)
         found = None if seal is None else self._parents.get((path, seal))
         if found is not None:
@@ -602,3 +634,7 @@ def record_meant(whole: Sequence[tuple[Encoded, BlockRecord]], producer: Produce
         said = ranking.select_record([encoded.summary() for encoded, _ in whole], producer)
         whole = [each for each in whole if said is not None and each[0].entry_id == said.entry_id]
     return StoredRecord(whole[0][1], whole[0][0].entry_id) if whole else None
+
+
+def _handed_out_artifact(found: StoredArtifact | None) -> StoredArtifact | None:
+    return None if found is None else StoredArtifact(private_copy(found.artifact), found.entry_id)

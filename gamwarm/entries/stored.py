@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from gamwarm.entries.index import Index
 from gamwarm.records import BlockRecord, FitArtifact
 
 __all__ = ["ParentSnapshot", "StoredArtifact", "StoredRecord"]
@@ -26,8 +27,9 @@ class StoredArtifact(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ParentSnapshot:
-    """Artifacts that a campaign may start from, with their times: none is evicted while this object
-    lives.
+    """Artifacts that a campaign may start from, as they were ranked: none is evicted while this
+    object lives.
     """
 
-    created: dict[str, int]
+    ids: frozenset[str] = frozenset()
+    index: Index = field(default_factory=Index)

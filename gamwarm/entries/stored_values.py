@@ -12,6 +12,7 @@ Low-level h5py and cached types, since the high-level calls cost several times t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -21,7 +22,6 @@ from h5py import h5, h5a, h5d, h5i, h5l, h5o, h5p, h5s, h5t
 
 from gamwarm.entries import object_header
 from gamwarm.entries.codec import DamagedEntry
-from gamwarm.entries.structural_index import PREFIX
 from gamwarm.storage import not_of_the_file
 
 __all__ = [
@@ -40,8 +40,11 @@ __all__ = [
     "read_integer",
     "read_strings",
     "read_vector",
+    "remove_attribute",
     "set_integer",
+    "set_integers",
     "set_strings",
+    "set_text",
     "timeless",
     "write_text",
     "write_vector",
@@ -96,7 +99,7 @@ class Form(NamedTuple):
 _INTEGER: Final = Form(Kind.INTEGERS, 0, 8)
 _FLOATS: Final = Form(Kind.FLOATS, 1, 8, dataset=True)
 _INTEGERS: Final = Form(Kind.INTEGERS, 1, 8, dataset=True)
-_KEYS: Final = Form(Kind.TEXT, 1, 64)
+_CANDIDATES: Final = Form(Kind.TEXT, 1, 139)
 ARCHIVE_TEXT: Final = Form(Kind.OCTETS, 1, 1, dataset=True, attribute=False)
 
 FORMS: Final = {
@@ -105,6 +108,7 @@ FORMS: Final = {
     b"n_entries": _INTEGER,
     b"live_bytes": _INTEGER,
     b"pinned": Form(Kind.TEXT, 1, 32),
+    b"candidates": _CANDIDATES,
     b"meta": Form(Kind.TEXT, 0, 0, dataset=True),
     b"seal": Form(Kind.TEXT, 0, 32),
     b"rho": _FLOATS,
@@ -118,12 +122,24 @@ FORMS: Final = {
     b"digest": Form(Kind.TEXT, 0, 64),
     b"title": Form(Kind.TEXT, 0, 0),
 }
-"""By name. Lists of the structural index are found by their prefix (`form_of`)."""
+"""By name."""
+_FORMS_OF_INDEX: Final = {
+    b"structural": _CANDIDATES,
+    b"widths": Form(Kind.INTEGERS, 1, 8),
+    b"related": Form(Kind.TEXT, 1, 86),
+    b"fit": Form(Kind.TEXT, 0, 52),
+}
+"""By what stands before the first colon of the name."""
+_KEY_OF_ENTRY: Final = Form(Kind.TEXT, 0, 0)
+_ID_BYTES: Final = 32
 
 
 def form_of(name: bytes) -> Form:
-    """Return the allowed form of a value."""
-    return _KEYS if name.startswith(PREFIX.encode()) else FORMS[name]
+    """Return what the value of a name may be."""
+    what, colon, _ = name.partition(b":")
+    if colon:
+        return _FORMS_OF_INDEX[what]
+    return _KEY_OF_ENTRY if len(name) == _ID_BYTES else FORMS[name]
 
 
 _DTYPES: Final = {Kind.FLOATS: np.dtype("<f8"), Kind.INTEGERS: np.dtype("<i8")}
@@ -283,7 +299,7 @@ def read_vector(gid: Any, name: bytes, size: int) -> Any:
     if not there.
     """
     data = read(gid, name, size)
-    return None if data is None else np.frombuffer(data, _DTYPES[FORMS[name].kind])
+    return None if data is None else np.frombuffer(data, _DTYPES[form_of(name).kind])
 
 
 def read_integer(gid: Any, name: bytes, size: int) -> int:
@@ -383,14 +399,43 @@ def rewrite_integer(stored: Any, value: int) -> None:
     stored.write(np.array(value, dtype="<i8"), h5t.STD_I64LE)
 
 
-def set_strings(gid: Any, name: bytes, values: Any) -> None:
-    """Make an attribute the ascending list of some strings; of none, remove it."""
+def set_strings(gid: Any, name: bytes, values: Sequence[str]) -> None:
+    """Make an attribute a list of strings of one length; of none, remove it."""
+    if values:
+        array = np.array(values, dtype="S")
+        _set(gid, name, array, _string_type(array.dtype.itemsize))
+    else:
+        remove_attribute(gid, name)
+
+
+def set_text(gid: Any, name: bytes, text: bytes) -> None:
+    """Make an attribute a string."""
+    _set(gid, name, np.array(text), _string_type(len(text)))
+
+
+def set_integers(gid: Any, name: bytes, values: Sequence[int]) -> None:
+    """Make an attribute a vector of integers."""
+    _set(gid, name, np.array(values, dtype="<i8"), h5t.STD_I64LE)
+
+
+def _set(gid: Any, name: bytes, array: Any, type_: Any) -> None:
+    """Write an attribute: in its place if it has that form already, as HDF5 loses the space of one
+    that it removes.
+    """
+    if h5a.exists(gid, name):
+        stored = h5a.open(gid, name)
+        if stored.shape == array.shape and stored.get_type().equal(type_):
+            stored.write(array, type_)
+            return
+        h5a.delete(gid, name)
+    space = h5s.create_simple(array.shape) if array.ndim else _SCALAR
+    h5a.create(gid, name, type_, space).write(array, type_)
+
+
+def remove_attribute(gid: Any, name: bytes) -> None:
+    """Remove an attribute, if it is there."""
     if h5a.exists(gid, name):
         h5a.delete(gid, name)
-    if values:
-        array = np.array(sorted(values), dtype="S")
-        type_ = _string_type(array.dtype.itemsize)
-        h5a.create(gid, name, type_, h5s.create_simple(array.shape)).write(array, type_)
 
 
 def attribute_names(gid: Any) -> list[bytes]:

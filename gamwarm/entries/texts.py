@@ -18,7 +18,7 @@ from gamwarm.entries.codec import CURVATURE_PARTS, DamagedEntry
 from gamwarm.entries.entry_kind import KINDS, Check, EntryKind
 from gamwarm.records import LATEST, Provenance, StartSource
 
-__all__ = ["LATEST", "is_descriptor_key", "is_time", "parse_text"]
+__all__ = ["LATEST", "is_descriptor_key", "is_entry_id", "is_time", "parse_text"]
 
 _MOST: Final = 2**63
 _DEPTH: Final = 8
@@ -215,6 +215,7 @@ is_hex64: Final = matching("[0-9a-f]{64}")
 _ENTRY_ID: Final = matching("[0-9a-f]{32}")
 is_exact_key: Final = matching("cf-[0-9a-f]{64}")
 is_descriptor_key: Final = is_hex64
+is_entry_id: Final = _ENTRY_ID
 
 
 _COMMON: Final[dict[str, Check]] = {

@@ -13,7 +13,14 @@ from gamwarm.errors import InvalidKey
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.problem import ParameterBlockSpec, Role
 
-__all__ = ["FitDescriptor", "check_descriptor_key", "strict_identity", "structural_identity", "term_identity"]
+__all__ = [
+    "FitDescriptor",
+    "check_descriptor_key",
+    "relation_key",
+    "strict_identity",
+    "structural_identity",
+    "term_identity",
+]
 
 _ROLE_CODES = {Role.MEAN: 0, Role.LOG_SLOPE: 1, Role.GENERIC: 2}
 _HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -79,6 +86,28 @@ def structural_identity(spec: ParameterBlockSpec, raw_width: int) -> str:
     changes it).
     """
     return term_identity(spec.role or Role.GENERIC, spec.name, _labels(spec), (), raw_width)
+
+
+@lru_cache(maxsize=4096)
+def relation_key(family_kind: str, role: str, name: str, basis_kind: str | None, n_outer: int) -> str:
+    """Return what models of a family with the same smooth have in common whatever its width, 32 hex
+    digits.
+
+    Parameters
+    ----------
+    family_kind, role, name : str
+        ``role`` is "nuisance" for a nuisance coordinate.
+    basis_kind : str, optional
+    n_outer : int
+        Outer coordinates of the term.
+    """
+    fp = Fingerprinter()
+    for text in ("gamwarm-term-relation", family_kind, role, name):
+        fp.write_str(text)
+    fp.write_bool(basis_kind is not None)
+    fp.write_str(basis_kind or "")
+    fp.write_u64(n_outer)
+    return fp.hexdigest()[:32]
 
 
 def check_descriptor_key(key: object) -> str:

@@ -46,8 +46,7 @@ def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
     source = EntryEditor(old)
     target = EntryEditor(new, size=2 * source.size)
     lost: list[Problem] = []
-    index: dict[str, list[str]] = {}
-    ids: dict[str, set[str]] = {section: set() for section in KINDS}
+    ids: dict[str, dict[str, str]] = {section: {} for section in KINDS}
     entries = nbytes = 0
     last = source.total("last_created")
     for section in KINDS:
@@ -62,14 +61,12 @@ def copy_file(old: h5py.File, new: h5py.File) -> tuple[int, list[Problem]]:
                     continue
                 nbytes += entry.nbytes
                 last = max(last, entry.created)
-                ids[section].add(entry.entry_id)
-                structural = entry.summary(path).structural_key
-                if structural is not None and key not in index.setdefault(structural, []):
-                    index[structural].append(key)
+                ids[section][entry.entry_id] = key
         unread = source.unread_pins(section)
         lost += [unread] if unread else []
-        target.set_pins(section, source.pins(section) & ids[section])
-    target.set_index(index)
+        target.set_pins(section, source.pins(section) & ids[section].keys())
+        target.index.rebuild_ids(section, ids[section])
+    target.rebuild_tables()
     target.set_totals(last_created=last, n_entries=entries, live_bytes=nbytes)
     return entries, lost
 

@@ -6,7 +6,17 @@ import logging
 from dataclasses import replace
 from itertools import chain
 
-from gamwarm.entries import KINDS, Browser, EntryEditor, EntryStore, Problem, Progress, report_progress
+from gamwarm.entries import (
+    ARTIFACTS,
+    KINDS,
+    Browser,
+    EntryEditor,
+    EntryStore,
+    Index,
+    Problem,
+    Progress,
+    report_progress,
+)
 from gamwarm.errors import StoreError
 from gamwarm.interrupts import critical
 from gamwarm.maintenance.reports import VerifyReport
@@ -54,7 +64,7 @@ def _check_entries(entries: EntryStore, progress: Progress | None) -> tuple[Veri
     before = entries.container.look()
     total = entries.read(lambda view: view.total("n_entries"))
     problems: list[Problem] = []
-    index: dict[str, set[str]] = {}
+    index, misplaced = Index(), False
     done = nbytes = last = 0
     for seen in chain.from_iterable(browser.walk(section, content=True) for section in KINDS):
         if not report_progress(progress, done, max(total, done + 1)):
@@ -64,8 +74,10 @@ def _check_entries(entries: EntryStore, progress: Progress | None) -> tuple[Veri
         last = max(last, seen.created)
         if seen.problem:
             problems.append(Problem(seen.place, seen.problem))
-        elif seen.summary is not None and seen.summary.structural_key is not None:
-            index.setdefault(seen.summary.structural_key, set()).add(seen.key)
+        elif seen.encoded is not None:
+            misplaced |= not seen.indexed
+            if seen.section == ARTIFACTS:
+                index.add(seen.encoded)
     report_progress(progress, done, done)
     pins = entries.read(lambda view: [view.unread_pins(section) for section in KINDS])
     report = VerifyReport(_sorted([*problems, *filter(None, pins)]), done, nbytes)
@@ -73,7 +85,7 @@ def _check_entries(entries: EntryStore, progress: Progress | None) -> tuple[Veri
         return report, ()
 
     def wrong(view: EntryEditor) -> tuple[Problem, ...]:
-        return view.find_inconsistencies(done, nbytes, last, index)
+        return view.find_inconsistencies(done, nbytes, last, index, misplaced=misplaced)
 
     found = entries.read(wrong)
     return report, found if entries.container.look() == before else ()

@@ -134,7 +134,7 @@ def file_fit(entries: EntryStore, filing: Filing, session: Session) -> KeepOutco
     if isinstance(filing.artifact, Refused):
         artifact = PutOutcome(reason=filing.artifact.reason)
     else:
-        there = None if known is None else _artifact_of_fit(entries, filing.artifact, filing)
+        there = None if known is None else _artifact_of_fit(entries, filing)
         artifact = entries.put_encoded(filing.artifact) if there is None else entries.unchanged(there)
     outcome = KeepOutcome(record, artifact, filing.saved)
     if filing.converged:
@@ -169,10 +169,10 @@ def _same_answer(entries: EntryStore, filing: Filing) -> str | None:
     return stored.entry_id if same else None
 
 
-def _artifact_of_fit(entries: EntryStore, artifact: Encoded, filing: Filing) -> str | None:
-    headers = entries.artifact_summaries(artifact.key)
-    own = [h for h in headers if h.fit_key == filing.key and h.producer == filing.producer]
+def _artifact_of_fit(entries: EntryStore, filing: Filing) -> str | None:
+    found = entries.find_artifact_of_fit(filing.key)
+    if found is None or found.artifact.producer != filing.producer:
+        return None
     # Seeds that the file does not have yet are worth another artifact of the same answer.
-    column = filing.seeds_column
-    found = entries.first_usable(own, lambda a: column is None or (a.seeds is not None and a.seeds.column == column))
-    return None if found is None else found.entry_id
+    column, known = filing.seeds_column, found.artifact.seeds
+    return found.entry_id if column is None or (known is not None and known.column == column) else None

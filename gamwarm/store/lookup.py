@@ -4,28 +4,27 @@ travel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from time import monotonic
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gamwarm.entries import (
     EntryStore,
-    EntrySummary,
-    FitOfRecord,
     ParentSnapshot,
     StoredArtifact,
     StoredRecord,
-    find_fit_of_record,
+    Wanted,
 )
 from gamwarm.errors import DescriptorMismatch, ParentUnusable, UnkeyableFit
-from gamwarm.identity import FitProblem
+from gamwarm.identity import FitProblem, check_descriptor_key, relation_key
 from gamwarm.parallel import SERIAL, Communicator
-from gamwarm.records import BlockRecord, FitArtifact, Producer, RecordKind, StartSource, check_entry_id, group_label
+from gamwarm.problem import Role
+from gamwarm.records import BlockRecord, Producer, RecordKind, StartSource, check_entry_id, group_label
 from gamwarm.store.keep import KeepOutcome
 from gamwarm.transfer import (
+    MatchKind,
     StartReport,
     TransferPolicy,
     build_warm_start,
@@ -36,7 +35,6 @@ from gamwarm.transfer import (
 
 __all__ = [
     "Answer",
-    "NamedRecords",
     "Parent",
     "Request",
     "answer",
@@ -62,6 +60,7 @@ class Request:
     producer: Producer
     strict_key: str
     structural_key: str | None
+    related: Mapping[str, int] = field(default_factory=dict)
     parent: str | None = None
     leave_out: str | None = None
     not_kept: str = ""
@@ -100,37 +99,30 @@ def describe(problem: FitProblem, key: str, parent: Parent, leave_out: Any = Non
         producer=producer_of(problem),
         strict_key=problem.descriptor.key,
         structural_key=problem.structural_key,
+        related=_relations(problem),
         parent=None if parent is None else check_entry_id(parent),
         leave_out=None if leave_out is None else group_label(leave_out),
         not_kept=not_kept,
     )
 
 
-class NamedRecords:
-    """Which fits the records are of that were named as parents.
-
-    To find one out, entries are read; what was not found is not searched for again until ten times
-    as long has passed.
+def _relations(problem: FitProblem) -> dict[str, int]:
+    """Return what models with other terms may have in common with a fit, and how many outer
+    coordinates each is.
     """
-
-    def __init__(self) -> None:
-        self._known: dict[str, FitOfRecord] = {}
-        self._until: dict[str, float] = {}
-
-    def fit_of(self, entries: EntryStore, entry_id: str) -> FitOfRecord:
-        """Return a summary of a record."""
-        known = self._known.get(entry_id)
-        began = monotonic()
-        if known is None or (known.artifact_id is None and began > self._until[entry_id]):
-            known = self._known[entry_id] = find_fit_of_record(entries, entry_id)
-            ended = monotonic()
-            self._until[entry_id] = ended + 10.0 * (ended - began)
-        return known
+    family = problem.descriptor.family_kind
+    found: dict[str, int] = {}
+    for spec, slots in zip(problem.specs, problem.layout.per_block_slots(), strict=True):
+        if slots:
+            kind = None if spec.basis is None else spec.basis.kind
+            role = str(spec.role or Role.GENERIC)
+            found[relation_key(family, role, spec.name, kind, len(slots))] = len(slots)
+    for name in problem.nuisance:
+        found[relation_key(family, "nuisance", name, None, 1)] = 1
+    return found
 
 
-def answer(
-    entries: EntryStore, request: Request, parents: ParentSnapshot | None = None, named: NamedRecords | None = None
-) -> Answer:
+def answer(entries: EntryStore, request: Request, parents: ParentSnapshot | None = None) -> Answer:
     """Look one fit up: exact record first, else the parent it should start from.
 
     ``parents``: artifacts that may be chosen (of a frozen campaign); None: all. One that the caller
@@ -141,8 +133,9 @@ def answer(
         return exact
     why = exact.reason
     if request.parent is not None or request.not_kept:
-        return _named_parent(entries, request, why, named or NamedRecords())
-    artifact = _choose_parent(entries, request, parents)
+        return _named_parent(entries, request, why)
+    wanted = Wanted(request.strict_key, request.structural_key, sum(request.block_dims), request.related)
+    artifact = entries.find_parent(wanted, parents)
     if artifact is None:
         return Answer(reason=f"{why}, and no usable fit of these terms")
     return Answer(artifact=artifact, reason=why)
@@ -170,63 +163,28 @@ def _rank_note(found: BlockRecord, producer: Producer) -> str:
     return "this fit's own answer"
 
 
-def _named_parent(entries: EntryStore, request: Request, why: str, named: NamedRecords) -> Answer:
+def _named_parent(entries: EntryStore, request: Request, why: str) -> Answer:
     lost = request.not_kept
     if request.parent is not None:
         artifact = entries.find_artifact(request.parent)
         if artifact is not None:
             return Answer(artifact=artifact, reason=f"{why}; parent named by the caller")
-        fit = named.fit_of(entries, request.parent)
-        artifact = None if fit.artifact_id is None else entries.find_artifact(fit.artifact_id)
+        key = entries.find_key_of_record(request.parent)
+        artifact = None if key is None else entries.find_artifact_of_fit(key)
         if artifact is not None:
             return Answer(artifact=artifact, reason=f"{why}; parent named by the caller, by its record")
         lost = f"the named parent {request.parent} is not in the file"
-        if fit.is_record:
+        if key is not None:
             lost = f"the named parent {request.parent} is a record whose fit has no artifact in the file"
     return Answer(reason=f"{why}, and {lost}", lost_parent=lost)
-
-
-def _is_usable(artifact: FitArtifact) -> bool:
-    return artifact.is_usable
 
 
 def best_artifact(entries: EntryStore, descriptor_key: str) -> StoredArtifact | None:
     """Return the best parent under a strict descriptor key, else under that structural key; usable
     ones first.
     """
-    for structural in (False, True):
-        ranked = _ranked(entries.artifact_summaries(descriptor_key, structural=structural), None)
-        for accept in (_is_usable, lambda _: True):
-            found = entries.first_usable(ranked, accept)
-            if found is not None:
-                return found
-    return None
-
-
-def _choose_parent(entries: EntryStore, request: Request, parents: ParentSnapshot | None) -> StoredArtifact | None:
-    def among(summaries: Sequence[EntrySummary]) -> Sequence[EntrySummary]:
-        if parents is None:
-            return summaries
-        # A merge may give an artifact a later time: that of the frozen moment counts.
-        times = parents.created
-        return [replace(s, created=times[s.entry_id]) for s in summaries if s.entry_id in times]
-
-    strict = among(entries.artifact_summaries(request.strict_key))
-    best = entries.first_usable(_ranked(strict, None), _is_usable)
-    if best is not None or request.structural_key is None:
-        return best
-    related = among(entries.artifact_summaries(request.structural_key, structural=True))
-    return entries.first_usable(_ranked(related, sum(request.block_dims)), _is_usable)
-
-
-def _ranked(summaries: Sequence[EntrySummary], width: int | None) -> list[EntrySummary]:
-    """Nearest total reduced width (if ``width`` is given), then most rows, then newest."""
-
-    def rank(summary: EntrySummary) -> tuple[int, int, int, str]:
-        gap = 0 if width is None else abs(summary.reduced_width - width)
-        return -gap, summary.n_rows, summary.created, summary.entry_id
-
-    return sorted(summaries, key=rank, reverse=True)
+    check_descriptor_key(descriptor_key)
+    return entries.find_parent(Wanted(descriptor_key, descriptor_key), usable=False)
 
 
 def start_from(
@@ -272,12 +230,13 @@ def start_from(
         return StartReport(
             StartSource.COLD, None, key, reason=f"{found.reason}; the start built from {parent.entry_id} is not finite"
         )
+    others = any(term.matched_by in (None, MatchKind.NAME) for term in start.terms) or start.unmatched
     return StartReport(
         StartSource.TRANSFER,
         start,
         key,
         parent=parent.entry_id,
-        reason=found.reason,
+        reason=f"{found.reason}; the parent has other terms" if others else found.reason,
         terms=start.terms,
         entry=parent.entry_id,
         entry_cost=parent.artifact.cost,

@@ -15,7 +15,6 @@ from gamwarm.store.arguments import check_rows_and_ranks, this_problem
 from gamwarm.store.collective import Ranks
 from gamwarm.store.lookup import (
     Answer,
-    NamedRecords,
     Parent,
     Request,
     answer,
@@ -38,7 +37,6 @@ class Starts:
 
     def __init__(self, ranks: Ranks, writes: Writes, session: Session) -> None:
         self._ranks, self._writes, self._session = ranks, writes, session
-        self._named = NamedRecords()
 
     def find(
         self, problem: FitProblem | None, parent: Parent, leave_out: Any, each: bool, parents: ParentSnapshot | None
@@ -95,7 +93,7 @@ class Starts:
     def _answer(self, request: Request | None, parents: ParentSnapshot | None) -> Answer:
         if request is None:
             return Answer()
-        found = answer(self._writes.at_file(), request, parents, self._named)
+        found = answer(self._writes.at_file(), request, parents)
         if found.lost_parent:
             self._session.say_once(
                 f"parent {request.parent}", f"{self._ranks.path}: {found.lost_parent}; these fits start cold"

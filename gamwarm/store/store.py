@@ -222,7 +222,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         self._ranks.agree("frozen", None)
         parents: list[ParentSnapshot] = []
         self._ranks.at_root("frozen", lambda: parents.append(self._file.snapshot_parents()), None)
-        return FrozenView(self, self._starts, parents[0] if parents else ParentSnapshot({}), self._reopen_frozen)
+        return FrozenView(self, self._starts, parents[0] if parents else ParentSnapshot(), self._reopen_frozen)
 
     def _reopen_frozen(self, parents: ParentSnapshot | None, flush_seconds: float, flush_entries: int) -> FrozenView:
         """Return a frozen view of a new independent store, with rank 0's parents."""

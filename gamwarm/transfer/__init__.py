@@ -20,7 +20,15 @@ from gamwarm.transfer.guard import (
 )
 from gamwarm.transfer.inner_cap import InnerCapState, inner_cap
 from gamwarm.transfer.policy import TransferPolicy
-from gamwarm.transfer.report import BetaOutcome, RhoOutcome, SlotReport, StartReport, TermReport, TransferredStart
+from gamwarm.transfer.report import (
+    BetaOutcome,
+    MatchKind,
+    RhoOutcome,
+    SlotReport,
+    StartReport,
+    TermReport,
+    TransferredStart,
+)
 from gamwarm.transfer.restore import restore
 from gamwarm.transfer.terms import TermContext, term_contexts
 
@@ -32,6 +40,7 @@ __all__ = [
     "BetaOutcome",
     "GuardOutcome",
     "InnerCapState",
+    "MatchKind",
     "OuterPoint",
     "RhoOutcome",
     "SlotReport",

@@ -1,5 +1,4 @@
-"""Writes store-format-1-labels.h5 and .json: a small store with every optional part, and what is in
-it.
+"""Writes store-format-2.h5 and .json: a small store with every optional part, and what is in it.
 
 Run by hand, once per format version, and never again for one that was released:
 
@@ -39,7 +38,7 @@ from gamwarm.records import GroupSeeds, Lineage, Producer
 from gamwarm.storage import container, vfs
 
 HERE = Path(__file__).resolve().parent
-NAME = "store-format-1-labels"
+NAME = "store-format-2"
 FIRST = 1_760_000_000_000_000  # October 2025, in microseconds
 LONG = 1000
 # Fields that later versions added: left out where an entry has nothing in them, as in the files of

@@ -19,6 +19,7 @@ from gamwarm.entries import KINDS, RECORD, BufferedEntries, EntryKind, EntryStor
 from gamwarm.entries.codec import common_fields, common_meta, encoded, split
 from gamwarm.entries.entry_kind import register
 from gamwarm.entries.texts import is_count, list_of
+from gamwarm.formats import ENTRY
 from gamwarm.maintenance import compact, evict, merge, verify
 from tests.support.command import Runner
 from tests.support.stores import artifact_of, record_of
@@ -60,7 +61,7 @@ def decode_toy(entry):
 TOY = EntryKind(
     name="toy",
     section="toys",
-    since=2,
+    since=ENTRY.current + 1,
     value=Toy,
     labels=("toy",),
     key_prefix="toy-",
@@ -190,7 +191,7 @@ def test_a_version_that_does_not_know_the_kind_refuses_the_file_and_reads_one_wi
     del KINDS[toys.section]
 
     gamwarm.open(without).close()
-    with pytest.raises(gamwarm.NewerFormat, match=r"entry format 2, .* up to 1"):
+    with pytest.raises(gamwarm.NewerFormat, match=r"entry format 3, .* up to 2"):
         EntryStore(path)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gamwarm import BlockRecord, InnerMode, InvalidKey, Producer
-from gamwarm.entries import EntryEditor, EntryStore
+from gamwarm.entries import EntryEditor, EntryStore, Wanted
 from gamwarm.entries import store as entries_module
 from gamwarm.maintenance import verify
 from tests.support.stores import artifact_of, exact_key_of, record_of
@@ -132,19 +132,15 @@ def test_a_key_may_keep_more_than_one_final_and_the_best_lies_in_its_own_group(p
         assert all(len(name) == 32 for name in group)
 
 
-def test_more_strict_keys_than_an_attribute_holds_lie_under_one_structural_key(entries):
-    first = artifact_of(width=3)
-    entries.put_artifact(first)
-    with entries.container.write() as h5:
-        index = h5["fit_artifacts"].attrs
-        name = f"structural:{first.structural_key}"
-        keys = [*index[name].tolist(), *(b"%064x" % n for n in range(1500))]
-        index.create(name, np.array(keys, dtype="S64"), dtype=h5py.string_dtype("utf-8", 64))
+def test_a_parent_is_found_by_structure_among_thousands_of_strict_keys(entries):
+    with entries.transaction():
+        for width in range(1, 1001):
+            entries.put_artifact(artifact_of(width=width, raw_width=1001))
+    structural = artifact_of(raw_width=1001).structural_key
 
-    entries.put_artifact(artifact_of(width=4))
+    found = entries.find_parent(Wanted("0" * 64, structural, 700))
 
-    headers = entries.artifact_summaries(first.structural_key, structural=True)
-    assert sorted(h.reduced_width for h in headers) == [3, 4]
+    assert sum(t.reduced_width for t in found.artifact.terms) == 700
     assert verify(entries).ok
 
 
@@ -169,7 +165,7 @@ def test_generation_counts_transactions_that_changed_something(entries):
     assert entries.generation == start + 1
 
 
-@pytest.mark.parametrize("call", ["find_record", "find_artifact", "artifact_summaries"])
+@pytest.mark.parametrize("call", ["find_record", "find_artifact", "find_artifact_of_fit", "find_key_of_record"])
 def test_a_malformed_key_is_refused_before_the_file_is_checked(entries, call):
     arguments = ("x", None) if call == "find_record" else ("x",)
     with pytest.raises(InvalidKey):

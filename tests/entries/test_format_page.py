@@ -128,7 +128,7 @@ def read(section, key, group):
 
 found = {"block_records": [], "fit_artifacts": [], "index": {}}
 with h5py.File(sys.argv[1], "r") as h5:
-    assert h5.attrs["format_version"] == 1
+    assert h5.attrs["format_version"] == 2
     assert sorted(h5) == ["block_records", "fit_artifacts"]
     for key, group in h5["block_records"].items():
         assert re.fullmatch("cf-[0-9a-f]{64}", key)
@@ -145,15 +145,43 @@ with h5py.File(sys.argv[1], "r") as h5:
             artifact = read("fit_artifacts", key, child)
             assert artifact["meta"]["entry_id"] == name
             found["fit_artifacts"].append(artifact)
+    for section in ("block_records", "fit_artifacts"):
+        ids = {n: text_of(v).decode() for n, v in h5[section].attrs.items() if re.fullmatch("[0-9a-f]{32}", n)}
+        assert ids == {e["meta"]["entry_id"]: e["key"] for e in found[section]}
+    tables = {n: [text_of(row).decode() for row in rows] for n, rows in h5["fit_artifacts"].attrs.items()
+              if n.startswith(("structural:", "related:"))}
+    tables |= {key: [text_of(row).decode() for row in group.attrs["candidates"]]
+               for key, group in h5["fit_artifacts"].items()}
+    assert all(rows == sorted(rows, reverse=True) for rows in tables.values())
+    fits = {n: text_of(v).decode() for n, v in h5["fit_artifacts"].attrs.items() if n.startswith("fit:")}
     for name, keys in h5["fit_artifacts"].attrs.items():
-        if name.startswith("structural:"):
-            structural, _, digits = name.removeprefix("structural:").partition(":")
-            listed = [text_of(k).decode() for k in keys]
-            assert listed == sorted(listed)
-            assert all(key.startswith(digits) for key in listed)
-            first = h5["fit_artifacts"].attrs[f"structural:{structural}"]
-            assert len(first) == 256 if digits else len(first) <= 256
-            found["index"].setdefault(structural, []).extend(listed)
+        if name.startswith("widths:"):
+            assert keys.tolist() == sorted(keys.tolist())
+            for width in keys:
+                assert f"structural:{name.removeprefix('widths:')}:{width}" in tables
+    found["index"] = tables
+    for artifact in found["fit_artifacts"]:
+        meta = artifact["meta"]
+        row = f"{meta['converged']:d} {meta['n_rows']:019d} {meta['created']:019d} {meta['entry_id']} {artifact['key']}"
+        own = tables[artifact["key"]]
+        assert row in own or (len(own) == 8 and row < own[-1])
+        structural = meta["structural_key"]
+        if structural:
+            width = sum(term["reduced_width"] or 0 for term in meta["terms"])
+            alike = tables[f"structural:{structural}:{width}"]
+            assert row in alike or (len(alike) == 8 and row < alike[-1])
+        for term in meta["terms"]:
+            if term["n_rho"] and term["name"]:
+                kind = (term["basis"] or {}).get("kind")
+                h = blake3()
+                for part in ("gamwarm-term-relation", meta["descriptor"]["family_kind"], term["role"], term["name"]):
+                    h.update(struct.pack("<Q", len(part.encode())) + part.encode())
+                h.update(bytes([kind is not None]) + struct.pack("<Q", len(kind or "")) + (kind or "").encode())
+                h.update(struct.pack("<Q", term["n_rho"]))
+                models = [row.split(" ")[1:] for row in tables["related:" + h.hexdigest()[:32]]]
+                assert ["1", structural] in models if structural else ["0", artifact["key"]] in models
+        if meta["fit_key"]:
+            assert fits["fit:" + meta["fit_key"][3:35]] >= f"{meta['created']:019d} {meta['entry_id']}"
     entries = found["block_records"] + found["fit_artifacts"]
     assert h5.attrs["n_entries"] == len(entries)
     assert h5.attrs["live_bytes"] == sum(e["nbytes"] for e in entries)
@@ -249,22 +277,22 @@ def test_the_page_alone_is_enough_to_read_every_number_and_check_every_digest(pa
             assert beta == seeds.beta[place].tolist()
 
 
-def test_the_structural_index_lists_the_strict_keys_of_relatives(found):
+def test_the_index_lists_relatives_by_their_structural_key(found):
     one, two = carrier_fit(), carrier_fit(range(35))
 
-    assert found["index"][one.structural_key] == sorted([one.descriptor.key, two.descriptor.key])
+    listed = [rows for name, rows in found["index"].items() if name.startswith(f"structural:{one.structural_key}:")]
+
+    assert {row.split(" ")[-1] for rows in listed for row in rows} == {one.descriptor.key, two.descriptor.key}
 
 
-def test_beyond_256_strict_keys_the_index_lists_them_by_their_first_digits(tmp_path):
-    relatives = [artifact_of(width=width) for width in range(1, 301)]
+def test_a_table_holds_the_best_of_many(tmp_path):
     with gamwarm.open(tmp_path / "many.h5") as store, store.transaction():
-        for artifact in relatives:
-            assert store.put_artifact(artifact).pending
+        for value in range(40):
+            assert store.put_artifact(artifact_of(value=float(value), n_rows=value % 20)).pending
 
     found = read_by_the_page(tmp_path / "many.h5")
 
-    (listed,) = found["index"].values()
-    assert sorted(listed) == sorted(artifact.descriptor.key for artifact in relatives)
+    assert sorted(len(rows) for name, rows in found["index"].items() if not name.startswith("related:")) == [8, 8]
 
 
 def test_the_reader_finds_the_checkpoint_next_to_the_final(found):

@@ -24,9 +24,7 @@ from tests.data import make_golden
 from tests.support.stores import exact_key_of, leftovers, record_of
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-# The ids of the first cover the attributes of the entries; what is written today leaves these
-# labels out.
-FILES = ["store-format-1", "store-format-1-labels"]
+FILES = ["store-format-2"]
 ENGINE = {"engine": "golden", "engine_version": "1.0"}
 
 
@@ -121,15 +119,15 @@ def test_the_file_takes_new_entries_and_keeps_the_old(golden):
         assert entry == expected[name], name
 
 
-def test_plain_h5py_sees_the_layout_of_format_1(tmp_path):
+def test_plain_h5py_sees_the_layout_of_format_2(tmp_path):
     """Literals: whoever changes these changes the format."""
-    path = shutil.copy(DATA / "store-format-1.h5", tmp_path / "golden.h5")
+    path = shutil.copy(DATA / "store-format-2.h5", tmp_path / "golden.h5")
     head = Path(path).read_bytes()[:64]
     assert head[:12] == b"GAMWARM\n\x01\x00\x40\x00"
     assert head[20:36] == bytes(range(16))
     with h5py.File(path, "r") as h5:
         assert sorted(h5) == ["block_records", "fit_artifacts"]
-        assert int(h5.attrs["format_version"]) == 1
+        assert int(h5.attrs["format_version"]) == 2
         assert int(h5.attrs["n_entries"]) == 6
         assert int(h5.attrs["last_created"]) == make_golden.FIRST + 5
         full = h5["block_records/cf-" + "1" * 64]

@@ -69,7 +69,7 @@ def test_plain_h5py_opens_the_file_and_sees_names_shapes_and_units(path):
     )
 
     assert seen["top"] == ["block_records", "fit_artifacts"]
-    assert seen["format"] == 1
+    assert seen["format"] == 2
     for word in ("microseconds", "log lambda", "units of response", "counts and seconds"):
         assert word in seen["readme"]
     record = seen["block_records"][carrier_fit().key]

@@ -58,15 +58,24 @@ def test_a_damaged_entry_makes_the_file_damaged(path):
         assert [problem.place for problem in report.problems] == [f"/block_records/{exact_key_of(1)}"]
 
 
-@pytest.mark.parametrize("what", ["n_entries", "live_bytes", "index", "stale index"])
+@pytest.mark.parametrize(
+    "what",
+    ["n_entries", "live_bytes", "structural:", "widths:", "related:", "candidates", "id", "stale", "another key"],
+)
 def test_wrong_totals_and_a_wrong_index_are_put_right_by_who_may_write(path, what):
     with h5py.File(path, "r+") as h5:
         group = h5["fit_artifacts"]
-        name = next(name for name in group.attrs if name.startswith("structural:"))
-        if what == "index":
-            del group.attrs[name]
-        elif what == "stale index":
-            group.attrs["structural:" + 64 * "0"] = np.array(["1" * 64], dtype=h5py.string_dtype("utf-8", 64))
+        ids = [name for name in group.attrs if len(name) == 32]
+        if what.endswith(":"):
+            del group.attrs[next(name for name in group.attrs if name.startswith(what))]
+        elif what == "candidates":
+            del next(iter(group.values())).attrs[what]
+        elif what == "id":
+            del group.attrs[ids[0]]
+        elif what == "another key":
+            group.attrs.create(ids[0], 64 * "0", dtype=h5py.string_dtype("utf-8", 64))
+        elif what == "stale":
+            group.attrs.create(32 * "0", 64 * "0", dtype=h5py.string_dtype("utf-8", 64))
         else:
             h5.attrs.modify(what, np.int64(77))
 

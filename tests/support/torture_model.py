@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gamwarm import BlockRecord, Curvature, FitArtifact, InnerMode
-from gamwarm.entries import Encoded, EntryStore, encode
+from gamwarm.entries import Encoded, EntryStore, encode, list_entries
 from gamwarm.records import Producer
 from tests.support.stores import artifact_of, record_of
 
@@ -52,11 +52,10 @@ def see(store: EntryStore) -> Seen:
         assert found is not None, f"{key} is listed and not found"
         records[key] = found.record
     artifacts: dict[str, dict[str, FitArtifact]] = {}
-    for key in store.descriptor_keys():
-        for header in store.artifact_summaries(key):
-            whole = store.first_usable([header], lambda _: True)
-            if whole is not None:
-                artifacts.setdefault(key, {})[whole.entry_id] = whole.artifact
+    for summary in list_entries(store)[0]:
+        stored = store.find_artifact(summary.entry_id) if summary.kind == "artifact" else None
+        if stored is not None:
+            artifacts.setdefault(summary.key, {})[stored.entry_id] = stored.artifact
     return Seen(store.entry_ids(), records, artifacts)
 
 
