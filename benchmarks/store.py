@@ -27,8 +27,8 @@ from rich.table import Table
 
 import gamwarm
 from benchmarks.rivals import NAMES, bytes_on_disk, key_of, open_rival, record_of, remove
-from gamwarm.entries.codec import stamped
-from gamwarm.entries.record_kind import encode_record
+from gamwarm.encoding.codec import stamped
+from gamwarm.encoding.record_kind import encode_record
 from gamwarm.records import Producer
 
 DURABLE = ("gamwarm", "sqlite3")

@@ -25,7 +25,7 @@ LARGEST_SHARE = 0.15
 
 UNDER_PROBLEM = {"checks", "columns", "display", "errors", "formats", "interrupts", "parallel", "version"}
 PURE = UNDER_PROBLEM | {"problem", "identity", "records"}
-FILE = {"storage", "entries", "maintenance"}
+FILE = {"storage", "encoding", "entries", "maintenance"}
 
 KNOWS = {
     "version": set(),
@@ -43,10 +43,11 @@ KNOWS = {
     "transfer": PURE,
     # A durable file knows no records.
     "storage": UNDER_PROBLEM,
-    "entries": PURE | {"storage"},
-    "maintenance": PURE | {"storage", "entries"},
+    "encoding": PURE,
+    "entries": PURE | {"storage", "encoding"},
+    "maintenance": PURE | {"storage", "encoding", "entries"},
     "archive": PURE | FILE,
-    "report": PURE | {"storage", "entries"},
+    "report": PURE | {"storage", "encoding", "entries"},
     "store": PURE | {"walltime", "transfer", *FILE},
     "fitting": PURE | {"walltime", "transfer", *FILE, "store"},
     "__init__": PURE | {"walltime", "transfer", *FILE, "store", "fitting"},
@@ -319,7 +320,7 @@ def test_every_layer_is_in_the_table_of_the_design_page():
     ("source", "module", "complaint"),
     [
         ("from gamwarm.storage import Store", "gamwarm.records.block", "does not know 'storage'"),
-        ("from gamwarm.transfer import restore", "gamwarm.entries.codec", "does not know 'transfer'"),
+        ("from gamwarm.transfer import restore", "gamwarm.encoding.codec", "does not know 'transfer'"),
         ("from ..store import open_store", "gamwarm.problem.blocks", "does not know 'store'"),
         ("from gamwarm import FitProblem", "gamwarm.transfer.build", "does not know '__init__'"),
         ("import gamwarm.engine", "gamwarm.store.store", "does not know 'engine'"),
@@ -344,7 +345,7 @@ def test_a_wrong_import_would_be_seen(source, module, complaint):
         ("from . import penalties", "gamwarm.problem.layout"),
         ("from gamwarm.transfer import inner_cap", "gamwarm.store.lookup"),
         ("import gamwarm", "gamwarm.engine.driver"),
-        ("from gamwarm.errors import InvalidInput", "gamwarm.entries.codec"),
+        ("from gamwarm.errors import InvalidInput", "gamwarm.encoding.codec"),
     ],
 )
 def test_a_right_import_is_let_pass(source, module):

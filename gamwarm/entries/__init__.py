@@ -1,7 +1,23 @@
 """Records and artifacts in a durable file: codec, layout, ranking, scans, buffered puts."""
 
-from gamwarm.entries import clock, stored_values, texts
-from gamwarm.entries.artifact_kind import ARTIFACT
+from gamwarm.encoding import (
+    ARTIFACT,
+    KINDS,
+    RECORD,
+    DamagedEntry,
+    Encoded,
+    EntryKind,
+    EntrySummary,
+    Refused,
+    check_content,
+    decode,
+    encode,
+    entry_labels,
+    seal_of,
+    sealed_parts,
+    texts,
+)
+from gamwarm.entries import clock, stored_values
 from gamwarm.entries.batch import Batch, Problem
 from gamwarm.entries.browse import (
     ARTIFACTS,
@@ -12,29 +28,16 @@ from gamwarm.entries.browse import (
     list_sealed,
 )
 from gamwarm.entries.buffered import BufferedEntries, leave
-from gamwarm.entries.codec import (
-    DamagedEntry,
-    Encoded,
-    Refused,
-    check_content,
-    decode,
-    encode,
-    seal_of,
-    sealed_parts,
-)
 from gamwarm.entries.editor import EntryEditor
-from gamwarm.entries.entry_kind import KINDS, EntryKind, entry_labels
 from gamwarm.entries.eviction import Evicted, EvictReport, evict_entries
 from gamwarm.entries.index import Index, Wanted
 from gamwarm.entries.layout import ARCHIVE, FileView, Irreplaceable, check_file, create_file
 from gamwarm.entries.outcome import Pending, PutOutcome, rolled_back
-from gamwarm.entries.record_kind import RECORD
 from gamwarm.entries.scan import Progress, iter_batches, report_progress
 from gamwarm.entries.selection import Families, Selection, Selector, Target, resolve_key
 from gamwarm.entries.store import EntryStore, StoredArtifact, StoredRecord
 from gamwarm.entries.stored import ParentSnapshot
 from gamwarm.entries.stored_values import ARCHIVE_TEXT, UNREADABLE, timeless
-from gamwarm.entries.summary import EntrySummary
 
 __all__ = [
     "ARCHIVE",

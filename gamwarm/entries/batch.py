@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gamwarm.display import visible
-from gamwarm.entries.codec import Encoded
+from gamwarm.encoding import Encoded
 
 __all__ = ["Batch", "Problem"]
 

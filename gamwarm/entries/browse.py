@@ -12,11 +12,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode
+from gamwarm.encoding import (
+    ARTIFACTS,
+    KINDS,
+    RECORDS,
+    DamagedEntry,
+    Encoded,
+    EntrySummary,
+    check_content,
+    decode,
+    key_of,
+)
 from gamwarm.entries.editor import EntryEditor
-from gamwarm.entries.entry_kind import KINDS
 from gamwarm.entries.scan import each_entry, entry_paths, entry_paths_in_order, names
-from gamwarm.entries.summary import EntrySummary, key_of
 from gamwarm.storage import status_of
 
 if TYPE_CHECKING:

@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
+from gamwarm.encoding import ARTIFACTS, KINDS, RECORDS, Encoded, Refused, decode, stamped_at
 from gamwarm.entries import clock
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, Encoded, Refused, decode, stamped_at
 from gamwarm.entries.editor import EntryEditor
-from gamwarm.entries.entry_kind import KINDS
 from gamwarm.entries.index import BothIndexes, CandidateSource, Index, Wanted
 from gamwarm.entries.outcome import Pending, PutOutcome
 from gamwarm.entries.store import UNCHANGED, EntryStore, record_meant

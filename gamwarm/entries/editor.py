@@ -10,10 +10,9 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import Final
 
+from gamwarm.encoding import ARTIFACTS, KINDS, DamagedEntry, Encoded, check_content, decode
 from gamwarm.entries import stored_values
 from gamwarm.entries.batch import Batch, Problem
-from gamwarm.entries.codec import ARTIFACTS, DamagedEntry, Encoded, check_content, decode
-from gamwarm.entries.entry_kind import KINDS
 from gamwarm.entries.index import Index
 from gamwarm.entries.layout import FileView, Irreplaceable
 
@@ -109,11 +108,10 @@ class EntryEditor(FileView):
             self.recount()
         return gone
 
-    # -- totals and index
-    # --------------------------------------------------------------------------------------
+    # -- totals and index --------------------------------------------------------------------------
 
     def read_index(self, ids: Collection[str] | None = None) -> Index:
-        """Return the index of the intact artifacts (of these ids), with all of them in every table."""
+        """Return the index of intact artifacts (of these ids), with all of them in every table."""
         index = Index(None)
         for key in self.keys(ARTIFACTS):
             for entry in self._whole(ARTIFACTS, key):

@@ -6,9 +6,8 @@ import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from gamwarm.entries.codec import DamagedEntry
+from gamwarm.encoding import KINDS, DamagedEntry
 from gamwarm.entries.editor import EntryEditor
-from gamwarm.entries.entry_kind import KINDS
 
 __all__ = ["EvictReport", "Evicted", "choose_evictions", "evict_entries"]
 

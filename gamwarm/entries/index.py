@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
-from gamwarm.entries.codec import Encoded
-from gamwarm.entries.texts import is_descriptor_key, is_entry_id, is_time
+from gamwarm.encoding import Encoded, is_descriptor_key, is_entry_id, is_time
 
 __all__ = [
     "RELATED_ROWS",

@@ -29,12 +29,10 @@ import h5py
 import numpy as np
 from h5py import h5, h5a, h5g, h5l, h5o, h5p
 
-from gamwarm.entries import object_header, stored_values, texts
-from gamwarm.entries.codec import RECORDS, DamagedEntry, Encoded, seal_of
-from gamwarm.entries.entry_kind import KINDS, EntryKind
+from gamwarm.encoding import KINDS, RECORDS, DamagedEntry, Encoded, EntryKind, EntrySummary, seal_of, texts
+from gamwarm.entries import object_header, stored_values
 from gamwarm.entries.stored_index import StoredIndex
 from gamwarm.entries.stored_values import UNREADABLE, Kind, encoded, pass_on_others
-from gamwarm.entries.summary import EntrySummary
 from gamwarm.errors import NotAStore, StoreDamaged, StoreReadOnly
 from gamwarm.formats import ENTRY
 from gamwarm.storage import Peek
@@ -545,8 +543,7 @@ class FileView:
             pass_on_others(error)
             return False
 
-    # -- writing
-    # -----------------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------
 
     def write_key(
         self, section: str, key: str, entries: list[Encoded], *, replaced: Sequence[Encoded] | None = None

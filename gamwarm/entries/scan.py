@@ -12,9 +12,8 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from gamwarm.encoding import KINDS, key_of
 from gamwarm.entries.editor import EntryEditor
-from gamwarm.entries.entry_kind import KINDS
-from gamwarm.entries.summary import key_of
 from gamwarm.interrupts import allowed, deliver
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from typing import Any, Final
 
 from gamwarm.checks import as_bool, as_int, as_str, as_tuple
 from gamwarm.display import brief_repr
+from gamwarm.encoding import KINDS, EntrySummary, entry_labels
 from gamwarm.entries.browse import ARTIFACTS, RECORDS, BrowsedEntry, Browser
-from gamwarm.entries.entry_kind import KINDS, entry_labels
-from gamwarm.entries.summary import EntrySummary
 from gamwarm.errors import InvalidInput, InvalidKey, NoSuchKey
 from gamwarm.identity import Fingerprinter, Label, component_labels
 from gamwarm.records import BlockRecord

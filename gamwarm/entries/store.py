@@ -17,21 +17,23 @@ from weakref import WeakSet
 import h5py
 
 from gamwarm.checks import file_path
-from gamwarm.entries import clock, ranking
-from gamwarm.entries.codec import (
+from gamwarm.encoding import (
     ARTIFACTS,
+    KINDS,
     RECORDS,
     DamagedEntry,
     Encoded,
     Refused,
+    Retain,
     decode,
     encode,
     private_copy,
+    ranking,
     stamped_at,
 )
+from gamwarm.entries import clock
 from gamwarm.entries.decoded_cache import DecodedCache
 from gamwarm.entries.editor import EntryEditor
-from gamwarm.entries.entry_kind import KINDS, Retain
 from gamwarm.entries.eviction import evict_entries
 from gamwarm.entries.index import Candidate, CandidateSource, Wanted, candidates
 from gamwarm.entries.layout import Irreplaceable, check_file, create_file
@@ -571,7 +573,7 @@ class EntryStore:
         return _handed_out_artifact(found)
 
     def _known_artifact(self, view: EntryEditor, path: str) -> StoredArtifact | None:
-        """Read an artifact, or know it again by its seal: the parent of a campaign is decoded once."""
+        """Read an artifact, or recognise it by its seal: a campaign's parent is decoded once."""
         seal = view.stored_seal(ARTIFACTS, path)
         found = None if seal is None else self._parents.get((path, seal))
         if found is not None:

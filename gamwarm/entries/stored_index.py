@@ -18,12 +18,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+from gamwarm.encoding import ARTIFACTS, KINDS, DamagedEntry, Encoded, is_entry_id
 from gamwarm.entries import stored_values
-from gamwarm.entries.codec import ARTIFACTS, DamagedEntry, Encoded
-from gamwarm.entries.entry_kind import KINDS
 from gamwarm.entries.index import RELATED_ROWS, Candidate, Index, Model, Place, with_model, with_row
 from gamwarm.entries.stored_values import UNREADABLE, pass_on_others
-from gamwarm.entries.texts import is_entry_id
 
 __all__ = ["StoredIndex"]
 
@@ -60,8 +58,7 @@ class StoredIndex:
     def __init__(self, section_group: Callable[[str], Any], size: Callable[[], int]) -> None:
         self._section, self._size = section_group, size
 
-    # -- reading
-    # -----------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
     def key_of(self, section: str, entry_id: str) -> str | None:
         """Return the key that an entry is filed under; None if it is not in the section."""
@@ -118,8 +115,7 @@ class StoredIndex:
             log.warning("/%s: %s of the index cannot be read (%s); verify() makes it anew", ARTIFACTS, what, error)
             return None
 
-    # -- keeping it up to date
-    # ---------------------------------------------------------------------------------
+    # -- keeping it up to date ---------------------------------------------------------------------
 
     def file(self, entry: Encoded) -> None:
         """Index an entry that is being filed."""
@@ -195,8 +191,7 @@ class StoredIndex:
         names = [] if gid is None else map(stored_values.name_of, stored_values.attribute_names(gid))
         return {name for name in names if is_entry_id(name)}
 
-    # -- as a whole
-    # --------------------------------------------------------------------------------------------
+    # -- as a whole --------------------------------------------------------------------------------
 
     def snapshot(self) -> Index:
         """Return all tables as they are now."""

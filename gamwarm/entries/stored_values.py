@@ -20,8 +20,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from h5py import h5, h5a, h5d, h5i, h5l, h5o, h5p, h5s, h5t
 
+from gamwarm.encoding import DamagedEntry
 from gamwarm.entries import object_header
-from gamwarm.entries.codec import DamagedEntry
 from gamwarm.storage import not_of_the_file
 
 __all__ = [

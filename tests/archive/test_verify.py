@@ -102,7 +102,7 @@ def test_an_entry_resealed_after_a_change_is_found_by_the_manifest(archive):
     """
 
     def change(h5: h5py.File) -> None:
-        from gamwarm.entries.codec import seal_of
+        from gamwarm.encoding.codec import seal_of
 
         group = h5["block_records"][record_of(1).key]
         meta = json.loads(group.attrs["meta"])

@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gamwarm
-from gamwarm.entries import stored_values, texts
-from gamwarm.entries.artifact_kind import encode_artifact
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode, stamped
-from gamwarm.entries.record_kind import encode_record
+from gamwarm.encoding import texts
+from gamwarm.encoding.artifact_kind import encode_artifact
+from gamwarm.encoding.codec import ARTIFACTS, RECORDS, DamagedEntry, Encoded, check_content, decode, stamped
+from gamwarm.encoding.record_kind import encode_record
+from gamwarm.entries import stored_values
 from tests.support import crafted, crafted_run, crafted_worker
 from tests.support.stores import artifact_of, exact_key_of, record_of
 

@@ -141,7 +141,7 @@ def test_an_entry_moved_to_another_key_is_a_miss(path):
 
 def test_a_forged_seal_over_another_content_is_found_by_verify(path):
     """Whoever changes a number and seals it anew still has the old entry id."""
-    from gamwarm.entries.codec import seal_of
+    from gamwarm.encoding.codec import seal_of
 
     fill(path)
     with h5py.File(path, "r+") as h5:

@@ -15,11 +15,11 @@ import pytest
 
 import gamwarm
 from gamwarm import BlockRecord, Curvature, InnerMode
+from gamwarm.encoding.codec import decode
+from gamwarm.encoding.record_kind import encode_record
 from gamwarm.entries import ARTIFACTS
 from gamwarm.entries import store as entry_store
-from gamwarm.entries.codec import decode
 from gamwarm.entries.decoded_cache import DecodedCache
-from gamwarm.entries.record_kind import encode_record
 from tests.support.stores import artifact_of, exact_key_of, record_of
 
 KEY = exact_key_of(1)

@@ -41,8 +41,7 @@ def related_to(*names):
     return {relation_key(FAMILY, "mean", name, "bspline", 1): 1 for name in names}
 
 
-# -- rows
-# --------------------------------------------------------------------------------------------------------------
+# -- rows ------------------------------------------------------------------------------------------
 
 hexadecimal = st.text("0123456789abcdef", min_size=32, max_size=32)
 rows = st.builds(
@@ -70,8 +69,7 @@ def test_any_other_text_is_no_row(text):
     assert model is None or model.text() == text
 
 
-# -- the order
-# ---------------------------------------------------------------------------------------------------------
+# -- the order -------------------------------------------------------------------------------------
 
 artifacts = st.lists(
     st.tuples(
@@ -151,8 +149,7 @@ def test_a_list_of_models_keeps_the_newest(entries):
     assert verify(entries).verdict == "sound"
 
 
-# -- what happens to a file
-# --------------------------------------------------------------------------------------------
+# -- what happens to a file ------------------------------------------------------------------------
 
 
 def test_after_as_many_damaged_ones_as_a_table_has_the_next_intact_one_is_found(entries, path, caplog):

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gamwarm
+from gamwarm.encoding.codec import DamagedEntry
 from gamwarm.entries import object_header
-from gamwarm.entries.codec import DamagedEntry
 from gamwarm.entries.layout import RECORDS, FileView
 from gamwarm.storage.container import Container
 from gamwarm.storage.overlay import Overlay

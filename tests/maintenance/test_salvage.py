@@ -10,7 +10,7 @@ import pytest
 
 import gamwarm
 from gamwarm import StoreDamaged, StoreError, StoreNotFound
-from gamwarm.entries.codec import seal_of
+from gamwarm.encoding.codec import seal_of
 from gamwarm.maintenance import salvage
 from tests.support.stores import artifact_of, exact_key_of, record_of
 

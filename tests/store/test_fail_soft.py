@@ -28,7 +28,8 @@ from gamwarm import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from gamwarm.entries import RECORDS, DamagedEntry, EntryStore, codec, stored_values, texts
+from gamwarm.encoding import codec, texts
+from gamwarm.entries import RECORDS, DamagedEntry, EntryStore, stored_values
 from gamwarm.storage import vfs
 from tests.support.stores import artifact_of, exact_key_of, leftovers, plain_fit, record_of, result_of
 

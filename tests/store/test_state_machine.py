@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 import gamwarm
 from gamwarm import BlockRecord
-from gamwarm.entries import ranking
+from gamwarm.encoding import ranking
 from gamwarm.records import Producer
 from tests.support import crash_simulator as kit
 from tests.support import torture_kills as kills

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from gamwarm.entries.entry_kind import KINDS, kind_of
-from gamwarm.entries.summary import EntrySummary, cost_fields, cost_of, lineage_of, producer_of
+from gamwarm.encoding.entry_kind import KINDS, kind_of
+from gamwarm.encoding.summary import EntrySummary, cost_fields, cost_of, lineage_of, producer_of
 from gamwarm.formats import ENTRY_ID
 from gamwarm.identity import positive_zeros
 from gamwarm.records import (

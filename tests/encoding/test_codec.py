@@ -28,8 +28,8 @@ from gamwarm import (
     TermArtifact,
     term_identity,
 )
-from gamwarm.entries.artifact_kind import encode_artifact
-from gamwarm.entries.codec import (
+from gamwarm.encoding.artifact_kind import encode_artifact
+from gamwarm.encoding.codec import (
     DamagedEntry,
     Encoded,
     check_content,
@@ -39,9 +39,9 @@ from gamwarm.entries.codec import (
     sealed_parts,
     stamped_at,
 )
-from gamwarm.entries.entry_kind import KINDS
-from gamwarm.entries.record_kind import encode_record
-from gamwarm.entries.texts import LATEST, parse_text
+from gamwarm.encoding.entry_kind import KINDS
+from gamwarm.encoding.record_kind import encode_record
+from gamwarm.encoding.texts import LATEST, parse_text
 from gamwarm.identity import Components
 from tests.support.stores import artifact_of, exact_key_of, record_of
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gamwarm import Producer, RecordKind
-from gamwarm.entries.ranking import retained, select_record
+from gamwarm.encoding.ranking import retained, select_record
 
 ME, OTHER, UNKNOWN = Producer("me", "1"), Producer("me", "2"), Producer("")
 

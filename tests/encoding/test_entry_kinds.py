@@ -15,10 +15,11 @@ import pytest
 
 import gamwarm
 from gamwarm.archive import Creator, Selection, export_archive, import_archive, verify_archive
-from gamwarm.entries import KINDS, RECORD, BufferedEntries, EntryKind, EntryStore, entry_kind, list_entries
-from gamwarm.entries.codec import common_fields, common_meta, encoded, split
-from gamwarm.entries.entry_kind import register
-from gamwarm.entries.texts import is_count, list_of
+from gamwarm.encoding import entry_kind
+from gamwarm.encoding.codec import common_fields, common_meta, encoded, split
+from gamwarm.encoding.entry_kind import register
+from gamwarm.encoding.texts import is_count, list_of
+from gamwarm.entries import KINDS, RECORD, BufferedEntries, EntryKind, EntryStore, list_entries
 from gamwarm.formats import ENTRY
 from gamwarm.maintenance import compact, evict, merge, verify
 from tests.support.command import Runner

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from gamwarm.checks import as_bool, as_float
-from gamwarm.entries import ranking
-from gamwarm.entries.codec import (
+from gamwarm.encoding import ranking
+from gamwarm.encoding.codec import (
     DERIVED,
     RECORDS,
     Array,
@@ -29,9 +29,9 @@ from gamwarm.entries.codec import (
     split,
     vector_of,
 )
-from gamwarm.entries.entry_kind import Check, EntryKind, register
-from gamwarm.entries.summary import shared
-from gamwarm.entries.texts import is_bool, is_count, is_number, is_string, list_of, object_of, one_of, or_none
+from gamwarm.encoding.entry_kind import Check, EntryKind, register
+from gamwarm.encoding.summary import shared
+from gamwarm.encoding.texts import is_bool, is_count, is_number, is_string, list_of, object_of, one_of, or_none
 from gamwarm.identity import Components, check_exact_key, check_nuisance
 from gamwarm.records import BlockRecord, InnerMode, RecordKind, gate_record, normalize_active_sets
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Final
 
-from gamwarm.entries.summary import EntrySummary, key_of, summary_of_all
+from gamwarm.encoding.summary import EntrySummary, key_of, summary_of_all
 from gamwarm.formats import ENTRY
 
 __all__ = ["KINDS", "EntryKind", "entry_labels", "kind_of", "register"]

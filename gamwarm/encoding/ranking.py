@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gamwarm.entries.summary import EntrySummary
+from gamwarm.encoding.summary import EntrySummary
 from gamwarm.records import Producer, RecordKind
 
 __all__ = ["best_checkpoint", "newest", "retained", "select_record", "united"]

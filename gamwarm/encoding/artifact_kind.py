@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gamwarm.entries.codec import (
+from gamwarm.encoding.codec import (
     ARTIFACTS,
     CURVATURE_PARTS,
     Array,
@@ -24,10 +24,10 @@ from gamwarm.entries.codec import (
     over_bytes,
     split,
 )
-from gamwarm.entries.entry_kind import Check, EntryKind, register
-from gamwarm.entries.record_kind import RECORD
-from gamwarm.entries.summary import shared
-from gamwarm.entries.texts import (
+from gamwarm.encoding.entry_kind import Check, EntryKind, register
+from gamwarm.encoding.record_kind import RECORD
+from gamwarm.encoding.summary import shared
+from gamwarm.encoding.texts import (
     is_bool,
     is_count,
     is_hex64,

@@ -12,19 +12,19 @@ import h5py
 import pytest
 
 import gamwarm
-from gamwarm.entries.artifact_kind import encode_artifact
-from gamwarm.entries.codec import ARTIFACTS, RECORDS, DamagedEntry
-from gamwarm.entries.entry_kind import KINDS
-from gamwarm.entries.record_kind import encode_record
-from gamwarm.entries.texts import parse_text
+from gamwarm.encoding.artifact_kind import encode_artifact
+from gamwarm.encoding.codec import ARTIFACTS, RECORDS, DamagedEntry
+from gamwarm.encoding.entry_kind import KINDS
+from gamwarm.encoding.record_kind import encode_record
+from gamwarm.encoding.texts import parse_text
 from gamwarm.records import Cost, Lineage
 from tests.support.crafted import plain
 from tests.support.stores import artifact_of, record_of
 
 PACKAGE = Path(__file__).resolve().parents[2] / "gamwarm"
 THE_PLACE = {
-    *("entries/codec.py", "entries/texts.py", "entries/summary.py", "entries/entry_kind.py"),
-    *(f"entries/{kind.name}_kind.py" for kind in KINDS.values()),
+    *("encoding/codec.py", "encoding/texts.py", "encoding/summary.py", "encoding/entry_kind.py"),
+    *(f"encoding/{kind.name}_kind.py" for kind in KINDS.values()),
 }
 PARSERS = {"parse_text", "_read_meta"}
 TAKERS = {"Encoded", "summarize", "place_in_text"}

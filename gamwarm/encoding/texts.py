@@ -14,8 +14,8 @@ import sys
 from functools import cache
 from typing import Any, Final
 
-from gamwarm.entries.codec import CURVATURE_PARTS, DamagedEntry
-from gamwarm.entries.entry_kind import KINDS, Check, EntryKind
+from gamwarm.encoding.codec import CURVATURE_PARTS, DamagedEntry
+from gamwarm.encoding.entry_kind import KINDS, Check, EntryKind
 from gamwarm.records import LATEST, Provenance, StartSource
 
 __all__ = ["LATEST", "is_descriptor_key", "is_entry_id", "is_time", "parse_text"]
