@@ -32,7 +32,7 @@ class VerifyReport:
         Payload bytes read.
     repaired : tuple of Problem
         What was wrong and has been repaired: a journal that had to be replayed on opening, running
-        totals, the structural index.
+        totals, the index.
     complete : bool
         False if the progress callback ended the walk; the verdict then covers the verified entries.
     """

@@ -67,7 +67,7 @@ class Upkeep:
         -------
         VerifyReport
             With ``ok``, ``problems`` and ``verdict``: ``"sound"``; ``"repaired"`` (a journal had to
-            be replayed on opening, or in mode ``"a"`` running totals or the structural index were
+            be replayed on opening, or in mode ``"a"`` running totals or the index were
             wrong and are right now); ``"damaged"``.
         """
         self._ranks.agree("verify", None, wrong_type("progress", progress, (Callable, type(None))))
