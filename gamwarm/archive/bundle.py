@@ -11,7 +11,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from gamwarm.archive.crate import CRATE_NAME, About, Creator, about_archive, crate_text
+from gamwarm.archive.crate import CRATE_NAME, About, Creator, about_archive, crate_text, reference_to
 from gamwarm.archive.format import BundleContents, BundleWritten, absorb_bundle, check_bundle, write_bundle
 from gamwarm.checks import file_path
 from gamwarm.entries import Browser, EntryStore, EntrySummary, Problem, Selection, Selector
@@ -283,7 +283,7 @@ def _write_crate(about: About, written: BundleWritten, target: Path) -> str:
     hasher = blake3()
     hasher.update_mmap(target)
     file = {
-        "@id": target.name,
+        "@id": reference_to(target.name),
         "@type": "File",
         "name": about.title,
         "encodingFormat": "application/x-hdf5",

@@ -6,22 +6,25 @@ installed; the tests read it with the ``rocrate`` package.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from gamwarm.checks import as_str
 from gamwarm.display import json_text
 from gamwarm.entries import EntrySummary
 from gamwarm.errors import InvalidInput
 
-__all__ = ["CRATE_NAME", "About", "Creator", "about_archive", "crate_text"]
+__all__ = ["CRATE_NAME", "About", "Creator", "about_archive", "crate_text", "reference_to"]
 
 CRATE_NAME = "ro-crate-metadata.json"
 _ORCID = re.compile(r"(?:https?://orcid\.org/)?(\d{4}-\d{4}-\d{4}-\d{3}[\dX])")
+_OF_ADDRESSES = "!#$%&'()*+,/:;=?@[]"
 _NAMED = re.compile(r"(?P<name>[^<>]+?)\s*<(?P<orcid>[^<>]+)>")
 
 Entity = dict[str, Any]
@@ -105,7 +108,8 @@ def crate_text(about: About, entries: Sequence[EntrySummary], file: Entity | Non
         own name.
     """
     licence = _licence(about.license)
-    people = [_person(n, who) for n, who in enumerate(about.creators, 1)]
+    known = {who.orcid or who.name: who for who in reversed(about.creators)}  # one entity a person
+    people = [_person(n, known[each]) for n, each in enumerate(reversed(known), 1)]
     software = _software(entries)
     counts = Counter(entry.kind for entry in entries)
     held = f"{counts.pop('final', 0)} final records, {counts.pop('checkpoint', 0)} checkpoints"
@@ -136,6 +140,14 @@ def crate_text(about: About, entries: Sequence[EntrySummary], file: Entity | Non
     return json_text(crate, indent=2, sort_keys=True) + "\n"
 
 
+def reference_to(file_name: str) -> str:
+    """Return the URI reference of a file that lies beside the metadata (RFC 3986).
+
+    A colon is escaped too: before the first slash it would end the name of a scheme.
+    """
+    return quote(os.fsencode(file_name), safe="!$&'()*+,;=@")
+
+
 def _id(entity: Entity) -> Entity:
     return {"@id": entity["@id"]}
 
@@ -148,7 +160,7 @@ def _person(number: int, who: Creator) -> Entity:
 def _licence(name: str) -> Entity:
     """Return a licence given as an address or by its SPDX name."""
     if re.match(r"https?://", name):
-        return {"@id": name, "@type": "CreativeWork", "name": name}
+        return {"@id": quote(name, safe=_OF_ADDRESSES), "@type": "CreativeWork", "name": name}
     if re.fullmatch(r"[A-Za-z0-9.+-]+", name):
         return {"@id": f"https://spdx.org/licenses/{name}", "@type": "CreativeWork", "name": name}
     return {"@id": "#license", "@type": "CreativeWork", "name": name}

@@ -24,9 +24,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", default=str(DEFAULT_ROWS), help="sample size, or 'all' (default %(default)s)")
     parser.add_argument("--seed", type=int, default=13, help="seed of the sample (default %(default)s)")
     parser.add_argument(
-        "--folder", type=Path, default=Path("out/demo"), help="folder for file and plot (default %(default)s)"
+        "--folder",
+        type=Path,
+        default=Path("out/demo"),
+        help="folder for a new file and plot (default %(default)s)",
     )
-    parser.add_argument("--resume", action="store_true", help="continue with the file of an earlier run")
+    parser.add_argument("--resume", action="store_true", help="continue with the file of the latest run")
     parser.add_argument("--serial", action="store_true", help="do not use MPI")
     return parser.parse_args(argv)
 
@@ -52,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if comm.rank == 0:
             print(f"gamwarm.demo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        if comm.rank == 0:
+            print("gamwarm.demo: interrupted; --resume continues with the folds that are stored", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -101,7 +108,7 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
         console.print(line, highlight=False)
     console.print()
     console.print(report.rerun_table(warm, again))
-    plot = arguments.folder.resolve() / "flights.png"
+    plot = path.with_suffix(".png")
     report.draw(plot, work, cold, warm, again)
     report.print_how_to_inspect(console, path)
     console.print(f"[bold]The plot:[/bold] {plot}")
@@ -127,20 +134,24 @@ def _whole(text: str) -> int:
 
 
 def _prepare(folder: Path, comm: Communicator, *, resume: bool) -> Path:
-    """Make the folder and, unless resuming, remove the demo's file of an earlier run (rank 0, then
-    all continue).
+    """Make the folder and return the file to write (rank 0 decides for all).
+
+    A new one; to resume, the latest. Nothing that is there is removed: it may not be the demo's.
     """
-    path = folder.resolve() / "flights.h5"
-    trouble = ""
+    path, trouble = folder.resolve() / "flights.h5", ""
     if comm.rank == 0:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not resume:
-                for old in (path, path.with_name(path.name + "-journal")):
-                    old.unlink(missing_ok=True)
+            numbered = [path, *(path.with_stem(f"flights-{n}") for n in range(2, 1000))]
+            taken = [each for each in numbered if any(map(os.path.lexists, (each, each.with_suffix(".png"))))]
+            there = [each for each in taken if each.exists()]
+            free = [each for each in numbered if each not in taken]
+            path = there[-1] if resume and there else free[0]
         except OSError as error:
             trouble = f"{path.parent}: {error.strerror}; give another folder with --folder"
-    trouble = comm.bcast(trouble)
+        except IndexError:
+            trouble = f"{path.parent} is full of earlier runs; give another folder with --folder"
+    path, trouble = comm.bcast((path, trouble))
     if trouble:
         raise InvalidInput(trouble)
     return path

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import h5py
 import numpy as np
@@ -291,6 +293,34 @@ def test_the_crate_next_to_is_read_by_the_rocrate_library(store, tmp_path):
     assert {each["name"] for each in crate.root_dataset["mentions"]} == {"gamwarm", "tests"}
     with pytest.raises(StoreError, match="exists already"):
         export_archive(store, folder / "other.h5", crate_beside=True, **SAID)
+
+
+@pytest.mark.parametrize("name", ["my fits.h5", "100 %.h5", "a#b?c.h5", "größe é.h5", "x:y.h5", "[1] & 2.h5"])
+def test_a_file_of_any_name_is_named_by_a_uri_reference(store, tmp_path, name):
+    folder = tmp_path / "crate"
+    folder.mkdir()
+    export_archive(store, folder / name, crate_beside=True, **SAID)
+
+    graph = json.loads((folder / "ro-crate-metadata.json").read_text("utf-8"))["@graph"]
+    (given,) = [entity["@id"] for entity in graph if entity["@type"] == "File"]
+
+    assert re.fullmatch(r"[A-Za-z0-9._~!$&'()*+,;=@%-]+", given)
+    assert unquote(given) == name
+    assert urlsplit(given).path == given
+    assert ROCrate(folder).get(given)["encodingFormat"] == "application/x-hdf5"
+
+
+def test_a_person_named_twice_is_one_entity(store, tmp_path):
+    people = ["Ada <0000-0002-1825-0097>", "A. Lovelace <https://orcid.org/0000-0002-1825-0097>", "Bob", "Bob"]
+    folder = tmp_path / "crate"
+    folder.mkdir()
+    export_archive(store, folder / "fits.h5", crate_beside=True, **SAID | {"creators": people})
+
+    graph = json.loads((folder / "ro-crate-metadata.json").read_text("utf-8"))["@graph"]
+    ids = [entity["@id"] for entity in graph]
+
+    assert len(ids) == len(set(ids))
+    assert [entity["name"] for entity in graph if entity["@type"] == "Person"] == ["Ada", "Bob"]
 
 
 def test_the_crate_inside_is_read_by_the_rocrate_library(archive, tmp_path):

@@ -10,6 +10,8 @@ import sys
 import pytest
 
 import gamwarm
+from gamwarm.demo.__main__ import _prepare, main
+from gamwarm.parallel import SERIAL
 from tests.support.ranks import find_mpiexec
 
 ROWS = "20000"
@@ -111,3 +113,32 @@ def test_a_wrong_argument_is_one_line_and_an_exit_code(tmp_path, arguments, said
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert sum(line.startswith("gamwarm.demo") for line in done.stderr.splitlines()) == 1  # an MPI may add its own
+
+
+def test_a_run_takes_a_new_name_and_leaves_what_is_there(tmp_path):
+    mine, picture = tmp_path / "flights.h5", tmp_path / "flights-2.png"
+    mine.write_bytes(b"my own flights")
+    picture.write_bytes(b"my own picture")
+    (tmp_path / "flights-3.h5").symlink_to(tmp_path / "nowhere")
+
+    assert _prepare(tmp_path, SERIAL, resume=False) == tmp_path.resolve() / "flights-4.h5"
+    assert mine.read_bytes() == b"my own flights"
+    assert picture.read_bytes() == b"my own picture"
+
+
+def test_resuming_takes_the_file_of_the_latest_run_and_without_one_a_new_one(tmp_path):
+    assert _prepare(tmp_path / "empty", SERIAL, resume=True).name == "flights.h5"
+    for name in ("flights.h5", "flights-2.h5", "flights-3.png"):
+        (tmp_path / name).touch()
+
+    assert _prepare(tmp_path, SERIAL, resume=True).name == "flights-2.h5"
+
+
+def test_an_interrupt_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gamwarm.demo.flights.load", interrupted)
+
+    assert main(["--serial", "--folder", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
