@@ -25,8 +25,8 @@ from benchmarks.loso import OPTIONS, Bench
 from benchmarks.loso_data import DATA_SETS
 from benchmarks.store import machine
 from gamwarm import StartGuard, engine
+from gamwarm.encoding import codec
 from gamwarm.engine.driver import CaseObjective
-from gamwarm.entries import codec
 from gamwarm.storage.vfs import DISK
 from gamwarm.store import lookup
 
