@@ -1,6 +1,4 @@
-"""Checks shared by the description and record classes: each refuses with the culprit's name and the
-next step.
-"""
+"""Checks of the description and record classes: a refusal names the culprit and the next step."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _REAL_KINDS = "biuf"
 
 
 def real_array(value: Any, what: str, expected: str) -> FloatArray:
-    """Return ``value`` as a C-ordered float64 copy; text, complex, object and masked arrays are
-    refused.
-    """
+    """Return a C-ordered float64 copy; text, complex, object and masked arrays are refused."""
     return np.array(_real(value, what, expected), dtype=np.float64, order="C")
 
 
@@ -43,9 +39,7 @@ def _real(value: Any, what: str, expected: str) -> npt.NDArray[Any]:
 
 
 def frozen(values: npt.NDArray[Any]) -> FloatArray:
-    """Return ``values`` as C-ordered float64 that nothing can write to: themselves if they are,
-    else a copy.
-    """
+    """Return ``values`` as read-only C-ordered float64; a copy unless they are that already."""
     array = np.asarray(values, dtype=np.float64)
     if array.flags.c_contiguous and is_immutable(array):
         return array
@@ -138,9 +132,7 @@ def is_sparse(value: object) -> TypeGuard[Any]:
 
 
 def wrong_type(what: str, value: object, expected: Any) -> InvalidType | None:
-    """Return what to raise if ``value`` is not of the expected type (a class or several;
-    ``NoneType`` reads "None").
-    """
+    """Return what to raise if ``value`` is not of ``expected`` (``NoneType`` reads "None")."""
     if isinstance(value, expected):
         return None
     kinds = expected if isinstance(expected, tuple) else (expected,)
@@ -156,9 +148,7 @@ def require(what: str, value: object, expected: Any) -> None:
 
 
 def file_path(value: object, what: str = "path") -> Path:
-    """Return ``value`` (text, or an `os.PathLike` of text) as a path; ``~`` and ``~user`` are
-    expanded.
-    """
+    """Return ``value`` (text, or an `os.PathLike` of text) as a path, ``~`` expanded."""
     require(what, value, (str, os.PathLike))
     try:
         text = os.fspath(value)  # type: ignore[call-overload]
@@ -199,9 +189,7 @@ def float_vector(value: Any, what: str, *, length: int | None = None, finite: bo
 
 
 def float_matrix(value: Any, what: str) -> FloatArray:
-    """Return ``value`` (array or SciPy sparse) as an immutable, finite, C-ordered float64 matrix
-    (rows, cols).
-    """
+    """Return ``value`` (array or SciPy sparse) as an immutable, finite float64 matrix."""
     dense = value.toarray() if hasattr(value, "toarray") else value
     array = frozen(_real(dense, what, "a matrix of real numbers"))
     if array.ndim != 2:
@@ -233,9 +221,7 @@ MOST: Final = 2**63 - 1
 
 
 def as_int(value: Any, what: str, *, minimum: int = 0, maximum: int = MOST) -> int:
-    """Return ``value`` as an int from ``minimum`` to ``maximum``; booleans and fractions are
-    refused.
-    """
+    """Return ``value`` as an int within the limits; booleans and fractions are refused."""
     if isinstance(value, (bool, np.bool_)):
         raise InvalidType(f"{what} must be an integer; it is a boolean")
     try:
@@ -250,9 +236,7 @@ def as_int(value: Any, what: str, *, minimum: int = 0, maximum: int = MOST) -> i
 
 
 def as_finite_float(value: Any, what: str, *, minimum: float | None = None, infinite: bool = False) -> float:
-    """Return ``value`` as a float, finite unless ``infinite`` allows +inf, not below
-    ``minimum``.
-    """
+    """Return ``value`` as a float of at least ``minimum``; +inf only if ``infinite``."""
     number = as_float(value, what)
     if not np.isfinite(number) and not (infinite and number == np.inf):
         raise InvalidInput(f"{what} is {number}; it must be finite")

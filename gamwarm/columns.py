@@ -21,9 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def columns_of(table: Any) -> Mapping[str, Any]:
-    """Return the columns of a table by name: of a mapping, a data frame (pandas, polars, Arrow) or
-    a record array.
-    """
+    """Return columns by name, of a mapping, a data frame or a record array."""
     if isinstance(table, Mapping):
         return table
     names = getattr(table, "column_names", None)  # Arrow

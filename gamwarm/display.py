@@ -1,5 +1,4 @@
-"""How things show themselves at a prompt and in a notebook: one line, or a small table; everything
-escaped.
+"""How things show themselves at a prompt and in a notebook: a line or a small table, escaped.
 
 Names come from files of others. Wherever text leaves (terminal, log, error, page, JSON) it goes
 through `visible`, or a form of it here: no control character, no bidirectional mark and no
@@ -78,9 +77,7 @@ def html(text: str) -> str:
 
 
 def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
-    r"""Return JSON that reads back as ``value``; characters that `visible` escapes are written as
-    ``\uNNNN``.
-    """
+    r"""Return JSON that reads back as ``value``; what `visible` escapes is ``\uNNNN``."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, sort_keys=sort_keys)
     return _SUSPECT.sub(_in_json, text)
 
@@ -105,9 +102,7 @@ logging.getLogger("gamwarm").addFilter(_VisibleRecords())
 
 
 def short(key: str | None) -> str:
-    """Return the beginning of a key or entry id, enough to name it to the command and to a
-    person.
-    """
+    """Return the beginning of a key or entry id that is enough to name it."""
     if key is None:
         return "none"
     head = "cf-" if key.startswith("cf-") else ""

@@ -75,9 +75,7 @@ class GamwarmError(Exception):
 
 
 class InvalidInput(GamwarmError, ValueError):
-    """A description (block, penalty, gauge, options, record …) contradicts itself or its type's
-    rules.
-    """
+    """A description (block, penalty, options, record …) contradicts itself or its type's rules."""
 
     code = "invalid-input"
 
@@ -107,8 +105,7 @@ class UnsupportedOption(GamwarmError, NotImplementedError):
 
 
 class UnkeyableFit(GamwarmError, ValueError):
-    """A fit that cannot be named: its family opted out, or something it depends on could not be
-    read.
+    """A fit that cannot be named: its family opted out, or something could not be read.
 
     ``details["why"]`` is ``"opt-out"``, ``"family"``, ``"family-kind"`` or ``"design"``.
     """
@@ -171,9 +168,7 @@ class NewerFormat(StoreError):
 
 
 class OlderFormat(StoreError):
-    """The file was written by a gamwarm so old that this one reads it no more. It was not
-    changed.
-    """
+    """The file is of a gamwarm too old for this one to read. It was not changed."""
 
     code = "older-format"
 
@@ -228,8 +223,6 @@ class CollectiveError(GamwarmError, RuntimeError):
 
 
 class FitFailed(GamwarmError, ArithmeticError):
-    """The reference engine could not evaluate the model (non-finite data, an indefinite
-    problem).
-    """
+    """The reference engine could not evaluate the model (non-finite data, indefinite problem)."""
 
     code = "fit-failed"

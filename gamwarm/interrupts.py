@@ -93,9 +93,7 @@ class Interrupt(BaseException):
         return f"{type(self.error).__name__}: {self.error}".removesuffix(": ")
 
     def unwrapped(self) -> BaseException:
-        """Return the handler's exception, with the way that it came and the marks that were set on
-        it here.
-        """
+        """Return the handler's exception, with its traceback and the marks set on it here."""
         for name, value in vars(self).items():
             if name != "error":
                 setattr(self.error, name, value)
@@ -160,9 +158,7 @@ class _Shield:
             self._deliver_and_restore(sys._getframe(1))
 
     def leave_later(self, before: int) -> None:
-        """End a section and deliver recorded signals after the caller, which must not be left by an
-        exception.
-        """
+        """End a section; its signals come after the caller, which no exception may leave."""
         if before < 0:
             return
         self.depth = before
@@ -219,9 +215,7 @@ class _Shield:
                 self._restore()
 
     def _post(self, number: int, frame: FrameType | None) -> None:
-        """Let a signal come again, from another thread: posted here it would come at once, before
-        the caller ends.
-        """
+        """Let a signal come again, from another thread: only after the caller has ended."""
         assert self.thread is not None
         try:
             _thread.start_new_thread(_kill, (self.thread, number))
@@ -358,9 +352,7 @@ def critical(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def quiet(function: Callable[P, R]) -> Callable[P, R]:
-    """`critical` for finalizers, whose exceptions are lost: recorded signals are delivered after
-    them.
-    """
+    """`critical` for finalizers, whose exceptions are lost: signals are delivered later."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -371,8 +363,7 @@ def quiet(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def deliver() -> None:
-    """Let a signal that was noted in this section strike here. Nothing outside of sections, or if
-    there was none.
+    """Let a signal noted in this section strike here. Nothing outside, or without one.
 
     The state must be as good as before any call that may raise.
 
@@ -398,8 +389,7 @@ def wait(seconds: float) -> None:
 
 
 class allowed:  # noqa: N801 - a word in a with statement
-    """``with allowed():`` around a call of the user's code: signals strike in it at once, as
-    outside of gamwarm.
+    """``with allowed():`` around a call of the user's code: signals strike in it at once.
 
     What a handler raised there propagates as an `Interrupt`, unless the user's code has caught it.
     """
@@ -464,8 +454,7 @@ class Work(Protocol):
 
 
 class Body:
-    """``with Body(work):`` begins and ends ``work`` in critical sections; the block between them is
-    not one.
+    """``with Body(work):`` begins and ends ``work`` in critical sections, but not the block.
 
     No signal strikes between `begin` and the block, or between the block and `end`. A block that is
     left without its ``__exit__`` (a debugger, an exception set by another thread) ends when this
@@ -547,9 +536,7 @@ _GAPS: Final[frozenset[CodeType]] = frozenset(
         allowed.__exit__,
     )
 )
-"""Code in which a signal must not strike even outside of sections: what it begins would never
-end.
-"""
+"""Code in which no signal may strike even outside of sections: what it begins would never end."""
 
 
 def _is_gap(frame: FrameType | None) -> bool:

@@ -125,9 +125,7 @@ def _of_pbs() -> float | None:
 
 
 def _seconds(variable: str) -> float | None:
-    """Return the batch system's limit, in seconds; None if it says nothing, or nothing that can
-    be read.
-    """
+    """Return the batch system's limit in seconds; None if it says nothing readable."""
     text = os.environ.get(variable, "").strip()
     if not text:
         return None
@@ -144,9 +142,7 @@ def _seconds(variable: str) -> float | None:
 
 
 def _process_start() -> float:
-    """Return when this process began, in seconds since 1970: the nearest that it knows to the start
-    of the job.
-    """
+    """Return when this process began (seconds since 1970), close to the start of the job."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

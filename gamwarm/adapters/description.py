@@ -22,9 +22,7 @@ IntArray = npt.NDArray[np.intp]
 
 METRIC = "inverse Hessian"
 MOST_FOR_METRIC = 200
-"""Parameters beyond which the inverse Hessian of coefficients is not kept: 200 of them are
-160 kB.
-"""
+"""Parameters beyond which no inverse Hessian of coefficients is kept: 200 of them are 160 kB."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,7 @@ class Split:
 
     @property
     def rho(self) -> IntArray:
-        """Entries of x that are log smoothing parameters, in the order of the fit's outer
-        coordinates.
-        """
+        """Entries of x that are log smoothing parameters, in the order of the outer coordinates."""
         return np.concatenate([block.rho for block in self.blocks])
 
     @property
@@ -125,15 +121,11 @@ class Description:
 
     @property
     def keeps_metric(self) -> bool:
-        """Whether an inverse Hessian of coefficients is kept, as the coefficients of a block of its
-        own.
-        """
+        """Whether an inverse Hessian of coefficients is kept, in a block of its own."""
         return self.has_metric and self.split.coefficients.size > 0 and self.split.size <= MOST_FOR_METRIC
 
     def problem(self, family: NamedFamily, x0: FloatArray, options: BlockwiseFitOptions, n_rows: int) -> FitProblem:
-        """Describe the fit. The function's own data are in the family's fingerprint; the designs
-        are empty.
-        """
+        """Describe the fit: the family's fingerprint has the function's data, designs are empty."""
         n = as_int(n_rows, "n_rows")
         specs = []
         for block in self.split.blocks:

@@ -150,9 +150,7 @@ class Minimization:
     # -- searching ---------------------------------------------------------------------------------
 
     def search(self, report: StartReport | None) -> Any:
-        """Search from the offered start, else from x0; from the other of the two if that gives no
-        answer.
-        """
+        """Search from the offered start, else from x0; from the other if that gives no answer."""
         if report is None or report.start is None:
             return self._from(self.x0)
         x, metric = self.described.unpacked(report.start)
@@ -178,9 +176,7 @@ class Minimization:
         return found
 
     def _is_own(self, x: FloatArray, stored: float | None) -> bool:
-        """Whether the stored answer is one of this function: the evaluation there reproduces the
-        stored value.
-        """
+        """Whether the stored answer is this function's: the value there is the stored one."""
         value = self._point(x).value
         if not np.isfinite(value):
             self.notes.append("the function is not finite at the stored answer")
@@ -242,9 +238,7 @@ class Minimization:
         return float(self._point(self._joined(rho, beta)).value)
 
     def _point(self, x: FloatArray, *, is_offered: bool = True) -> Any:
-        """Evaluate for the guard; a function that cannot be evaluated at an offered point has not
-        failed the fit.
-        """
+        """Evaluate for the guard; a function that fails at an offered point fails no fit."""
         try:
             point = _Point(self, x)
             _ = point.gradient if self.rho.size else None
@@ -256,9 +250,7 @@ class Minimization:
         return point
 
     def _tried(self, x: FloatArray, metric: FloatArray | None, *, is_offered: bool) -> Any:
-        """Search from x; where x was offered, a function that raises on the way has not failed the
-        fit.
-        """
+        """Search from x; where x was offered, a function that raises fails no fit."""
         try:
             return self._from(x, metric)
         except Exception as error:
@@ -268,9 +260,7 @@ class Minimization:
             return _Result(x=x, fun=np.inf, success=False, status=_RAISED, message=message)
 
     def _from(self, x: FloatArray, metric: FloatArray | None = None) -> Any:
-        """Search from x; a search that stops on a false plateau continues from the cold value of
-        that entry.
-        """
+        """Search from x; from a false plateau the search continues at that entry's cold value."""
         found = self._scipy(x, metric)
         for _ in range(_MOST_RESETS):
             false = self._false_plateaus(found)

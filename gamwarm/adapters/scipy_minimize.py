@@ -1,6 +1,4 @@
-"""`scipy.optimize.minimize` that begins where an earlier run ended, and never trusts stored
-values.
-"""
+"""`scipy.optimize.minimize` that begins where an earlier run ended; stored values are checked."""
 
 from __future__ import annotations
 
@@ -237,9 +235,7 @@ def _tolerance(tol: Any, what: str = "tol") -> float:
 
 
 def _rows(data: Any) -> int:
-    """Return the longest first axis of the values in ``data``, or of ``data`` itself if it is a
-    table.
-    """
+    """Return the longest first axis of the values in ``data``, or of ``data`` itself if a table."""
     values = data.values() if isinstance(data, Mapping) else [data]
     return max((_length(value) for value in values), default=0)
 
@@ -254,9 +250,7 @@ def _length(value: Any) -> int:
 
 
 def _described(constraints: Any) -> Any:
-    """Return what can be hashed of constraints: their kinds, numbers and arguments. Functions have
-    the fit's name.
-    """
+    """Return what can be hashed of constraints: kinds, numbers, arguments; functions by name."""
     if isinstance(constraints, Mapping):
         return {str(key): value for key, value in constraints.items() if not callable(value)}
     if hasattr(constraints, "lb"):

@@ -1,6 +1,4 @@
-"""Archives: selected entries of a store in one self-contained file, verified years later, and
-imported again.
-"""
+"""Archives: selected entries in one self-contained file, verified years later, imported again."""
 
 from gamwarm.archive.bundle import (
     ArchiveReport,

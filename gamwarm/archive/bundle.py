@@ -170,8 +170,7 @@ def export_archive(
 
 @critical
 def verify_archive(path: str | os.PathLike[str], progress: Progress | None = None) -> ArchiveReport:
-    """Check an archive: every byte against the digest of the file, every entry against seal,
-    content and manifest.
+    """Check an archive: its bytes by the file's digest, its entries by seal, content and manifest.
 
     Needs nothing but the file. Only reads; no lock, no network.
 
@@ -200,8 +199,7 @@ def import_archive(
     store_path: str | os.PathLike[str],
     progress: Progress | None = None,
 ) -> MergeReport:
-    """Take an archive's entries into a store, which is made if it is missing: the union of entry
-    ids, times kept.
+    """Take an archive's entries, times kept, into a store, which is made if it is missing.
 
     The archive is verified first. Unlike `WarmStartStore.merge` this keeps every final of a key;
     the next put under that key trims it to the store's ``keep_last``.
@@ -256,9 +254,7 @@ def _selection(select: object) -> Selection:
 def _with_parents(
     entries: Sequence[EntrySummary], chosen: Sequence[EntrySummary]
 ) -> tuple[list[EntrySummary], tuple[str, ...]]:
-    """Add the parents of the chosen entries; return them in the order of the file, and the
-    parents not in it.
-    """
+    """Add the parents of the chosen entries; return all in file order, and the absent parents."""
     by_id: dict[str, list[EntrySummary]] = {}
     for entry in entries:
         by_id.setdefault(entry.entry_id, []).append(entry)
@@ -294,9 +290,7 @@ def _write_crate(about: About, written: BundleWritten, target: Path) -> str:
 
 
 def _said_by(crate: str) -> tuple[tuple[str, ...], str]:
-    """Return creators and licence as a crate names them; nothing if it is damaged (that is among
-    the problems).
-    """
+    """Return creators and licence as a crate names them; nothing if it is damaged."""
     try:
         graph = {entity["@id"]: entity for entity in json.loads(crate)["@graph"]}
         root = graph["./"]

@@ -1,5 +1,4 @@
-"""Archives as bytes: a gamwarm file that is written once, with a manifest (docs/file-format.md,
-"Archives").
+"""Archives as bytes: a gamwarm file written once, with a manifest (docs/file-format.md).
 
 The same entries, texts and version of gamwarm give the same bytes: no times but those of the
 entries, no identity of a machine, everything in one order.
@@ -86,9 +85,7 @@ _README: Final = (
 
 @dataclass(frozen=True)
 class BundleContents:
-    """What goes into an archive: chosen entries, the title, and what makes the texts of the entries
-    that were sound.
-    """
+    """What goes into an archive: chosen entries, the title, and what makes the texts."""
 
     chosen: Sequence[EntrySummary]
     describe: Callable[[Sequence[EntrySummary]], Mapping[str, str]]
@@ -97,9 +94,7 @@ class BundleContents:
 
 @dataclass(frozen=True)
 class BundleWritten:
-    """What an archive holds: entries, the digest of its manifest, its bytes; and what was
-    left out.
-    """
+    """What an archive holds (entries, digest of the manifest, bytes), and what was left out."""
 
     kept: Sequence[EntrySummary]
     digest: str
@@ -185,9 +180,7 @@ def _fill(
     problems: list[Problem],
     progress: Progress | None,
 ) -> tuple[str, list[EntrySummary]]:
-    """Lay out all but the header; return the digest of the manifest and the summaries of the
-    entries.
-    """
+    """Lay out all but the header; return the manifest's digest and the summaries of the entries."""
     kept: list[EntrySummary] = []
     lines: list[str] = []
     create_file(h5)
@@ -221,9 +214,7 @@ def _fill(
 
 
 def _sound_or_why(view: EntryEditor, summaries: Sequence[EntrySummary]) -> list[Encoded | str]:
-    """Read chosen entries of one key, wherever in it they lie by now; of each that is not sound say
-    why.
-    """
+    """Read chosen entries of one key, wherever they lie in it by now; say why one is not sound."""
     found: list[Encoded | str] = []
     for summary in summaries:
         paths = [
@@ -304,8 +295,7 @@ class _BundleView(EntryEditor):
 
 
 def check_bundle(path: str | os.PathLike[str], progress: Progress | None = None) -> BundleCheck:
-    """Check everything in an archive against its digests. Reads the file only, with no lock and no
-    journal.
+    """Check everything in an archive against its digests. Only reads, without lock or journal.
 
     Raises
     ------

@@ -1,6 +1,4 @@
-"""``export``, ``import``, ``report``: export to a self-contained file, import, and an HTML
-report.
-"""
+"""``export``, ``import``, ``report``: self-contained archives, and an HTML report."""
 
 from __future__ import annotations
 
@@ -48,8 +46,7 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace NEW if it is there")] = False,
     as_json: Json = False,
 ) -> Exit:
-    """Write chosen entries to an archive: one self-contained file, with a manifest and its own
-    description.
+    """Write chosen entries to an archive: one self-contained file with a manifest.
 
     Options that select may be repeated, their names may hold * and ?, and all options given are
     met. The same entries give the same bytes.
@@ -132,9 +129,7 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> Exit:
-    """Write one HTML page about a file: costs cold and warm, transfers by term, lineage,
-    growth.
-    """
+    """Write one HTML page about a file: costs, transfers by term, lineage, growth."""
     refuse_no_file(file)
     with waiting(f"reading {file}; Ctrl-C ends it"):
         page = write_report(file, output, title=title)

@@ -116,8 +116,7 @@ def _is_directory(path: Path) -> bool:
 
 
 def _directory_of(path: Path) -> Path:
-    """Return the directory meant by a path: its own, or that of a file, which need not be there
-    yet.
+    """Return the directory meant by a path: its own, or that of a file, which may be missing.
 
     A missing path without a suffix is a directory to be made, not a file: its parent may be of
     another file system.

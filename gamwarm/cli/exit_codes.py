@@ -1,6 +1,4 @@
-"""Exit codes that scripts can use, and which error ends with which. docs/command.md prints this
-table.
-"""
+"""Exit codes, and which error ends with which. docs/command.md prints this table."""
 
 from __future__ import annotations
 

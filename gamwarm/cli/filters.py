@@ -1,6 +1,4 @@
-"""Which entries a subcommand is about: the options that select, and how ages, dates and sizes are
-written.
-"""
+"""Which entries a subcommand is about: the options, and how ages, dates and sizes are written."""
 
 from __future__ import annotations
 
@@ -49,9 +47,7 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_moment(text: str) -> int:
-    """Return UTC microseconds of a date, a date and time (UTC unless it says otherwise), or an age
-    ago.
-    """
+    """Return UTC microseconds of a date, a date and time (UTC by default), or an age ago."""
     if _AGE.fullmatch(text.strip()):
         return max(0, round((datetime.now(UTC).timestamp() - parse_age(text)) * 1e6))
     try:
@@ -88,9 +84,7 @@ OPTIONS: Final = {
 
 
 def selecting(function: Callable[..., Exit]) -> Callable[..., Exit]:
-    """Give a subcommand the options that select entries; it takes them as its parameter
-    ``selection``.
-    """
+    """Give a subcommand the options that select entries, as its parameter ``selection``."""
 
     @functools.wraps(function)
     def with_selection(**given: Any) -> Exit:

@@ -22,9 +22,7 @@ SHORT: Final = 12
 
 @contextmanager
 def looking_into(path: Path) -> Iterator[tuple[EntryStore, Browser]]:
-    """Open a file for reading: without a lock or a change, while another process writes, or on
-    read-only media.
-    """
+    """Open a file for reading: no lock, no change; also beside a writer or on read-only media."""
     refuse_no_file(path)
     entries = EntryStore(path, mode="r")
     try:
@@ -61,9 +59,7 @@ def short(seen: BrowsedEntry) -> str:
 
 
 def resolve(browser: Browser, text: str) -> Target:
-    """Resolve a key or a prefix, with a progress bar where that takes a
-    while.
-    """
+    """Resolve a key or a prefix; a progress bar where that takes a while."""
     return resolve_key(browser, text, partial(search, browser))
 
 

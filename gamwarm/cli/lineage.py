@@ -63,9 +63,7 @@ class _Family:
                 self._children[fit.parent].add(fit.key)
 
     def parent(self, fit: _Fit) -> _Fit | None:
-        """Return the fit that this one started from; None: cold, unknown, or not in the file any
-        more.
-        """
+        """Return the fit that this one started from; None: cold, unknown, or no longer there."""
         key = None if fit.parent is None else self._fit_of.get(fit.parent)
         return None if key is None or key == fit.key else self.fits[key]
 

@@ -90,9 +90,7 @@ def ls(
 
 
 def _page(seen: Iterator[BrowsedEntry], order: str, limit: int) -> tuple[list[BrowsedEntry], bool]:
-    """Return the entries to show, and whether there are more; sorted or not, few are in memory at
-    once.
-    """
+    """Return the entries to show, and whether there are more; few are in memory at once."""
     if order == "file":
         page = list(islice(seen, limit or None))
         return page, bool(limit) and next(seen, None) is not None

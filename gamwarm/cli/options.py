@@ -1,6 +1,4 @@
-"""What all subcommands share: the file, ``--json``, ``--debug``, and how an error becomes a line
-and an exit code.
-"""
+"""What all subcommands share: the file, ``--json``, ``--debug``, errors as a line and a code."""
 
 from __future__ import annotations
 
@@ -40,8 +38,7 @@ COMMANDS: Final[dict[str, tuple[str, Callable[..., Exit]]]] = {}
 
 
 def command(name: str, what: str) -> Callable[[Callable[..., Exit]], Callable[..., Exit]]:
-    """Make a function a subcommand: its return value is the exit code, its exception one line on
-    standard error.
+    """Make a function a subcommand: it returns the exit code; an exception is one line on stderr.
 
     Every subcommand gets ``--debug`` in addition to its own options.
     """
@@ -73,9 +70,7 @@ def command(name: str, what: str) -> Callable[[Callable[..., Exit]], Callable[..
 
 
 def _expanded(name: str, value: Any) -> Any:
-    """Paths as every other door takes them: a shell does not expand the ``~`` of
-    ``--output=~/new.h5``.
-    """
+    """Paths with ``~`` expanded, which no shell does in ``--output=~/new.h5``."""
     if isinstance(value, Path):
         return file_path(value, name)
     if isinstance(value, float) and math.isnan(value):

@@ -1,6 +1,4 @@
-"""What the command writes: tables and text for people, JSON for programs, progress that can be
-ended.
-"""
+"""What the command writes: tables and text, JSON for programs, progress that can be ended."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ _BLANKS: Final = re.compile(r"[ ]+((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
 
 
 def console(*, error: bool = False, width: int | None = None) -> Console:
-    """Return a console for what standard output (or error) is now, of its own width unless another
-    is given.
-    """
+    """Return a console for standard output (or error), of its own width unless another is given."""
     stream = sys.stderr if error else sys.stdout
     if width is None:
         width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
@@ -81,9 +77,7 @@ def show(*things: Any, width: int | None = None) -> None:
 
 
 class _Visible:
-    """Prints a table, a tree or a line with everything in it that cannot be seen escaped; styles
-    are not part of it.
-    """
+    """Prints tables, trees and lines; characters that cannot be seen are escaped."""
 
     def __init__(self, thing: Any) -> None:
         self._thing = thing
@@ -112,9 +106,7 @@ def write_json(value: Any) -> None:
 
 
 def facts(rows: Iterable[Sequence[str | Text]]) -> Text:
-    """Return names and values, one pair per line; long sentences are broken between words,
-    words never.
-    """
+    """Return names and values, one pair per line; lines are broken between words only."""
     pairs = [(visible(str(name)), seen(value)) for name, value in rows]
     indent = max((len(name) for name, _ in pairs), default=0) + 2
     lines = []

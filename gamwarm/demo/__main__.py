@@ -1,6 +1,4 @@
-"""``python -m gamwarm.demo``: fit airline delays leaving one carrier out, cold and warm, and store
-the results.
-"""
+"""``python -m gamwarm.demo``: airline delays, leaving one carrier out, cold and warm."""
 
 from __future__ import annotations
 
@@ -115,9 +113,7 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
 
 
 def _width() -> int | None:
-    """Return the columns to print in; None lets the terminal decide. Open MPI gives ranks a
-    terminal without a size.
-    """
+    """Return the columns to print in; None: the terminal's. Open MPI's terminal has no size."""
     if "FORCE_COLOR" in os.environ:  # scripts/demo has checked the terminal and set COLUMNS
         return None
     try:

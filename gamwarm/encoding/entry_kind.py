@@ -1,5 +1,4 @@
-"""Kinds of entries: each is declared once, by an `EntryKind`, and everything that depends on the
-kind asks it.
+"""Kinds of entries: each is declared once, by an `EntryKind`, which all that depends on it asks.
 
 A new kind is a module beside `record_kind` and `artifact_kind` that registers one, an import of it
 in ``entries/__init__``, and a table in docs/file-format.md. Its group appears in a file with its
@@ -92,9 +91,7 @@ class EntryKind:
 
     @property
     def competes(self) -> bool:
-        """Whether entries of a key compete: then the best is in the key's own group, the others
-        below it.
-        """
+        """Whether entries of a key compete: the best is the key's group, others lie below it."""
         return self.retain is not None
 
     @cached_property
@@ -109,15 +106,11 @@ class EntryKind:
         return lambda name: fits(name) is not None
 
     def summarize(self, path: str, meta: Mapping[str, Any]) -> EntrySummary:
-        """Return the summary of the entry at a path from its text, which `texts.parse_text` has
-        checked.
-        """
+        """Return the summary of the entry at a path from its checked text."""
         return EntrySummary(self.section, path, **summary_of_all(meta), **self.describe(key_of(path), meta))
 
     def place_in_text(self, meta: Mapping[str, Any]) -> str | None:
-        """Return the path in its section that an entry's own text tells; None if it does not tell
-        its key.
-        """
+        """Return the path in its section that an entry's text gives; None if it gives no key."""
         return None if self.key_in_text is None else f"{self.key_in_text(meta)}/{meta['entry_id']}"
 
 

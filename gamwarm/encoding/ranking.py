@@ -45,9 +45,7 @@ def select_record(entries: Sequence[EntrySummary], producer: Producer | None) ->
 
 
 def retained(entries: Sequence[EntrySummary], keep_last: int) -> list[EntrySummary]:
-    """Return the entries that one key retains: the newest ``keep_last`` finals and the best
-    checkpoint; best first.
-    """
+    """Return what one key retains, best first: ``keep_last`` finals and the best checkpoint."""
     finals = [e for e in entries if e.kind == RecordKind.FINAL]
     checkpoints = [e for e in entries if e.kind == RecordKind.CHECKPOINT]
     kept = sorted(finals, key=lambda e: (e.created, e.entry_id), reverse=True)[:keep_last]

@@ -182,15 +182,11 @@ def cost_of(stored: Mapping[str, Any] | None) -> Cost | None:
 
 
 def cost_fields(cost: Cost) -> dict[str, Any]:
-    """Return a cost as a text holds it. Of a fit that did nothing for children, nothing is said of
-    it.
-    """
+    """Return a cost as a text holds it; work for children only where there was some."""
     return {name: value for name, value in vars(cost).items() if value or name != "for_children"}
 
 
 @lru_cache(maxsize=4096)
 def shared(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return one object for all equal values: a million summaries of alike fits are held at
-    once.
-    """
+    """Return one object for all equal values: a list holds a million summaries of alike fits."""
     return value

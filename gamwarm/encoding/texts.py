@@ -1,5 +1,4 @@
-"""The JSON text of an entry: read strictly, and compared with what the format page says of every
-field.
+"""The JSON text of an entry: read strictly, and checked against the format page's fields.
 
 A text may be malicious even under a valid seal. Whoever takes a field of a text that went through
 `parse_text` may rely on its type and range; `codec.decode` checks what the fields say of each
@@ -261,9 +260,7 @@ _ANY_OF: Final[dict[Check, type]] = {is_string: str, is_bool: bool, is_number: f
 
 @cache
 def _fields_of(kind: EntryKind) -> tuple[dict[str, Field], frozenset[str]]:
-    """Return the contents of a text, with the types that a check accepts for every value; and
-    what may be absent.
-    """
+    """Return the contents of a text with the types that each check takes, and what is optional."""
     checks = {"entry": one_of(kind.name), **_COMMON, **kind.fields}
     none = {name: {type(None)} if check(None) else set[type]() for name, check in checks.items()}
     fields = {

@@ -1,5 +1,4 @@
-"""The reference engine: penalized additive models with smoothing parameters by Laplace approximate
-marginal likelihood.
+"""The reference engine: penalized additive models by Laplace approximate marginal likelihood.
 
 A model is data: a mapping of columns, a list of terms, a family. `bind` fixes knots, levels and
 penalty scales on the full data, `Bound.case` cuts a fit (all rows, or a fold), `fit` fits it, with

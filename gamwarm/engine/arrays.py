@@ -18,9 +18,7 @@ Columns = Any
 
 @dataclass
 class Counters:
-    """What a fit has taken so far; `hessian_formations` is raised in `design.Products.gram` and
-    nowhere else.
-    """
+    """What a fit has taken so far; `design.Products.gram` alone raises `hessian_formations`."""
 
     evaluations: int = 0
     outer_iterations: int = 0

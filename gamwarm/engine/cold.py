@@ -79,9 +79,7 @@ def cold_evaluations(
 
 
 def _heuristic(laml: Objective) -> FloatArray:
-    """Balance mean diagonals of data information and penalty, per term (as mgcv's initial values
-    do).
-    """
+    """Balance mean diagonals of data information and penalty per term, as mgcv does."""
     diagonal = np.diagonal(laml.information(laml.null))
     rho = np.zeros(laml.q)
     for j in range(laml.q):
@@ -92,9 +90,7 @@ def _heuristic(laml: Objective) -> FloatArray:
 
 
 def _refined(laml: Objective, evaluate: Evaluate, at: gamwarm.Evaluation, limit: float) -> gamwarm.Evaluation:
-    """Make two Fellner-Schall updates (Wood and Fasiolo 2017): lambda *= edf / (lambda theta' S
-    theta).
-    """
+    """Make two Fellner-Schall updates (Wood and Fasiolo 2017) of lambda."""
     begin = at
     own = laml.penalised
     for _ in range(_FS_UPDATES if laml.q else 0):

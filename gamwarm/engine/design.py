@@ -42,9 +42,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Piece:
-    """One block's ``table`` (m, p) of group ``group``, in predictor ``predictor``, at coefficients
-    ``columns``.
-    """
+    """A block's ``table`` (m, p) of a group, in a predictor, at coefficients ``columns``."""
 
     predictor: int
     group: str
@@ -103,9 +101,7 @@ def _chain(x: FloatArray, y: FloatArray, z: FloatArray) -> FloatArray:
 
 
 def _merged(n: int, pieces: Sequence[Piece], groups: Mapping[str, Group]) -> tuple[list[Piece], dict[str, Group]]:
-    """Return the pieces over fewer groups: the smallest are crossed to one, which saves a look-up
-    per pair of them.
-    """
+    """Return the pieces over fewer groups: crossing the smallest saves a look-up per pair."""
     used = {piece.group for piece in pieces}
     small: list[str] = []
     cells = 1
@@ -230,9 +226,7 @@ class Products:
     # -- linear maps -------------------------------------------------------------------------------
 
     def predict(self, theta: FloatArray) -> list[FloatArray]:
-        """Return X_k theta per predictor: arrays of shape (n,), or (n, q) for theta of shape (p,
-        q).
-        """
+        """Return X_k theta per predictor, of shape (n,), or (n, q) for theta of shape (p, q)."""
         out = []
         for parts in self._parts:
             eta: FloatArray = np.zeros((self.n, *theta.shape[1:]))
@@ -268,8 +262,7 @@ class Products:
     # -- Gram matrices -----------------------------------------------------------------------------
 
     def gram(self, weights: Mapping[tuple[int, int], FloatArray]) -> FloatArray:
-        """Return sum over predictor pairs of X_k' diag(w_kl) X_l, of shape (p, p). One Hessian
-        formation.
+        """Return sum over predictor pairs of X_k' diag(w_kl) X_l, (p, p): one formation.
 
         Parameters
         ----------
@@ -372,9 +365,7 @@ class Products:
     # -- leverages ---------------------------------------------------------------------------------
 
     def leverages(self, inverse: FloatArray, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], FloatArray]:
-        """Return x_ki' inverse_kl x_li for every row i, per predictor pair (k, l); inverse is (p,
-        p), symmetric.
-        """
+        """Return x_ki' inverse_kl x_li per row i and predictor pair (k, l); inverse is (p, p)."""
         out: dict[tuple[int, int], FloatArray] = {}
         for k, level in pairs:
             total = np.zeros(self.n)
@@ -418,9 +409,7 @@ class Products:
     # -- by groups of rows -------------------------------------------------------------------------
 
     def adjoint_by_group(self, rows: Sequence[FloatArray], index: IntArray, size: int) -> FloatArray:
-        """Return sum_k X_k' rows_k over the rows of each group, of shape (size, p); ``index`` (n,)
-        names the groups.
-        """
+        """Return sum_k X_k' rows_k per group, of shape (size, p); ``index`` (n,) names groups."""
         out = np.zeros((size, self.width))
         everything = np.arange(self.n)
         for k, parts in enumerate(self._parts):
@@ -432,9 +421,7 @@ class Products:
         return out
 
     def predict_by_group(self, theta: FloatArray, index: IntArray) -> list[FloatArray]:
-        """Return X_k theta_g per predictor, of shape (n,), for the row's own group g; theta is
-        (groups, p).
-        """
+        """Return X_k theta_g per predictor, of shape (n,), for each row's group g."""
         out = []
         for parts in self._parts:
             eta: FloatArray = np.zeros(self.n)

@@ -1,6 +1,4 @@
-"""The reference engine, driven by `gamwarm.fit`: it evaluates its objective, and the rest is not
-its business.
-"""
+"""The reference engine, driven by `gamwarm.fit`: it only evaluates its objective."""
 
 from __future__ import annotations
 

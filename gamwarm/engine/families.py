@@ -1,5 +1,4 @@
-"""Response models as tables of derivatives of the negative log-likelihood with respect to the
-linear predictors.
+"""Response models as derivatives of the negative log-likelihood by the linear predictors.
 
 A derivative of order r is a mapping from a sorted tuple of r predictor numbers to an array of shape
 (n,); a tuple that is missing is identically zero. Prior weights multiply a row's contribution to
@@ -51,25 +50,20 @@ class Family:
     response_units: ClassVar[tuple[str, ...]] = ()
     """Predictors that are measured in the units of the response."""
     log_concave: ClassVar[bool] = True
-    """Whether the likelihood is log-concave in the predictors, so that the inner problem has one
-    mode.
-    """
+    """Whether the likelihood is log-concave in the predictors: the inner problem has one mode."""
 
     def check(self, y: FloatArray) -> None:
         """Refuse responses outside the family's range, naming the column."""
 
     def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
-        """Return the negative log-likelihood summed over rows, up to `constants`; inf where it
-        overflows.
+        """Return the negative log-likelihood, up to `constants`; inf where it overflows.
 
         A predictor may also be given as one number for all rows, of shape (1,).
         """
         raise NotImplementedError
 
     def constants(self, y: FloatArray, w: FloatArray) -> FloatArray:
-        """Return, of shape (n,), each row's part of the negative log-likelihood that no predictor
-        enters.
-        """
+        """Return each row's negative log-likelihood that no predictor enters, of shape (n,)."""
         raise NotImplementedError
 
     def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
@@ -104,9 +98,7 @@ def _moments(name: str, z: FloatArray, w: FloatArray, what: str) -> tuple[float,
 
 @dataclass(frozen=True)
 class GaussianLocationScale(Family):
-    """y ~ N(mean, exp(scale)^2): identity link for the mean, log standard deviation for the
-    scale.
-    """
+    """y ~ N(mean, exp(scale)^2): identity link for the mean, log standard deviation."""
 
     predictors: ClassVar[tuple[str, ...]] = ("mean", "scale")
     response_units: ClassVar[tuple[str, ...]] = ("mean",)
@@ -151,9 +143,7 @@ class GaussianLocationScale(Family):
 
 @dataclass(frozen=True)
 class Gaussian(Family):
-    """y ~ N(mean, phi): identity link, one variance, which is profiled out (restricted
-    likelihood).
-    """
+    """y ~ N(mean, phi): identity link, one variance, profiled out (restricted likelihood)."""
 
     kind: ClassVar[str] = "gamwarm.engine.Gaussian"
 

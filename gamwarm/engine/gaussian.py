@@ -160,9 +160,7 @@ class GaussianReml(Objective):
         )
 
     def hessian(self, at: Evaluation) -> FloatArray:
-        """Return the outer Hessian at an evaluation, of shape (q, q). It takes no pass over the
-        rows.
-        """
+        """Return the outer Hessian at an evaluation, (q, q), without a pass over the rows."""
         if at.hessian is not None:
             return at.hessian
         if at.factor is None or at.inverse is None:

@@ -1,5 +1,4 @@
-"""The objective: Laplace approximate negative log marginal likelihood, its gradient and Hessian in
-rho.
+"""The objective: Laplace approximate negative log marginal likelihood, with derivatives in rho.
 
 With ``P(theta) = nll(theta) + theta' S theta / 2``, ``S = sum_j exp(rho_j) S_j``, theta the
 minimiser of P and H its Hessian there, over p coefficients of which M are unpenalised::
@@ -116,9 +115,7 @@ class Laml(Objective):
         return value if np.isfinite(value) else np.inf
 
     def _at(self, theta: FloatArray) -> _Point:
-        """Return predictors and negative log-likelihood, known already if theta was among the last
-        few asked for.
-        """
+        """Return predictors and negative log-likelihood; those of the last few theta are known."""
         key = theta.tobytes()
         point = self._points.get(key)
         if point is None:
@@ -243,9 +240,7 @@ class Laml(Objective):
 
     @staticmethod
     def _worth_a_chord(reached: float, before: float, tol: float) -> bool:
-        """Whether a step with an old factor, at decrement ``reached`` after ``before``, is better
-        than forming H again.
-        """
+        """Whether a step with an old factor (decrement ``before`` to ``reached``) beats a new H."""
         if not tol * _CHORD_MARGIN < reached < _CHORD_REACH:
             return False
         if before == np.inf:
@@ -350,9 +345,7 @@ class Laml(Objective):
         return out
 
     def hessian(self, at: Evaluation) -> FloatArray:
-        """Return the outer Hessian at an evaluation, of shape (q, q): one Hessian formation per
-        outer coordinate.
-        """
+        """Return the outer Hessian at an evaluation, (q, q): one formation per outer coordinate."""
         if at.hessian is not None:
             return at.hessian
         if at.factor is None or at.inverse is None or at.pull is None:

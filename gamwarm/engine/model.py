@@ -31,9 +31,7 @@ ENGINE_VERSION = __version__
 
 
 class CaseFamily:
-    """A family together with one case's response, made by `Case.problem`: what `gamwarm` asks for
-    the exact key.
-    """
+    """A family with one case's response, made by `Case.problem`, for the exact key."""
 
     def __init__(
         self, family: Family, y: FloatArray, w: FloatArray, offset: FloatArray, predictor_of: Sequence[str]
@@ -134,9 +132,7 @@ class Case:
         return tuple(slice(end - width, end) for end, width in zip(ends, self.widths, strict=True))
 
     def problem(self, options: BlockwiseFitOptions | None = None) -> FitProblem:
-        """Describe this fit in gamwarm's terms: blocks in reduced coordinates, gauge to raw, family
-        fingerprint.
-        """
+        """Describe this fit for gamwarm: blocks in reduced coordinates, gauge, fingerprint."""
         options = BlockwiseFitOptions() if options is None else options
         for known, problem in self._problems:
             if known == options:
@@ -209,8 +205,7 @@ class Case:
         return self.bound.moments(self.rows, counters).of(columns)
 
     def folds(self, column: str) -> tuple[list[str], list[tuple[Moments, IntArray]]]:
-        """Return the values of ``column`` in these rows and, per value, the moments of a Gaussian
-        fit without it.
+        """Return the values of ``column`` and, per value, the moments of a Gaussian fit without it.
 
         That is its moments over the coefficients of this case that keep data, and which those are
         (kept,).
@@ -272,9 +267,7 @@ class Case:
 
 
 class Bound:
-    """A model bound to its full data: knots, levels, centring and penalty scales are fixed. Make it
-    with `bind`.
-    """
+    """A model bound to full data: knots, levels, centring and scales. Make it with `bind`."""
 
     def __init__(
         self, source: Source, terms: Sequence[BoundTerm], family: Family, arrays: Sequence[FloatArray]
@@ -294,9 +287,7 @@ class Bound:
 
     @cached_property
     def coefficients(self) -> tuple[FloatArray, IntArray, list[str]]:
-        """Diagonal of all penalties (p,), the outer coordinate that scales each (-1: none), and
-        term names.
-        """
+        """Diagonal of all penalties (p,), the outer coordinate of each (-1: none), names."""
         penalty, owner, names = [], [], []
         slot = 0
         for term in self.terms:
@@ -310,9 +301,7 @@ class Bound:
 
     @cached_property
     def constants(self) -> FloatArray:
-        """Each row's part of the negative log-likelihood that no predictor enters, of shape
-        (n,).
-        """
+        """Each row's negative log-likelihood that no predictor enters, of shape (n,)."""
         return self.family.constants(self.y, self.w)
 
     def case(self, rows: Any = None, label: str = "") -> Case:
@@ -360,9 +349,7 @@ class Bound:
         return Case(self, rows, label or f"without {wanted}", (column, wanted))
 
     def moments(self, rows: IntArray | None, counters: Counters) -> Moments:
-        """Return the moments of some rows (None: all) over all columns: one formation of X'WX over
-        them.
-        """
+        """Return the moments of some rows (None: all): one formation of X'WX over them."""
         picked = slice(None) if rows is None else rows
         w, z = self.w[picked], self.y[picked] - self.offset[picked] - self.centre
         used = {term.group for term in self.terms}
@@ -377,8 +364,7 @@ class Bound:
         return Moments(products.gram({(0, 0): w}), products.adjoint([wz]), float(wz @ z), float(w.sum()))
 
     def group_moments(self, column: str) -> tuple[Moments, dict[str, Moments]]:
-        """Return the moments of all rows and, by its label, of each value of ``column``; made once,
-        then kept.
+        """Return the moments of all rows and of each value of ``column``; cached.
 
         Together they take one pass over the rows, so one formation.
         """

@@ -62,9 +62,7 @@ class Cholesky:
 
 
 def factorise(matrix: FloatArray) -> Cholesky | None:
-    """Return the factor of a symmetric matrix, or None where it is not (numerically) positive
-    definite.
-    """
+    """Return the factor of a symmetric matrix, or None where it is not positive definite."""
     diagonal = np.diagonal(matrix)
     if not (np.isfinite(diagonal).all() and (diagonal > 0.0).all()):
         return None
@@ -80,9 +78,7 @@ def factorise(matrix: FloatArray) -> Cholesky | None:
 
 
 def log_determinant(gram: FloatArray, s: FloatArray) -> float:
-    """Return log|gram + diag(s)| of a symmetric matrix, of its absolute value where it is not
-    positive definite.
-    """
+    """Return log|gram + diag(s)|, of the absolute value where it is not positive definite."""
     if s.size == 1:
         only = abs(float(gram[0, 0]) + float(s[0]))
         return math.log(only) if only > 0.0 else -np.inf
@@ -176,9 +172,7 @@ class Objective(ABC):
     def evaluate(
         self, rho: FloatArray, theta: FloatArray, tol: float, max_cycles: int, gram: FloatArray | None = None
     ) -> Evaluation:
-        """Return the objective at ``rho``, the inner solve begun at ``theta``; a failure is an
-        infinite value.
-        """
+        """Return the objective at ``rho``, the inner solve begun at ``theta``; inf if it fails."""
 
     @abstractmethod
     def hessian(self, at: Evaluation) -> FloatArray:
@@ -186,13 +180,10 @@ class Objective(ABC):
 
     @abstractmethod
     def penalised_nll(self, rho: FloatArray, theta: FloatArray) -> float:
-        """Return the inner objective, inf if it is not a number. No Hessian
-        formation.
-        """
+        """Return the inner objective, inf if not a number. No Hessian formation."""
 
     def newton_changes(self, at: Evaluation, columns: slice) -> float:
-        """Return the largest change of a predictor that the rest of a Newton step makes through
-        these coefficients.
+        """Return the largest change of a predictor by the rest of a Newton step.
 
         In units of the response's standard deviation where the predictor has the response's units.
         """

@@ -1,6 +1,4 @@
-"""Which options the reference engine implements; the rest are refused by name unless left at their
-defaults.
-"""
+"""Which options the reference engine implements; others are refused unless at their defaults."""
 
 from __future__ import annotations
 

@@ -92,9 +92,7 @@ class EngineFit:
 
     @cached_property
     def fitted(self) -> dict[str, FloatArray]:
-        """Linear predictor per name, offset included, each of shape (n,); "response" is the
-        response-scale mean.
-        """
+        """Linear predictor per name, with offset, of shape (n,); "response" is the mean."""
         return {} if self.fitted_by is None else self.fitted_by()
 
     def __getstate__(self) -> dict[str, Any]:

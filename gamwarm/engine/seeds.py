@@ -1,5 +1,4 @@
-"""Group seeds: the first-order change of rho and theta that leaving a group out makes, for all
-groups at once.
+"""Group seeds: the first-order change of rho and theta by leaving each group out, all at once.
 
 An infinitesimal jackknife at the parent. With weights ``w`` on the rows, ``dV/dw_i`` at the mode is
 
@@ -110,8 +109,7 @@ def group_changes(laml: Laml, at: Evaluation, index: IntArray, size: int, gone: 
 def downdated_changes(
     objective: GaussianReml, at: Evaluation, folds: Sequence[tuple[Moments, IntArray]], tol: float
 ) -> GroupChanges:
-    """Return the changes for every group of a Gaussian model: three Newton steps of each fold's own
-    objective.
+    """Return the changes for every group of a Gaussian model: three Newton steps per fold.
 
     ``folds`` has, per group, the moments without it and the coefficients that it keeps.
     """
@@ -249,9 +247,7 @@ def _coefficients(
     index: IntArray,
     gone: IntArray,
 ) -> FloatArray:
-    """Change of theta (size, p) at fixed rho: a Newton step without the group if it is small, else
-    its first order.
-    """
+    """Change of theta (size, p) at fixed rho, by Newton for small groups, else to first order."""
     assert at.inverse is not None
     out: FloatArray = score @ at.inverse
     size, p = score.shape

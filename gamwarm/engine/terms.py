@@ -154,9 +154,7 @@ class BoundTerm:
         return np.ascontiguousarray(self.table[:, kept])
 
     def distinct_rows(self, kept: IntArray) -> Any:
-        """Return the kept columns of the table as a fit is named by them: a random effect's are
-        sparse.
-        """
+        """Return the kept columns of the table; a random effect's are sparse."""
         if not self.by_level or self.reference >= 0:
             return self.columns(kept)
         entries = np.zeros(self.table.shape[0] + 1, dtype=np.int32)
@@ -165,9 +163,7 @@ class BoundTerm:
         return sparse.csr_array(parts, shape=(self.table.shape[0], len(kept)))
 
     def dense_penalty(self, kept: IntArray) -> DensePenalty:
-        """Return the penalty of the kept columns; folds whose diagonals are equal share one object,
-        and its digest.
-        """
+        """Return the penalty of the kept columns; folds of equal diagonals share one object."""
         diagonal = self.penalty[kept]
         known: dict[bytes, DensePenalty] = self.__dict__["_penalties"]
         key = diagonal.tobytes()
@@ -216,8 +212,7 @@ class Intercept:
 
 @dataclass(frozen=True, init=False)
 class Linear:
-    """Unpenalised numeric columns, centred on their full-data means (their coefficients are per
-    unit of the column).
+    """Unpenalised numeric columns, centred on full-data means (coefficients per unit).
 
     Parameters
     ----------
@@ -291,8 +286,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class RandomEffect:
-    """Independent normal effects of the levels of a column: a ridge penalty, one smoothing
-    parameter.
+    """Independent normal effects of a column's levels: a ridge penalty, one smoothing parameter.
 
     Parameters
     ----------
@@ -328,9 +322,7 @@ class RandomEffect:
 
 
 def _labelled_levels(source: Source, term: Factor | RandomEffect) -> tuple[str, tuple[str, ...]]:
-    """Return the group of a term's column, and a label of each level, of which there must be
-    two.
-    """
+    """Return the group of a term's column, and a label per level, of which there must be two."""
     group, levels = source.levels(term.column, f"term {term.name!r}")
     if len(levels) < 2:
         raise InvalidInput(f"column {term.column!r} has one level; drop {type(term).__name__}({term.column!r})")
@@ -432,8 +424,7 @@ Term = Intercept | Linear | Factor | RandomEffect | Smooth
 
 
 def _centring(source: Source) -> float:
-    """Return by how much the data outweigh a penalty at rho = 0, in geometric mean over the
-    penalised directions.
+    """Return by how much the data outweigh a penalty at rho = 0, as a geometric mean.
 
     A term's best lambda does not grow with n, the data's information does: measured against the
     data alone, rho of a wiggly term falls like -log n, measured against one row, a plateau begins
@@ -470,9 +461,7 @@ def _gather(first: IntArray, values: FloatArray, columns: FloatArray) -> FloatAr
 
 
 def _sum_to_zero(constraint: FloatArray) -> FloatArray:
-    """Return Z (k, k - 1), orthonormal and orthogonal to ``constraint``, from one Householder
-    reflection.
-    """
+    """Return Z (k, k - 1), orthonormal and orthogonal to ``constraint``, by one reflection."""
     v = constraint / np.linalg.norm(constraint)
     v[0] += 1.0 if v[0] >= 0.0 else -1.0
     reflection = np.eye(v.shape[0]) - 2.0 * np.outer(v, v) / (v @ v)

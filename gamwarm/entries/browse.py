@@ -115,9 +115,7 @@ class BrowsedEntry:
 
     @property
     def kind(self) -> str:
-        """``final``, ``checkpoint`` or ``artifact``; ``?`` of one that cannot be read and might be
-        either.
-        """
+        """``final``, ``checkpoint`` or ``artifact``; ``?`` where that cannot be read."""
         said = self.summary or self.stated
         if said is not None:
             return said.kind
@@ -194,15 +192,11 @@ class Browser:
         return self._entries.read(EntryEditor.all_pins)
 
     def keys(self, section: str) -> Iterator[str]:
-        """Yield the keys of a section, the first of them before all are listed
-        (`walking.names`).
-        """
+        """Yield the keys of a section, the first of them before all are listed."""
         return names(self._entries, section)
 
     def some_keys(self, section: str, count: int) -> list[str]:
-        """Return the first ``count`` keys in that order: a sample, as keys are digests. Lists no
-        more than these.
-        """
+        """Return the first ``count`` keys in that order: a sample, as keys are digests."""
         return self._entries.read(lambda view: view.some_names(section, None, count)) or []
 
     def walk(
@@ -224,9 +218,7 @@ class Browser:
         return each_entry(self._entries, section, there, partial(_look, decoded=decoded, content=content))
 
     def child_paths(self, section: str) -> Iterator[str]:
-        """Yield ``<key>/<entry id>`` of every entry of a kind that does not compete, without
-        reading any.
-        """
+        """Yield ``<key>/<entry id>`` of every entry of a kind that does not compete."""
         return (path for path in entry_paths(self._entries, section) if "/" in path)
 
     def has(self, section: str, key: str) -> bool:
@@ -234,9 +226,7 @@ class Browser:
         return self._entries.read(lambda view: view.has(section, key))
 
     def starting_with(self, section: str, prefix: str) -> list[str]:
-        """Return the keys of a section that start so, sorted. Lists the section unless the key is
-        complete.
-        """
+        """Return the keys of a section that start so, sorted; a complete key lists nothing."""
         if KINDS[section].is_key(prefix):
             return [prefix] if self.has(section, prefix) else []
         return sorted(key for key in self.keys(section) if key.startswith(prefix))
@@ -264,8 +254,7 @@ def _summary_if_readable(view: EntryEditor, section: str, path: str) -> EntrySum
 
 
 def list_entries(store: EntryStore) -> tuple[list[EntrySummary], list[str]]:
-    """Return the summaries of all entries in order of section, key and path, and where those lie
-    that have none.
+    """Return the summaries of all entries in order, and the places of those that have none.
 
     Seals are not checked.
     """
@@ -285,8 +274,7 @@ def _summary_or_place(view: EntryEditor, section: str, path: str) -> EntrySummar
 
 
 def list_sealed(store: EntryStore) -> Iterator[EntrySummary | None]:
-    """Yield the summary of every entry, records before artifacts; None for one whose seal does not
-    hold.
+    """Yield the summary of every entry, records first; None for one whose seal does not hold.
 
     For sums, which are made of intact entries alone.
     """

@@ -1,6 +1,4 @@
-"""Entries that are buffered in memory and written together: one lock, one sync, one transaction for
-many puts.
-"""
+"""Entries buffered in memory and written together: one lock, one transaction for many puts."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ END_PRIORITY: Final = -100
 """Of the finalizer in processes of `multiprocessing`: after those of all others."""
 
 LEFT_BEHIND_PATIENCE: Final = 0.5
-"""How long garbage collection waits for the writer lock; what it cannot write then is written
-later.
-"""
+"""How long garbage collection waits for the writer lock; the rest is written later."""
 
 
 class _Buffered(NamedTuple):
@@ -53,8 +49,7 @@ class _Buffered(NamedTuple):
 
 
 class BufferedEntries(EntryStore):
-    """An `EntryStore` that buffers puts until `flush`; its look-ups see buffered entries as if they
-    were written.
+    """An `EntryStore` that buffers puts until `flush`; its look-ups see buffered entries.
 
     Inside `transaction` nothing is buffered: the buffer is written first, and puts go to the file.
 
@@ -82,9 +77,7 @@ class BufferedEntries(EntryStore):
 
     @property
     def _waiting(self) -> dict[str, _Buffered]:
-        """The buffered entries. A forked child has a copy of entries that its parent will write:
-        not the child's to file.
-        """
+        """The buffered entries; those in a forked child's copy are its parent's to write."""
         if self._process != os.getpid():
             self._process, self._waits = os.getpid(), {}
         return self._waits
@@ -95,9 +88,7 @@ class BufferedEntries(EntryStore):
         return len(self._waiting)
 
     def is_due(self, *, urgent: bool = False) -> bool:
-        """Whether a flush is due by time or by number; ``urgent``: whether anything is buffered. No
-        turn.
-        """
+        """Whether a flush is due by time or by number; ``urgent``: whether anything is buffered."""
         waiting = len(self._waiting)
         if not waiting:
             return False
@@ -105,8 +96,7 @@ class BufferedEntries(EntryStore):
 
     @critical
     def flush(self, patience: float | None = None) -> int:
-        """Write the buffer in one transaction, and settle its outcomes; return the number of
-        entries written.
+        """Write the buffer in one transaction, and settle its outcomes; return how many entries.
 
         If that fails, everything stays pending. ``patience``: seconds to wait for other writers.
         """
@@ -180,9 +170,7 @@ class BufferedEntries(EntryStore):
         return bool(self._of(RECORDS, lambda e: e.key == key))
 
     def _after_flush(self, section: str, key: str) -> tuple[set[str], list[Encoded]]:
-        """Return the ids that the file has under a key, and the entries that it would have there
-        after a flush.
-        """
+        """Return the ids that the file has under a key, and its entries after a flush."""
         found = self._entries(section, lambda view: view.entry_paths(section, key))
         kept = {encoded.entry_id: encoded for encoded, _ in found}
         in_file = set(kept)
@@ -313,9 +301,7 @@ _finalizer: Any = None
 
 
 def _watch_the_end() -> None:
-    """Write the buffer at the end of this process even if `multiprocessing` ends it, which skips
-    atexit.
-    """
+    """Write the buffer at the end even of a `multiprocessing` process, which skips atexit."""
     global _finalizer
     util = sys.modules.get("multiprocessing.util")
     if util is None or (_finalizer is not None and _finalizer.still_active()):
@@ -329,9 +315,7 @@ def _watch_the_end() -> None:
 
 @quiet
 def leave(entries: BufferedEntries) -> None:
-    """Write the buffer of a store that was collected without being closed: now if this thread may,
-    else later.
-    """
+    """Write the buffer of a store that was collected unclosed, now or later."""
     if entries.n_pending:
         _left.append(entries)
         _flush_dropped()

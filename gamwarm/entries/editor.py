@@ -22,16 +22,12 @@ _PINNED: Final = b"pinned"
 
 
 class EntryEditor(FileView):
-    """A file view that can also pin and remove entries, import those of other files, and rebuild
-    the index.
-    """
+    """A file view that can also pin, remove and import entries, and rebuild the index."""
 
     # -- pins --------------------------------------------------------------------------------------
 
     def pins(self, section: str) -> set[str]:
-        """Return the entry ids that are pinned in a section; none where `unread_pins` says that
-        they cannot be read.
-        """
+        """Return the entry ids pinned in a section; none where `unread_pins` says why."""
         return set() if self.unread_pins(section) else set(self._pins(section))
 
     def all_pins(self) -> set[str]:
@@ -62,9 +58,7 @@ class EntryEditor(FileView):
     # -- removal -----------------------------------------------------------------------------------
 
     def remove(self, chosen: Iterable[tuple[str, str, str]]) -> set[str]:
-        """Remove entries, each given as (section, path, entry id); return the ids removed (damage
-        can prevent it).
-        """
+        """Remove entries (section, path, entry id); return the ids that are gone."""
         by_key: dict[tuple[str, str], set[str]] = {}
         for section, path, entry_id in chosen:
             by_key.setdefault((section, path.split("/", 1)[0]), set()).add(entry_id)
@@ -153,9 +147,7 @@ class EntryEditor(FileView):
         return tuple(wrong)
 
     def is_indexed(self, entry: Encoded) -> bool:
-        """Whether the index says where an entry lies, and of an artifact that its fit has one as
-        new.
-        """
+        """Whether the index says where an entry lies, and that an artifact's fit has one as new."""
         said = entry.summary()
         if self.index.key_of(entry.section, said.entry_id) != entry.key:
             return False
@@ -196,8 +188,7 @@ class EntryEditor(FileView):
         return Batch(section, key, whole, pins & {e.entry_id for e in whole}, damaged)
 
     def absorb(self, section: str, key: str, entries: Sequence[Encoded], keep_last: int) -> tuple[set[str], set[str]]:
-        """Unite the entries of a key with others of the same key; return the ids there before and
-        after.
+        """Unite the entries of a key with others of it; return the ids before and after.
 
         Raises
         ------
@@ -217,9 +208,7 @@ class EntryEditor(FileView):
         return {e.entry_id for e in there}, {e.entry_id for e in kept}
 
     def _absorb_child(self, entry: Encoded) -> bool:
-        """Write an entry of another file unchanged, unless this file has it with the same or a
-        later time; return whether it was.
-        """
+        """Write another file's entry unless the same is here, no older; return whether it was."""
         known = False
         if self.has_child(entry.section, entry.key, entry.entry_id):
             try:

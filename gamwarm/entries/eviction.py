@@ -30,8 +30,7 @@ class EvictionCandidate:
 def choose_evictions(
     candidates: Iterable[EvictionCandidate], *, size_budget: int | None, before: int | None, keep: Collection[str]
 ) -> list[EvictionCandidate]:
-    """Choose what goes, oldest first (ties by entry id), until the rest is within ``size_budget``
-    and not too old.
+    """Choose what goes, oldest first, until the rest is within budget and not too old.
 
     Parameters
     ----------

@@ -1,5 +1,4 @@
-"""Which artifacts a look-up should try as parents, and in which order: tables of candidates and the
-rule.
+"""Which artifacts a look-up tries as parents, in which order: tables of candidates, and the rule.
 
 A look-up reads a few tables, however many artifacts there are: `stored_index.StoredIndex` has those
 of a file, an `Index` is the same in memory. Both follow from the artifacts (`Place`) and say
@@ -30,9 +29,7 @@ __all__ = [
 ]
 
 TABLE_ROWS: Final = 8
-"""Artifacts in a stored table. Where all of them are damaged, a look-up reads every artifact of the
-key.
-"""
+"""Artifacts in a stored table. If all are damaged, a look-up reads every artifact of the key."""
 RELATED_ROWS: Final = 32
 """Models in a stored list of related ones; the newest stay."""
 
@@ -67,9 +64,7 @@ class Candidate(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A row of a list of related models: a structural key or, of a model without one, its strict
-    key.
-    """
+    """A row of a list of related models: a structural key, else the strict one."""
 
     created: int
     is_structural: bool
@@ -192,9 +187,7 @@ def with_row(rows: list[Candidate], row: Candidate, most: int | None = TABLE_ROW
 
 
 def with_model(models: list[Model], model: Model) -> list[Model]:
-    """Return a list of models, newest first, with one that may be there already; it keeps its first
-    time.
-    """
+    """Return a list of models, newest first, with one more; one already there keeps its time."""
     if any(known[1:] == model[1:] and known.created <= model.created for known in models):
         return models
     others = [known for known in models if known[1:] != model[1:]]
@@ -202,8 +195,7 @@ def with_model(models: list[Model], model: Model) -> list[Model]:
 
 
 class Index:
-    """The index in memory: of entries that wait, of one moment of the file, or as the file's should
-    be.
+    """The index in memory: of waiting entries, of one moment of the file, or rebuilt.
 
     Parameters
     ----------

@@ -102,9 +102,7 @@ def _create_section(root: Any, kind: EntryKind) -> Any:
 
 
 def check_file(h5: h5py.File, path: Path, *, writing: bool = False) -> None:
-    """Refuse contents that are not ours or of another format, and to write to an archive; ``path``
-    is for messages.
-    """
+    """Refuse contents of another program or format, and to write to an archive."""
     root = h5g.open(h5.id, b"/")
     sections = [kind.section.encode() for kind in KINDS.values() if kind.since <= ENTRY.current]
     if not (h5a.exists(root, b"format_version") and all(stored_values.has(root, name) for name in sections)):
@@ -181,15 +179,11 @@ class FileView:
         return gid
 
     def has_section(self, section: str) -> bool:
-        """Whether the file has the group of a kind; that of a later kind comes with its first
-        entry.
-        """
+        """Whether the file has the group of a kind; a later kind's comes with its first entry."""
         return section in self._sections or stored_values.has(self._root, section.encode())
 
     def section_to_write(self, section: str) -> Any:
-        """Return the group of a kind, made if it is missing; the entry format then says that
-        readers must know it.
-        """
+        """Return the group of a kind, made (with the format version it needs) if it is missing."""
         if not self.has_section(section):
             kind = KINDS[section]
             self._sections[section] = _create_section(self._root, kind)
@@ -218,9 +212,7 @@ class FileView:
     # -- totals ------------------------------------------------------------------------------------
 
     def total(self, name: str) -> int:
-        """Return the running total ``last_created``, ``n_entries`` or ``live_bytes``; counted if it
-        is misstated.
-        """
+        """Return ``last_created``, ``n_entries`` or ``live_bytes``; counted if misstated."""
         kept = self._kept_totals
         if kept is not None and name in kept:
             return kept[name]
@@ -276,16 +268,12 @@ class FileView:
             self._write_total(name, self.total(name))
 
     def next_created(self, now: int) -> int:
-        """Return a time stamp (UTC microseconds) later than that of any entry ever written, if time
-        leaves any.
-        """
+        """Return UTC microseconds later than any entry ever written, if time leaves any."""
         later = max(now, self.total("last_created") + 1)
         return later if later <= texts.LATEST else now
 
     def recount(self) -> None:
-        """Count entries and bytes, and list ids, anew: what a damaged entry was is not known when
-        it is replaced.
-        """
+        """Recount entries, bytes and ids: what a damaged entry was is unknown."""
         keys: dict[str, dict[str, str]] = {section: {} for section in KINDS}
         for name, value in self._counted(keys).items():
             self._set_total(name, max(value, self.total(name)) if name == "last_created" else value)
@@ -319,8 +307,7 @@ class FileView:
         return int(self.section_group(section).get_num_objs()) if self.has_section(section) else 0
 
     def some_names(self, section: str, key: str | None, count: int | None) -> list[str] | None:
-        """Return the first ``count`` keys of a section, or children of a key, in the order of
-        HDF5's own index.
+        """Return the first ``count`` keys, or children of a key, in HDF5's own order.
 
         That is the order of a hash of the names: nothing is sorted, so a few cost the same in a
         file of any size. ``count`` None: all. None if the key's group cannot be read.
@@ -355,8 +342,7 @@ class FileView:
         return stored_values.has(gid, encoded(name))
 
     def entry_paths(self, section: str, key: str) -> list[str]:
-        """Return where the entries of a key lie, relative to the section: the key itself, then its
-        children.
+        """Return where the entries of a key lie in the section: the key itself, its children.
 
         A key whose group is damaged is a path like any other: reading it says so, and its
         neighbours stay readable.
@@ -414,9 +400,7 @@ class FileView:
         return _in_its_place(Encoded(section, key, texts.parse_text(section, text), arrays, stored=text), name)
 
     def _quickly(self, section: str, key: str, gid: Any) -> Encoded | None:
-        """Read the entry of an open group, whose header HDF5 has checked, without an HDF5 object
-        for each value.
-        """
+        """Read the entry of an open group from its header, without an HDF5 object per value."""
         if self._peek is None:
             return None
         try:
@@ -425,9 +409,7 @@ class FileView:
             return None
 
     def _vectors(self, gid: Any) -> dict[str, Any]:
-        """Read the vectors that are there; most entries have two, so one asks no further than there
-        are attributes.
-        """
+        """Read the vectors, asking no further than there are attributes: most entries have two."""
         links = gid.get_num_objs() > 0
         besides_text = h5a.get_num_attrs(gid) - 2
         arrays: dict[str, Any] = {}
@@ -444,8 +426,7 @@ class FileView:
         stored_values.check_forms(self._group(section, key), self.size)
 
     def read_lone_record(self, key: str) -> Encoded | None:
-        """Read the only entry of an exact key past HDF5's object cache; None where that cannot be
-        done.
+        """Read the only entry of an exact key past HDF5's object cache; None if impossible.
 
         None says nothing: the key may be missing, damaged, of several entries, or stored in
         datasets. What is returned is what `read` would return, by the same seal.
@@ -487,9 +468,7 @@ class FileView:
         return Encoded(section, key, texts.parse_text(section, text[1]), arrays, stored=text[1])
 
     def stored_seal(self, section: str, path: str) -> bytes | None:
-        """Return the seal as stored, by which an entry read before is known again; None where it
-        cannot be read.
-        """
+        """Return the stored seal, by which an entry is recognised; None if it cannot be read."""
         try:
             return stored_values.read(self._group(section, path), b"seal", self.size)
         except (DamagedEntry, *UNREADABLE) as error:
@@ -497,9 +476,7 @@ class FileView:
             return None
 
     def read_summary(self, section: str, path: str) -> EntrySummary:
-        """Read what an entry says of itself, its seal unchecked; raises `DamagedEntry` if its text
-        is none.
-        """
+        """Read what an entry says of itself, unsealed; raises `DamagedEntry` without a text."""
         return KINDS[section].summarize(path, self._read_meta(section, path))
 
     def place_in_text(self, section: str, path: str) -> str | None:
@@ -524,9 +501,7 @@ class FileView:
         )
 
     def path_of(self, section: str, entry_id: str) -> str | None:
-        """Return where the entry of an id lies in a section, intact or not; None if it is not
-        there.
-        """
+        """Return where the entry of an id lies in a section, intact or not; None if nowhere."""
         key = self.index.key_of(section, entry_id)
         if key is None:
             return None
@@ -548,8 +523,7 @@ class FileView:
     def write_key(
         self, section: str, key: str, entries: list[Encoded], *, replaced: Sequence[Encoded] | None = None
     ) -> None:
-        """Make ``entries`` the entries of a key for which they compete, the first in the key's own
-        group.
+        """Make ``entries`` those of a key for which they compete, the first in its own group.
 
         ``replaced``: all current entries of the key, read in this transaction and intact; so it is
         not read again.
@@ -616,9 +590,7 @@ class FileView:
             self._set_total("last_created", entry.created)
 
     def _remove(self, section: str, path: str) -> bool:
-        """Remove the entries at ``path`` and below; return whether one was damaged, so that the
-        totals are unknown.
-        """
+        """Remove the entries at ``path`` and below; return whether a damaged one spoils totals."""
         paths = self.entry_paths(section, path) if "/" not in path else [path]
         for each in paths:
             try:

@@ -56,8 +56,7 @@ _STRING_SIZE: Final = Struct("<4xI")
 
 
 def attributes(peek: Peek, address: int) -> dict[bytes, Attribute] | None:
-    """Return the attributes of the object whose header is at `address`; None where HDF5 has to be
-    asked.
+    """Return the attributes of the object whose header is at `address`; None: ask HDF5.
 
     Parameters
     ----------
@@ -95,9 +94,7 @@ def attributes(peek: Peek, address: int) -> dict[bytes, Attribute] | None:
 
 
 def _messages(block: bytes, at: int, end: int, found: dict[bytes, Attribute], more: list[tuple[int, int]]) -> bool:
-    """Collect the attributes and continuations among the messages of one block; False: not the
-    common case.
-    """
+    """Collect the attributes and continuations of one block; False: not the common case."""
     if end > len(block):
         return False
     while at + 4 <= end:
@@ -125,9 +122,7 @@ def _messages(block: bytes, at: int, end: int, found: dict[bytes, Attribute], mo
 
 @lru_cache(maxsize=4096)
 def _read_head(head: bytes) -> tuple[bytes, int, int] | None:
-    """Name, kind and bytes of an attribute, from all that comes before its data; None if anything
-    is unusual.
-    """
+    """Name, kind and bytes of an attribute from what precedes its data; None if unusual."""
     version, flags, name_bytes, type_bytes, _, characters = _ATTRIBUTE_HEAD.unpack_from(head)
     if version != 3 or flags or characters or name_bytes < 2:
         return None

@@ -28,9 +28,7 @@ R = TypeVar("R")
 BATCH_SIZE: Final = 64
 """Items per read. A commit during the read restarts it."""
 FIRST_NAMES: Final = 128
-"""Names that are read without listing the section: a first page, with some entries that a filter
-rejects.
-"""
+"""Names read without listing the section: a first page, even if a filter rejects some."""
 
 
 def report_progress(progress: Progress | None, done: int, total: int) -> bool:
@@ -54,8 +52,7 @@ def _each(view: EntryEditor, items: list[T], look: Callable[[EntryEditor, T], R]
 def each_entry(
     store: EntryStore, section: str, places: Iterable[str], look: Callable[[EntryEditor, str, str], R]
 ) -> Iterator[R]:
-    """Yield what ``look(view, section, path)`` makes of each entry at the places, those of a key
-    where one is a key.
+    """Yield what ``look(view, section, path)`` makes of each entry at places (paths, or keys).
 
     What went since the places were listed is left out; damaged ones are not, so ``look`` gets them.
     """
@@ -76,8 +73,7 @@ def _paths(view: EntryEditor, section: str, place: str) -> list[str]:
 
 
 def names(store: EntryStore, section: str, key: str | None = None) -> Iterator[str]:
-    """Yield the keys of a section, or the children of a key, in the order of HDF5's own index (a
-    hash of the name).
+    """Yield the keys of a section, or the children of a key, in HDF5's order (of a hash).
 
     The first `FIRST_NAMES` are taken without a list of the others.
     """
@@ -92,9 +88,7 @@ def names(store: EntryStore, section: str, key: str | None = None) -> Iterator[s
 
 
 def entry_paths(store: EntryStore, section: str, keys: Iterable[str] | None = None) -> Iterator[str]:
-    """Yield where the entries lie, the first at once: keys of records, paths of artifacts (a key
-    may have many).
-    """
+    """Yield where the entries lie: keys of records, paths of artifacts."""
     for key in names(store, section) if keys is None else keys:
         if KINDS[section].competes:
             yield key
@@ -108,8 +102,7 @@ def entry_paths(store: EntryStore, section: str, keys: Iterable[str] | None = No
 
 
 def entry_paths_in_order(store: EntryStore, section: str) -> Iterator[str]:
-    """Yield where the entries lie in ascending order, for what must not depend on the file that
-    they lie in.
+    """Yield where the entries lie in ascending order, which does not depend on the file.
 
     All keys are listed before the first.
     """

@@ -1,6 +1,4 @@
-"""Which entries are meant: the one selection and the one way to read a key, for the command,
-exports and lists.
-"""
+"""Which entries are meant: one selection, one way to read a key, for command, export and lists."""
 
 from __future__ import annotations
 
@@ -32,8 +30,7 @@ Follow = Callable[[Iterator[BrowsedEntry]], Iterator[BrowsedEntry]]
 
 @dataclass(frozen=True)
 class Selection:
-    """Which entries to take: those that meet every criterion that is given, in any one of its
-    values.
+    """Which entries to take: those that meet every criterion given, in any of its values.
 
     Names are matched as a shell does: ``*`` any text, ``?`` any character, ``[ab]`` one of these.
     What an entry does not tell matches nothing.
@@ -101,8 +98,7 @@ def _words(value: Any, what: str) -> tuple[str, ...]:
 
 
 class Selector:
-    """A selection in one file: its keys are resolved, and the families of that file known where
-    they matter.
+    """A selection in one file, with its keys resolved and, where they matter, the families known.
 
     Parameters
     ----------
@@ -124,9 +120,7 @@ class Selector:
         self.families = Families(browser, selection.families, most=None) if selection.families else Families(browser)
 
     def scan(self) -> Iterator[BrowsedEntry]:
-        """Yield the entries that are meant, records first; damaged ones as far as their text
-        tells.
-        """
+        """Yield the entries that are meant, records first; damaged ones as far as readable."""
         wanted = set(self._wanted.kinds)
         sections = [name for name, kind in KINDS.items() if not wanted or wanted & set(kind.labels)]
 
@@ -173,8 +167,7 @@ def _any(patterns: Sequence[str], values: Iterable[str]) -> bool:
 
 
 class Families:
-    """The family of an entry. Artifacts name theirs; records keep a digest, which the names met
-    give a meaning.
+    """The family of an entry: artifacts name theirs, records keep a digest of it.
 
     Parameters
     ----------

@@ -1,6 +1,4 @@
-"""Entries behind transactions: put, look up, verify. Knows records and artifacts, but nothing about
-starts.
-"""
+"""Entries behind transactions: put, look up, verify. Nothing about starts."""
 
 from __future__ import annotations
 
@@ -69,16 +67,12 @@ UNCHANGED = "unchanged: the file already holds this entry"
 
 
 class _Hdf5Errors(AbstractContextManager[None]):
-    """Turns HDF5's complaints about its own metadata into `StoreDamaged`; damage of one entry never
-    comes here.
-    """
+    """Turns HDF5's complaints about its own metadata into `StoreDamaged`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.complaint = ""
-        """What HDF5 said of its own structure: nothing more is written through handles that it may
-        have corrupted.
-        """
+        """What HDF5 said of its own structure; after that nothing is written."""
 
     def __enter__(self) -> None:
         pass
@@ -107,9 +101,7 @@ class _Hdf5Errors(AbstractContextManager[None]):
 
 @dataclass
 class _Transaction:
-    """The open one: the file as it changes it, the outcomes of its puts, and what ended one of them
-    halfway.
-    """
+    """The open one: its view of the file, its puts' outcomes, what ended one halfway."""
 
     view: EntryEditor
     pending: Pending
@@ -117,8 +109,7 @@ class _Transaction:
 
 
 class EntryStore:
-    """Records and artifacts in one file. Every method is local to the calling process; threads take
-    turns.
+    """Records and artifacts in one file. Every method is local; threads take turns.
 
     Parameters
     ----------
@@ -187,8 +178,7 @@ class EntryStore:
 
     @contextmanager
     def transaction(self, patience: float | None = None) -> Iterator[None]:
-        """Make the puts inside one atomic write; an inner transaction joins the outer one of the
-        same thread.
+        """Make the puts inside one atomic write; an inner one of the same thread joins it.
 
         ``patience``: seconds to wait for other writers, where it is not the file's own
         ``lock_timeout``.
@@ -222,9 +212,7 @@ class EntryStore:
                 pending.settle(written=written, reason=reason)
 
     def _writing_view(self, h5: h5py.File) -> EntryEditor:
-        """One view per handle, as for reading: a handle is reused as long as no other process
-        commits.
-        """
+        """One view per handle, as for reading: handles last until another process commits."""
         written = self._written
         if written is None or written[0] is not h5:
             written = self._written = (h5, EntryEditor(h5, keeps_totals=True))
@@ -243,9 +231,7 @@ class EntryStore:
 
     @critical
     def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> tuple[T, int, int]:
-        """Replace the file by what ``fill(old, new)`` copies to a new one; see
-        `Container.rewrite`.
-        """
+        """Replace the file by what ``fill(old, new)`` copies; see `Container.rewrite`."""
         with self.call_lock, self._translated:
             return self.container.rewrite(fill)
 
@@ -254,9 +240,7 @@ class EntryStore:
         return 0
 
     def protected_ids(self) -> set[str]:
-        """Return what this process must not evict: parents of its campaigns, and what the open
-        transaction files.
-        """
+        """Return what this process must not evict: its campaigns' parents, its open puts."""
         held = {entry_id for parents in self.held for entry_id in parents.ids}
         return held if self._open is None else held | self._open.pending.ids()
 
@@ -289,9 +273,7 @@ class EntryStore:
         )
 
     def unchanged(self, entry_id: str) -> PutOutcome:
-        """Return the outcome of putting an entry that the file already holds: as pending as the put
-        that it repeats.
-        """
+        """Return the outcome of putting what the file holds, as pending as the first put."""
         return self._write(lambda _: self._again(entry_id))
 
     def _again(self, entry_id: str) -> PutOutcome:
@@ -322,9 +304,7 @@ class EntryStore:
             self._open.half_done = f"{type(error).__name__}: {error}".removesuffix(": ")
 
     def _check_complete(self) -> None:
-        """Refuse to continue a transaction in which a change ended halfway; who caught that error
-        may not know.
-        """
+        """Refuse to continue a transaction in which a change ended halfway and was caught."""
         self._translated.check_writable()
         if self._open is not None and self._open.half_done:
             raise StoreUnavailable(
@@ -348,9 +328,7 @@ class EntryStore:
         return self.put_encoded(encode(entry, self._producer))
 
     def put_encoded(self, entry: Encoded | Refused) -> PutOutcome:
-        """File an entry that `encode` gave, here or on another rank, or say why it gave none; it
-        gets its time now.
-        """
+        """File what `encode` gave, here or on another rank, or say why not; its time is now."""
         if isinstance(entry, Refused):
             log.debug("entry of %s not written: %s", entry.key, entry.reason)
             return PutOutcome(reason=entry.reason)
@@ -395,9 +373,7 @@ class EntryStore:
 
     @critical
     def read(self, look: Callable[[EntryEditor], T]) -> T:
-        """Return what ``look`` returns of the file; it is called again where a writer came
-        between.
-        """
+        """Return what ``look`` returns of the file; called again where a writer came between."""
 
         def with_view(h5: h5py.File) -> T:
             view = self._view_of(h5)
@@ -490,9 +466,7 @@ class EntryStore:
         return []
 
     def snapshot_parents(self) -> ParentSnapshot:
-        """Return the artifacts that are in the file now, and keep them from eviction here while the
-        answer lives.
-        """
+        """Return the file's artifacts; while that lives, they are not evicted here."""
         held = ParentSnapshot(*self.read(lambda view: (frozenset(view.index.ids(ARTIFACTS)), view.index.snapshot())))
         self.held.add(held)
         return held

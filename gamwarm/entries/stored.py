@@ -27,9 +27,7 @@ class StoredArtifact(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ParentSnapshot:
-    """Artifacts that a campaign may start from, as they were ranked: none is evicted while this
-    object lives.
-    """
+    """Artifacts that a campaign may start from; none is evicted while this object lives."""
 
     ids: frozenset[str] = frozenset()
     index: Index = field(default_factory=Index)

@@ -66,9 +66,7 @@ class StoredIndex:
         return found if found is not None and KINDS[section].is_key(found) else None
 
     def newest_of_fit(self, exact_key: str) -> tuple[int, str] | None:
-        """Return time and entry id of the newest artifact of a fit; the artifact itself has to
-        confirm it.
-        """
+        """Return time and entry id of a fit's newest artifact, which itself has to confirm it."""
         created, _, entry_id = (self._text(ARTIFACTS, _fit_name(exact_key)) or "").partition(" ")
         return (int(created), entry_id) if created.isascii() and created.isdigit() and is_entry_id(entry_id) else None
 
@@ -147,9 +145,7 @@ class StoredIndex:
                 self._set_rows(section, f"{_RELATED}{relation}".encode(), models, with_model(models, place.model))
 
     def forget(self, section: str, entry_id: str) -> None:
-        """Take an entry that is being removed out of the ids; `rebuild` has to follow where it is
-        an artifact.
-        """
+        """Take a removed entry out of the ids; after an artifact `rebuild` has to follow."""
         stored_values.remove_attribute(self._section(section), entry_id.encode())
 
     def rebuild(self, artifacts: Iterable[Encoded]) -> None:
@@ -208,8 +204,7 @@ class StoredIndex:
         return index
 
     def says(self, index: Index) -> bool:
-        """Whether the tables are those of ``index``; lists of models only as far as they are not
-        full.
+        """Whether the tables are those of ``index``; lists of models as far as they are not full.
 
         When a model came is not compared: a merge gives artifacts other times.
         """

@@ -1,5 +1,4 @@
-"""Values in the HDF5 file: what each may be (`FORMS`), one function that reads them, and those that
-write them.
+"""Values in the HDF5 file: what each may be (`FORMS`), the one reader, and the writers.
 
 A file may come from an untrusted source. HDF5 converts what it reads into the type it is asked for,
 and the buffer is ours, so a value of another width or extent than expected overruns it. `read`
@@ -157,9 +156,7 @@ def _vector_space(length: int) -> Any:
 
 
 def name_of(name: bytes) -> str:
-    """Return a link's or attribute's name as text; bytes that are not UTF-8 survive the round
-    trip.
-    """
+    """Return a link's or attribute's name; bytes that are not UTF-8 survive the round trip."""
     return name.decode("utf-8", "surrogateescape")
 
 
@@ -213,8 +210,7 @@ def _open(parent: Any, name: bytes, kind: int) -> Any:
 
 
 def read(gid: Any, name: bytes, size: int, form: Form | None = None) -> bytes | None:
-    """Return the bytes of a value as stored (of texts without the padding), or None if it is not
-    there.
+    """Return the bytes of a value as stored (text without padding), or None if not there.
 
     Parameters
     ----------
@@ -244,9 +240,7 @@ def read(gid: Any, name: bytes, size: int, form: Form | None = None) -> bytes | 
 
 
 def _found(gid: Any, name: bytes, size: int, form: Form) -> tuple[Any, Any, Any] | None:
-    """Return a value that is of its form, the memory for it and the type to read it as; None if it
-    is not there.
-    """
+    """Return a value of its form, its memory and the type to read it as; None if not there."""
     if form.attribute and h5a.exists(gid, name):
         stored = h5a.open(gid, name)
         return stored, *_buffer(stored, name, form)  # HDF5 has its bytes in memory by now
@@ -267,9 +261,7 @@ def _check_layout(did: Any, name: bytes) -> None:
 
 
 def _buffer(stored: Any, name: bytes, form: Form) -> tuple[Any, Any]:
-    """Return memory for a value, and the type to read it as: its own, so that HDF5 converts
-    nothing.
-    """
+    """Return memory for a value and the type to read it as, so that HDF5 converts nothing."""
     type_ = stored.get_type()
     if type_.committed() or not _is(type_, form):
         raise Misshapen(f"{name_of(name)} does not consist of {form.kind.value}{_of_width(form)}")
@@ -295,9 +287,7 @@ def _of_width(form: Form) -> str:
 
 
 def read_vector(gid: Any, name: bytes, size: int) -> Any:
-    """Return a vector of numbers over immutable bytes, which cannot be made writeable again; None
-    if not there.
-    """
+    """Return a vector over immutable bytes, which stay read-only; None if not there."""
     data = read(gid, name, size)
     return None if data is None else np.frombuffer(data, _DTYPES[form_of(name).kind])
 
@@ -317,9 +307,7 @@ def read_strings(gid: Any, name: bytes, size: int) -> list[str]:
 
 
 def check_forms(gid: Any, size: int, *, depth: int = 1) -> None:
-    """Raise `Misshapen` unless a group holds only values of their forms, and groups of such down to
-    ``depth``.
-    """
+    """Raise `Misshapen` unless a group, down to ``depth``, holds only values of their forms."""
     for name in map(encoded, names_in(gid)):
         if name in FORMS:
             _found(gid, name, size, FORMS[name]._replace(attribute=False))
@@ -360,9 +348,7 @@ def write_text(gid: Any, name: bytes, text: bytes) -> None:
 
 
 def write_vector(gid: Any, name: bytes, array: Any) -> None:
-    """Write a vector of the form that `FORMS` gives its name, as an attribute or, if it is long, a
-    data set.
-    """
+    """Write a vector in the form of `FORMS`: an attribute or, if long, a data set."""
     type_ = _TYPES[FORMS[name].kind]
     space = _vector_space(len(array))
     if array.nbytes > ATTRIBUTE_LIMIT:
@@ -375,9 +361,7 @@ def write_vector(gid: Any, name: bytes, array: Any) -> None:
 
 
 def set_integer(gid: Any, name: bytes, value: int) -> Any:
-    """Write an integer, in the place of whatever has the name; return the attribute, for
-    `rewrite_integer`.
-    """
+    """Write an integer over whatever has the name; return its attribute for `rewrite_integer`."""
     stored = None
     if h5a.exists(gid, name):
         stored = h5a.open(gid, name)
@@ -393,9 +377,7 @@ def set_integer(gid: Any, name: bytes, value: int) -> Any:
 
 
 def rewrite_integer(stored: Any, value: int) -> None:
-    """Write an integer to an attribute from `set_integer`, of a handle that has not been used for
-    other writes since.
-    """
+    """Write an integer to an attribute of `set_integer`; nothing else used its handle since."""
     stored.write(np.array(value, dtype="<i8"), h5t.STD_I64LE)
 
 
@@ -419,9 +401,7 @@ def set_integers(gid: Any, name: bytes, values: Sequence[int]) -> None:
 
 
 def _set(gid: Any, name: bytes, array: Any, type_: Any) -> None:
-    """Write an attribute: in its place if it has that form already, as HDF5 loses the space of one
-    that it removes.
-    """
+    """Write an attribute, in place if of that form: HDF5 loses the space of removed ones."""
     if h5a.exists(gid, name):
         stored = h5a.open(gid, name)
         if stored.shape == array.shape and stored.get_type().equal(type_):

@@ -1,5 +1,4 @@
-"""Leave one group out, as a job over ranks: parent on all rows first, then every fold from it,
-resumable.
+"""Leave one group out, as a resumable job over ranks: the parent on all rows, then every fold.
 
 ::
 

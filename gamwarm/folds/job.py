@@ -52,8 +52,7 @@ def leave_one_out(
     value: Callable[[Any], Any] | None = None,
     progress: bool | Shown = True,
 ) -> FoldsReport:
-    """Fit all rows, then all rows but each group's, every fold from the fit on all rows.
-    Collective.
+    """Fit all rows, then all but each group's, every fold from the first fit. Collective.
 
     Record and artifact of a fold have the attribute ``group``, its label (``gamwarm ls --attribute
     group=AA``). The fit on all rows is made by rank 0 and kept first, with checkpoints; then its
@@ -149,9 +148,7 @@ def leave_one_out(
 def _parent(
     store: WarmStartStore | FrozenView, fold: Fold, fit: FitFold, value: Callable[[Any], Any] | None
 ) -> FoldOutcome:
-    """Fit all rows on rank 0 alone: so the search can be checkpointed, and no bits of other ranks
-    are compared.
-    """
+    """Fit all rows on rank 0 alone: it can checkpoint, and no rank's bits are compared."""
     made = None
     with store.independent(flush_seconds=PARENT_FLUSH_SECONDS) as own:
         if store.comm.rank == 0:

@@ -17,8 +17,7 @@ Shown = Callable[[int, int], None]
 
 @contextmanager
 def bar(label: str = "folds", console: Any = None) -> Iterator[Shown]:
-    """Show progress: ``with bar("folds") as shown: leave_one_out(…, progress=shown)``. Local; for
-    rank 0.
+    """Show progress: ``with bar("folds") as shown: leave_one_out(…, progress=shown)``. Local.
 
     Parameters
     ----------

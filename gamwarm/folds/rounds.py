@@ -1,6 +1,4 @@
-"""Work assigned to ranks in rounds of one item each; what every rank made is known to all of them
-after each round.
-"""
+"""Work assigned to ranks in rounds of one item each; after a round all know its results."""
 
 from __future__ import annotations
 
@@ -26,8 +24,7 @@ def in_rounds(
     should_stop: Callable[[], bool] | None = None,
     operation: str = "round of folds",
 ) -> list[T]:
-    """Call ``do`` on one item of ``work`` per rank and round, with None on ranks that have none.
-    Collective.
+    """Call ``do`` on one item of ``work`` per rank and round, else on None. Collective.
 
     Parameters
     ----------

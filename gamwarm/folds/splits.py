@@ -61,8 +61,7 @@ class Fold:
 
 
 def folds_of(groups: Any) -> list[Fold]:
-    """Return one fold per group, largest fold first (ties by label), so that the fits of a round
-    are of one size.
+    """Return one fold per group, largest first (ties by label): a round's fits are of one size.
 
     Parameters
     ----------

@@ -1,6 +1,4 @@
-"""Naming a fit: fingerprint protocol, matrix digests, exact key, term identities, descriptor,
-`FitProblem`.
-"""
+"""Naming a fit: fingerprints, matrix digests, exact key, term identities, descriptor."""
 
 from gamwarm.identity.components import Components, Label
 from gamwarm.identity.descriptor import FitDescriptor, check_descriptor_key, relation_key, term_identity

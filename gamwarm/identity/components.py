@@ -1,5 +1,4 @@
-"""Eight bytes of digest per component of a fit: enough to say, of two fits, what differs between
-them.
+"""Eight bytes of digest per component of a fit: enough to say what differs between two.
 
 The components are taken in the walk that makes the exact key, from the same bytes, so that designs
 are read once.
@@ -45,8 +44,7 @@ class Label(NamedTuple):
 
 @dataclass(frozen=True)
 class Components:
-    """What a fit is made of, as digests. Labels follow from the names of the blocks; see
-    docs/file-format.md.
+    """What a fit is made of, as digests, labelled by the names of the blocks.
 
     Parameters
     ----------
@@ -74,9 +72,7 @@ class Components:
 
     @classmethod
     def of(cls, penalties: Sequence[int], parts: Sequence[int], defaults: Sequence[int]) -> Components:
-        """Take all ``parts`` of a walk, which ends with the options, and leave out trailing
-        ``defaults``.
-        """
+        """Take all ``parts``, the options last, and leave out trailing ``defaults``."""
         kept, first = len(parts), len(parts) - len(defaults)
         while kept > first and parts[kept - 1] == defaults[kept - 1 - first]:
             kept -= 1

@@ -82,16 +82,13 @@ def strict_identity(spec: ParameterBlockSpec) -> str:
 
 
 def structural_identity(spec: ParameterBlockSpec, raw_width: int) -> str:
-    """Return a block's structural identity: raw width, no null-space list (a held-out column
-    changes it).
-    """
+    """Return a block's structural identity: raw width, no null spaces."""
     return term_identity(spec.role or Role.GENERIC, spec.name, _labels(spec), (), raw_width)
 
 
 @lru_cache(maxsize=4096)
 def relation_key(family_kind: str, role: str, name: str, basis_kind: str | None, n_outer: int) -> str:
-    """Return what models of a family with the same smooth have in common whatever its width, 32 hex
-    digits.
+    """Return what a family's models with the same smooth have in common, as 32 hex digits.
 
     Parameters
     ----------
@@ -111,9 +108,7 @@ def relation_key(family_kind: str, role: str, name: str, basis_kind: str | None,
 
 
 def check_descriptor_key(key: object) -> str:
-    """Return ``key`` if it is a well-formed descriptor key or term identity, else raise
-    `InvalidKey`.
-    """
+    """Return ``key`` if a well-formed descriptor key or term identity, else raise `InvalidKey`."""
     if not isinstance(key, str) or not _HEX64.fullmatch(key):
         raise InvalidKey(
             f"{brief_repr(key)} is not a descriptor key; expected 64 lower-case hex digits (see FitProblem.descriptor)"
@@ -123,8 +118,7 @@ def check_descriptor_key(key: object) -> str:
 
 @dataclass(frozen=True)
 class FitDescriptor:
-    """What makes two fits relatives: family and terms, in any order. Rows and response do not enter
-    the key.
+    """What makes two fits relatives: family and terms, in any order; not rows or response.
 
     Parameters
     ----------

@@ -28,8 +28,7 @@ __all__ = ["FitProblem"]
 
 
 class FitProblem:
-    """Everything gamwarm needs to know of one fit. Immutable; names are computed once, when first
-    asked for.
+    """Everything gamwarm needs to know of one fit. Immutable; names are computed on demand.
 
     Parameters
     ----------
@@ -165,18 +164,14 @@ class FitProblem:
     # No cached_property: in Python 3.11 it holds one lock for all fits while it names one.
     @property
     def key(self) -> str:
-        """Exact key; reads every design once. Raises `UnkeyableFit`. Collective where designs are
-        distributed.
-        """
+        """Exact key; reads designs once. Raises `UnkeyableFit`. Collective if distributed."""
         if "key" not in self.__dict__:
             self._name(None)
         return cast(str, self.__dict__["key"])
 
     @property
     def components(self) -> Components:
-        """8 bytes of digest per component, from the walk that makes the key. Raises
-        `UnkeyableFit`.
-        """
+        """8 bytes of digest per component, from the key's walk. Raises `UnkeyableFit`."""
         if "components" not in self.__dict__:
             self._name(None)
         return cast(Components, self.__dict__["components"])
@@ -190,9 +185,7 @@ class FitProblem:
         return key
 
     def shared_key(self, comm: Communicator) -> str:
-        """Return the exact key, computed by all ranks of ``comm`` together; every rank holds this
-        same problem.
-        """
+        """Return the exact key, computed by all ranks of ``comm``, which hold the same problem."""
         return self._name(comm)
 
     @cached_property

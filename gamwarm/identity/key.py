@@ -187,9 +187,7 @@ _check_exhaustive()
 
 
 def _check_walked(blocks: Sequence[ParameterBlockSpec], options: BlockwiseFitOptions) -> None:
-    """Refuse subclasses with fields that the tables do not know: their fits cannot be
-    distinguished.
-    """
+    """Refuse subclasses with fields unknown here: their fits cannot be distinguished."""
     for described, writers, cls in [(b, _BLOCK, ParameterBlockSpec) for b in blocks] + [
         (options, _OPTIONS, BlockwiseFitOptions)
     ]:
@@ -308,9 +306,7 @@ def name_fit(
     comm: Any = None,
     nuisance: Sequence[str] = (),
 ) -> tuple[str, Components]:
-    """Return the exact key and, of the same walk over the fit, 8 bytes of digest per component; see
-    `exact_key`.
-    """
+    """Return the exact key and, per component, 8 bytes of digest; see `exact_key`."""
     ranks = as_communicator(comm)
     distributed = distributed_of(specs if isinstance(specs, (list, tuple)) else ())  # their types are checked below
     if comm is None and distributed:
@@ -369,9 +365,7 @@ def _default_parts() -> tuple[int, ...]:
 
 
 def component_labels(components: Components, block_names: Sequence[str]) -> dict[Label, int]:
-    """Return the digests of ``components`` by label; options at their defaults
-    included.
-    """
+    """Return the digests of ``components`` by label, options at their defaults too."""
     return components.labelled(block_names, tuple(_OPTIONS), _default_parts())
 
 

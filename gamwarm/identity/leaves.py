@@ -1,5 +1,4 @@
-"""Digests of leaves, dense, sparse or of an index: numbers to the bytes that the protocol hashes,
-at the hash's speed.
+"""Digests of leaves, dense, sparse or of an index, at the speed of the hash.
 
 Memory: one leaf of a lazy source (8 MiB of float64, if rows are not wider than that) and one buffer
 of half a MiB. Sparse: the canonical copy of one leaf, or of about 400,000 entries; DIA and DOK
@@ -50,8 +49,7 @@ def dense_step(p: int) -> int:
 
 
 def positive_zeros(values: Any, what: str, out: FloatArray | None = None) -> FloatArray:
-    """Return ``values`` as C-ordered little-endian float64 with -0.0 as +0.0 and NaN bits
-    untouched.
+    """Return ``values`` as C-ordered little-endian float64, -0.0 as +0.0, NaN bits kept.
 
     Raises `InvalidType` for integers that binary64 cannot hold exactly.
     """
@@ -137,9 +135,7 @@ class DenseLeaves:
         return bytes(self._hasher.digest())
 
     def _plain(self, part: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return rows as the bytes to hash: as they lie if they lie so, else through a buffer that
-        stays in cache.
-        """
+        """Return rows as bytes to hash: in place, else through a buffer that stays in cache."""
         if is_hashable_in_place(part):
             return part
         if self._buffer is None or len(self._buffer) < len(part):
@@ -232,9 +228,7 @@ class _Rows(NamedTuple):
 
 
 def _canonical_rows(m: Any, start: int, stop: int, p: int) -> _Rows:
-    """Rows start:stop of a sparse matrix: duplicates summed (as float64), zeros dropped, indices
-    sorted.
-    """
+    """Rows start:stop of a sparse matrix: duplicates summed, zeros dropped, indices sorted."""
     from scipy import sparse  # noqa: PLC0415 - slow to import; whoever gives a sparse matrix has done so already
 
     if m.format == "csr":

@@ -1,5 +1,4 @@
-"""Digest of a matrix as a two-level tree of leaves: rows, dense or sparse, or the index of an
-`IndexedDesign`.
+"""Digest of a matrix as a two-level tree of leaves: rows, or an `IndexedDesign`'s index.
 
 The cut into leaves depends on the shape alone, so ranks, threads and chunked sources share the work
 without changing a bit. Within a rank the hash library's own threads take part where the ranks leave
@@ -45,9 +44,7 @@ class _Kind(IntEnum):
 
 
 class _Plan(NamedTuple):
-    """What all ranks must agree on: of an indexed design also how many distinct rows there are, and
-    their digest.
-    """
+    """What all ranks must agree on; of an indexed design also its distinct rows."""
 
     kind: _Kind = _Kind.DENSE
     n: int = 0
@@ -82,8 +79,7 @@ class _Plan(NamedTuple):
 
 
 class DigestCache:
-    """Digests of the designs and indices that one walk over a fit has met, since blocks often share
-    them.
+    """Digests that one walk over a fit has met: blocks often share designs and indices.
 
     By identity, and only while the walk lasts: a writeable array is read again by the next walk.
     """
@@ -121,9 +117,7 @@ def matrix_digest(m: Any, comm: Any = None) -> str:
 
 
 def digest_of(m: Any, comm: Any, seen: DigestCache | None) -> str:
-    """Return `matrix_digest`; without a communicator, what one walk has ``seen`` is not read again
-    in it.
-    """
+    """Return `matrix_digest`; without a communicator, what was ``seen`` is not read again."""
     if isinstance(m, DistributedRows):
         return _distributed_digest(m, m.comm if comm is None else as_communicator(comm))
     ranks = as_communicator(comm)
@@ -159,9 +153,7 @@ def _shared_digest(m: Any, ranks: Communicator, seen: DigestCache | None) -> str
 
 
 def _cores(ranks: Communicator) -> Callable[[], int]:
-    """Return how to ask what cores this rank may use: ranks ask together, now; a process alone only
-    if it matters.
-    """
+    """Return how to ask what cores this rank may use: ranks together, now; alone, when needed."""
     if ranks.is_serial:
         return ranks.cores
     known = ranks.cores()
@@ -202,8 +194,7 @@ def _another_matrix(rank: int, other: _Plan, first: _Plan) -> CollectiveError:
 
 
 def _leaves_of(ranks: Communicator, count: int) -> range:
-    """Return this rank's share of ``count`` leaves; where there are more ranks than leaves, leaves
-    are hashed again.
+    """Return this rank's share of ``count`` leaves; spare ranks hash leaves again.
 
     No rank hashes more than ceil(count / ranks) leaves, and the repeats are compared.
     """
@@ -213,9 +204,7 @@ def _leaves_of(ranks: Communicator, count: int) -> range:
 
 
 def _strangers(reports: list[tuple[_Plan, bytes]], count: int) -> Iterator[tuple[int, _Plan]]:
-    """Yield the ranks that hold another matrix than the ranks before them, as far as the reports
-    can tell.
-    """
+    """Yield the ranks whose matrix differs from those before, as far as reports tell."""
     root = reports[0][0]
     witness = b""
     for rank, (plan, leaves) in enumerate(reports):
@@ -229,8 +218,7 @@ def _strangers(reports: list[tuple[_Plan, bytes]], count: int) -> Iterator[tuple
 
 
 def _witness(m: Any) -> bytes:
-    """Return a few rows of an array (or index) in memory, digested, so that ranks which hold
-    different ones notice.
+    """Return a digest of a few rows in memory, so that ranks with different ones notice.
 
     Each rank hashes its own leaves only: without a witness, different arrays of one shape would
     agree on one digest.
@@ -263,9 +251,7 @@ def _index_leaves(index: Any, plan: _Plan, mine: range, cores: Callable[[], int]
 
 
 def _distributed_digest(m: DistributedRows, ranks: Communicator) -> str:
-    """Every rank hashes the leaves whose first row it holds; the rows of a leaf that later ranks
-    hold come to it.
-    """
+    """Each rank hashes the leaves whose first row it holds; their later rows come to it."""
     cores = _cores(ranks)
     error: BaseException | None = None
     plan = _Plan()
@@ -328,9 +314,7 @@ def _head(m: DistributedRows, plan: _Plan) -> Any:
 
 
 def _tail(m: DistributedRows, head: Any, plan: _Plan, ranks: Communicator) -> list[Any]:
-    """Exchange boundary rows: send the head, return the rows that complete this rank's last leaf,
-    piece by piece.
-    """
+    """Exchange boundary rows: send the head, return the last leaf's missing rows by piece."""
     step, width = plan.step, plan.width
     outgoing, incoming = {}, {}
     if len(head):

@@ -1,5 +1,4 @@
-"""A family from named values: what its fingerprint distinguishes, and what it refuses because it
-cannot.
+"""A family from named values: what its fingerprint distinguishes, and what it refuses.
 
 Values are hashed by type, each after the name of its type: the numbers of an array with its mask, a
 data frame with its column names and index, categories with their order. Equal numbers are equal
@@ -53,8 +52,7 @@ class NamedFamily:
 
 
 def family(kind: str, /, **values: Any) -> NamedFamily:
-    """Return a family whose fingerprint is that of named values: response, weights, constants,
-    priors.
+    """Return a family whose fingerprint is that of named values (response, weights, priors …).
 
     Parameters
     ----------
@@ -149,9 +147,7 @@ def _library(value: Any) -> str:
 
 
 def _scalar(value: Any) -> tuple[str, str] | None:
-    """Return the kind of a plain value and its text, None if it is none; a number is written by its
-    bits.
-    """
+    """Return kind and text of a plain value, None if it is none; numbers by their bits."""
     if value is None:
         return "none", ""
     if isinstance(value, (bool, np.bool_)):
@@ -258,9 +254,7 @@ def _write_foreign(fp: Fingerprinter, value: Any, what: str, depth: int) -> None
 
 
 def _write_column(fp: Fingerprinter, column: Any, what: str, depth: int) -> None:
-    """Hash the values of a column: by their bits where they are plain, else one by one, so that
-    nulls differ.
-    """
+    """Hash a column's values: plain ones by their bits, else one by one, so nulls differ."""
     dtype = getattr(column, "dtype", None)
     dtype = getattr(column, "type", dtype) if dtype is None else dtype
     categories = _categories(column)

@@ -1,6 +1,4 @@
-"""Ranks behind one small interface: a serial stand-in, mpi4py where a communicator is given,
-agreement on errors.
-"""
+"""Ranks behind one interface: a serial stand-in or mpi4py, and agreement on errors."""
 
 from gamwarm.parallel.adapt import as_communicator
 from gamwarm.parallel.agreement import agree, already_agreed, broadcast_failure, mark_agreed, run_distributed

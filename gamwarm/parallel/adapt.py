@@ -16,8 +16,7 @@ _communicators: set[type] = {type(SERIAL)}
 
 
 def as_communicator(comm: Any) -> Communicator:
-    """Return ``comm`` behind the protocol: None is serial, mpi4py's are wrapped, a `Communicator`
-    stays.
+    """Return ``comm`` behind the protocol: None is serial, mpi4py's are wrapped.
 
     Raises
     ------

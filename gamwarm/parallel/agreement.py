@@ -1,6 +1,4 @@
-"""Agreement on status: the first thing in every collective call, so that no rank waits for one that
-has failed.
-"""
+"""Agreement on status comes first in every collective call: no rank waits for a failed one."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ T = TypeVar("T")
 
 
 def mark_agreed(error: BaseException) -> None:
-    """Remember on the exception itself that all ranks know of it: an outer ``with`` must not tell
-    them again.
-    """
+    """Mark an exception that all ranks know: an outer ``with`` must not broadcast it again."""
     error._gamwarm_agreed = True  # type: ignore[attr-defined]
 
 
@@ -70,9 +66,7 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
 
 
 def broadcast_failure(comm: Communicator, operation: str, error: BaseException) -> None:
-    """Let the other ranks know of an exception that leaves a ``with`` block here; at most once per
-    exception.
-    """
+    """Let other ranks know of an exception that leaves a ``with`` here; once per exception."""
     if comm.is_serial or already_agreed(error):
         return
     mark_agreed(error)

@@ -24,9 +24,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Communicator(Protocol):
-    """What gamwarm needs of a group of ranks. Every method is collective but `rank`, `size` and
-    `is_congruent`.
-    """
+    """What gamwarm needs of ranks. All is collective but `rank`, `size` and `is_congruent`."""
 
     @property
     def rank(self) -> int: ...
@@ -65,9 +63,7 @@ class Communicator(Protocol):
         ...
 
     def cores(self) -> int:
-        """Processor cores that one rank may keep busy: what its node leaves it. Known after the
-        first call.
-        """
+        """Processor cores that one rank may keep busy on its node; cached by the first call."""
         ...
 
     def is_congruent(self, other: Communicator) -> bool:
@@ -120,15 +116,12 @@ SERIAL = SerialCommunicator()
 
 
 def share(total: int, comm: Communicator) -> range:
-    """Return this rank's contiguous share of ``total`` items: at most ceil(total / size) of
-    them.
-    """
+    """Return this rank's contiguous share of ``total`` items, at most ceil(total / size)."""
     return range(comm.rank * total // comm.size, (comm.rank + 1) * total // comm.size)
 
 
 def assign_by_cost(costs: Sequence[float], size: int) -> list[int]:
-    """Return which rank does each piece of work: the dearest first, each to the rank that has least
-    to do by then.
+    """Return which rank does each piece of work: the dearest first, to the least loaded.
 
     Depends on the arguments alone, so ranks that know the costs agree without a message.
     """
@@ -164,8 +157,6 @@ def cores_each(mine: Collection[int], on_node: Sequence[Collection[int]]) -> int
 
 
 def _siblings() -> int:
-    """Return how many processes of this job run on this node, according to its launcher; 1 without
-    one.
-    """
+    """Return the job's processes on this node, according to its launcher; 1 without one."""
     told = [os.environ.get(name, "") for name in _SIBLINGS]
     return max([1, *(int(text) for text in told if text.isdecimal())])

@@ -1,6 +1,4 @@
-"""Describing a fit: blocks, designs, penalties, their layout, options, the gauge and the family
-protocol.
-"""
+"""Describing a fit: blocks, designs, penalties, layout, options, gauge, family protocol."""
 
 from gamwarm.problem.basis import BasisMeta
 from gamwarm.problem.blocks import ParameterBlockSpec, Role, check_specs, infer_role

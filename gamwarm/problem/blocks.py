@@ -1,6 +1,4 @@
-"""One parameter block of a fit: design, offset, penalties, and the hints that only move its
-start.
-"""
+"""One parameter block of a fit: design, offset, penalties, and hints that move its start."""
 
 from __future__ import annotations
 
@@ -54,8 +52,7 @@ def infer_role(name: str) -> Role:
 
 @dataclass(frozen=True, eq=False)
 class ParameterBlockSpec:
-    """One block, in *reduced* coordinates. Immutable; arrays other than the design are copied and
-    read-only.
+    """One block, in *reduced* coordinates. Immutable; arrays but the design are copied.
 
     Parameters
     ----------

@@ -1,6 +1,4 @@
-"""What may stand as a design matrix: NumPy array, SciPy sparse matrix or array, `IndexedDesign`, or
-a row source.
-"""
+"""What may be a design matrix: NumPy array, SciPy sparse, `IndexedDesign`, or row source."""
 
 from __future__ import annotations
 
@@ -56,9 +54,7 @@ def is_row_source(design: object) -> TypeGuard[RowChunkSource]:
 
 
 def check_exact_dtype(dtype: np.dtype[Any], what: str) -> None:
-    """Refuse element types whose values binary64 cannot hold exactly (complex, long double, object,
-    text, time).
-    """
+    """Refuse element types that binary64 cannot hold exactly (complex, object, text, time)."""
     if dtype.kind not in _EXACT_KINDS or dtype.itemsize > 8:
         raise InvalidType(
             f"{what} has element type {dtype}; use bool, an integer type, float16, float32 or float64 "
@@ -113,9 +109,7 @@ def design_shape(design: object, what: str = "design") -> tuple[int, int]:
 
 
 def read_rows(source: RowChunkSource, start: int, stop: int, p: int) -> npt.NDArray[Any]:
-    """Return rows start:stop of a row source, of shape (stop - start, p), refusing what its shape
-    does not promise.
-    """
+    """Return rows start:stop of a row source, (stop - start, p); refuse another shape."""
     with allowed():
         given = source.row_chunk(start, stop)
     if isinstance(given, np.ma.MaskedArray):
@@ -131,8 +125,7 @@ def read_rows(source: RowChunkSource, start: int, stop: int, p: int) -> npt.NDAr
 
 @dataclass(frozen=True, eq=False)
 class IndexedDesign:
-    """A design of few distinct rows: row i is ``rows[index[i]]``, n x p numbers without holding
-    them.
+    """A design of few distinct rows: row i is ``rows[index[i]]``, without n x p numbers.
 
     For a discretised covariate, a factor, a random effect or an intercept. Its digest depends on
     its form: the digest is that of ``rows`` and ``index`` as given. The dense matrix of the same

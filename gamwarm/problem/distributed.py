@@ -1,6 +1,4 @@
-"""Rows that stay on the rank that made them: each rank holds a contiguous part, in the order of the
-ranks.
-"""
+"""Rows that stay on the rank that made them: each holds a contiguous part, in rank order."""
 
 from __future__ import annotations
 
@@ -43,8 +41,7 @@ class Traffic:
 
 
 class DistributedRows:
-    """A dense or indexed design (or an offset) whose rows are spread over ranks. Making one is
-    collective.
+    """A dense or indexed design (or an offset) spread over ranks. Making one is collective.
 
     Row numbers are global: rank 0 holds the first rows, rank 1 the next, and so on. The rows are
     hashed where they are; the digest is that of the plain array with all rows, or of the
@@ -108,8 +105,7 @@ class DistributedRows:
         return (self._starts[-1], *self._widths)
 
     def row_chunk(self, start: int, stop: int, /) -> Any:
-        """Rows start:stop (global numbers) of those that this rank holds. Local: never
-        communicates.
+        """Rows start:stop (global numbers) that this rank holds. Never communicates.
 
         Raises
         ------
@@ -142,9 +138,7 @@ class DistributedRows:
         return bisect_right(self._starts, row) - 1
 
     def pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Yield (rank, start, stop) of rows start:stop as they lie on ranks, in order, ranks
-        without any left out.
-        """
+        """Yield (rank, start, stop) of rows start:stop by rank, in order, empty ones left out."""
         while start < stop:
             rank = self.owner(start)
             end = min(stop, self._starts[rank + 1])
@@ -152,9 +146,7 @@ class DistributedRows:
             start = end
 
     def everywhere(self, at_once: int) -> Iterator[FloatArray]:
-        """Yield all values of an offset on every rank, ``at_once`` at a time, in order.
-        Collective.
-        """
+        """Yield an offset's values on every rank, ``at_once`` at a time, in order. Collective."""
         n = self._starts[-1]
         for first in range(0, n, at_once):
             start, stop = max(first, self.start), min(first + at_once, self.stop)
@@ -178,17 +170,13 @@ class DistributedRows:
 
 
 def distributed_of(specs: Iterable[Any]) -> list[DistributedRows]:
-    """Return the distributed designs and offsets of blocks (of whatever is among ``specs``), in
-    order.
-    """
+    """Return the distributed designs and offsets of blocks (found in ``specs``), in order."""
     parts = [getattr(spec, field, None) for spec in specs for field in ("design", "offset")]
     return [part for part in parts if isinstance(part, DistributedRows)]
 
 
 def check_same_ranks(rows: DistributedRows, comm: Communicator, what: str) -> None:
-    """Refuse a communicator of other ranks, or in another order, than the one the rows are
-    distributed over.
-    """
+    """Refuse a communicator whose ranks differ from those the rows are distributed over."""
     if not rows.comm.is_congruent(comm):
         raise InvalidInput(
             f"{what}: its rows are distributed over {rows.comm.size} ranks, but comm has {comm.size}"
@@ -226,9 +214,7 @@ def _common_widths(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def _common_kind(told: list[tuple[tuple[int, ...], int | None]]) -> int | None:
-    """Return how many distinct rows an indexed design has, None of a dense one; an empty array is
-    of either kind.
-    """
+    """Return the number of distinct rows, None if dense; an empty array is either kind."""
     kinds = [(rank, distinct) for rank, (shape, distinct) in enumerate(told) if shape[0] or distinct is not None]
     for rank, distinct in kinds:
         if distinct != kinds[0][1]:

@@ -1,6 +1,4 @@
-"""The affine gauge: how reduced coefficients of one fit lift to raw coefficients that mean the same
-in every fit.
-"""
+"""The affine gauge: reduced coefficients of a fit to raw ones that mean the same in every fit."""
 
 from __future__ import annotations
 
@@ -89,9 +87,7 @@ class Gauge:
 
     @classmethod
     def sum_to_zero(cls, basis: Any) -> Gauge:
-        """Return the one-block gauge whose lift is the constraint null-space basis Z (tall: rows >
-        columns).
-        """
+        """Return the one-block gauge whose lift is the constraint null-space basis Z (tall)."""
         z = float_matrix(basis, "sum-to-zero basis Z")
         if z.shape[0] <= z.shape[1]:
             raise InvalidInput(
@@ -182,9 +178,7 @@ class Gauge:
         return lifted
 
     def restrict_design(self, design: Any) -> Any:
-        """Return ``X T`` (n x reduced) of a raw design X (n x raw); an indexed one stays
-        indexed.
-        """
+        """Return ``X T`` (n x reduced) of a raw design X (n x raw); indexed stays indexed."""
         self._check_columns(design)
         if isinstance(design, IndexedDesign):
             return IndexedDesign(design.rows @ self.lift, design.index)

@@ -19,8 +19,7 @@ _TIE_TOLERANCE = 1e-10
 
 @dataclass(frozen=True, eq=False)
 class PenaltyLayout:
-    """Map between the outer coordinates ``rho`` and the physical log lambdas, block by block, in
-    order.
+    """Map between the outer coordinates ``rho`` and the physical log lambdas, in block order.
 
     A fixed penalty has no outer coordinate; penalties of equal label share one. Build it with
     `from_specs`.
@@ -86,9 +85,7 @@ class PenaltyLayout:
         return self._initial_rho.copy()
 
     def expand(self, rho: Any) -> FloatArray:
-        """Return the physical log lambdas (one per penalty) at outer coordinates ``rho`` of shape
-        (n_outer,).
-        """
+        """Return physical log lambdas (one per penalty) at ``rho`` of shape (n_outer,)."""
         outer = float_vector(rho, f"rho ({self.n_outer} outer coordinates)", length=self.n_outer, finite=False)
         physical = np.empty(len(self.physical_to_outer))
         for i, (slot, value) in enumerate(zip(self.physical_to_outer, self.fixed_log_lambdas, strict=True)):
@@ -96,9 +93,7 @@ class PenaltyLayout:
         return physical
 
     def per_block_slots(self) -> tuple[tuple[int, ...], ...]:
-        """Return, per block, the outer coordinates it uses: each once, in order; a tied one in
-        every block using it.
-        """
+        """Return each block's outer coordinates, once, in order; tied ones in every block."""
         slots: list[tuple[int, ...]] = []
         position = 0
         for count in self._penalties_per_block:

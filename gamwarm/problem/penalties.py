@@ -1,5 +1,4 @@
-"""Quadratic penalties ``lambda * beta' S beta`` of one block, as descriptions of their matrix S (p
-x p).
+"""Quadratic penalties ``lambda * beta' S beta`` of one block, by their matrix S (p x p).
 
 A kind is declared here, in its class statement: the tag and the fields that the exact key takes, in
 its order. What else knows a kind by its name is the list of public names.
@@ -55,9 +54,7 @@ class Penalty(Protocol):
 
 
 PENALTY_KINDS: Final[dict[type, tuple[str, dict[str, str]]]] = {}
-"""Of each kind its tag in the exact key, and the form of each field: matrix, integer, number,
-string or penalty.
-"""
+"""Each kind's tag in the exact key, and the form of each field (matrix, integer, penalty …)."""
 
 
 class _Kind:
@@ -223,8 +220,7 @@ class LabeledPenalty(_Around, tag="labeled", label="string", inner="penalty"):
 
 @dataclass(frozen=True, eq=False)
 class FixedPenalty(_Around, tag="fixed", log_lambda="number", inner="penalty"):
-    """A penalty whose log smoothing parameter is given and not optimised; any label inside is
-    ignored.
+    """A penalty whose log smoothing parameter is given; any label inside is ignored.
 
     Parameters
     ----------

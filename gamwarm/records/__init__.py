@@ -1,6 +1,4 @@
-"""What is kept: exact records, cross-fit artifacts, curvature and the plateau rule, provenance,
-results and starts.
-"""
+"""What is kept: records, artifacts, curvature and plateau rule, provenance, results, starts."""
 
 from gamwarm.records.artifact import FitArtifact, GlobalFitSummary, TermArtifact
 from gamwarm.records.block import ActiveSet, BlockRecord, InnerMode, RecordKind, check_attributes, normalize_active_sets

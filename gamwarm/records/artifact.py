@@ -1,6 +1,4 @@
-"""The cross-fit artifact: gauge-free coefficients, rho and outer curvature per term of one
-converged fit.
-"""
+"""The artifact of one converged fit: gauge-free coefficients, rho and curvature per term."""
 
 from __future__ import annotations
 
@@ -228,9 +226,7 @@ class FitArtifact(ContentEquality, NotebookTable):
         return sum(t.reduced_width or 0 for t in self.terms)
 
     def invalid_reason(self) -> str | None:
-        """Return why this artifact must not be used (schema, non-finite objective or payload), else
-        None.
-        """
+        """Return why this artifact must not be used (schema, non-finite values), else None."""
         if self.schema != ARTIFACT_SCHEMA:
             return f"its schema is {self.schema!r}, this gamwarm reads {ARTIFACT_SCHEMA!r}"
         if not np.isfinite(self.summary.outer_objective):
@@ -252,9 +248,7 @@ class FitArtifact(ContentEquality, NotebookTable):
         )
 
     def _n_outer(self, curvature: Curvature) -> int:
-        """Outer coordinates of the fit: what the terms' slots say, else what the curvature's own
-        parts agree on.
-        """
+        """Outer coordinates of the fit, by the terms' slots, else by the curvature's parts."""
         known = [t.rho_slots for t in self.terms if t.rho_slots is not None]
         stated = max((slot + 1 for slots in known for slot in slots), default=0) + len(self.nuisance)
         if len(known) == len(self.terms):
@@ -264,7 +258,5 @@ class FitArtifact(ContentEquality, NotebookTable):
 
     @property
     def is_usable(self) -> bool:
-        """Whether a fit may start from this artifact under the default policy: known schema,
-        finite, converged.
-        """
+        """Whether a fit may start from this by default: known schema, finite, converged."""
         return self.invalid_reason() is None and self.summary.converged

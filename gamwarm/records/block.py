@@ -34,9 +34,7 @@ ActiveSet = tuple[int, ...] | None
 
 
 def normalize_active_sets(sets: Iterable[Iterable[int] | None] | None) -> tuple[ActiveSet, ...] | None:
-    """Return active sets in their one form: None stays, row numbers sorted and unique, empty
-    becomes None.
-    """
+    """Return active sets in one form: None stays, rows sorted and unique, empty becomes None."""
     if sets is None:
         return None
     normal: list[ActiveSet] = []
@@ -49,8 +47,7 @@ def normalize_active_sets(sets: Iterable[Iterable[int] | None] | None) -> tuple[
 
 @dataclass(frozen=True, eq=False)
 class InnerMode(ContentEquality):
-    """Summary of the inner solve at one rho; also the cached mode that `inner_cap` reads. Never
-    used as an evaluation.
+    """Summary of the inner solve at one rho, for `inner_cap`; never used as an evaluation.
 
     Parameters
     ----------
@@ -245,9 +242,7 @@ class BlockRecord(ContentEquality, NotebookTable):
 
     @property
     def cuts(self) -> tuple[str, ...]:
-        """A description of what the bound cut: coordinates that lie at ±rho_bound where the
-        objective still falls outwards.
-        """
+        """What the bound cut: coordinates at ±rho_bound whose objective still falls outwards."""
         gradient = None if self.curvature is None else self.curvature.gradient
         if gradient is None or not self.converged or len(gradient) != len(self.rho):
             return ()

@@ -1,6 +1,4 @@
-"""Outer curvature of a fit at its answer, and the only place of the plateau rule and of the settled
-rule.
-"""
+"""Outer curvature of a fit at its answer; the only place of the plateau and settled rules."""
 
 from __future__ import annotations
 
@@ -40,8 +38,7 @@ def loose_vector(value: Any, what: str) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Curvature(ContentEquality):
-    """Outer gradient, Hessian, effective degrees of freedom, plateau and settled flags, per outer
-    coordinate.
+    """Outer gradient, Hessian, effective degrees of freedom and flags, per outer coordinate.
 
     Parameters
     ----------
@@ -78,9 +75,7 @@ class Curvature(ContentEquality):
                 object.__setattr__(self, name, _flags(getattr(self, name), f"curvature {name}"))
 
     def invalid_reason(self, n_outer: int) -> str | None:
-        """Return why this does not belong to ``n_outer`` coordinates or is not finite, else
-        None.
-        """
+        """Return why this is not finite or not of ``n_outer`` coordinates, else None."""
         for name in ("gradient", "hessian", "edf", "plateau", "settled"):
             value = getattr(self, name)
             if value is None:
@@ -116,9 +111,7 @@ def pushes_outwards(rho: Any, gradient: Any, rho_bound: Any) -> npt.NDArray[np.b
 
 
 def cut_coordinates(rho: Any, gradient: Any, tol: float, rho_bound: Any) -> list[int]:
-    """Return the coordinates that the bound cut: they lie at it and push outwards by more than
-    ``tol``.
-    """
+    """Return the coordinates that the bound cut: at it, pushing outwards by more than ``tol``."""
     steep = np.abs(np.asarray(gradient, dtype=np.float64)) > tol
     return [int(j) for j in np.flatnonzero(pushes_outwards(rho, gradient, rho_bound) & steep)]
 

@@ -9,9 +9,7 @@ import numpy as np
 
 
 def same_content(a: Any, b: Any) -> bool:
-    """Whether two values hold the same numbers and words; fields marked ``compare=False`` (times)
-    do not count.
-    """
+    """Whether two values hold the same numbers and words; ``compare=False`` fields do not count."""
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.shape == b.shape and _same_numbers(a, b)
     if is_dataclass(a) and not isinstance(a, type):

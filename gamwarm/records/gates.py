@@ -15,9 +15,7 @@ SATURATION_MARGIN = 1.0
 
 
 def rejection_reason(record: BlockRecord) -> str | None:
-    """Return why ``record`` is not written, else None; names the coordinate, block or count at
-    fault.
-    """
+    """Return why ``record`` is not written, naming coordinate, block or count, else None."""
     if record.kind is RecordKind.FINAL and not record.converged:
         return "a final record must be converged; store it as a checkpoint"
     reason = record.invalid_reason()

@@ -68,9 +68,7 @@ class Producer:
         return f"{self.engine} {self.engine_version}".strip()
 
     def is_same_build(self, other: Producer | None) -> bool:
-        """Whether both name one engine and version; gamwarm's does not count, an unnamed engine is
-        unknown.
-        """
+        """Whether both name one engine and version; gamwarm's own version does not count."""
         return (
             other is not None
             and self.engine != ""

@@ -1,6 +1,4 @@
-"""Group seeds: what leaving each group out would change, to first order, computed once at a
-parent.
-"""
+"""Group seeds: what leaving each group out would change, to first order, made at a parent."""
 
 from __future__ import annotations
 
@@ -21,8 +19,7 @@ __all__ = ["GroupSeeds", "group_label"]
 
 
 def group_label(value: Any) -> str:
-    """Return the text by which a left-out group is named: of a NumPy scalar its plain value's, else
-    ``str(value)``.
+    """Return the text that names a left-out group: ``str`` of the (plain) value.
 
     Dates and times of any library are written without trailing zero parts: 2013-01-01,
     2013-01-01T12:00.
@@ -78,9 +75,7 @@ class GroupSeeds(ContentEquality):
             object.__setattr__(self, name, array)
 
     def invalid_reason(self, n_outer: int | None, width: int) -> str | None:
-        """Return why these do not belong to a fit of ``width`` coefficients or are not finite, else
-        None.
-        """
+        """Return why these are not finite or not of ``width`` coefficients, else None."""
         if n_outer is not None and self.rho.shape[1] != n_outer:
             return f"group seeds have {self.rho.shape[1]} rho; the fit has {n_outer}"
         if self.beta.shape[1] != width:

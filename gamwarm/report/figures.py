@@ -1,6 +1,4 @@
-"""Figures of a report as inline SVG: they take their colours from the page, so they follow light
-and dark.
-"""
+"""Figures of a report as inline SVG, in the page's colours, light and dark."""
 
 from __future__ import annotations
 
@@ -99,9 +97,7 @@ def _when(created: int) -> str:
 
 
 def lineage(trees: Sequence[Tree], most: int) -> tuple[str, int]:
-    """Draw trees of fits, one row per fit, at most so many rows; return the figure and how many
-    rows are left out.
-    """
+    """Draw trees of fits, one row per fit; return the figure and how many rows were left out."""
     body: list[str] = []
     y, shown, width = 14, 0, 300.0
     for tree in trees:

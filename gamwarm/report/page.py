@@ -1,6 +1,4 @@
-"""The page: text and tables around the figures, everything from the file escaped, nothing loaded
-from anywhere.
-"""
+"""The page: text and tables around the figures; all is escaped, nothing loaded."""
 
 from __future__ import annotations
 
@@ -31,8 +29,7 @@ MOST_ROWS: Final = 160
 def write_report(
     store_path: str | os.PathLike[str], out_html: str | os.PathLike[str], *, title: str | None = None
 ) -> Path:
-    """Write one HTML page about a gamwarm file; it loads nothing, and the same file gives
-    the same page.
+    """Write one HTML page about a file; it loads nothing, and the same file gives the same page.
 
     Parameters
     ----------
@@ -107,9 +104,7 @@ def _note(text: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numeric: int = 0) -> str:
-    """Return a table of cells that are HTML already; from column ``numeric`` on they stand to the
-    right.
-    """
+    """Return a table of HTML cells; from column ``numeric`` on they stand to the right."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
         right = ' class="num"'

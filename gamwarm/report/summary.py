@@ -38,9 +38,7 @@ class FitGroup:
     rows: tuple[CostRow, ...]
 
     def gain(self, row: CostRow) -> str:
-        """Return how many times fewer Hessian formations than cold; empty where that means
-        nothing.
-        """
+        """Return how many times fewer Hessian formations than cold; empty without meaning."""
         cold = next((each for each in self.rows if each.source == "cold"), row)
         if cold is row or not row.hessian_formations:
             return ""
@@ -158,9 +156,7 @@ def _trees(summaries: Sequence[EntrySummary]) -> tuple[tuple[Tree, ...], int]:
 
 
 def _fits(summaries: Sequence[EntrySummary]) -> tuple[dict[str, FitNode], dict[str, str]]:
-    """Join records and artifacts to fits by exact key; return them by name, and the name of each
-    entry's fit.
-    """
+    """Join records and artifacts to fits by exact key; return them, and each entry's fit."""
     parts: dict[str, list[EntrySummary]] = defaultdict(list)
     for entry in summaries:
         parts[entry.fit_key or entry.entry_id].append(entry)

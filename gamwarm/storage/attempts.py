@@ -1,6 +1,4 @@
-"""Reading one committed state during writes: attempt, check whether the file has changed, attempt
-again.
-"""
+"""Reading one committed state during writes: attempt, check for changes, attempt again."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ Check = Callable[[h5py.File], None]
 
 READ_ATTEMPTS: Final = 12
 HALFWAY_ATTEMPTS: Final = 4
-"""After so many checks of a half-applied file (about 4 ms) its writer is slow or dead; the journal
-then answers.
-"""
+"""Checks of a half-applied file (about 4 ms) after which the journal is asked."""
 FIRST_PAUSE: Final = 0.0005
 
 
@@ -54,14 +50,11 @@ class Attempts:
 
     @property
     def may_retry(self) -> bool:
-        """Whether `fn` should raise `RetryRead` rather than call what it reads damaged: a cache may
-        be to blame.
-        """
+        """Whether `fn` should raise `RetryRead` at what looks damaged: a cache may be to blame."""
         return self._reader.shared and not self._last_look and self._seen != self._doubted
 
     def _read_patiently(self, fn: Callable[[h5py.File], T]) -> T:
-        """Where another host may have written, open the file again for a while before it is called
-        damaged.
+        """Where another host may have written, reopen for a while before calling it damaged.
 
         Once in each state of the file: real damage remains. Where the state changes
         meanwhile, a writer is at work, and file and journal were seen at different moments.
@@ -146,9 +139,7 @@ class Attempts:
         raise Unsettled(moved=True)
 
     def _check_first_open(self, block: bytes, h5: h5py.File) -> None:
-        """Pass a file that is met under this name for the first time through the check of the layer
-        above.
-        """
+        """Pass a file met under this name for the first time through the upper layer's check."""
         if block == self._vetted:
             return
         try:

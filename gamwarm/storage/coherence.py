@@ -1,5 +1,4 @@
-"""Whether two clients of a directory see what the other has written there, found by alternating
-between them.
+"""Whether two clients of a directory see each other's writes, found by alternating.
 
 A client is a host, or one of two mounts of the folder on one host. It tests what a store relies on:
 locks that keep the other client out, and files that are read as they were when the lock was
@@ -85,8 +84,7 @@ class Coherence:
 
 
 class _Client:
-    """One side of the test. Every step returns what it found, by name; the other side's steps come
-    between.
+    """One side of the test: every step returns what it found, by name.
 
     Files are small stores in miniature: a first page that is overwritten in every round and holds
     the number of rounds, and a record appended in each of the first `TURNS` rounds.
@@ -170,9 +168,7 @@ class _Client:
         return {}
 
     def _claim(self, number: int) -> Path:
-        """A name for each test: of one that was there before, a client may still remember the old
-        state.
-        """
+        """A fresh name for each test: a client may remember the old state of a used one."""
         return self._place / f"claim-{number}"
 
     def _take_lock(self) -> None:
@@ -241,8 +237,7 @@ def try_two(one: Path, other: Path, disks: tuple[Disk, Disk] = (DISK, DISK)) -> 
 
 
 def meet_peer(place: Path, side: int, word: str, disk: Disk = DISK, patience: float = PEER_PATIENCE) -> Coherence:
-    """Alternate with the same call on another host, by files in the directory itself. Both return
-    the same.
+    """Alternate with the same call on another host, by files here. Both return the same.
 
     Parameters
     ----------
@@ -338,9 +333,7 @@ def _names(place: Path, patience: float) -> Iterator[str]:
 
 
 def _asked(place: Path) -> list[str]:
-    """List a directory as the server has it: a client that has just changed it does not answer from
-    its cache.
-    """
+    """List a directory as the server has it: a client's own cache may not show a change."""
     own = place / f"{PROBE_PREFIX}look-{secrets.token_hex(8)}"
     os.close(os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:

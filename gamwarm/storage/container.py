@@ -69,8 +69,7 @@ _alive: weakref.WeakSet[Container] = weakref.WeakSet()
 
 
 class Container(Attempts):
-    """One gamwarm file: every transaction is atomic and durable, every read sees one committed
-    state.
+    """One gamwarm file: transactions are atomic and durable, reads see one committed state.
 
     Use `open`. Methods may be called from several threads; they take turns. A container belongs to
     the process that opened it: in a forked child it can be read but not written.
@@ -234,9 +233,7 @@ class Container(Attempts):
 
     @property
     def recovered(self) -> bool:
-        """Whether this container had to replay a journal: a writer died, or the machine went
-        down.
-        """
+        """Whether this container had to replay a journal after a crash."""
         return self._writer.pair.recoveries > 0
 
     @critical
@@ -267,9 +264,7 @@ class Container(Attempts):
 
     @critical
     def look(self) -> Snapshot | None:
-        """Everything that changes when the file does; None inside a transaction, and where only
-        `read` can tell.
-        """
+        """Changes whenever the file does; None in a transaction, and where only `read` tells."""
         with self._rlock:
             if self._closed or self._writing:
                 return None
@@ -282,8 +277,7 @@ class Container(Attempts):
 
     @contextlib.contextmanager
     def write(self, patience: float | None = None) -> Iterator[h5py.File]:
-        """One transaction: everything done to the yielded handle becomes durable together, or not
-        at all.
+        """One transaction: what is done to the yielded handle becomes durable together.
 
         Committed (and on disk) when the block ends; an exception in it takes everything back. Other
         writers wait. ``patience`` is how long this one waits for them (default: ``lock_timeout``).
@@ -313,8 +307,7 @@ class Container(Attempts):
 
     @critical
     def rewrite(self, fill: Callable[[h5py.File, h5py.File], T]) -> tuple[T, int, int]:
-        """Rewrite the file: ``fill(old, new)`` copies what is to stay, then the new file takes the
-        old one's place.
+        """Replace the file by what ``fill(old, new)`` copies to a new one.
 
         The generation grows by one; other handles and processes notice and continue with the new
         file. An exception leaves the file as it was. A kill leaves the old file or the new one,
@@ -498,9 +491,7 @@ def _drop(writer: Writer, reader: Reader) -> None:
 
 
 def in_use_here() -> bool:
-    """Whether this thread is inside a call of any container: code that runs asynchronously (a
-    finalizer) must not begin one.
-    """
+    """Whether this thread is in a call of any container: a finalizer must not begin one."""
     return any(container._rlock.lock._is_owned() for container in list(_alive))  # type: ignore[attr-defined]
 
 
@@ -519,9 +510,7 @@ def clean_up_all() -> None:
 
 @critical
 def _at_exit() -> None:
-    """Close what is open, and let no thread into HDF5 afterwards: the locks are taken and never
-    released.
-    """
+    """Close what is open and keep threads out of HDF5: the locks are taken for good."""
     for container in list(_alive):
         if container._rlock.lock.acquire(timeout=EXIT_PATIENCE):
             with contextlib.suppress(Exception):

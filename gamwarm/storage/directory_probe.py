@@ -1,6 +1,4 @@
-"""What a directory supports, found by trying; names of file systems only say whether other hosts
-may see it.
-"""
+"""What a directory supports, found by trying; file-system names only tell whether it is shared."""
 
 from __future__ import annotations
 
@@ -150,8 +148,7 @@ def _take_turns(place: Path) -> Coherence | None:
 
 
 def remember(directory: Path, coherence: Coherence) -> bool:
-    """Leave a note for the stores of a directory if two clients found less there than one host
-    alone can see.
+    """Leave a note for stores if two clients found less than one host alone can see.
 
     A note that is out of date is removed. Returns whether there is one now.
     """
@@ -182,9 +179,7 @@ def recall(directory: Path) -> Coherence | None:
 
 
 def may_be_shared(directory: Path) -> bool:
-    """Whether other hosts may see a directory (it is not known to be local). Only looks; remembered
-    per device.
-    """
+    """Whether other hosts may see a directory (not known to be local); remembered per device."""
     try:
         device = os.stat(directory).st_dev
     except OSError:
@@ -256,9 +251,7 @@ def _run(command: list[str]) -> int | None:
 
 
 def _links_refuse(source: Path, target: Path) -> bool:
-    """Whether a hard link is made, and refused where its name exists. `target` is left in place if
-    it was created.
-    """
+    """Whether a hard link is made, and refused over an existing name. Leaves `target`."""
     try:
         os.link(source, target)
         # Not by the number of links: of a name just looked up, a client may still remember the old
@@ -305,8 +298,7 @@ def _works(call: Callable[[], None]) -> bool:
 
 
 def _mount_of(place: Path) -> tuple[str, frozenset[str]]:
-    """Type and options of the file system that holds `place`: the last mount on the longest prefix
-    of its path.
+    """Type and options of the file system of `place`: the last mount on its longest prefix.
 
     Not by device number: btrfs and overlay report others than the mount table has.
     """

@@ -1,5 +1,4 @@
-"""Other programs that have the file open with plain HDF5, which locks the file itself with
-``flock``.
+"""Other programs that have the file open with plain HDF5, which locks it by ``flock``.
 
 HDF5 holds an exclusive lock as long as a file is open for writing, a shared one as long as it is
 open for reading. When a handle for writing is closed, HDF5 sets the end of the file to what that
@@ -54,8 +53,7 @@ class OpenElsewhere(Exception):
 
 
 class Presence:
-    """Our own lock on the file while we work on it. Without ``flock`` on the file system, nothing
-    is locked or detected.
+    """Our own lock on the file while we work on it; nothing where ``flock`` does not work.
 
     Attributes
     ----------
@@ -78,8 +76,7 @@ class Presence:
             self.held = True
 
     def exclude_readers(self, fd: int, patience: float) -> bool:
-        """Exchange the shared lock for an exclusive one; False if readers stay for longer than
-        `patience`.
+        """Exchange the shared lock for an exclusive one; False if readers stay too long.
 
         The exchange is not atomic: the caller must see for itself whether the file was changed in
         between. Raises `OpenElsewhere` if a writer came in between and is still there.

@@ -14,8 +14,7 @@ __all__ = ["ForkSafeLock"]
 
 
 class ForkSafeLock(Lock):
-    """A reentrant lock that is replaced in a forked child if another thread held it: that thread is
-    gone there.
+    """A reentrant lock, replaced in a forked child if another thread held it.
 
     Parameters
     ----------

@@ -28,9 +28,7 @@ _TYPE_BYTES: Final = 1
 
 
 def belongs_together(header: bytes, address: int, read: Callable[[int, int], bytes]) -> bool:
-    """Whether the header of a list, at `address`, and the list are of one state; ``read(count,
-    address)`` reads.
-    """
+    """Whether a list and its header, at `address`, are of one state."""
     if len(header) < _HEADER.size:
         return True
     fields = _HEADER.unpack_from(header)

@@ -88,16 +88,12 @@ class Header:
         return self.sequence // 2
 
     def lacks(self, size: int) -> int:
-        """How many bytes a file of this size lacks according to the header; 0 where it is
-        not.
-        """
+        """How many bytes a file of this size lacks by the header; 0 where none."""
         short = (self.size - size) % SIZE_MODULUS
         return short if self.size and short < SIZE_MODULUS // 2 else 0
 
     def pack(self, *, applying: bool = False) -> bytes:
-        """Return the bytes; of the state before this one while it is being applied to the file, if
-        ``applying``.
-        """
+        """Return the bytes; ``applying``: of the state before, while this one is applied."""
         body = _BODY.pack(
             FILE_MAGIC,
             FILE.current,

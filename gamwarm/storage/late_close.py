@@ -1,5 +1,4 @@
-"""What a plain HDF5 handle undoes when it is closed after a commit that it did not know of, and the
-way back.
+"""What a plain HDF5 handle undoes by closing after an unknown commit, and the way back.
 
 Closing a file that is open for writing, HDF5 writes the end of the file that the handle knew into
 the superblock, and may cut the file there. The header says how long the file was after the last
@@ -34,17 +33,14 @@ _MASK: Final = 0xFFFFFFFF
 
 
 def undone(fd: int, header: Header, size: int) -> bool:
-    """Whether a file of `size` bytes is shorter than its header says, and objects are out of HDF5's
-    reach for that.
-    """
+    """Whether a file is shorter than its header says, and HDF5 misses objects by that."""
     fields = _superblock(vfs.DISK.pread(fd, _SUPERBLOCK.size, USER_BLOCK))
     reach = size if fields is None else min(size, fields[_END_OF_FILE])
     return header.lacks(reach) > 0 and not _intact(fd, size)
 
 
 def restoration(fd: int, header: Header, size: int, journal: Replay | None) -> Replay | None:
-    """Pages that undo the closing: those of the journal, or the superblock with the end that the
-    commit left.
+    """Pages that undo the closing: the journal's, or the superblock with the right end.
 
     None if even with them objects are missing.
     """
@@ -69,9 +65,7 @@ def restoration(fd: int, header: Header, size: int, journal: Replay | None) -> R
 def _intact(
     fd: int, size: int, pages: Mapping[int, bytes | bytearray | memoryview] | None = None, whole: int | None = None
 ) -> bool:
-    """Whether HDF5 finds every object, and all bytes of its datasets, in the file with these pages
-    over it.
-    """
+    """Whether HDF5 finds all objects and datasets in the file with these pages over it."""
     overlay = Overlay(fd, size, pages, whole)
     overlay.dead = True
     try:

@@ -185,9 +185,7 @@ class FlockLock(WriterLock):
 
 
 class SoftLock(WriterLock):
-    """filelock's strict soft lock: claims made by hard links, for file systems where ``flock`` does
-    not exclude.
-    """
+    """filelock's strict soft lock: claims by hard links, where ``flock`` does not exclude."""
 
     kind = "soft"
     other = "flock"
@@ -233,8 +231,7 @@ class SoftLock(WriterLock):
         return self._like.st_mode & 0o666 | 0o600
 
     def _share_claims(self, *, claimed: bool = False) -> None:
-        """Let everyone who may write the store claim its lock, and remove remains of a killed
-        writer's claim.
+        """Let everyone who may write the store claim its lock; remove a killed writer's remains.
 
         filelock makes its directories by the umask and sticky; ours are corrected before and after
         every claim.
@@ -290,9 +287,7 @@ class SoftLock(WriterLock):
             return False
 
     def _break_dead_claims(self) -> bool:
-        """Remove claims whose owner, on this host, is proved dead. Names are unique, so no live one
-        can be hit.
-        """
+        """Remove claims whose owner, on this host, is dead; names are unique, none live is hit."""
         broken = False
         if owner_is_stale is not None:
             lock = self._made()
@@ -413,9 +408,7 @@ def _is_soft_mark(start: bytes) -> bool:
 
 @contextlib.contextmanager
 def _first_error() -> Iterator[None]:
-    """Filelock groups the error of a step with those of cleaning up behind it; the first says what
-    happened.
-    """
+    """Return the first of the errors that filelock groups: it says what happened."""
     try:
         yield
     except BaseExceptionGroup as group:

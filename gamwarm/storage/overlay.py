@@ -1,5 +1,4 @@
-"""The file-like object under h5py's ``fileobj`` driver: the file on disk, with dirty pages in
-memory on top.
+"""The file-like object under h5py's ``fileobj`` driver: the file, with dirty pages over it.
 
 HDF5 appears to write; the file changes only when a commit applies the pages.
 
@@ -43,7 +42,7 @@ class Overlay:
     Attributes
     ----------
     dirty : dict
-        Pages written since the last `settle`.
+        Pages written since the last `rebase`.
     error : BaseException or None
         First error of a callback, whether HDF5 was told or not.
     dead : bool
@@ -51,7 +50,7 @@ class Overlay:
         changes are dropped.
     quiet : bool
         Reads do not raise either; set while HDF5 flushes or closes.
-    stands : callable or None
+    still_current : callable or None
         Asked after each read of the base: False gives zeros instead of what was read. HDF5 sizes
         buffers by one part of the file and fills them from another without looking again: bytes of
         two states corrupt the process's memory, so a concurrent reader must never see any.
@@ -95,9 +94,7 @@ class Overlay:
         self._base = self.size
 
     def peek(self, count: int, address: int) -> bytes:
-        """Up to `count` bytes of the HDF5 image, as HDF5 counts addresses (the user block is left
-        out).
-        """
+        """Up to `count` bytes of the HDF5 image, by HDF5's addresses (no user block)."""
         offset = address + USER_BLOCK
         if self.dirty or self.fd < 0:
             buffer = bytearray(max(0, min(count, self.size - offset)))
@@ -152,7 +149,7 @@ class Overlay:
             if (
                 self.vets
                 and bytes(buffer[: len(HEADER_SIGNATURE)]) == HEADER_SIGNATURE
-                and not self._check_first_open(buffer, offset)
+                and not self._is_of_one_state(buffer, offset)
             ):
                 buffer[:] = bytes(count)
         except BaseException as exc:
@@ -162,7 +159,7 @@ class Overlay:
                 raise
         return count
 
-    def _check_first_open(self, header: memoryview, offset: int) -> bool:
+    def _is_of_one_state(self, header: memoryview, offset: int) -> bool:
         if offset // PAGE in self.dirty:  # HDF5 writes header and list one after the other
             return True
         return belongs_together(bytes(header), offset - USER_BLOCK, self.peek)

@@ -50,9 +50,7 @@ Mark = tuple[bytes, int, int, int, int]
 
 
 class NotApplied(Exception):
-    """After the commit point not even the mark could be written; the transaction was taken back
-    from the journal.
-    """
+    """After the commit point even the mark failed; the transaction was taken back."""
 
 
 def journal_path(path: Path) -> Path:
@@ -61,24 +59,18 @@ def journal_path(path: Path) -> Path:
 
 
 def scratch_path(path: Path) -> Path:
-    """A new file is built under this name until it is complete; the name is fixed, so the next
-    creator overwrites debris.
-    """
+    """Where a new file is built; the name is fixed, so the next creator overwrites debris."""
     return path.with_name(path.name + "-new")
 
 
 def make_scratch(path: Path, like: os.stat_result | None) -> int:
-    """Open an empty new file for the store at ``path``, replacing the remains of a killed
-    creation.
-    """
+    """Open an empty new file for the store at ``path``, replacing a killed creation's remains."""
     remove_scratch(path)
     return create_auxiliary(scratch_path(path), like, None if like is None else stat.S_IMODE(like.st_mode))
 
 
 def remove_scratch(path: Path) -> None:
-    """Remove an unfinished new file of the store at ``path``; what gamwarm did not make is refused
-    and stays.
-    """
+    """Remove an unfinished new file of the store at ``path``; a foreign file is refused."""
     scratch = scratch_path(path)
     try:
         fd = open_auxiliary(scratch, os.O_RDONLY)
@@ -104,8 +96,7 @@ def leading_bytes(fd: int) -> bytes:
 
 
 def trusted(header: Header, *, shared: bool) -> bool:
-    """Whether what was written to the file under this header is completely in the page cache or on
-    the media.
+    """Whether all written under this header is in the page cache or on the media.
 
     Never where other hosts may see the file: a boot identity names one page cache, and not the
     server's.
@@ -170,9 +161,7 @@ class FilePair:
             self._presence.show(self.main)
 
     def end_session(self) -> None:
-        """The last thing under the writer lock: where other hosts may see the file, it must be
-        complete on the server.
-        """
+        """The last thing under the lock: a shared file must be complete on the server."""
         if self.shared and self.main >= 0:
             mark = None
             with contextlib.suppress(OSError):
@@ -187,9 +176,7 @@ class FilePair:
             self._presence.leave(self.main)
 
     def unchanged(self) -> bool:
-        """Whether file and journal are byte for byte (header, inode, size, mtime) as our last
-        commit left them.
-        """
+        """Whether file and journal are as our last commit left them (header, inode, mtime)."""
         if self._mark is None or self.main < 0:
             return False
         try:
@@ -240,18 +227,14 @@ class FilePair:
         self.remember()
 
     def _frames_end(self, header: Header, known: tuple[int, int]) -> bool:
-        """Whether the journal leads up to the header; a known part of it is only checked
-        briefly.
-        """
+        """Whether the journal leads up to the header; a known part is checked briefly."""
         fd, uuid, sequence, length = self.journal, header.uuid, header.sequence, header.journal_length
         if known[0] and redo_journal.frames_end_at(fd, uuid, sequence, length, known):
             return True
         return redo_journal.frames_end_at(fd, uuid, sequence, length)
 
     def _reopen(self) -> tuple[int, int]:
-        """Open what was replaced; return the bytes of the journal known to be frames, and their
-        last sequence.
-        """
+        """Open what was replaced; return the journal's known bytes and their last sequence."""
         known = self.journal_end, self.header.sequence
         status = vfs.DISK.stat(self.path)
         if self.main >= 0:
@@ -271,9 +254,7 @@ class FilePair:
         return 0, 0
 
     def _keep_own_journal(self, uuid: bytes, known: tuple[int, int]) -> int:
-        """Let no journal that is not this file's be cut or removed; return the bytes of the one
-        that is.
-        """
+        """Move another file's journal aside; return the bytes of this file's own."""
         if self.journal < 0:
             return 0
         if known[0]:
@@ -306,9 +287,7 @@ class FilePair:
         self.checkpoint()
 
     def _differs(self, replay: redo_journal.Replay) -> bool:
-        """Whether the file differs from the journal; its header may be even with none of the
-        pages written.
-        """
+        """Whether the file differs from the journal; an even header may hide unwritten pages."""
         disk, main = vfs.DISK, self.main
         if disk.fstat(main).st_size != replay.size:
             return True
@@ -320,9 +299,7 @@ class FilePair:
         return False
 
     def _restore(self, header: Header, length: int) -> None:
-        """Restore what a plain HDF5 handle has undone by closing after our last commit, if
-        possible.
-        """
+        """Restore what a plain HDF5 handle undid by closing after our commit, if possible."""
         journal = redo_journal.scan(self.journal, header.uuid, self.main, self.path) if self.journal >= 0 else None
         found = restoration(self.main, header, length, journal)
         if found is None:
@@ -340,9 +317,7 @@ class FilePair:
         )
 
     def _discard_journal(self, stood_for: int) -> None:
-        """Go on without the journal; if it covers bytes that may not be on the media yet, sync
-        those first.
-        """
+        """Go on without the journal; if it covers unsynced bytes, sync those first."""
         self.journal_end = 0
         if stood_for:
             self._sync(self.main)
@@ -428,8 +403,7 @@ class FilePair:
             )
 
     def _take_back(self, old_size: int | None) -> None:
-        """Undo an append. What fails here the next `load` makes good: it cuts the journal to the
-        header's length.
+        """Undo an append. What fails here the next `load` mends by the header's length.
 
         The file keeps the space that was reserved if `old_size` is None.
         """
@@ -441,9 +415,7 @@ class FilePair:
                 vfs.DISK.ftruncate(self.main, old_size)
 
     def _marked(self, before: Header) -> bool:
-        """Whether the file shows that it is behind the journal; if not, mark it (unmarked, it would
-        be trusted).
-        """
+        """Whether the file shows that it is behind the journal; if not, mark it."""
         try:
             if parse(leading_bytes(self.main), str(self.path)) != before:
                 return True
@@ -456,9 +428,7 @@ class FilePair:
         return True
 
     def _apply(self, pages: Pages, size: int) -> None:
-        """Bring the main file to `self.header`. Idempotent: every call may be repeated from the
-        start.
-        """
+        """Bring the main file to `self.header`. Idempotent: may be repeated from the start."""
         disk, main = vfs.DISK, self.main
         self._put_header(self.header, applying=True)
         disk.pwrite(main, bytes(len(HDF5_SIGNATURE)), SIGNATURE_OFFSET)
@@ -489,9 +459,7 @@ class FilePair:
             self._named = True
 
     def _exclude_readers(self) -> None:
-        """Hold an exclusive flock while the file changes, so that a plain h5py open fails loudly;
-        best effort.
-        """
+        """Hold an exclusive flock meanwhile: a plain h5py open fails loudly (best effort)."""
         if self.shared:
             return
         before = self._look()
@@ -509,9 +477,7 @@ class FilePair:
     # -- checkpoint and closing --------------------------------------------------------------------
 
     def checkpoint(self) -> None:
-        """Make the main file durable on its own and cut the journal; not while the journal is ahead
-        of the file.
-        """
+        """Make the main file durable and cut the journal, unless the journal is ahead of it."""
         if self.journal < 0 or self.journal_end == 0 or self._behind:
             return
         mark, self._mark = self._mark, None
@@ -632,9 +598,7 @@ def own_journal(fd: int, path: Path, uuid: bytes) -> int:
 
 
 def move_aside(journal: Path) -> None:
-    """Move the journal of another file out of the way: it may hold what that file has
-    acknowledged.
-    """
+    """Move another file's journal aside: it may hold what that file has acknowledged."""
     fd = open_auxiliary(journal, os.O_RDONLY)
     try:
         of = redo_journal.made_for(fd, journal) or b""

@@ -1,6 +1,4 @@
-"""Read handles, one per state of the file, and the check of the header that distinguishes states.
-Takes no lock.
-"""
+"""Read handles, one per state of the file, and the header check that tells states apart."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ READ_CACHE_BYTES: Final = 32 * 1024 * 1024
 READ_CACHE_LIMIT: Final = 2 * READ_CACHE_BYTES
 
 Peek = Callable[[int, int], bytes]
-"""``peek(count, address)``: up to `count` bytes of the HDF5 image (without the user block); fewer
-only at its end.
-"""
+"""``peek(count, address)``: up to `count` bytes of the HDF5 image; fewer only at its end."""
 
 
 class Unsettled(Exception):
@@ -52,9 +48,7 @@ class Unsettled(Exception):
 
 
 class RetryRead(Exception):
-    """What was read may have come from a cache of another state; only where
-    `Container.may_retry`.
-    """
+    """What was read may be a cache of another state; only where `Container.may_retry`."""
 
 
 class Snapshot(NamedTuple):
@@ -108,9 +102,7 @@ class Reader:
         return Snapshot(block, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
     def _check_afresh(self) -> Snapshot:
-        """Where another host may have written: by a new descriptor. The old one is kept if nothing
-        changed.
-        """
+        """Look by a new descriptor where other hosts may write; an unchanged file keeps the old."""
         fd = vfs.open_afresh(self.path, os.O_RDONLY, count=PAGE)
         status = vfs.DISK.fstat(fd)
         block = os.pread(fd, HEADER_BYTES, 0)
@@ -124,9 +116,7 @@ class Reader:
         return snapshot
 
     def still_current(self, snapshot: Snapshot) -> bool:
-        """Whether the inspected file is unchanged; one that took its name since then does not
-        matter.
-        """
+        """Whether the inspected file is unchanged, whatever has its name by now."""
         if self.shared:
             vfs.DISK.forget(self._fd, PAGE)
         status = vfs.DISK.fstat(self._fd)
@@ -137,9 +127,7 @@ class Reader:
         )
 
     def header(self, snapshot: Snapshot) -> Header:
-        """The header, or why there is none (`NotAStore`, `NewerFormat`, `OlderFormat`,
-        `TornHeader`).
-        """
+        """The header, or the error that says why there is none."""
         try:
             return parse(snapshot.block, str(self.path))
         except TornHeader:
@@ -149,9 +137,7 @@ class Reader:
             return parse(leading_bytes(self._fd), str(self.path))
 
     def peek_header(self) -> bytes | None:
-        """The header's bytes by one read; None if that cannot tell (removed, replaced, perhaps
-        written elsewhere).
-        """
+        """The header's bytes by one read; None if that cannot tell."""
         if self.shared:
             return None
         try:

@@ -1,5 +1,4 @@
-"""The redo journal ``<name>-journal``: committed transactions as page images, until the file itself
-holds them durably.
+"""The redo journal ``<name>-journal``: committed page images until the file holds them durably.
 
 A frame is one transaction: head, table of page numbers, pages; it starts on a page boundary, so
 appending one never rewrites a sector that holds an acknowledged one. A frame counts only if its
@@ -81,8 +80,7 @@ def build_frame(sequence: int, size: int, uuid: bytes, pages: Mapping[int, bytes
 
 
 def made_for(fd: int, path: Path) -> bytes | None:
-    """The uuid of the file whose journal this is; empty if no complete sector tells; None if it is
-    not a journal.
+    """The uuid of the file whose journal this is; empty if unclear; None if no journal.
 
     A frame that was being written when the power went may lack its first sector, which then reads
     as zeros.
@@ -101,8 +99,7 @@ def _check_version(start: bytes, path: Path) -> None:
 
 
 def scan(fd: int, uuid: bytes, main: int, path: Path) -> Replay | None:
-    """Read the journal from its start and fold the frames of `uuid` up to the first incomplete one;
-    None if none.
+    """Read the journal and fold the frames of `uuid` up to the first incomplete one, or None.
 
     Parameters
     ----------
@@ -142,9 +139,7 @@ def scan(fd: int, uuid: bytes, main: int, path: Path) -> Replay | None:
 
 
 def _could_be_committed(replay: Replay, main: int) -> bool:
-    """Whether the size is that in HDF5's superblock, and no more than the pages and the file
-    reach.
-    """
+    """Whether the size is that in HDF5's superblock, and within pages and file."""
     first = replay.pages.get(0) or vfs.DISK.pread(main, PAGE, 0)
     if len(first) < _SUPERBLOCK_END or first[_SUPERBLOCK_VERSION] not in (2, 3):
         return False
@@ -179,8 +174,7 @@ def _fold(fd: int, uuid: bytes) -> Replay | None:
 
 
 def frames_end_at(fd: int, uuid: bytes, sequence: int, length: int, known: tuple[int, int] = (0, 0)) -> bool:
-    """Whether the first `length` bytes are frames of `uuid` whose last has this `sequence` (heads
-    only, no digests).
+    """Whether `length` bytes are frames of `uuid` ending with this `sequence` (heads only).
 
     ``known`` are bytes for which this was so before, and their last sequence. If the journal was
     truncated since then, it now holds a later sequence, and the answer is no.

@@ -87,8 +87,7 @@ class _Through:
 
 
 def rewrite(pair: FilePair, fill: Callable[[h5py.File], T]) -> tuple[T, int, int]:
-    """Let ``fill`` write a new file, and rename it over the one of ``pair``. Under the writer lock,
-    after its `load`.
+    """Let ``fill`` write a new file, and rename it over ``pair``'s. Under the lock, after `load`.
 
     The uuid stays, the generation is one more. An exception, ``fill``'s included, leaves the file
     as it was. Returns what ``fill`` returned, and the bytes of the old and the new file.
@@ -122,9 +121,7 @@ def rewrite(pair: FilePair, fill: Callable[[h5py.File], T]) -> tuple[T, int, int
 
 
 def fill_through(fd: int, fill: Callable[[h5py.File], T], fcpl: Any = None) -> T:
-    """Let ``fill`` lay out a new HDF5 file in the empty file ``fd``; an error of the disk is raised
-    as it came.
-    """
+    """Let ``fill`` lay out a new HDF5 file in the empty file ``fd``; disk errors pass unchanged."""
     through = _Through(fd)
     h5 = _create(through, h5py.h5p.create(h5py.h5p.FILE_CREATE) if fcpl is None else fcpl)
     try:

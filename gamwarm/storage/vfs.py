@@ -55,9 +55,7 @@ UNKNOWN_BOOT: Final = bytes(BOOT_IDENTITY_BYTES)
 _CANNOT_RESERVE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENODEV})
 _STALE: Final = frozenset({errno.ENOENT, errno.ESTALE})
 CACHE_PATIENCE: Final = 2.0
-"""Seconds after which no cache of names or of damage is to blame any more; FUSE and NFS keep names
-for about one.
-"""
+"""Seconds after which no cache is to blame; FUSE and NFS keep names for about one."""
 CACHE_PAUSE: Final = 0.05
 _AT_EMPTY_PATH: Final = 0x1000
 _AT_STATX_FORCE_SYNC: Final = 0x2000
@@ -65,15 +63,11 @@ _STATX_BASIC_STATS: Final = 0x7FF
 _NO_PERMISSION: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_A_FILE: Final = frozenset({errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV})
-"""Errors of an open without following links or waiting, for a link, a directory, a socket or a
-device.
-"""
+"""Errors of an open without following or waiting, for a link, directory, socket or device."""
 
 
 class Disk:
-    """Thin, complete (no short reads or writes) wrappers around the calls that the protocol
-    consists of.
-    """
+    """Thin wrappers, complete (no short reads or writes), around the protocol's system calls."""
 
     def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
         return os.open(path, flags | os.O_CLOEXEC, mode)
@@ -109,8 +103,7 @@ class Disk:
             offset += done
 
     def forget(self, fd: int, count: int = 0) -> None:
-        """Drop what this host has cached of an open file: its attributes, and its first
-        `count` bytes (0: all).
+        """Drop this host's cache of an open file: attributes, first `count` bytes (0: all).
 
         Close-to-open consistency is as good as the mount options; this also gets past those that
         keep caches at open.
@@ -213,9 +206,7 @@ def open_auxiliary(path: Path, flags: int) -> int:
 
 
 def create_auxiliary(path: Path, like: os.stat_result | None, mode: int | None = None) -> int:
-    """Make such a file, which must not exist yet, with the permissions of the store ``like`` (None:
-    by the umask).
-    """
+    """Make such a file, which must not exist, with ``like``'s permissions (None: the umask's)."""
     try:
         fd = DISK.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666 if like is None else 0o600)
     except FileExistsError as exc:
@@ -230,8 +221,7 @@ def create_auxiliary(path: Path, like: os.stat_result | None, mode: int | None =
 
 
 def replace_text(path: Path, text: str, mode: int | None = None) -> None:
-    """Put a text file in the place of another, or of none: atomically, and without following a
-    link.
+    """Put a text file in the place of another or of none, atomically, following no link.
 
     Its permissions are `mode`, or by the umask.
     """
@@ -270,9 +260,7 @@ def share(fd: int, like: os.stat_result, mode: int | None = None) -> None:
 
 
 def share_if_ours(fd: int, like: os.stat_result, mode: int | None = None) -> None:
-    """`share` a file that was there already: the store may have been opened to a group since it was
-    made.
-    """
+    """`share` an existing file: the store may have been opened to a group since."""
     if os.fstat(fd).st_uid == os.geteuid():
         share(fd, like, mode)
 
@@ -329,8 +317,7 @@ def typed(path: Path, doing: str) -> Iterator[None]:
 
 
 def open_afresh(path: Path, flags: int, *, count: int = 0) -> int:
-    """Open a file that another host may have written, truncated or replaced a moment ago, without
-    believing a cache.
+    """Open a file that another host may have changed a moment ago, believing no cache.
 
     Of its bytes the first `count` (0: all) are read from the server.
     """
@@ -359,9 +346,7 @@ def open_or_create_auxiliary(path: Path, like: os.stat_result) -> int:
 
 
 def _retrying(opened: Callable[[], int], count: int) -> int:
-    """A name that this host has cached for a file that is gone leads nowhere, or to a file without
-    a name.
-    """
+    """Open, again while a cached name leads nowhere or to a file without a name."""
     deadline = time.monotonic() + CACHE_PATIENCE
     while True:
         late = time.monotonic() >= deadline
@@ -391,9 +376,7 @@ def _statx() -> Any:
 
 
 def _ask_for_status(fd: int) -> None:
-    """Ask the server for size and times of an open file; `os.fstat` answers from a cache, for
-    seconds.
-    """
+    """Ask the server for size and times of an open file; `os.fstat` answers from a cache."""
     call = _statx()
     if call is not None:
         call(fd, b"", _AT_EMPTY_PATH | _AT_STATX_FORCE_SYNC, _STATX_BASIC_STATS, ctypes.create_string_buffer(512))
@@ -405,8 +388,7 @@ def out_of_memory(error: MemoryError) -> OSError:
 
 
 def not_of_the_file(*errors: BaseException | None) -> Exception | None:
-    """Return the first of ``errors`` that comes from the disk or from this process, so that no byte
-    need be wrong.
+    """Return the first of ``errors`` that comes from disk or process: no byte need be wrong.
 
     A system error unchanged, lack of memory as one (ENOMEM), and a `RecursionError`; None if there
     is none.

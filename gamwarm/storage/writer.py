@@ -1,6 +1,4 @@
-"""The handle that is written through: HDF5 over an overlay, kept open from one transaction to the
-next.
-"""
+"""The handle that is written through: HDF5 over an overlay, open across transactions."""
 
 from __future__ import annotations
 
@@ -26,14 +24,11 @@ from gamwarm.storage.vfs import explain
 __all__ = ["Writer", "new_image", "unreadable"]
 
 LIBVER: Final = ("v108", "v108")
-"""Readable since HDF5 1.8, all metadata checksummed, no open-for-write flag that outlives a
-kill.
-"""
+"""Readable since HDF5 1.8, metadata checksummed, no open-for-write flag to outlive a kill."""
 
 
 class Writer:
-    """A file pair and the HDF5 handle over it. Every method but `drop` and `close` runs under the
-    writer lock.
+    """A file pair and its HDF5 handle. All but `drop` and `close` runs under the writer lock.
 
     Attributes
     ----------
@@ -80,9 +75,7 @@ class Writer:
         return self.h5
 
     def commit(self) -> None:
-        """Flush HDF5 once and make its pages a transaction; whatever fails before the commit point
-        takes all back.
-        """
+        """Flush HDF5 and commit its pages; a failure before the commit point takes all back."""
         overlay, h5 = self._overlay, self.h5
         assert overlay is not None
         assert h5 is not None
@@ -177,8 +170,7 @@ def new_image(create: Callable[[h5py.File], None] | None) -> tuple[Pages, int]:
 
 
 def unreadable(path: Path, doing: str, *errors: BaseException | None) -> Exception:
-    """Return what to raise where HDF5 has failed: what the disk or this process lacks, else that
-    the file is damaged.
+    """Return what to raise where HDF5 has failed: disk, process, or else a damaged file.
 
     ``errors``: what came from below HDF5, if anything, then what HDF5 said.
     """

@@ -36,9 +36,7 @@ LOCK_CHOICES: Final[tuple[str, ...]] = get_args(LockChoice)
 
 FIRST_PAUSE: Final = 0.0005
 PACE: Final = 1 / 6, 0.25
-"""The next pause is this fraction of the time waited so far, up to so many seconds: short waits end
-promptly, long ones put little load on others.
-"""
+"""The next pause as a fraction of the time waited so far, and its limit in seconds."""
 SHARED_PACE: Final = 1 / 2, 0.75
 """Where every attempt is a request to a server, or half a dozen of them."""
 LONG_WAIT: Final = 1.0
@@ -203,9 +201,7 @@ class WriterLock(ABC):
             self.release()
 
     def claim(self) -> None:
-        """Where one host alone may write, make it this one for as long as the file is open (until
-        `tidy`).
-        """
+        """Where one host alone may write, make it this one until `tidy`."""
         if self.single_host:
             with self.held():
                 pass
@@ -215,9 +211,7 @@ class WriterLock(ABC):
         """Remove files that the lock needs only while stores are open."""
 
     def _look_at_file(self) -> None:
-        """Whoever may write the file must be able to lock it, whatever the umask of the first
-        writer.
-        """
+        """Whoever may write the file may lock it, whatever the first writer's umask."""
         with contextlib.suppress(OSError):
             self._like = os.stat(self._file)
 

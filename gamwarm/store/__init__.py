@@ -1,6 +1,4 @@
-"""The one facade over storage and transfer: open, fit, start_for, keep, put and get, transactions,
-verify.
-"""
+"""The facade over storage and transfer: open, fit, start_for, keep, put, get, transactions."""
 
 from gamwarm.store.explain import Difference, Explanation, compare_records
 from gamwarm.store.fit import FitInProgress, FitStore

@@ -31,9 +31,7 @@ class Options:
     keep_last: int
 
     def checked_producer(self) -> Producer | None:
-        """Return the engine that look-ups are for, if one is named; refuse what cannot be an
-        option.
-        """
+        """Return the engine that look-ups are for, if named; refuse what cannot be an option."""
         check_choice("mode", self.mode, ("r", "a"))
         check_choice("lock", self.lock, LOCK_CHOICES)
         check_choice("on_error", self.on_error, ("warn", "raise"))
@@ -59,9 +57,7 @@ def this_problem(problem: object) -> FitProblem:
 
 
 def check_rows_and_ranks(problem: FitProblem, comm: Communicator, *, each: bool) -> None:
-    """Refuse a fit whose rows lie on several ranks where the store's ranks cannot act as one
-    on it.
-    """
+    """Refuse a fit distributed over ranks that the store's ranks cannot serve as one."""
     for rows in distributed_of(problem.specs):
         if rows.comm.size == 1:
             continue

@@ -1,6 +1,4 @@
-"""One call on all ranks: agreement before, one answer after, and failures that follow ``on_error``
-everywhere alike.
-"""
+"""One call on all ranks: agreement before, one answer after, failures by ``on_error``."""
 
 from __future__ import annotations
 
@@ -79,9 +77,7 @@ class Ranks:
     # -- before ------------------------------------------------------------------------------------
 
     def agree(self, operation: str, payload: T, error: BaseException | None = None) -> list[T]:
-        """Exchange status and payload; `CollectiveError` everywhere if any rank brought an
-        ``error``.
-        """
+        """Exchange status and payload; `CollectiveError` everywhere if a rank has an ``error``."""
         self.check_open()
         return agree(self.comm, operation, payload, error)
 
@@ -99,9 +95,7 @@ class Ranks:
                 raise different
 
     def key_of(self, problem: FitProblem) -> str:
-        """Return the exact key of a problem that all ranks hold, each hashing its share; hashed
-        once per problem.
-        """
+        """Return the exact key of a problem all ranks hold, each hashing a share, once."""
         if all(self.agree("name the fit", "key" in vars(problem))):
             return problem.key
         return problem.shared_key(self.comm)
@@ -114,8 +108,7 @@ class Ranks:
     # -- acting ------------------------------------------------------------------------------------
 
     def at_root(self, operation: str, act: Callable[[], T], fallback: T, *, even_off: bool = False) -> T:
-        """Run ``act`` on rank 0 and return its value on every rank; ``fallback`` if it failed or
-        the store is off.
+        """Run ``act`` on rank 0, its value for every rank; ``fallback`` if failed or off.
 
         ``even_off``: run it even then, because it does not need the file to be open.
         """
@@ -139,9 +132,7 @@ class Ranks:
     def serve_each(
         self, operation: str, item: Any, act: Callable[[list[Any]], list[Any]], fallback: Any, run: Callable[..., Any]
     ) -> Any:
-        """Gather one item per rank, let rank 0 ``act`` on all of them at once through ``run``,
-        scatter the answers.
-        """
+        """Gather an item per rank, let rank 0 ``act`` on all through ``run``, scatter answers."""
         items = self.comm.gather(item)
         answers: list[Any] = []
 
@@ -200,9 +191,7 @@ def _difference(value: object, first: object) -> str:
 
 
 def _portable(operation: str, error: BaseException | None) -> BaseException | None:
-    """Return the report of ``error`` for the other ranks; foreign exceptions may not survive
-    pickling.
-    """
+    """Return the report of ``error`` for other ranks; foreign exceptions may not pickle."""
     return error if error is None or isinstance(error, StoreError) else _collective(operation, error)
 
 

@@ -16,9 +16,7 @@ __all__ = ["Contents"]
 
 
 class Contents:
-    """The part of `WarmStartStore` that puts and gets single entries. In a collective store each is
-    collective.
-    """
+    """The part of `WarmStartStore` that puts and gets single entries. Collective."""
 
     _foreign: Producer | None
     _producer: Producer
@@ -67,17 +65,14 @@ class Contents:
 
     @critical
     def get_record(self, key: str) -> BlockRecord | None:
-        """Return the record that this store's engine means under an exact key, or None.
-        Collective.
-        """
+        """Return the record that this engine means under an exact key, or None. Collective."""
         self._ranks.agree_equal("get_record", key, malformed(check_exact_key, key))
         found = self._ranks.at_root("get_record", lambda: self._file.find_record(key, self._foreign), None)
         return None if found is None else found.record
 
     @critical
     def get_artifact(self, descriptor_key: str) -> FitArtifact | None:
-        """Return the best parent (most rows, then newest) under a descriptor key, or None.
-        Collective.
+        """Return the best parent under a descriptor key, or None. Collective.
 
         The key may be a strict or a structural one; an artifact whose own key it is comes first.
         """
@@ -94,9 +89,7 @@ class Contents:
 
     @critical
     def entry_ids(self) -> set[str]:
-        """Return the entry ids of all intact entries: the logical content of the file.
-        Collective.
-        """
+        """Return the entry ids of all intact entries: the file's logical content. Collective."""
         self._ranks.agree("entry_ids", None)
         return self._ranks.at_root("entry_ids", lambda: self._file.entry_ids(), set())
 

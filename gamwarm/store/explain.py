@@ -17,8 +17,7 @@ __all__ = ["Difference", "Explanation", "Subject", "compare_records", "explain_r
 
 
 class Difference(str):
-    """One thing that differs between a fit and a stored one: a readable string with its kind for
-    programs.
+    """One thing that differs between a fit and a stored one: a string with its kind.
 
     Attributes
     ----------
@@ -205,9 +204,7 @@ def _block_differences(
 def _of(
     mine: Mapping[Label, int], theirs: Mapping[Label, int], block: str | None, pick: Callable[[Label], bool]
 ) -> list[Difference]:
-    """Return the labels of one block (None: of the fit itself) that both sides have and that
-    differ.
-    """
+    """Return the labels of a block (None: the fit itself) on both sides that differ."""
     return [
         Difference(label.what, label.block, label.name, label.number)
         for label, digest in mine.items()

@@ -1,6 +1,4 @@
-"""A fit in progress, and its protocol for stores: the seam between engines and the kinds of
-store.
-"""
+"""A fit in progress, and the protocol of its store: the seam between engines and stores."""
 
 from __future__ import annotations
 
@@ -28,8 +26,7 @@ T = TypeVar("T")
 
 
 class FitStore(Protocol):
-    """A store that a fit can use: all that `gamwarm.fit`, `FitInProgress` and an engine may ask of
-    one.
+    """A store that a fit can use: all that `gamwarm.fit` and engines may ask of one.
 
     `WarmStartStore` (serial or collective), `IndependentStore` and `FrozenView` are such stores.
     Another kind has these calls too; if it derives from this class, it has `fit` by that. One that
@@ -100,9 +97,7 @@ class FitStore(Protocol):
         *,
         each: bool = False,
     ) -> KeepOutcome:
-        """See `WarmStartStore.keep`. Collective; a result that has not converged is a
-        checkpoint.
-        """
+        """See `WarmStartStore.keep`. Collective; an unconverged result is a checkpoint."""
         ...
 
     def should_stop_fits(self) -> bool:
@@ -186,8 +181,7 @@ class FitInProgress:
 
     @critical
     def should_stop(self) -> bool:
-        """Whether the search should stop here and keep a checkpoint. For a search to ask between
-        iterations.
+        """Whether the search should stop and keep a checkpoint; asked between iterations.
 
         True only after `WarmStartStore.walltime`: no search is cut short unless its user asked for
         that. Collective where all ranks fit one problem; with ``each=True`` a rank uses only its
@@ -247,9 +241,7 @@ class FitInProgress:
 
 
 def _is_better(new: FitResult, old: FitResult) -> bool:
-    """Whether ``new`` has the lower objective (the newer of equals); one that is not a number is as
-    good as none.
-    """
+    """Whether ``new`` has the lower (or an equal) objective; not a number is the worst."""
     return _value(new) <= _value(old)
 
 

@@ -1,6 +1,4 @@
-"""A campaign's view of the store: its parents are those of one moment, so the order of the folds
-does not matter.
-"""
+"""A campaign's view: parents as of one moment, so the order of the folds does not matter."""
 
 from __future__ import annotations
 
@@ -24,8 +22,7 @@ __all__ = ["FrozenView"]
 
 
 class FrozenView(StoreWrapper):
-    """Parents as of one moment; everything else as of now; made by
-    `WarmStartStore.frozen`.
+    """Parents as of one moment, all else as of now; made by `WarmStartStore.frozen`.
 
     `fit` and `start_for` choose parents among those that were in the file when the view was made,
     whatever is committed or merged in meanwhile; a fit's own record is found as soon as it is
@@ -67,9 +64,7 @@ class FrozenView(StoreWrapper):
 
     @critical
     def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> FrozenView:
-        """Open the file for this rank alone, with this view's parents. See
-        `WarmStartStore.independent`.
-        """
+        """Open the file for this rank alone, same parents; see `WarmStartStore.independent`."""
         return self._reopen(self._parents, flush_seconds, flush_entries)
 
     def frozen(self) -> Self:
@@ -77,9 +72,7 @@ class FrozenView(StoreWrapper):
         return self
 
     def labelled(self, attributes: Mapping[str, str | int | float]) -> FrozenView:
-        """Return a view of the same moment that labels every fit with these attributes too.
-        Local.
-        """
+        """Return a view of the same moment that also labels every fit with these. Local."""
         view = FrozenView(self.store, self._starts, self._parents, self._reopen)
         view._labels = {**self._labels, **check_attributes(attributes)}
         return view

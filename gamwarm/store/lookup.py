@@ -1,6 +1,4 @@
-"""Requests for a start, and their answers from the file. Rank 0 answers; requests and answers
-travel.
-"""
+"""Requests for a start, and answers from the file: rank 0 answers, both travel."""
 
 from __future__ import annotations
 
@@ -107,9 +105,7 @@ def describe(problem: FitProblem, key: str, parent: Parent, leave_out: Any = Non
 
 
 def _relations(problem: FitProblem) -> dict[str, int]:
-    """Return what models with other terms may have in common with a fit, and how many outer
-    coordinates each is.
-    """
+    """Return what other models may have in common with a fit, with counts of coordinates."""
     family = problem.descriptor.family_kind
     found: dict[str, int] = {}
     for spec, slots in zip(problem.specs, problem.layout.per_block_slots(), strict=True):
@@ -180,9 +176,7 @@ def _named_parent(entries: EntryStore, request: Request, why: str) -> Answer:
 
 
 def best_artifact(entries: EntryStore, descriptor_key: str) -> StoredArtifact | None:
-    """Return the best parent under a strict descriptor key, else under that structural key; usable
-    ones first.
-    """
+    """Return the best parent under a strict key, else that structural key; usable ones first."""
     check_descriptor_key(descriptor_key)
     return entries.find_parent(Wanted(descriptor_key, descriptor_key), usable=False)
 
@@ -190,9 +184,7 @@ def best_artifact(entries: EntryStore, descriptor_key: str) -> StoredArtifact | 
 def start_from(
     problem: FitProblem, key: str, found: Answer, leave_out: Any = None, comm: Communicator = SERIAL
 ) -> StartReport:
-    """Turn an answer into a start; projections are shared over the ranks of ``comm``, without a bit
-    of difference.
-    """
+    """Turn an answer into a start; ranks of ``comm`` share projections bit for bit."""
     if found.record is not None:
         return StartReport(
             StartSource.EXACT,

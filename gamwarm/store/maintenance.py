@@ -1,6 +1,4 @@
-"""Keeping the file in shape, collectively: verify, pin, evict, compact, merge, salvage. Thin forms
-of `storage`.
-"""
+"""Keeping the file in shape, collectively: verify, pin, evict, compact, merge, salvage."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ T = TypeVar("T")
 
 
 class Upkeep:
-    """The part of `WarmStartStore` that looks after the file. In a collective store every method is
-    collective.
-    """
+    """The part of `WarmStartStore` that looks after the file. Collective."""
 
     path: Path
     mode: str
@@ -78,8 +74,7 @@ class Upkeep:
 
     @critical
     def savings(self) -> Savings:
-        """Add up what starts have saved: the converged fits in the file, and this session's exact
-        hits. Collective.
+        """Add up the savings of the file's converged fits and this session. Collective.
 
         An estimate: a fit that started from an entry is set against what that entry's fit took, and
         where the file knows a cold fit of the same key, or of the same terms, against that too.
@@ -136,8 +131,7 @@ class Upkeep:
 
     @critical
     def compact(self) -> CompactReport:
-        """Rewrite the file without the space of removed entries. Collective, not inside
-        `transaction`.
+        """Rewrite the file without freed space. Collective, not in `transaction`.
 
         Entries are copied unchanged, with their seals. A kill leaves the old file or the new one,
         complete; other processes that have it open continue with the new one.
@@ -157,8 +151,7 @@ class Upkeep:
 
     @critical
     def merge(self, path: str | os.PathLike[str]) -> MergeReport:
-        """Copy the entries of another gamwarm file into this one, unchanged. Collective, one
-        transaction.
+        """Copy another file's entries into this one, in one transaction. Collective.
 
         The result is the union of the entry ids, less what retention (one checkpoint and
         ``keep_last`` finals per exact key) does not keep; it depends neither on the order of merges
@@ -214,8 +207,7 @@ class Upkeep:
 
 @critical
 def salvage(path: str | os.PathLike[str], into: str | os.PathLike[str], time_limit: float = 60.0) -> SalvageReport:
-    """Copy what can be read of a damaged gamwarm file, which need not open any more, into a new
-    one. Local.
+    """Copy what can be read of a damaged gamwarm file into a new one. Local.
 
     Every entry whose seal and content digest confirm it is copied; the report lists what could not
     be reached. The damaged file is only read, in a child process that is given up when it hangs or

@@ -20,8 +20,7 @@ _NAMES_AND_NUMBERS = re.compile(r"'[^']*'|\"[^\"]*\"|[-+]?\d[\w.+-]*")
 
 @dataclass(frozen=True)
 class Saving:
-    """What a start saved, by estimate: the baseline's cost less the fit's own. Negative: the start
-    cost more.
+    """What a start saved, by estimate: the baseline's cost less the fit's own; may be negative.
 
     Attributes
     ----------
@@ -59,9 +58,7 @@ def _many(count: int, what: str) -> str:
 
 
 def difference(baseline: Cost, baseline_rows: int, own: Cost, rows: int) -> Saving:
-    """Return what ``own`` saved against ``baseline``; only seconds if one of them does not count
-    its work.
-    """
+    """Return what ``own`` saved against ``baseline``; only seconds if one counts no work."""
     share = rows / baseline_rows if 0 < rows < baseline_rows else 1.0
     formations = baseline.hessian_formations - baseline.for_children
     if baseline.for_children:
@@ -97,9 +94,7 @@ def spent(checkpoint: Cost) -> Saving:
 
 
 def saving_of(start: StartReport | None, own: Cost | None, rows: int) -> Saving | None:
-    """Return what a fit's start saved compared with its parent; None if either does not tell
-    its cost.
-    """
+    """Return what a fit's start saved against its parent; None if one tells no cost."""
     if start is None or start.source == StartSource.COLD or start.entry_cost is None or own is None:
         return None
     if start.is_checkpoint:
@@ -188,9 +183,7 @@ class Savings:
 
     @property
     def total(self) -> Saving:
-        """Estimated savings of the file's fits and this session's exact hits, each compared with
-        its parent.
-        """
+        """Estimated savings of the file's fits and this session's hits, against parents."""
         parts = [*self.by_source.values(), self.session]
         return sum((part.saved for part in parts), Saving())
 
@@ -253,9 +246,7 @@ class Session:
         self._said: set[str] = set()
 
     def refuse(self, where: str, what: str, reason: str) -> None:
-        """Count an answer that a gate refused; warn once a reason, whatever names and numbers stand
-        in it.
-        """
+        """Count an answer that a gate refused; warn once a reason, whatever names are in it."""
         self.refused += 1
         self.say_once(
             _NAMES_AND_NUMBERS.sub("", reason), f"{where}: the {what} of a converged fit is not stored: {reason}"
@@ -322,9 +313,7 @@ class _Baselines:
         return spent(told.cost) if told.is_checkpoint else difference(told.cost, told.rows, line.cost, line.n_rows)
 
     def against_cold(self, line: EntrySummary) -> Saving | None:
-        """Return the saving against the cold fit of this key, else of these terms that is nearest
-        in rows.
-        """
+        """Return the saving against this key's cold fit, else these terms' nearest in rows."""
         if line.cost is None or line.fit_key is None:
             return None
         known = self._cold_of_key.get(line.fit_key)

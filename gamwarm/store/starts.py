@@ -76,9 +76,7 @@ class Starts:
     def described(
         self, problem: FitProblem | None, parent: Parent, leave_out: Any, *, each: bool = False
     ) -> tuple[Request | None, UnkeyableFit | None, BaseException | None]:
-        """Return the request of a fit, or why it has no key, or the error that every rank
-        must get.
-        """
+        """Return a fit's request, or why it has no key, or the error for every rank."""
         try:
             fit = this_problem(problem)
             check_rows_and_ranks(fit, self._ranks.comm, each=each)

@@ -55,8 +55,7 @@ ENDING = "end of independent mode"
 
 
 class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
-    """What fits have learned, in one HDF5 file. Make it with `gamwarm.open`; close it, or use it in
-    a ``with``.
+    """What fits have learned, in one HDF5 file. Make it with `gamwarm.open`; close it.
 
     Attributes
     ----------
@@ -174,9 +173,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
 
     @property
     def disabled_reason(self) -> str | None:
-        """Why the store is off for this run (unwritable directory, full disk, lock time-out); fits
-        continue cold.
-        """
+        """Why the store is off for this run (full disk, lock time-out …); fits continue cold."""
         return self._ranks.disabled_reason
 
     def check_open(self) -> None:
@@ -190,8 +187,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
     # -- transactions ------------------------------------------------------------------------------
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Make all puts inside one atomic, durable write. Collective. Inner transactions join the
-        outer one.
+        """Make all puts inside one atomic, durable write; inner ones join. Collective.
 
         Outcomes of the puts inside are pending until the block ends; an exception in the block
         undoes them all.
@@ -209,16 +205,12 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         *,
         each: bool = False,
     ) -> StartReport:
-        """Look one fit up. Collective. Returns where it should begin; see `fit` for the
-        parameters.
-        """
+        """Look one fit up: where should it begin? Collective. See `fit` for the parameters."""
         return self._starts.find(problem, parent, leave_out, each, None)
 
     @critical
     def frozen(self) -> FrozenView:
-        """Return a view whose parents are those in the file by now, whatever is committed
-        meanwhile. Collective.
-        """
+        """Return a view whose parents are those in the file by now. Collective."""
         self._ranks.agree("frozen", None)
         parents: list[ParentSnapshot] = []
         self._ranks.at_root("frozen", lambda: parents.append(self._file.snapshot_parents()), None)
@@ -234,8 +226,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
 
     @critical
     def independent(self, flush_seconds: float = 30.0, flush_entries: int = 64) -> IndependentStore:
-        """Open the file for this rank alone: ``with store.independent() as own:``. Collective at
-        both ends.
+        """Open the file for this rank alone, in a ``with``. Collective at both ends.
 
         Between the ends every rank reads and keeps at its own pace and no call of ``own`` is
         collective. Its puts are pending: they are buffered and written together, in one transaction
@@ -280,8 +271,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
 
     @critical
     def explain(self, problem: FitProblem) -> Explanation:
-        """Say whether the file holds this fit and, if not, what differs from the nearest fit that
-        it holds.
+        """Say whether the file holds this fit, or what differs from the nearest that it holds.
 
         Collective: all ranks pass the same problem. On a miss every record of the file is read.
         """
@@ -374,32 +364,25 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
     # -- time --------------------------------------------------------------------------------------
 
     def walltime(self, margin: float = 60.0, deadline: float | datetime | None = None) -> Walltime:
-        """Listen to the batch system inside ``with store.walltime():``; see `gamwarm.Walltime`.
-        Main thread. Local.
-        """
+        """Listen to the batch system inside ``with store.walltime():``. Main thread. Local."""
         self._ranks.walltime = Walltime(margin, deadline, self._ranks.comm)
         self._may_end_fits = True
         return self._ranks.walltime
 
     def should_stop_fits(self) -> bool:
-        """Whether a fit under way should end on this rank: never unless `walltime` was called.
-        Local.
-        """
+        """Whether a fit should end on this rank: never unless `walltime` was called. Local."""
         return self._may_end_fits and self._ranks.walltime.is_due()
 
     @critical
     def should_stop(self) -> bool:
-        """Whether it is time to store the results and stop: a signal came to any rank, or its time
-        is up. Collective.
+        """Whether to store results and stop: a signal on any rank, or time is up. Collective.
 
         Without `walltime` only the clock counts, with a margin of a minute.
         """
         return any(self._ranks.agree("should_stop", self._ranks.is_ending()))
 
     def time_left(self) -> float:
-        """Return the seconds to the end of the job (`gamwarm.Walltime`); infinite if unknown.
-        Local.
-        """
+        """Return the seconds to the end of the job; infinite if unknown. Local."""
         return self._ranks.time_left()
 
     # -- end ---------------------------------------------------------------------------------------
@@ -452,9 +435,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
             self._leave(error)
 
     def _leave(self, error: BaseException) -> None:
-        """End the ``with`` that ``error`` comes out of; whatever else fails, that is the one to
-        report.
-        """
+        """End the ``with`` that ``error`` leaves; whatever else fails, that is reported."""
         self._ranks.broadcast_failure("close", error)
         if not self._ranks.closed:
             self._release(quiet=True)
@@ -478,8 +459,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
 
 
 class IndependentStore(WarmStartStore):
-    """The file, opened by one process for itself; made by `WarmStartStore.independent`, used in a
-    ``with``.
+    """The file, opened by one process for itself; made by `WarmStartStore.independent`.
 
     It has every call of a store, and none of them is collective. What differs:
 
@@ -555,17 +535,13 @@ class IndependentStore(WarmStartStore):
 
     @critical
     def should_stop_fits(self) -> bool:
-        """Whether a fit under way should end, as of the store that this one came from; writes what
-        is due. Local.
-        """
+        """Whether a fit should end, as of the parent store; writes what is due. Local."""
         self._ranks.at_root("flush", lambda: None, None)  # a long fit must not delay a due flush
         return super().should_stop_fits() or self._parent.should_stop_fits()
 
     @critical
     def close(self) -> None:
-        """Write the buffer and close the file. Collective if the store it came from has a
-        communicator. Idempotent.
-        """
+        """Write the buffer, close the file. Collective if its parent store is. Idempotent."""
         with self._writes.lock:
             if self._ranks.closed:
                 return

@@ -1,6 +1,4 @@
-"""Serialized writes: one transaction for all ranks, and what becomes of the outcomes of its
-puts.
-"""
+"""Serialized writes: one transaction for all ranks, and the outcomes of its puts."""
 
 from __future__ import annotations
 
@@ -22,8 +20,7 @@ T = TypeVar("T")
 
 
 class _Transaction:
-    """A transaction of all ranks between its begin and its end; one inside another of its thread
-    joins that.
+    """A transaction of all ranks; one inside another of its thread joins that.
 
     Rank 0's file settles its outcomes itself; ``pending`` are the copies that other ranks received.
     """
@@ -144,9 +141,7 @@ class Writes:
             raise StoreReadOnly(f"{self.ranks.path}: opened with mode 'r'; open it with mode 'a' to store fits")
 
     def track(self, outcome: PutOutcome) -> None:
-        """Settle this rank's copy of an outcome: at once outside a transaction, with the
-        transaction inside one.
-        """
+        """Settle this rank's copy of an outcome, now or with the open transaction."""
         if self.ranks.comm.is_serial:
             return  # it is the file's own, which settles it
         if self.open is not None:

@@ -99,9 +99,7 @@ def check_neutrality(
 
 
 def assert_neutral(driver: Driver, **options: Any) -> NeutralityReport:
-    """`check_neutrality` of ``driver``, raising `NotNeutral` (an AssertionError) with all
-    findings.
-    """
+    """`check_neutrality` of ``driver``, raising `NotNeutral` (an AssertionError) with findings."""
     report = check_neutrality(driver, **options)
     report.check()
     return report

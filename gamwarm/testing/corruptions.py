@@ -36,8 +36,7 @@ class Corruption:
 
 
 def corruptions_of(n_outer: int, rho_bound: float, rng: np.random.Generator) -> list[Corruption]:
-    """Return the corruptions of a start of ``n_outer`` coordinates, within ±``rho_bound``; noise
-    comes from ``rng``.
+    """Return corruptions of a start of ``n_outer`` coordinates, within ±``rho_bound``, by ``rng``.
 
     rho: each coordinate ±6, permuted, all at either bound, NaN; beta: negated, times 5, noise, NaN,
     zero; both of another model of the same shape; the metric: shrunk, negated, NaN.
@@ -115,9 +114,7 @@ def _metric(change: Callable[[Any], Any]) -> Callable[[ConstrainedWarmStart], Co
 
 
 def _stranger(start: ConstrainedWarmStart, bound: float, rng: np.random.Generator) -> ConstrainedWarmStart:
-    """Keep shapes and sizes, replace the numbers: rho within ±6, coefficients of the same spread, a
-    random metric.
-    """
+    """Keep shapes and sizes, replace numbers: rho within ±6, like coefficients, any metric."""
     limit = min(FAR, bound)
     q = len(start.rho)
     root = rng.normal(size=(q, q))

@@ -46,8 +46,7 @@ class Driver(Protocol):
     def cases(self) -> Sequence[Any]: ...
 
     def fit(self, case: Any, store: FitStore | None) -> Fitted:
-        """Fit a case, with all that the engine does around a fit: look up, guard, search, certify,
-        store.
+        """Fit a case with all around a fit: look up, guard, search, certify, store.
 
         ``store`` is None or a `FitStore`; do not ask for its class.
         """

@@ -45,9 +45,7 @@ class Judge:
 
     @cached_property
     def max_edf(self) -> FloatArray:
-        """Largest edf per outer coordinate: the rank of its penalties' sum, over all blocks that it
-        penalises.
-        """
+        """Largest edf per outer coordinate: the rank of its penalties' sum, over its blocks."""
         layout = self.problem.layout
         rank = np.zeros(layout.n_outer)
         slots = iter(layout.physical_to_outer)
@@ -146,9 +144,7 @@ class Judge:
         return hasattr(self.driver, "objective")
 
     def wrong_objective(self, result: FitResult) -> str | None:
-        """Return how the claimed objective differs from the model's, if the driver can
-        evaluate it.
-        """
+        """Return how the claimed objective differs from the model's, if that can be evaluated."""
         if not self.can_evaluate or result.objective is None:
             return None
         value = objective_at(self.driver, self.case, result)
