@@ -212,25 +212,14 @@ def explain(
             show(f"{which.key[:SHORT]} has no stored components: it was put directly, not by keep")
             continue
         count = f"{len(found)} difference{'' if len(found) == 1 else 's'}" if found else "the same components"
-        show(
-            Text(one.key[:SHORT], style="cyan")
-            + Text(" and ")
-            + Text(two.key[:SHORT], style="cyan")
-            + Text(f": {count}")
-        )
+        show(Text.assemble((one.key[:SHORT], "cyan"), " and ", (two.key[:SHORT], "cyan"), f": {count}"))
         for difference in found:
             show(f"  {difference}")
     return Exit.OK
 
 
 def _difference_json(difference: Difference) -> dict[str, Any]:
-    return {
-        "text": str(difference),
-        "what": difference.what,
-        "block": difference.block,
-        "name": difference.name,
-        "number": difference.number,
-    }
+    return {"text": str(difference)} | {name: getattr(difference, name) for name in ("what", "block", "name", "number")}
 
 
 def _record(browser: Browser, key: str) -> BlockRecord:

@@ -20,6 +20,7 @@ from gamwarm.cli.keys import SHORT, looking_into, resolve, search, short
 from gamwarm.cli.options import File, Json, Key, command
 from gamwarm.cli.output import (
     WIDE,
+    columns,
     facts,
     fitting,
     followed,
@@ -116,10 +117,9 @@ def _footer(page: Sequence[BrowsedEntry], more: bool, entries: int, order: str, 
         say(f"{len(page):,} of {entries:,} entries match, {how}")
 
 
-_COLUMNS: Final = (
-    *(("KEY", "left"), ("KIND", "left"), ("VALID", "left"), ("CREATED (UTC)", "left"), ("ROWS", "right")),
-    *(("OBJECTIVE", "right"), ("START", "left"), ("FAMILY", "left"), ("ENGINE", "left")),
-    *(("HESSIANS", "right"), ("SECONDS", "right"), ("BLOCKS", "left")),
+_COLUMNS: Final = columns(
+    *("KEY", "KIND", "VALID", "CREATED (UTC)", "ROWS>", "OBJECTIVE>", "START", "FAMILY", "ENGINE", "HESSIANS>"),
+    *("SECONDS>", "BLOCKS"),
 )
 """What matters most on the left: a narrow terminal gets as many as fit."""
 
@@ -284,7 +284,7 @@ def _record_blocks(record: BlockRecord) -> Any:
     ):
         largest = f"{np.abs(beta).max():.4g}" if len(beta) else "-"
         rows.append([name, f"{width:,}", largest, "-" if active is None else f"{len(active):,}"])
-    return table([("BLOCK", "left"), ("WIDTH", "right"), ("MAX |BETA|", "right"), ("ACTIVE", "right")], rows)
+    return table(columns("BLOCK", "WIDTH>", "MAX |BETA|>", "ACTIVE>"), rows)
 
 
 def _outer(record: BlockRecord) -> Any:
@@ -306,9 +306,7 @@ def _outer(record: BlockRecord) -> Any:
                 "-" if settled is None else ("settled" if settled[i] else "no"),
             ]
         )
-    columns = [("OUTER", "right"), ("RHO", "right"), ("GRADIENT", "right"), ("EDF", "right"), ("PLATEAU", "left")]
-    columns.append(("SETTLED", "left"))
-    return table(columns, rows)
+    return table(columns("OUTER>", "RHO>", "GRADIENT>", "EDF>", "PLATEAU", "SETTLED"), rows)
 
 
 def _terms(artifact: FitArtifact) -> Any:
@@ -326,15 +324,7 @@ def _terms(artifact: FitArtifact) -> Any:
                 rho or "-",
             ]
         )
-    columns = [
-        ("TERM", "left"),
-        ("ROLE", "left"),
-        ("BASIS", "left"),
-        ("RAW", "right"),
-        ("REDUCED", "right"),
-        ("RHO", "left"),
-    ]
-    return table(columns, rows)
+    return table(columns("TERM", "ROLE", "BASIS", "RAW>", "REDUCED>", "RHO"), rows)
 
 
 def _entry_json(seen: BrowsedEntry, families: Families, pins: set[str], *, values: bool) -> dict[str, Any]:
@@ -415,8 +405,7 @@ def _saved_rows(savings: Savings) -> Iterator[list[str]]:
 
 
 def _saved_table(rows: Sequence[Sequence[str]]) -> Any:
-    columns = [("STARTED", "left"), ("SAVED AGAINST", "left"), ("FITS", "right")]
-    return table([*columns, *((heading, "right") for heading in _MEANS.values())], rows)
+    return table(columns("STARTED", "SAVED AGAINST", "FITS>", *_MEANS.values()), rows)
 
 
 def _savings_json(savings: Savings) -> dict[str, Any]:
@@ -464,8 +453,7 @@ class _Costs:
         for source, count in self._counts.most_common():
             means = [self._mean(source, what) for what in _MEANS]
             rows.append([source, f"{count:,}", *("-" if mean is None else f"{mean:.3g}" for mean in means)])
-        columns = [("STARTED", "left"), ("RECORDS", "right")]
-        return table([*columns, *((heading, "right") for heading in _MEANS.values())], rows)
+        return table(columns("STARTED", "RECORDS>", *_MEANS.values()), rows)
 
     def remark(self, sample: bool, fits: int) -> str:
         if not sample:
@@ -473,4 +461,4 @@ class _Costs:
         return f"costs are means of finals; {self.records:,} records sampled of {fits:,} fits, --all reads every one"
 
 
-_MEANS: Final = {"evaluations": "EVALUATIONS", "hessian_formations": "HESSIANS", "seconds": "SECONDS"}
+_MEANS: Final = {"evaluations": "EVALUATIONS>", "hessian_formations": "HESSIANS>", "seconds": "SECONDS>"}

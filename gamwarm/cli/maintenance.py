@@ -12,12 +12,12 @@ import typer
 from rich.text import Text
 
 from gamwarm import maintenance
-from gamwarm.archive import ArchiveReport, verify_archive
+from gamwarm.archive import verify_archive
 from gamwarm.cli.exit_codes import BadUsage, Exit, Interrupted
 from gamwarm.cli.filters import parse_age, parse_bytes
 from gamwarm.cli.keys import SHORT, changing, looking_into, refuse_no_file, resolve
 from gamwarm.cli.options import File, Json, Key, Wait, command
-from gamwarm.cli.output import Watch, human_bytes, say, show, table, waiting, watched, write_json
+from gamwarm.cli.output import Watch, columns, human_bytes, say, show, table, waiting, watched, write_json
 from gamwarm.entries import Browser, EntryStore, Evicted, Problem
 from gamwarm.errors import NoSuchKey, StoreDamaged
 from gamwarm.maintenance import Verdict, VerifyReport, salvage_file
@@ -32,7 +32,7 @@ MOST_PROBLEMS = 20
 
 def listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
     """Return problems as JSON holds them."""
-    return [{"place": problem.place, "reason": problem.reason} for problem in problems]
+    return [vars(problem) for problem in problems]
 
 
 def _print_problems(problems: Sequence[Problem]) -> None:
@@ -68,7 +68,8 @@ def verify(
                 report = maintenance.verify(entries, _step(watch, Browser(entries)))
         seconds = watch.seconds()
     if not report.complete:
-        raise Interrupted(f"ended by Ctrl-C after {report.entries:,} entries; {_verdict_so_far(report)}")
+        damage = f"{len(report.problems):,} damaged" if report.problems else "no damage"
+        raise Interrupted(f"ended by Ctrl-C after {report.entries:,} entries; {damage} so far")
     if as_json:
         write_json(
             {
@@ -79,7 +80,9 @@ def verify(
                 "seconds": round(seconds, 3),
                 "problems": listed(report.problems),
                 "repaired": listed(report.repaired),
-                "archive": None if archive is None else _archive_json(archive),
+                "archive": None
+                if archive is None
+                else {name: getattr(archive, name) for name in ("title", "creators", "license", "digest")},
             }
         )
     else:
@@ -104,19 +107,6 @@ def _step(watch: Watch, browser: Browser) -> Callable[[int, int], bool]:
     totals = browser.totals()
     mean = totals.live_bytes / max(totals.entries, 1)
     return lambda done, total: watch.step(done, total, round(mean * done))
-
-
-def _archive_json(archive: ArchiveReport) -> dict[str, object]:
-    return {
-        "title": archive.title,
-        "creators": list(archive.creators),
-        "license": archive.license,
-        "digest": archive.digest,
-    }
-
-
-def _verdict_so_far(report: VerifyReport) -> str:
-    return f"{len(report.problems):,} damaged so far" if report.problems else "no damage so far"
 
 
 @command("salvage", "copy the intact entries of a damaged file to a new one")
@@ -214,15 +204,14 @@ def evict(
         write_json(
             {
                 "dry_run": report.dry_run,
-                "evicted": [{"entry_id": e.entry_id, "place": e.place, "nbytes": e.nbytes} for e in report.evicted],
+                "evicted": [vars(entry) for entry in report.evicted],
                 "bytes_before": report.bytes_before,
                 "bytes_after": report.bytes_after,
             }
         )
         return Exit.OK
     if dry_run and report.evicted:
-        columns = [("KEY", "left"), ("IN", "left"), ("ENTRY ID", "left"), ("SIZE", "right")]
-        show(table(columns, [_row(entry) for entry in report.evicted]))
+        show(table(columns("KEY", "IN", "ENTRY ID", "SIZE>"), [_row(entry) for entry in report.evicted]))
     did = "would be removed" if dry_run else "removed"
     show(
         f"{len(report.evicted):,} entries {did}, oldest first; payload {human_bytes(report.bytes_before)} -> "
@@ -300,18 +289,11 @@ def merge(
             ]
         )
     else:
-        columns = [
-            ("MERGED", "left"),
-            ("ENTRIES", "right"),
-            ("NEW", "right"),
-            ("SUPERSEDED", "right"),
-            ("DAMAGED", "right"),
-        ]
         rows = [
             [str(o), f"{r.seen:,}", f"{len(r.added):,}", f"{r.superseded:,}", f"{len(r.problems):,}"]
             for o, r in reports
         ]
-        show(table(columns, rows))
+        show(table(columns("MERGED", "ENTRIES>", "NEW>", "SUPERSEDED>", "DAMAGED>"), rows))
         for other, report in reports:
             if report.reason:
                 say(f"{other}: {report.reason}")

@@ -128,6 +128,11 @@ def fitting(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str | Te
     return len(columns)
 
 
+def columns(*headings: str) -> tuple[tuple[str, str], ...]:
+    """Return columns for `table`; one whose heading ends in ``>`` is aligned to the right."""
+    return tuple((each.removesuffix(">"), "right" if each.endswith(">") else "left") for each in headings)
+
+
 def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str | Text]]) -> Table:
     """Return a plain table; what does not fit continues on the next line; nothing is truncated.
 
