@@ -193,7 +193,7 @@ class EntryStore:
             try:
                 with self.container.write(patience) as h5:
                     view = self._writing_view(h5)
-                    live_bytes = self._live_bytes(view)
+                    live_bytes = 0 if self._size_budget is None else view.total("live_bytes")
                     self._open = _Transaction(view, pending)
                     try:
                         yield
@@ -254,9 +254,6 @@ class EntryStore:
                 ids = editor.pins(each)
                 editor.set_pins(each, ids | {entry_id} if pinned and each == section else ids - {entry_id})
         return section is not None
-
-    def _live_bytes(self, view: EntryEditor) -> int:
-        return 0 if self._size_budget is None else view.total("live_bytes")
 
     def _stay_within_budget(self, view: EntryEditor, live_bytes_before: int) -> None:
         budget = self._size_budget
@@ -340,8 +337,7 @@ class EntryStore:
     def _file_competing(self, view: EntryEditor, new: Encoded, retain: Retain) -> PutOutcome:
         paths = view.entry_paths(new.section, new.key)
         whole, damaged = self._decoded(view, new.section, paths)
-        for path, reason in damaged:
-            self._warn_damaged(new.section, path, reason)
+        self._warn_damaged(new.section, damaged)
         entries = {encoded.entry_id: encoded for encoded, _ in whole}
         if new.entry_id in entries:
             return self._again(new.entry_id)
@@ -363,7 +359,7 @@ class EntryStore:
             try:
                 view.read(section, path)
             except DamagedEntry as error:
-                self._warn_damaged(section, path, str(error))
+                self._warn_damaged(section, [(path, str(error))])
             else:
                 return self._again(new.entry_id)
         view.write_child(stamped_at(new, view.next_created(clock.now())))
@@ -409,20 +405,20 @@ class EntryStore:
 
     def _entries(self, section: str, list_paths: Callable[[EntryEditor], list[str]]) -> list[_Whole]:
         whole, damaged = self.read(lambda view: self._decoded(view, section, list_paths(view)))
-        for path, reason in damaged:
-            self._warn_damaged(section, path, reason)
+        self._warn_damaged(section, damaged)
         return whole
 
-    def _warn_damaged(self, section: str, path: str, reason: str) -> None:
-        place = f"/{section}/{path}"
-        if place not in self._warned:
-            self._warned.add(place)
-            log.warning(
-                "%s: entry %s is damaged (%s) and counts as missing; verify() lists all such entries",
-                self.container.path,
-                place,
-                reason,
-            )
+    def _warn_damaged(self, section: str, damaged: list[_Damaged]) -> None:
+        for path, reason in damaged:
+            place = f"/{section}/{path}"
+            if place not in self._warned:
+                self._warned.add(place)
+                log.warning(
+                    "%s: entry %s is damaged (%s) and counts as missing; verify() lists all such entries",
+                    self.container.path,
+                    place,
+                    reason,
+                )
 
     def find_record(self, key: str, producer: Producer | None) -> StoredRecord | None:
         """Return the record that ``producer`` means under an exact key, or None."""
@@ -436,8 +432,7 @@ class EntryStore:
             return self._decoded(view, RECORDS, view.entry_paths(RECORDS, key))
 
         whole, damaged = self.read(look)
-        for path, reason in damaged:
-            self._warn_damaged(RECORDS, path, reason)
+        self._warn_damaged(RECORDS, damaged)
         return record_meant(whole, producer)
 
     def find_artifact(self, entry_id: str) -> StoredArtifact | None:
@@ -499,8 +494,7 @@ class EntryStore:
         # A look may be repeated because a writer came between; only what the last one met is warned
         # of.
         found, damaged = self.read(look)
-        for path, reason in damaged:
-            self._warn_damaged(ARTIFACTS, path, reason)
+        self._warn_damaged(ARTIFACTS, damaged)
         return _handed_out_artifact(found)
 
     def _candidates(self, source: CandidateSource, held: ParentSnapshot | None) -> CandidateSource:
@@ -542,8 +536,7 @@ class EntryStore:
             return (None if path is None else self._artifact_in(view, path, damaged)), damaged
 
         found, damaged = self.read(look)
-        for path, reason in damaged:
-            self._warn_damaged(ARTIFACTS, path, reason)
+        self._warn_damaged(ARTIFACTS, damaged)
         return _handed_out_artifact(found)
 
     def _known_artifact(self, view: EntryEditor, path: str) -> StoredArtifact | None:

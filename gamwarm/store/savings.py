@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeVar
 
 from gamwarm.entries import EntrySummary
 from gamwarm.records import Cost, StartSource
@@ -15,6 +16,7 @@ from gamwarm.transfer import StartReport
 __all__ = ["Saving", "Savings", "Session", "SourceSavings", "add_up", "saving_of"]
 
 log = logging.getLogger("gamwarm")
+T = TypeVar("T", "Saving", Cost)
 _NAMES_AND_NUMBERS = re.compile(r"'[^']*'|\"[^\"]*\"|[-+]?\d[\w.+-]*")
 
 
@@ -38,13 +40,7 @@ class Saving:
     seconds: float = 0.0
 
     def __add__(self, other: Saving) -> Saving:
-        return Saving(
-            self.evaluations + other.evaluations,
-            self.outer_iterations + other.outer_iterations,
-            self.inner_iterations + other.inner_iterations,
-            self.hessian_formations + other.hessian_formations,
-            self.seconds + other.seconds,
-        )
+        return _sum(self, other)
 
     def __str__(self) -> str:
         return (
@@ -170,16 +166,7 @@ class Savings:
         object.__setattr__(self, "by_source", MappingProxyType(every))
 
     def __reduce__(self) -> tuple[object, ...]:
-        parts = (
-            dict(self.by_source),
-            self.session,
-            self.unfinished,
-            self.without_lineage,
-            self.damaged,
-            self.refused,
-            self.reason,
-        )
-        return type(self), parts
+        return type(self), tuple((vars(self) | {"by_source": dict(self.by_source)}).values())
 
     @property
     def total(self) -> Saving:
@@ -219,7 +206,7 @@ def _one_more(
     return SourceSavings(
         fits=part.fits + 1,
         refused=part.refused + refused,
-        cost=part.cost if cost is None else _together(part.cost, cost),
+        cost=part.cost if cost is None else _sum(part.cost, cost),
         estimated=part.estimated + (saved is not None),
         saved=part.saved if saved is None else part.saved + saved,
         estimated_cold=part.estimated_cold + (saved_cold is not None),
@@ -227,8 +214,8 @@ def _one_more(
     )
 
 
-def _together(a: Cost, b: Cost) -> Cost:
-    return Cost(**{name: getattr(a, name) + getattr(b, name) for name in vars(a)})
+def _sum(a: T, b: T) -> T:
+    return type(a)(**{name: value + getattr(b, name) for name, value in vars(a).items()})
 
 
 class Session:
