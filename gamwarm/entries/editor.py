@@ -6,14 +6,15 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Final
 
 from gamwarm.encoding import ARTIFACTS, KINDS, DamagedEntry, Encoded, check_content, decode
 from gamwarm.entries import stored_values
 from gamwarm.entries.batch import Batch, Problem
-from gamwarm.entries.index import Index
+from gamwarm.entries.index import Index, Place
 from gamwarm.entries.layout import FileView, Irreplaceable
 
 __all__ = ["EntryEditor"]
@@ -57,26 +58,86 @@ class EntryEditor(FileView):
 
     # -- removal -----------------------------------------------------------------------------------
 
-    def remove(self, chosen: Iterable[tuple[str, str, str]]) -> set[str]:
-        """Remove entries (section, path, entry id); return the ids that are gone."""
-        by_key: dict[tuple[str, str], set[str]] = {}
+    @contextmanager
+    def scanning(self) -> Iterator[None]:
+        """Read entries as quickly as outside of a transaction; nothing is changed meanwhile."""
+        if self._peek is not None or self._flushed is None:
+            yield
+            return
+        self._peek = self._flushed()
+        try:
+            yield
+        finally:
+            self._peek = None
+
+    def remove(self, chosen: Iterable[tuple[str, str, str]], newest: Mapping[str, tuple[int, str]]) -> set[str]:
+        """Remove entries, each given as (section, path, entry id); return the ids removed (damage
+        can prevent it).
+
+        ``newest``: time and entry id of the newest artifact that is then left of a fit.
+        """
+        by_key: dict[tuple[str, str], dict[str, str]] = {}
         for section, path, entry_id in chosen:
-            by_key.setdefault((section, path.split("/", 1)[0]), set()).add(entry_id)
+            by_key.setdefault((section, path.split("/", 1)[0]), {})[path] = entry_id
+        with self.scanning():
+            intact = {(section, path): seen for section, path, seen in self._weighed(by_key)}
         gone: set[str] = set()
-        listed = False
+        places: list[Place] = []
+        damaged = False
         for (section, key), ids in by_key.items():
-            listed |= KINDS[section].relations is not None
-            if not KINDS[section].competes:
-                gone |= self._remove_children(section, key, ids)
+            known = {path: intact[section, path] for path in ids if (section, path) in intact}
+            if KINDS[section].competes and known.keys() != set(self.entry_paths(section, key)):
+                try:
+                    self.write_key(
+                        section, key, [e for e in self._whole(section, key) if e.entry_id not in ids.values()]
+                    )
+                except Irreplaceable:
+                    continue
+                gone |= set(ids.values())
                 continue
-            try:
-                self.write_key(section, key, [e for e in self._whole(section, key) if e.entry_id not in ids])
-            except Irreplaceable:
-                continue
-            gone |= ids
-        if listed:  # the next best candidates move up
+            removed = {entry_id for entry_id, _, _ in known.values()}
+            for path in sorted(ids.keys() - known.keys()):
+                try:
+                    damaged |= self._remove(section, path)
+                except Irreplaceable:
+                    continue
+                removed.add(ids[path])
+            if removed:
+                self._unlink(section, key, known)
+            gone |= removed
+            places += [place for _, _, place in known.values() if place is not None]
+        if damaged:
+            self.recount()
+        if damaged or not self.index.drop(places, newest):  # the next best candidates move up
             self.rebuild_tables()
         return gone
+
+    def _weighed(
+        self, paths: Mapping[tuple[str, str], Iterable[str]]
+    ) -> Iterator[tuple[str, str, tuple[str, int, Place | None]]]:
+        """Yield entry id, bytes and place in the index of the intact entries."""
+        for (section, _), some in paths.items():
+            listed = KINDS[section].relations is not None
+            for path in some:
+                with suppress(DamagedEntry):
+                    entry = self.read(section, path)
+                    yield section, path, (entry.entry_id, entry.nbytes, Place.of(entry) if listed else None)
+
+    def _unlink(self, section: str, key: str, known: Mapping[str, tuple[str, int, Place | None]]) -> None:
+        """Remove intact entries: all of a key, or some of those below it.
+
+        A key without any is removed too.
+        """
+        for entry_id, nbytes, _ in known.values():
+            self._account(-1, -nbytes)
+            self.index.forget(section, entry_id)
+        if not KINDS[section].competes:
+            gid = self._group(section, key)
+            for path in known:
+                gid.unlink(path.rpartition("/")[2].encode())
+            if gid.get_num_objs():
+                return
+        self.section_group(section).unlink(key.encode())
 
     def _whole(self, section: str, key: str) -> list[Encoded]:
         found = []
@@ -86,21 +147,6 @@ class EntryEditor(FileView):
             except DamagedEntry:
                 continue
         return found
-
-    def _remove_children(self, section: str, key: str, ids: set[str]) -> set[str]:
-        gone: set[str] = set()
-        damaged = False
-        for entry_id in sorted(ids):
-            try:
-                damaged |= self._remove(section, f"{key}/{entry_id}")
-            except Irreplaceable:
-                continue
-            gone.add(entry_id)
-        if not self.entry_paths(section, key):
-            self.section_group(section).unlink(key.encode())
-        if damaged:
-            self.recount()
-        return gone
 
     # -- totals and index --------------------------------------------------------------------------
 
@@ -115,8 +161,12 @@ class EntryEditor(FileView):
 
     def rebuild_tables(self) -> None:
         """Write the tables of the index anew, from all artifacts."""
-        keys = self.keys(ARTIFACTS)
-        self.index.rebuild(chain.from_iterable(self._whole(ARTIFACTS, key) for key in keys))
+        self.index.rebuild(self._artifacts())
+
+    def _artifacts(self) -> Iterator[Encoded]:
+        with self.scanning():
+            for key in self.keys(ARTIFACTS):
+                yield from self._whole(ARTIFACTS, key)
 
     def set_totals(self, **totals: int) -> None:
         """Write running totals."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from gamwarm.encoding import KINDS, DamagedEntry
@@ -25,6 +26,8 @@ class EvictionCandidate:
     nbytes: int
     parent: str | None
     """Of a checkpoint: the entry that its fit started from."""
+    fit_key: str | None = None
+    """Of an artifact: the exact key of its fit."""
 
 
 def choose_evictions(
@@ -114,7 +117,11 @@ def evict_entries(
     while True:
         chosen = choose_evictions(candidates, size_budget=size_budget, before=before, keep=keep)
         ids = {e.entry_id for e in chosen}
-        removed = ids if dry_run else editor.remove((e.section, e.path, e.entry_id) for e in chosen)
+        removed = (
+            ids
+            if dry_run
+            else editor.remove(((e.section, e.path, e.entry_id) for e in chosen), _newest(candidates, ids))
+        )
         gone += [Evicted(e.entry_id, f"/{e.section}/{e.path}", e.nbytes) for e in chosen if e.entry_id in removed]
         if len(removed) == len(chosen):
             break
@@ -123,15 +130,27 @@ def evict_entries(
     return EvictReport(tuple(gone), live, live - sum(e.nbytes for e in gone), dry_run)
 
 
+def _newest(candidates: Iterable[EvictionCandidate], gone: Collection[str]) -> dict[str, tuple[int, str]]:
+    """Return time and entry id of the newest artifact of each fit that is left."""
+    newest: dict[str, tuple[int, str]] = {}
+    for each in candidates:
+        if each.fit_key is not None and each.entry_id not in gone:
+            this = each.created, each.entry_id
+            newest[each.fit_key] = max(this, newest.get(each.fit_key, this))
+    return newest
+
+
 def _candidates(editor: EntryEditor) -> list[EvictionCandidate]:
     """Read every intact entry. Damaged ones weigh nothing: `verify` lists them."""
     found = []
-    for section, path in editor.all_paths():
-        try:
-            entry = editor.read(section, path)
-            said = entry.summary(path)
-            parent = said.parent if said.kind == "checkpoint" else None
-            found.append(EvictionCandidate(section, path, entry.entry_id, entry.created, entry.nbytes, parent))
-        except DamagedEntry:
-            continue
+    with editor.scanning():
+        for section, path in editor.all_paths():
+            with suppress(DamagedEntry):
+                entry = editor.read(section, path)
+                said = entry.summary(path)
+                parent = said.parent if said.kind == "checkpoint" else None
+                fit_key = None if KINDS[section].relations is None else said.fit_key
+                found.append(
+                    EvictionCandidate(section, path, said.entry_id, said.created, entry.nbytes, parent, fit_key)
+                )
     return found

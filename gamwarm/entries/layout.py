@@ -19,7 +19,7 @@ and writes them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -156,6 +156,7 @@ class FileView:
         self._last: dict[bool, tuple[str, str, Any]] = {}  # the last key's group, and the last group within a key
         self._left_to_hdf5: str | None = None  # key whose header has been tried: this handle's file does not change
         self._peek: Peek | None = getattr(h5, "peek", None)
+        self._flushed: Callable[[], Peek] | None = getattr(h5, "flushed", None)
         self._file = h5.id
         self._stated_size = size
         self._filed = 0

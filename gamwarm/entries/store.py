@@ -60,9 +60,9 @@ T = TypeVar("T")
 _Whole = tuple[Encoded, Any]
 _Damaged = tuple[str, str]  # no exceptions: their frames would keep handles of the file
 _DECODED_OVERHEAD = 4096  # bytes of Python objects in a decoded record, about
-MANY_ENTRIES: Final = 1000
+MANY_ENTRIES: Final = 100
 SLACK: Final = 16
-"""In a large file an automatic eviction goes this share below the budget."""
+"""In a file of many entries an automatic eviction goes this share below the budget."""
 UNCHANGED = "unchanged: the file already holds this entry"
 
 

@@ -14,13 +14,13 @@ What cannot be read counts as not there, until `verify` makes it anew.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from gamwarm.encoding import ARTIFACTS, KINDS, DamagedEntry, Encoded, is_entry_id
 from gamwarm.entries import stored_values
-from gamwarm.entries.index import RELATED_ROWS, Candidate, Index, Model, Place, with_model, with_row
+from gamwarm.entries.index import RELATED_ROWS, TABLE_ROWS, Candidate, Index, Model, Place, with_model, with_row
 from gamwarm.entries.stored_values import UNREADABLE, pass_on_others
 
 __all__ = ["StoredIndex"]
@@ -145,8 +145,62 @@ class StoredIndex:
                 self._set_rows(section, f"{_RELATED}{relation}".encode(), models, with_model(models, place.model))
 
     def forget(self, section: str, entry_id: str) -> None:
-        """Take a removed entry out of the ids; after an artifact `rebuild` has to follow."""
+        """Take a removed entry out of the ids; for an artifact call `drop` or `rebuild` too."""
         stored_values.remove_attribute(self._section(section), entry_id.encode())
+
+    def drop(self, places: Collection[Place], newest: Mapping[str, tuple[int, str]]) -> bool:
+        """Take artifacts that have been removed out of the lists; return False where others might
+        have to move up, so that `rebuild` has to follow.
+
+        ``newest``: time and entry id of the newest artifact that is left of a fit.
+        """
+        section, gone = self._section(ARTIFACTS), {place.row.entry_id for place in places}
+        keys = {place.row.key for place in places if stored_values.has(section, place.row.key.encode())}
+        tables = {(place.structural_key, place.width) for place in places if place.structural_key is not None}
+        for gid, name in (
+            *((stored_values.open_group(section, key.encode()), _CANDIDATES) for key in keys),
+            *((section, _width_name(key, width)) for key, width in tables),
+        ):
+            rows = self._rows(gid, name, Candidate.parse)
+            left = [row for row in rows if row.entry_id not in gone]
+            if len(left) < len(rows) >= TABLE_ROWS:
+                return False
+            self._set_rows(gid, name, rows, left)
+        for key in {key for key, _ in tables}:
+            empty = {width for each, width in tables if each == key and not self.structural(key, width)}
+            if empty:
+                self._set_widths(key, set(self.widths(key)) - empty)
+        for fit_key in {place.fit_key for place in places if place.fit_key is not None}:
+            found = self.newest_of_fit(fit_key)
+            if found is not None and found[1] in gone:
+                if fit_key in newest:
+                    self._set_newest(fit_key, newest[fit_key])
+                else:
+                    stored_values.remove_attribute(section, _fit_name(fit_key))
+        return self._drop_models(places)
+
+    def _drop_models(self, places: Collection[Place]) -> bool:
+        """Take models of which no artifact is left out of the lists; False as `drop`."""
+        section = self._section(ARTIFACTS)
+        lost: dict[str, set[tuple[bool, str]]] = {}
+        left: dict[tuple[bool, str], bool] = {}
+        for place in places:
+            model = place.model.is_structural, place.model.key
+            if model not in left:
+                left[model] = bool(self.widths(model[1])) if model[0] else stored_values.has(section, model[1].encode())
+            for name in () if left[model] else place.related:
+                lost.setdefault(name, set()).add(model)
+        for name, models in lost.items():
+            listed = self.related(name)
+            if len(listed) >= RELATED_ROWS:
+                return False
+            self._set_rows(
+                section,
+                f"{_RELATED}{name}".encode(),
+                listed,
+                [each for each in listed if (each.is_structural, each.key) not in models],
+            )
+        return True
 
     def rebuild(self, artifacts: Iterable[Encoded]) -> None:
         """Write anew what is known of artifacts but where they lie, from all of them."""
@@ -224,7 +278,11 @@ class StoredIndex:
         self._set_rows(stored_values.open_group(self._section(ARTIFACTS), key.encode()), _CANDIDATES, before, rows)
 
     def _set_widths(self, key: str, widths: Iterable[int]) -> None:
-        stored_values.set_integers(self._section(ARTIFACTS), f"{_WIDTHS}{key}".encode(), sorted(widths))
+        section, name = self._section(ARTIFACTS), f"{_WIDTHS}{key}".encode()
+        if widths := sorted(widths):
+            stored_values.set_integers(section, name, widths)
+        else:
+            stored_values.remove_attribute(section, name)
 
     @staticmethod
     def _set_rows(gid: Any, name: bytes, before: Iterable[Row], rows: list[Row]) -> None:

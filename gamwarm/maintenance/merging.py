@@ -60,6 +60,7 @@ def read_batches(source: EntryStore) -> Iterator[Batch]:
 def import_batches(entries: EntryStore, batches: Iterable[Batch], keep_last: int) -> MergeReport:
     """Write entries of other files unchanged; one transaction."""
     added: set[str] = set()
+    pinned: dict[str, set[str]] = {}
     problems: list[Problem] = []
     seen = superseded = 0
     with entries.transaction():
@@ -74,8 +75,11 @@ def import_batches(entries: EntryStore, batches: Iterable[Batch], keep_last: int
                 except Irreplaceable as error:
                     problems.append(Problem(f"/{batch.section}/{batch.key}", str(error)))
                     continue
-                if batch.pinned:
-                    editor.set_pins(batch.section, editor.pins(batch.section) | batch.pinned)
+            pinned.setdefault(batch.section, set()).update(batch.pinned)
             added |= after - before
             superseded += len({e.entry_id for e in batch.entries} - after)
+        for section, ids in pinned.items():
+            if ids:
+                with entries.editing() as editor:
+                    editor.set_pins(section, editor.pins(section) | ids)
     return MergeReport(tuple(sorted(added)), seen, superseded, tuple(problems))

@@ -18,7 +18,7 @@ from gamwarm.storage.foreign import OpenElsewhere
 from gamwarm.storage.header import USER_BLOCK
 from gamwarm.storage.overlay import Overlay
 from gamwarm.storage.pager import CHECKPOINT_BYTES, FilePair, NotApplied, Pages, remove_scratch, scratch_path
-from gamwarm.storage.reader import close_quietly
+from gamwarm.storage.reader import Peek, close_quietly
 from gamwarm.storage.vfs import explain
 
 __all__ = ["Writer", "new_image", "unreadable"]
@@ -144,12 +144,27 @@ def _access() -> Any:
     return access
 
 
-def _open_for_writing(overlay: Overlay) -> h5py.File:
+class WriteHandle(h5py.File):  # type: ignore[misc]
+    """An HDF5 file open for writing, which can be read past HDF5 too."""
+
+    def __init__(self, fid: h5py.h5f.FileID, peek: Peek) -> None:
+        super().__init__(fid)
+        self._peek = peek
+
+    def flushed(self) -> Peek:
+        """Return what reads bytes of the HDF5 image, as this transaction has changed it so far;
+        good until the next change.
+        """
+        h5py.h5f.flush(self.id)
+        return self._peek
+
+
+def _open_for_writing(overlay: Overlay) -> WriteHandle:
     """`h5py.File(overlay, "r+", driver="fileobj", libver=LIBVER)` at a third of its cost."""
     overlay.vets = True
     access = _access().copy()
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, overlay)
-    return h5py.File(h5py.h5f.open(repr(overlay).encode(), h5py.h5f.ACC_RDWR, fapl=access))
+    return WriteHandle(h5py.h5f.open(repr(overlay).encode(), h5py.h5f.ACC_RDWR, fapl=access), overlay.peek)
 
 
 def new_image(create: Callable[[h5py.File], None] | None) -> tuple[Pages, int]:

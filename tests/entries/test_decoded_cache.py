@@ -239,7 +239,7 @@ def test_a_parent_that_was_removed_is_not_found_again(store):
     entry_id = store.put_artifact(artifact_of()).entry_id
     assert store._file.find_artifact(entry_id) is not None
     with store._file.editing() as editor:
-        editor.remove([(ARTIFACTS, f"{artifact_of().descriptor.key}/{entry_id}", entry_id)])
+        editor.remove([(ARTIFACTS, f"{artifact_of().descriptor.key}/{entry_id}", entry_id)], {})
 
     assert store._file.find_artifact(entry_id) is None
 

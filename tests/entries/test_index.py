@@ -104,7 +104,7 @@ def test_a_parent_is_chosen_as_if_every_artifact_had_been_read(tmp_path_factory,
         filed = file_all(entries, made)
         gone = {entry_id for *_, entry_id in filed[:removed]}
         with entries.editing() as editor:
-            editor.remove([(s.section, s.path, s.entry_id) for s in list_entries(entries)[0] if s.entry_id in gone])
+            editor.remove([(s.section, s.path, s.entry_id) for s in list_entries(entries)[0] if s.entry_id in gone], {})
         left = [each for each in filed if each[4] not in gone]
 
         def rank(each):

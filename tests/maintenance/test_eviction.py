@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from contextlib import closing, contextmanager
 from datetime import timedelta
 
 import h5py
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import InvalidInput, InvalidType, Lineage, StoreReadOnly
-from gamwarm.entries import EntryStore, Wanted, clock, list_entries
+from gamwarm.entries import EntryStore, Wanted, clock, list_entries, stored_values
 from gamwarm.entries.eviction import EvictionCandidate, choose_evictions
+from gamwarm.entries.layout import FileView
+from gamwarm.maintenance import evict, verify
 from tests.support.stores import artifact_of, exact_key_of, record_of
 from tests.support.thread_ranks import on_ranks
 
@@ -263,3 +269,119 @@ def test_of_entries_of_one_time_the_smaller_entry_id_goes_first():
     weighed = [EvictionCandidate("block_records", each, each, 7, 10, None) for each in ("b", "c", "a")]
     gone = choose_evictions(weighed, size_budget=10, before=None, keep=())
     assert [entry.entry_id for entry in gone] == ["a", "b"]
+
+
+# -- what it reads ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """How many entries have been read, and how many values through HDF5's own objects."""
+    counted = Counter()
+
+    def counting(owner, name):
+        original = getattr(owner, name)
+
+        def count(*args, **options):
+            counted[name] += 1
+            return original(*args, **options)
+
+        monkeypatch.setattr(owner, name, count)
+
+    counting(FileView, "_read")
+    counting(stored_values, "read_vector")
+    return counted
+
+
+def fit_key_of(number):
+    """Return an exact key that differs from others in its first digits, as digests do."""
+    return "cf-" + f"{number:064x}"[::-1]
+
+
+@contextmanager
+def filled(path, count, **options):
+    with closing(EntryStore(path, **options)) as entries:
+        with entries.transaction():
+            for number in range(count):
+                key = fit_key_of(number)
+                entries.put_artifact(artifact_of(value=float(number), n_rows=99 if number == 0 else 9, fit_key=key))
+                entries.put_record(record_of(number))
+        yield entries
+
+
+def test_eviction_reads_each_entry_once_and_those_that_go_once_more(path, reads):
+    with filled(path, 60) as entries:
+        budget = evict(entries, dry_run=True).bytes_before * 3 // 4
+        entries.pin(evict(entries, max_age=0, dry_run=True).evicted[0].entry_id)  # the first in every table
+        reads.clear()
+        gone = len(evict(entries, size_budget=budget).evicted)
+
+        assert 20 < gone < 60
+        assert reads["_read"] == 120 + gone
+        assert reads["read_vector"] <= 2  # lists of widths: entries are read from their headers
+        assert verify(entries).verdict == "sound"
+
+
+def test_where_a_full_list_loses_one_the_next_moves_up(path, reads):
+    with filled(path, 60) as entries:
+        budget = evict(entries, dry_run=True).bytes_before - 1
+        reads.clear()
+        gone = len(evict(entries, size_budget=budget).evicted)
+
+        assert gone == 1
+        assert reads["_read"] == 120 + gone + 59
+        assert verify(entries).verdict == "sound"
+
+
+def test_a_budget_costs_a_put_as_much_however_many_there_were(path, reads):
+    with filled(path, 150) as entries:
+        budget = evict(entries, dry_run=True).bytes_before
+    read = []
+    with closing(EntryStore(path, size_budget=budget)) as entries:
+        for first in (1000, 1150):
+            reads.clear()
+            for number in range(first, first + 150):
+                entries.put_artifact(artifact_of(value=float(number), n_rows=9, fit_key=fit_key_of(number)))
+            read.append(reads["_read"])
+
+        assert max(read) <= 40 * 150, read
+        assert verify(entries).verdict == "sound"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("xyz"), st.integers(1, 3), st.sampled_from([4, 5]), st.integers(0, 2), st.integers(0, 6)
+        ),
+        min_size=1,
+        max_size=24,
+    ),
+    st.lists(st.integers(0, 23), max_size=3),
+    st.lists(st.floats(0.0, 1.0), min_size=1, max_size=3),
+)
+def test_after_any_evictions_the_index_is_that_of_the_rest(tmp_path_factory, made, pinned, shares):
+    with closing(EntryStore(tmp_path_factory.mktemp("evict") / "fits.h5")) as entries:
+        ids = []
+        with entries.transaction():
+            for value, (name, width, raw, n_rows, fit) in enumerate(made):
+                options = {"width": width, "raw_width": raw, "n_rows": n_rows}
+                artifact = artifact_of(f"s({name})", float(value), fit_key=fit_key_of(fit), **options)
+                ids.append(entries.put_artifact(artifact).entry_id)
+        for number in pinned:
+            entries.pin(ids[number % len(ids)])
+        for share in shares:
+            evict(entries, size_budget=round(share * evict(entries, dry_run=True).bytes_before))
+
+            assert verify(entries).verdict == "sound"
+            assert entries.read(left_out_of_fits) == []
+
+
+def left_out_of_fits(view):
+    """Return the fits whose newest artifact the index does not say."""
+    newest = {}
+    for section, path in view.all_paths():
+        said = view.read(section, path).summary()
+        newest[said.fit_key] = max(newest.get(said.fit_key, (0, "")), (said.created, said.entry_id))
+    wrong = [key for key, found in newest.items() if view.index.newest_of_fit(key) != found]
+    every = map(fit_key_of, range(7))
+    return wrong + [key for key in every if key not in newest and view.index.newest_of_fit(key) is not None]

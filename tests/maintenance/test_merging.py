@@ -5,6 +5,7 @@ read.
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import NewerFormat, NotAStore, StoreNotFound
-from gamwarm.entries import EntryStore, clock
+from gamwarm.entries import EntryEditor, EntryStore, clock
 from gamwarm.maintenance import merge, verify
 from tests.support.crash_simulator import Fast, disk
 from tests.support.stores import artifact_of, exact_key_of, record_of
@@ -96,6 +97,22 @@ def test_retention_holds_a_merge_too(path, tmp_path):
     with gamwarm.open(tmp_path / "b.h5", on_error="raise") as store:
         report = store.merge(path)
         assert report.added == ()
+
+
+def test_pins_are_written_once_however_many_come_along(path, tmp_path, monkeypatch):
+    records = [record_of(number) for number in range(20)]
+    ids = shard(tmp_path / "b.h5", *records, pins=[])
+    with gamwarm.open(tmp_path / "b.h5") as other:
+        for entry_id in ids:
+            other.pin(entry_id)
+    written = []
+    original = EntryEditor.set_pins
+    monkeypatch.setattr(EntryEditor, "set_pins", lambda *args: (written.append(args), original(*args))[1])
+    with closing(EntryStore(path)) as entries:
+        merge(entries, tmp_path / "b.h5")
+
+        assert len(written) == 1
+        assert entries.read(EntryEditor.all_pins) == ids
 
 
 def test_a_pin_comes_along(path, tmp_path):

@@ -116,6 +116,19 @@ def test_every_part_of_the_layer_is_timed_and_the_watched_functions_are_put_back
     assert not {"fdatasync", "fsync_dir"} & set(vars(DISK))
 
 
+def test_growth_finds_a_parent_of_each_kind_in_files_of_each_size(tmp_path, monkeypatch):
+    growth = import_module("benchmarks.growth")
+    monkeypatch.setattr(growth, "ROUNDS", 4)
+
+    jobs = growth.growth(tmp_path, [2, 4])
+    folds = growth.campaign(tmp_path, 4)
+    whole = growth.whole_file(tmp_path, [4])
+
+    assert all(jobs[store][size][job] > 0 for store in growth.STORES for size in (2, 4) for job in growth.JOBS)
+    assert all(cost > 0 for each in folds.values() for cost in each.values())
+    assert all(cost > 0 for cost in whole[4].values())
+
+
 def test_a_fold_without_an_answer_is_listed_and_counts_in_no_arm(tmp_path):
     loso, data = import_module("benchmarks.loso"), import_module("benchmarks.loso_data")
     rng = np.random.default_rng(0)
