@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 from weakref import WeakSet
 
@@ -33,12 +32,12 @@ from gamwarm.entries import clock
 from gamwarm.entries.decoded_cache import DecodedCache
 from gamwarm.entries.editor import EntryEditor
 from gamwarm.entries.eviction import evict_entries
+from gamwarm.entries.hdf5_errors import Hdf5Errors
 from gamwarm.entries.index import Candidate, CandidateSource, Wanted, candidates
 from gamwarm.entries.layout import Irreplaceable, check_file, create_file
 from gamwarm.entries.outcome import Pending, PutOutcome, rolled_back
 from gamwarm.entries.stored import ParentSnapshot, StoredArtifact, StoredRecord
-from gamwarm.entries.stored_values import UNREADABLE
-from gamwarm.errors import GamwarmError, StoreDamaged, StoreUnavailable
+from gamwarm.errors import GamwarmError, StoreUnavailable
 from gamwarm.identity import check_exact_key
 from gamwarm.interrupts import critical
 from gamwarm.records import (
@@ -47,7 +46,7 @@ from gamwarm.records import (
     Producer,
     check_entry_id,
 )
-from gamwarm.storage import Container, ForkSafeLock, LockChoice, RetryRead, explain, not_of_the_file
+from gamwarm.storage import Container, ForkSafeLock, LockChoice, RetryRead
 
 __all__ = [
     "EntryStore",
@@ -64,39 +63,6 @@ MANY_ENTRIES: Final = 100
 SLACK: Final = 16
 """In a file of many entries an automatic eviction goes this share below the budget."""
 UNCHANGED = "unchanged: the file already holds this entry"
-
-
-class _Hdf5Errors(AbstractContextManager[None]):
-    """Turns HDF5's complaints about its own metadata into `StoreDamaged`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.complaint = ""
-        """What HDF5 said of its own structure; after that nothing is written."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def check_writable(self) -> None:
-        """Refuse to write after a complaint."""
-        if self.complaint:
-            raise StoreDamaged(f"{self.complaint}. Nothing more is written; reopen the file once this is fixed")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None or isinstance(error, GamwarmError):
-            return
-        origin = not_of_the_file(error)
-        if isinstance(origin, OSError):
-            raise explain(origin, self._path, "read it") from error
-        if origin is not None or not isinstance(error, (DamagedEntry, *UNREADABLE)):
-            return
-        self.complaint = (
-            f"{self._path}: HDF5 cannot read the file's own structure ({error}); "
-            "recover the readable entries with gamwarm.salvage(path, into), or restore a backup"
-        )
-        raise StoreDamaged(self.complaint) from error
 
 
 @dataclass
@@ -148,7 +114,7 @@ class EntryStore:
         # in it.
         self.call_lock = ForkSafeLock(self._forget_transaction)
         self._path = file_path(path)
-        self._translated = _Hdf5Errors(self._path)
+        self._translated = Hdf5Errors(self._path)
         self._lock_options: dict[str, Any] = {"lock": lock, "lock_timeout": lock_timeout}
         self.container = self._open_container(self._path)
 
@@ -166,7 +132,7 @@ class EntryStore:
     def _check(self, h5: h5py.File) -> None:
         # Not by the store's own, which remembers: a writer may be changing the file, and the read
         # then begins again.
-        with _Hdf5Errors(self._path):
+        with Hdf5Errors(self._path):
             check_file(h5, self._path, writing=self._mode == "a")
 
     # -- transactions ------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from gamwarm.storage.header import (
     parse,
 )
 from gamwarm.storage.locks import LOCK_CHOICES, LockChoice, choose_lock
+from gamwarm.storage.neighbours import journal_path, make_scratch, scratch_path
 from gamwarm.storage.overlay import Overlay
-from gamwarm.storage.pager import journal_path, make_scratch, missing, scratch_path
+from gamwarm.storage.pager import missing
 from gamwarm.storage.reader import Peek, RetryRead, Snapshot
 from gamwarm.storage.replace import fill_through
 from gamwarm.storage.vfs import explain, not_of_the_file, open_auxiliary, out_of_memory, replace_text, status_of, typed

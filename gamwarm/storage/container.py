@@ -2,7 +2,8 @@
 
 Where the guarantees come from is argued in docs/file-format.md; which module keeps them:
 
-* `pager` orders the calls of commit, checkpoint, recovery and creation;
+* `pager` orders the calls of commit, checkpoint, recovery and creation, `neighbours` has the files
+  next to the store;
 * `overlay` keeps HDF5's writes in memory until then, `writer` the handle over it;
 * `reader` tells states of the file apart, `attempts` reads one of them;
 * `locks` keeps writers apart;
@@ -44,6 +45,7 @@ from gamwarm.storage.directory_probe import may_be_shared
 from gamwarm.storage.foreign import OpenElsewhere
 from gamwarm.storage.header import UUID_BYTES, TornHeader, parse
 from gamwarm.storage.locks import LockChoice, WriterLock, choose_lock
+from gamwarm.storage.neighbours import journal_path
 from gamwarm.storage.reader import Reader, Snapshot
 from gamwarm.storage.replace import rewrite
 from gamwarm.storage.vfs import explain
@@ -406,7 +408,7 @@ class Container(Attempts):
     def _finish(self, patience: float) -> None:
         """Leave nothing next to the file: our own journal, or remains of a dead process."""
         assert self._lock is not None
-        if not self._writer.used and not os.path.lexists(pager.journal_path(self.path)):
+        if not self._writer.used and not os.path.lexists(journal_path(self.path)):
             return
         try:
             with self._lock.held(patience if self._writer.used else 0.0):

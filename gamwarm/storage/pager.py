@@ -16,13 +16,11 @@ import contextlib
 import errno
 import logging
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from gamwarm.errors import StoreDamaged, StoreNotFound, StoreUnavailable
-from gamwarm.formats import FILE_MAGIC
 from gamwarm.storage import redo_journal, vfs
 from gamwarm.storage.foreign import READER_PATIENCE, OpenElsewhere, Presence
 from gamwarm.storage.header import (
@@ -37,9 +35,10 @@ from gamwarm.storage.header import (
     parse,
 )
 from gamwarm.storage.late_close import restoration, undone
+from gamwarm.storage.neighbours import clear_journal, journal_path, make_scratch, move_aside, own_journal, scratch_path
 from gamwarm.storage.vfs import UNKNOWN_BOOT, create_auxiliary, in_the_way, open_auxiliary, share_if_ours
 
-__all__ = ["CHECKPOINT_BYTES", "FilePair", "NotApplied", "create", "journal_path", "leading_bytes", "trusted"]
+__all__ = ["CHECKPOINT_BYTES", "FilePair", "NotApplied", "create", "leading_bytes", "trusted"]
 
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 
@@ -51,43 +50,6 @@ Mark = tuple[bytes, int, int, int, int]
 
 class NotApplied(Exception):
     """After the commit point even the mark failed; the transaction was taken back."""
-
-
-def journal_path(path: Path) -> Path:
-    """Return where the journal of the file at ``path`` is."""
-    return path.with_name(path.name + "-journal")
-
-
-def scratch_path(path: Path) -> Path:
-    """Where a new file is built; the name is fixed, so the next creator overwrites debris."""
-    return path.with_name(path.name + "-new")
-
-
-def make_scratch(path: Path, like: os.stat_result | None) -> int:
-    """Open an empty new file for the store at ``path``, replacing a killed creation's remains."""
-    remove_scratch(path)
-    return create_auxiliary(scratch_path(path), like, None if like is None else stat.S_IMODE(like.st_mode))
-
-
-def remove_scratch(path: Path) -> None:
-    """Remove an unfinished new file of the store at ``path``; a foreign file is refused."""
-    scratch = scratch_path(path)
-    try:
-        fd = open_auxiliary(scratch, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    try:
-        # Header and user block are written last, so before that the block is a hole, and HDF5's
-        # signature may be one.
-        start = vfs.DISK.pread(fd, BODY_OFFSET, 0)
-        block, signature = start[:USER_BLOCK], start[USER_BLOCK:]
-        blank = not any(block) and (not any(signature) or signature == HDF5_SIGNATURE)
-        ours = blank or block.startswith(FILE_MAGIC) or FILE_MAGIC.startswith(block)
-        if not ours or vfs.DISK.fstat(fd).st_nlink > 1:
-            raise in_the_way(scratch)
-    finally:
-        vfs.DISK.close(fd)
-    vfs.DISK.unlink(scratch)
 
 
 def leading_bytes(fd: int) -> bytes:
@@ -550,7 +512,7 @@ def create(path: Path, pages: Pages, size: int, uuid: bytes, *, shared: bool) ->
     of a half-made file needs its own recovery rule.
     """
     disk, scratch = vfs.DISK, scratch_path(path)
-    _clear_journal(journal_path(path))
+    clear_journal(journal_path(path))
     fd = make_scratch(path, None)
     try:
         image = bytearray(size)
@@ -577,61 +539,6 @@ def create(path: Path, pages: Pages, size: int, uuid: bytes, *, shared: bool) ->
         disk.close(fd)
     disk.fsync_dir(path.parent)
     return 2
-
-
-def own_journal(fd: int, path: Path, uuid: bytes) -> int:
-    """Bytes of the open journal of the file ``uuid``; -1 if it is another gamwarm file's.
-
-    Raises
-    ------
-    StoreError
-        It is not a journal, or one of another version, or has a second name, under which it may
-        belong to someone else.
-    """
-    status = vfs.DISK.fstat(fd)
-    of = redo_journal.made_for(fd, path)
-    if of is None:
-        raise in_the_way(path)
-    if status.st_nlink > 1:
-        raise in_the_way(path, "a file with a second name (hard link)")
-    return -1 if of and of != uuid else status.st_size
-
-
-def move_aside(journal: Path) -> None:
-    """Move another file's journal aside: it may hold what that file has acknowledged."""
-    fd = open_auxiliary(journal, os.O_RDONLY)
-    try:
-        of = redo_journal.made_for(fd, journal) or b""
-    finally:
-        vfs.DISK.close(fd)
-    stem, count = f"{journal.name}-of-{of.hex()[:8]}", 1
-    aside = journal.with_name(stem)
-    while os.path.lexists(aside):
-        count += 1
-        aside = journal.with_name(f"{stem}-{count}")
-    vfs.DISK.rename(journal, aside)
-    _log.warning(
-        "%s: the journal of another gamwarm file; moved to %s. Move it next to its file, under the name of its "
-        "journal, or remove it",
-        journal,
-        aside.name,
-    )
-
-
-def _clear_journal(path: Path) -> None:
-    """Keep the journal of a file that was removed or moved away from a new file."""
-    try:
-        fd = open_auxiliary(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    try:
-        size = own_journal(fd, path, b"")
-    finally:
-        vfs.DISK.close(fd)
-    if size < 0:
-        move_aside(path)
-    else:
-        vfs.DISK.unlink(path)
 
 
 def cut_short(path: Path) -> StoreDamaged:

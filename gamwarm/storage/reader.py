@@ -23,8 +23,9 @@ from gamwarm.storage.header import (
     parse,
 )
 from gamwarm.storage.late_close import restoration, undone
+from gamwarm.storage.neighbours import journal_path
 from gamwarm.storage.overlay import Overlay
-from gamwarm.storage.pager import cut_off, cut_short, journal_path, leading_bytes, trusted
+from gamwarm.storage.pager import cut_off, cut_short, leading_bytes, trusted
 
 __all__ = ["Peek", "Reader", "RetryRead", "Snapshot", "Unsettled", "close_quietly"]
 

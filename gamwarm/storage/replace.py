@@ -11,7 +11,8 @@ import h5py
 
 from gamwarm.storage import vfs
 from gamwarm.storage.header import USER_BLOCK, Header
-from gamwarm.storage.pager import FilePair, make_scratch, scratch_path
+from gamwarm.storage.neighbours import make_scratch, scratch_path
+from gamwarm.storage.pager import FilePair
 from gamwarm.storage.reader import close_quietly
 
 __all__ = ["fill_through", "rewrite"]

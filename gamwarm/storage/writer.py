@@ -16,8 +16,9 @@ from gamwarm.errors import GamwarmError, StoreDamaged, StoreError
 from gamwarm.storage import vfs
 from gamwarm.storage.foreign import OpenElsewhere
 from gamwarm.storage.header import USER_BLOCK
+from gamwarm.storage.neighbours import remove_scratch, scratch_path
 from gamwarm.storage.overlay import Overlay
-from gamwarm.storage.pager import CHECKPOINT_BYTES, FilePair, NotApplied, Pages, remove_scratch, scratch_path
+from gamwarm.storage.pager import CHECKPOINT_BYTES, FilePair, NotApplied, Pages
 from gamwarm.storage.reader import Peek, close_quietly
 from gamwarm.storage.vfs import explain
 

@@ -27,7 +27,7 @@ from gamwarm.errors import (
 from gamwarm.formats import FILE, FILE_MAGIC
 from gamwarm.storage import container as container_module
 from gamwarm.storage import header as _header
-from gamwarm.storage import pager, redo_journal, vfs
+from gamwarm.storage import neighbours, pager, redo_journal, vfs
 from gamwarm.storage.container import Container
 from tests.support import crash_simulator as kit
 from tests.support.containers import ROOT, add, beside, names, run
@@ -121,7 +121,7 @@ class TestTransactions:
         assert container.generation == 101
 
     def test_the_journal_is_cut_when_it_grows_large_and_gone_after_close(self, container, path):
-        journal = pager.journal_path(path)
+        journal = neighbours.journal_path(path)
         seen = []
         for index in range(12):
             add(container, f"a{index}", size=100)
@@ -409,6 +409,6 @@ def test_the_seam_is_the_only_road_to_the_disk():
     """
     calls = ("os.pwrite", "os.ftruncate", "os.fsync", "os.fdatasync", "os.replace", "os.rename", "os.posix_fallocate")
     storage = Path(vfs.__file__).parent
-    for module in ("pager", "redo_journal", "overlay", "reader", "writer", "header", "container"):
+    for module in ("pager", "neighbours", "redo_journal", "overlay", "reader", "writer", "header", "container"):
         source = (storage / f"{module}.py").read_text()
         assert not [call for call in calls if call + "(" in source], module

@@ -18,7 +18,7 @@ from gamwarm.errors import (
 )
 from gamwarm.storage import container as container_module
 from gamwarm.storage import header as _header
-from gamwarm.storage import pager, redo_journal
+from gamwarm.storage import neighbours, redo_journal
 from gamwarm.storage.container import Container
 from tests.support import crash_simulator as kit
 from tests.support.containers import add, beside, names, run
@@ -137,14 +137,14 @@ class TestFailing:
         (tmp_path / "d").mkdir()
         with Container.open(tmp_path / "d" / kit.NAME, create=kit.lay_out) as other:
             add(other, "stranger")
-            foreign = pager.journal_path(other.path).read_bytes()
+            foreign = neighbours.journal_path(other.path).read_bytes()
         container.close()
         for identity in (None, kit.OTHER_BOOT):
-            pager.journal_path(path).write_bytes(foreign)
+            neighbours.journal_path(path).write_bytes(foreign)
             with kit.boot(identity), Container.open(path) as again:
                 assert "stranger" not in names(again)
                 add(again, f"b{identity}")
-            assert not pager.journal_path(path).exists()
+            assert not neighbours.journal_path(path).exists()
         with Container.open(path, mode="r") as again:
             assert names(again) == ["a", "bNone", f"b{kit.OTHER_BOOT}"]
 
@@ -160,7 +160,7 @@ class TestFailing:
                     container._writer.pair.checkpoint()
                 backups.append(path.read_bytes())
                 states.append(container.read(kit.dump))
-            journal = pager.journal_path(path).read_bytes()
+            journal = neighbours.journal_path(path).read_bytes()
             container.close()
             for backup in backups:
                 restored = kit.put_files(tmp_path / "r", {kit.NAME: backup, kit.NAME + "-journal": journal})
@@ -172,7 +172,7 @@ class TestFailing:
     def test_a_lost_journal_of_a_intact_file_costs_nothing(self, container, path):
         for index in range(5):
             add(container, f"a{index}")
-            pager.journal_path(path).unlink()
+            neighbours.journal_path(path).unlink()
         assert len(names(container)) == 5
         container.close()
         assert beside(path) == [path.name, path.name + ".lock"]

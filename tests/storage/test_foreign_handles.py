@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gamwarm.errors import LockTimeout, StoreDamaged
-from gamwarm.storage import foreign, late_close, pager
+from gamwarm.storage import foreign, late_close, neighbours
 from gamwarm.storage import header as _header
 from gamwarm.storage.container import Container
 from tests.support import crash_simulator as kit
@@ -275,7 +275,7 @@ def test_an_undisturbed_store_is_not_recovered_without_a_boot_identity(tmp_path)
     with kit.boot(bytes(8)), Container.open(path, create=kit.lay_out) as container:
         for index in range(3):
             add(container, f"a{index}")
-            assert os.path.getsize(pager.journal_path(path))
+            assert os.path.getsize(neighbours.journal_path(path))
             with Container.open(path) as other:
                 add(other, f"b{index}")
                 assert not other.recovered
@@ -288,7 +288,7 @@ def test_a_file_whose_pages_lag_behind_its_header_is_recovered(tmp_path):
     container = Container.open(path, create=kit.lay_out)
     before = path.read_bytes()
     add(container, "a")
-    after, journal = path.read_bytes(), pager.journal_path(path).read_bytes()
+    after, journal = path.read_bytes(), neighbours.journal_path(path).read_bytes()
     container.close()
     kit.put_files(tmp_path, {kit.NAME: after[:64] + before[64:], f"{kit.NAME}-journal": journal})
     with kit.boot(kit.OTHER_BOOT), Container.open(path) as again:

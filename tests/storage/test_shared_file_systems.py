@@ -15,7 +15,7 @@ import pytest
 from gamwarm.entries import EntryStore, layout
 from gamwarm.errors import StoreDamaged, StoreNotFound, StoreUnavailable
 from gamwarm.storage import header as _header
-from gamwarm.storage import pager, vfs
+from gamwarm.storage import neighbours, vfs
 from gamwarm.storage.container import Container
 from tests.storage.test_commit_crashes import crash_points
 from tests.storage.test_power_loss import lose_power
@@ -70,7 +70,7 @@ class Watching(kit.Fast):
 
 def test_every_turn_opens_file_and_journal_again_and_closes_them_before_the_lock_is_free(container, path):
     watch = Watching()
-    journal = pager.journal_path(path).name
+    journal = neighbours.journal_path(path).name
     with kit.disk(watch):
         for index in range(3):
             watch.opened.clear()
@@ -79,7 +79,7 @@ def test_every_turn_opens_file_and_journal_again_and_closes_them_before_the_lock
                 assert sorted(watch.open_now.values()) == [path.name, journal]
             assert watch.open_now == {}
             assert watch.opened.count(journal) == 1
-            assert os.path.getsize(pager.journal_path(path)) == 0
+            assert os.path.getsize(neighbours.journal_path(path)) == 0
     assert names(container) == ["a0", "a1", "a2"]
 
 
@@ -142,7 +142,7 @@ def test_a_checkpoint_that_fails_leaves_the_journal_for_whichever_process_comes_
 
     with kit.disk(Failing()):
         add(container, "a")
-    assert os.path.getsize(pager.journal_path(path))
+    assert os.path.getsize(neighbours.journal_path(path))
     with Container.open(path) as other:
         assert names(other) == ["a"]
         add(other, "b")

@@ -21,7 +21,7 @@ from gamwarm.cli.app import run
 from gamwarm.report import write_report
 from gamwarm.storage import vfs
 from gamwarm.storage.locks import lock_path
-from gamwarm.storage.pager import journal_path, scratch_path
+from gamwarm.storage.neighbours import journal_path, scratch_path
 from tests.support.crash_simulator import boot
 from tests.support.stores import record_of
 
