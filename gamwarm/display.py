@@ -54,8 +54,7 @@ def visible_lines(text: str) -> str:
 
 
 def _is_seen(character: str) -> bool:
-    # Of what Python calls unprintable, blanks of other widths (no-break, thin, ideographic) are
-    # harmless.
+    # Blanks of other widths (no-break, thin, ideographic) are unprintable to Python but harmless.
     return (character.isprintable() and character not in _BLANK) or (character.isspace() and _is_blank(character))
 
 

@@ -63,8 +63,7 @@ NOT_MAIN: Final = -1
 STACK: Final = 120
 """Nested calls that a section has room for; the deepest public call needs 40."""
 
-# The C functions: their wrappers in `signal` turn every number into an enum, at twenty times the
-# cost.
+# The C functions: `signal`'s wrappers make an enum of every number, at twenty times the cost.
 _signal: Final[Any] = importlib.import_module("_signal")
 _handler_of: Final[Callable[[int], Any]] = _signal.getsignal
 _set_handler: Final[Callable[[int, Any], Any]] = _signal.signal
@@ -263,8 +262,7 @@ class _Shield:
 
 
 def _kill(thread: int, number: int) -> None:
-    # Not at once: this thread may run just as the other one is about to sleep, and would not wake
-    # it.
+    # Not at once: the other thread may be about to sleep, and would not wake.
     time.sleep(SOON)
     signal.pthread_kill(thread, number)
 

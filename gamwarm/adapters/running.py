@@ -396,8 +396,7 @@ class Minimization:
         if not (isinstance(slopes, np.ndarray) and slopes.shape == x.shape and np.isfinite(slopes).all()):
             slopes = self.function.gradient(x)
         gradient = slopes[self.rho]
-        # Of all entries of x, the inverse of the inverse Hessian's part is the curvature with the
-        # others optimised.
+        # The curvature is the inverse of the inverse Hessian's part, the other entries optimised.
         hessian = None if metric is None else inverse(metric[np.ix_(self.rho, self.rho)])
         if self.asked.edf is None:
             return Curvature(gradient, hessian)

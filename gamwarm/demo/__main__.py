@@ -82,8 +82,7 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
         "Gaussian location-scale: smooths of departure hour, distance and day of the year for mean and scale, "
         "carrier as a random effect\n"
     )
-    # Ranks share the cores, and the bits of a fit must not depend on how many of them a rank was
-    # given.
+    # Ranks share the cores, but the bits of a fit must not depend on how many each was given.
     with threadpool_limits(1):
         bound = engine.bind(columns, flights.TERMS, flights.FAMILY)
         with folds.bar(f"cold, {len(job.COLD_STARTS)} starts", console) as shown:

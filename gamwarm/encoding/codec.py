@@ -44,8 +44,7 @@ __all__ = [
 RECORDS: Final = "block_records"
 ARTIFACTS: Final = "fit_artifacts"
 _ENTRY_ID_BYTES: Final = 16
-# Left out of the content digest: times, and components, which follow from what the key names
-# already.
+# Left out of the content digest: times, and components, which follow from the key.
 _VOLATILE: Final = ("created", "entry_id", "penalties")
 DERIVED: Final = "components"
 

@@ -65,7 +65,6 @@ def united(entries: Sequence[EntrySummary], keep_last: int) -> list[EntrySummary
 
 
 def _checkpoint_rank(entry: EntrySummary) -> tuple[bool, float, int, str]:
-    # Ties go to the newest, then to the larger entry id, as everywhere; the id is compared upside
-    # down.
+    # Ties go to the newest, then the larger entry id, as everywhere; it is compared upside down.
     upside_down = "".join(f"{15 - int(digit, 16):x}" for digit in entry.entry_id)
     return entry.objective is None, entry.objective or 0.0, -entry.created, upside_down

@@ -108,8 +108,7 @@ def _decode_record(entry: Encoded) -> BlockRecord:
         components = Components(meta["penalties"], arrays.get(DERIVED, np.zeros(0, dtype=np.int64)).tolist())
     if len(meta["widths"]) != blocks or (active is not None and len(active) != blocks):
         raise DamagedEntry(f"it has {len(meta['widths'])} widths and {len(active or ())} active sets, {blocks} blocks")
-    # Not by the constructor, which would copy and check what the seal already covers; only types
-    # are checked.
+    # Not by the constructor, which would copy and check what the seal covers; types are checked.
     record = object.__new__(BlockRecord)
     objective, iteration = meta["objective"], meta["iteration"]
     vars(record).update(

@@ -17,8 +17,7 @@ from gamwarm.transfer import START_MARGIN
 
 __all__ = ["ColdStart", "cold_evaluations", "cold_start_of"]
 
-# Of Wood and Fasiolo (2017), from rho = 0: docs/engine.md compares two of them with the other cold
-# starts.
+# Of Wood and Fasiolo (2017), from rho = 0; docs/engine.md compares two with other cold starts.
 _FS_UPDATES = 2
 # The ratio of an update is not defined where nothing is penalized.
 _FS_MAX_MOVE = 6.0
@@ -70,8 +69,7 @@ def cold_evaluations(
         if each is ColdStart.HEURISTIC:
             yield each, evaluate(np.clip(_heuristic(laml), -limit, limit), laml.null)
             continue
-        # rho = 0 is a balanced start here: penalties are scaled to the data's information when a
-        # model is bound.
+        # rho = 0 is balanced: `bind` scales penalties to the data's information.
         at = evaluate(np.zeros(laml.q), laml.null)
         if each is ColdStart.FELLNER_SCHALL:
             at = _refined(laml, evaluate, at, limit)

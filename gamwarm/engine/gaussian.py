@@ -24,8 +24,7 @@ from gamwarm.errors import FitFailed
 
 __all__ = ["GaussianReml", "Moments"]
 
-# Coefficients this near (as a Newton decrement) to the mode are the mode, and come back bit for
-# bit.
+# Coefficients this near (as a Newton decrement) to the mode count as the mode.
 _SAME_MODE = 1e-6
 # A residual sum of squares below this part of the total is rounding.
 _EXACT_FIT = 1e-12

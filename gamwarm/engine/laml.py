@@ -26,8 +26,7 @@ from gamwarm.fitting import ARMIJO
 
 __all__ = ["Laml"]
 
-# An old factor is used as long as that looks like converging in a few steps; each costs less than
-# half a formation.
+# An old factor is used while it seems to converge in a few steps, each below half a formation.
 _CHORD_REACH = 1.0
 _CHORD_RATE = 0.3
 _CHORD_STEPS = 3
@@ -211,8 +210,7 @@ class Laml(Objective):
                         return self._failed(rho, theta, cycles)
                     return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, gram, False)
                 if not observed and decrement <= tol:
-                    # A stationary point that is not a minimum: leave it downhill along the most
-                    # negative curvature.
+                    # Not a minimum: leave it along the most negative curvature.
                     step = self._escape(second, s)
                 reused = factor if observed and self.reuse else None
                 reached, before = decrement, np.inf

@@ -16,8 +16,7 @@ from gamwarm.engine.families import Family, Table
 __all__ = ["LOG_2PI", "Cholesky", "Evaluation", "Objective", "factorise", "log_determinant"]
 
 LOG_2PI = float(np.log(2.0 * np.pi))
-# Scaled pivots below this mean that a direction has no information at all, neither data nor
-# penalty.
+# Scaled pivots below this mean a direction without information from data or penalty.
 _SINGULAR_PIVOT = 1e-14
 # At a scaled pivot of d the gradient of log|H| is wrong by some 1e-15 / d: at this one by
 # outer_tol's default.
@@ -69,8 +68,7 @@ def factorise(matrix: FloatArray) -> Cholesky | None:
     scale = 1.0 / np.sqrt(diagonal)
     scaled = scale[:, None] * matrix
     scaled *= scale
-    # Symmetric, so its transpose is what LAPACK's order of storage asks for. What is not finite
-    # ends up in a pivot.
+    # Symmetric, so LAPACK's transpose is the same. What is not finite ends up in a pivot.
     upper, info = lapack.dpotrf(scaled.T, overwrite_a=1)
     if info != 0 or not float(np.diagonal(upper).min()) ** 2 >= _SINGULAR_PIVOT:
         return None

@@ -260,8 +260,7 @@ def _coefficients(
         rows = laml.products.rows_of(picked)
         if ((gone == g) & ~laml.penalised).any():
             continue
-        # A penalised level without its rows is decoupled from all else: it need not be dropped
-        # here.
+        # A penalised level without its rows is decoupled, so it need not be dropped.
         x = np.vstack(rows)
         n = picked.size
         weights = np.zeros((n * predictors, n * predictors))

@@ -181,8 +181,7 @@ class BoundTerm:
         present = np.flatnonzero(counts > 0)
         if self.reference < 0:
             return present.astype(np.intp)
-        # Without its reference level a treatment contrast repeats the intercept: the first level
-        # present takes over.
+        # Without its reference level a contrast repeats the intercept: the first one takes over.
         reference = self.reference if counts[self.reference] > 0 else int(present[0])
         return np.array([level - 1 for level in present if level not in (reference, 0)], dtype=np.intp)
 
@@ -434,8 +433,7 @@ def _centring(source: Source) -> float:
 
 
 def _rounded(scale: float) -> float:
-    # Any positive scale will do; a round one does not carry the last bits of a reduction over all
-    # rows.
+    # Any positive scale will do; a round one has no last bits of a reduction over rows.
     return float(f"{scale:.3g}")
 
 
@@ -443,8 +441,7 @@ def _spline_rows(x: FloatArray, lower: float, upper: float, k: int, degree: int)
     """Return, per x, the first of its degree + 1 non-zero basis functions and their values."""
     width = (upper - lower) / (k - degree)
     knots = lower + width * np.arange(-degree, k + 1)
-    # The ends are set exactly, so that rounding cannot push the largest value outside the last
-    # interval.
+    # The ends are exact, so that rounding cannot push the largest value out.
     knots[degree], knots[k] = lower, upper
     basis = BSpline.design_matrix(x, knots, degree).tocsr()
     values = basis.data.reshape(x.shape[0], degree + 1)

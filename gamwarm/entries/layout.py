@@ -93,8 +93,7 @@ def create_file(h5: h5py.File) -> None:
 
 def _create_section(root: Any, kind: EntryKind) -> Any:
     gcpl = stored_values.timeless(h5p.GROUP_CREATE)
-    # Attributes outside the object header have no limit in number or size: there may be any number
-    # of lists.
+    # Attributes outside the object header are unlimited: there may be any number of lists.
     gcpl.set_attr_phase_change(0, 0)
     gid = h5g.create(root, kind.section.encode(), gcpl=gcpl)
     stored_values.write_text(gid, b"README", kind.readme.encode())

@@ -37,8 +37,7 @@ _CHECKSUM_BYTES: Final = 4
 
 _MESSAGE: Final = Struct("<BHB")  # type, bytes, flags
 _ATTRIBUTE, _CONTINUATION = 12, 16
-# Messages of a group with no links and no attributes outside its header, whole: (type, flags):
-# bytes.
+# Messages of a group with no links and no outside attributes, whole: (type, flags): bytes.
 _PLAIN: Final = {
     (2, 0): b"\x00\x00" + b"\xff" * 16,  # link info
     (10, 1): b"\x00\x00",  # group info

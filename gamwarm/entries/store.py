@@ -110,8 +110,7 @@ class EntryStore:
         self._written: tuple[h5py.File, EntryEditor] | None = None
         self._parents: DecodedCache[tuple[str, bytes], StoredArtifact] = DecodedCache()
         self._warned: set[str] = set()
-        # Held for the full transaction: another thread must neither join it nor see pending entries
-        # in it.
+        # Held for the full transaction: other threads neither join it nor see pending entries.
         self.call_lock = ForkSafeLock(self._forget_transaction)
         self._path = file_path(path)
         self._translated = Hdf5Errors(self._path)
@@ -130,8 +129,7 @@ class EntryStore:
         self._open = None
 
     def _check(self, h5: h5py.File) -> None:
-        # Not by the store's own, which remembers: a writer may be changing the file, and the read
-        # then begins again.
+        # Not the store's own, which remembers: while a writer is at work the read repeats.
         with Hdf5Errors(self._path):
             check_file(h5, self._path, writing=self._mode == "a")
 
@@ -457,8 +455,7 @@ class EntryStore:
                 found = self._first_intact(view, candidates(source, wanted), tried, damaged, usable=usable)
             return found, damaged
 
-        # A look may be repeated because a writer came between; only what the last one met is warned
-        # of.
+        # A look may be repeated because of a writer; only the last one's damage is warned of.
         found, damaged = self.read(look)
         self._warn_damaged(ARTIFACTS, damaged)
         return _handed_out_artifact(found)

@@ -34,8 +34,7 @@ __all__ = [
 LEAF_ROWS: Final = 4096
 LEAF_BYTES: Final = 8_388_608
 INDEX_LEAF: Final = 1_048_576  # numbers: as many bytes as a dense leaf
-# Half of a small level-2 cache, and enough for the hash library to share out (it does from 128
-# KiB).
+# Half of a small level-2 cache, and enough for the hash library's threads (from 128 KiB).
 _BUFFER_BYTES: Final = 1 << 19
 _THREADS_FROM: Final = 1 << 22  # bytes to hash below which starting the hash library's threads does not pay
 _NEGATIVE_ZERO: Final = np.iinfo(np.int64).min  # the bits of -0.0, and the least of all bit patterns read as integers
@@ -186,8 +185,7 @@ class IndexLeaves:
 
 def sparse_leaves(m: Any, n: int, p: int, mine: range) -> Iterator[bytes]:
     """Yield the digests of leaves of a SciPy sparse matrix or array of shape (n, p)."""
-    # A window of complete leaves is made canonical at a time: a copy of the full matrix could
-    # exceed memory.
+    # A window of leaves is made canonical at a time: a full copy could exceed memory.
     if m.format in ("dia", "dok"):
         m = m.tocsr()
     leaves_at_once = 1

@@ -259,8 +259,7 @@ def _distributed_digest(m: DistributedRows, ranks: Communicator) -> str:
     try:
         check_same_ranks(m, ranks, "distributed matrix")
         plan = _distributed_plan(m)
-        # Read before the agreement: a rank that cannot read its rows must not leave another waiting
-        # for them.
+        # Read before the agreement: a rank that fails to must not leave others waiting.
         head = _head(m, plan)
     except BaseException as caught:  # every rank must reach the agreement below
         error = caught

@@ -10,8 +10,7 @@ from gamwarm.parallel.communicator import SERIAL, Communicator
 __all__ = ["as_communicator"]
 
 
-# Classes that passed the protocol's check, which takes longer than most of what is asked with a
-# communicator.
+# Classes that passed the protocol's check, which is slower than most calls.
 _communicators: set[type] = {type(SERIAL)}
 
 

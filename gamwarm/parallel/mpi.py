@@ -73,8 +73,7 @@ class MpiCommunicator:
         return received  # type: ignore[no-any-return]
 
     def exchange(self, outgoing: Mapping[int, Any], incoming: Mapping[int, int]) -> dict[int, memoryview]:
-        # A collective call: on a communicator of the caller's, messages between two ranks could
-        # meet the caller's own.
+        # A collective call: messages between two ranks could meet the caller's own.
         sends, receives = [np.zeros(self.size, dtype=np.int32) for _ in range(2)]
         parts = []
         for rank, data in sorted(outgoing.items()):

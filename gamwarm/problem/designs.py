@@ -230,8 +230,7 @@ def _row_numbers(index: Any, m: int) -> npt.NDArray[Any]:
 
 def check_row_numbers(index: npt.NDArray[Any], m: int, first: int) -> None:
     """Refuse numbers outside 0 to m - 1 in a part of an index that begins at position ``first``."""
-    # As unsigned, a negative number is at least half of what the type can hold: one pass finds
-    # both.
+    # As unsigned, a negative number is over half the type's range: one pass finds both.
     half = 1 << (8 * index.dtype.itemsize - 1)
     numbers = index.view(index.dtype.str.replace("i", "u"))
     if index.size == 0 or int(numbers.max()) < (m if index.dtype.kind == "u" else min(m, half)):

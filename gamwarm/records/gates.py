@@ -9,8 +9,7 @@ from gamwarm.records.block import BlockRecord, RecordKind
 
 __all__ = ["SATURATION_MARGIN", "artifact_refusal", "gate_record", "rejection_reason"]
 
-# A smoothing parameter this near its bound was stopped by it, and says little about where it
-# belongs.
+# A smoothing parameter this near its bound was stopped by it.
 SATURATION_MARGIN = 1.0
 
 

@@ -164,8 +164,7 @@ def _fits(summaries: Sequence[EntrySummary]) -> tuple[dict[str, FitNode], dict[s
     for name, entries in parts.items():
         for entry in entries:
             fit_of_entry[entry.entry_id] = name
-        # The first one made says what the fit itself started from: a repeat starts from its own
-        # answer.
+        # The first one says what the fit started from; a repeat starts from its own answer.
         first = min(entries, key=lambda h: (h.created, h.entry_id))
         record = next((entry for entry in entries if entry.kind == "final"), first)
         short = name.removeprefix("cf-")[:10]

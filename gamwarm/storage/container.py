@@ -167,8 +167,7 @@ class Container(Attempts):
             vfs.require_directory(self.path)
             if status is not None:
                 self._refuse_foreign()
-                # Permission is asked for before the lock is made, so that nothing is left next to
-                # another user's file.
+                # Ask for permission before making the lock: nothing is left next to others' files.
                 vfs.DISK.close(vfs.DISK.open(self.path, os.O_RDWR))
             if not os.access(self.path.parent, os.W_OK | os.X_OK):
                 raise StoreReadOnly(

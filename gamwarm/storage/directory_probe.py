@@ -117,8 +117,7 @@ def probe(directory: str | os.PathLike[str], *, child: bool | None = None) -> Di
     file_system, options = _mount_of(place)
     shared = _is_shared(file_system)
     by_child = shared if child is None else child
-    # A name that was never requested: a network file system may answer from what it remembers of an
-    # old one.
+    # A fresh name: a network file system may answer from memory of an old one.
     stem = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
     first, second, third = (place / f"{stem}-{letter}" for letter in "abc")
     try:
@@ -254,8 +253,7 @@ def _links_refuse(source: Path, target: Path) -> bool:
     """Whether a hard link is made, and refused over an existing name. Leaves `target`."""
     try:
         os.link(source, target)
-        # Not by the number of links: of a name just looked up, a client may still remember the old
-        # one.
+        # Not by the number of links: a client may remember that of an old name.
         fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)

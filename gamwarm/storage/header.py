@@ -135,8 +135,7 @@ def parse(block: bytes, name: str) -> Header:
         raise NotAStore(
             f"{name}: not a gamwarm file ({_describe(block)}). It was not changed; choose another path.", path=name
         )
-    # Magic, version and the place of the CRC are the same in every version, but not what the CRC
-    # covers.
+    # In every version the same: magic, version, the place of the CRC, not what it covers.
     FILE.check(_MAGIC_AND_VERSION.unpack_from(block)[1], name)
     if len(block) < HEADER_BYTES or _CRC.unpack_from(block, CRC_OFFSET)[0] != checksum(block[:CRC_OFFSET]):
         raise TornHeader(block[UUID_OFFSET : UUID_OFFSET + UUID_BYTES])

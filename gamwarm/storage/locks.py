@@ -131,8 +131,7 @@ class FlockLock(WriterLock):
         try:
             return open_auxiliary(self.path, os.O_RDWR)
         except StoreReadOnly:
-            # Its maker's umask may have been stricter than the store is by now; a lock needs no
-            # more than this.
+            # Its maker's umask may have been stricter than the store is; reading suffices.
             return open_auxiliary(self.path, os.O_RDONLY)
 
     def _sign(self, *, alone: bool) -> None:
@@ -171,8 +170,7 @@ class FlockLock(WriterLock):
         fd, self._fd, self._is_held = self._fd, -1, False
         if fd >= 0:
             _open_flocks.discard(self)
-            # Not by closing alone: a process forked meanwhile without our hook would keep holding
-            # the lock.
+            # Not by closing alone: a child forked without our hook would keep the lock.
             with contextlib.suppress(OSError):
                 fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)

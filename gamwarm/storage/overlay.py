@@ -133,8 +133,7 @@ class Overlay:
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:
-        # h5py ignores the returned count, so every byte of the buffer must be set: past the end
-        # means zeros.
+        # h5py ignores the returned count, so every byte must be set: zeros past the end.
         offset, count = self._position, len(buffer)
         self._position += count
         try:

@@ -224,8 +224,7 @@ class Reader:
 
     def _keep(self, snapshot: Snapshot, overlay: Overlay) -> h5py.File:
         overlay.dead = True
-        # A writer marks the header before it touches anything else: bytes read while it is valid
-        # belong to that state.
+        # A writer marks the header first: bytes read while it is valid are of that state.
         overlay.still_current = partial(_has_header, self._fd, snapshot.block, forget=self.shared)
         self._overlay = overlay
         self._h5 = _open(overlay)

@@ -145,8 +145,7 @@ class Disk:
         try:
             os.fsync(fd)
         except OSError as exc:
-            # Some network file systems refuse to sync a directory; their metadata operations are
-            # synchronous.
+            # Some network file systems refuse to sync a directory: there metadata are synchronous.
             if exc.errno not in _CANNOT_RESERVE:
                 raise
         finally:

@@ -117,8 +117,7 @@ class Judge:
         flags = plateau_flags(
             result.rho, curvature.gradient, curvature.edf, self.max_edf, options.outer_tol, options.rho_bound
         )
-        # A problem without the coefficients that a penalty is of does not say how many edf there
-        # may be.
+        # Without the penalty's coefficients nothing says how many edf there may be.
         without_lineage = (self.max_edf == 0.0) & (np.asarray(result.rho) < 0.0)
         flags[without_lineage] = False if curvature.plateau is None else curvature.plateau[without_lineage]
         return flags
