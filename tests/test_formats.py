@@ -110,7 +110,7 @@ def test_every_layout_is_tried():
 
 
 @pytest.mark.parametrize("mode", ["r", "a"])
-@pytest.mark.parametrize(("version", "error"), [(0, OlderFormat), (2, NewerFormat)])
+@pytest.mark.parametrize(("version", "error"), [(0, OlderFormat), (9, NewerFormat)])
 @pytest.mark.parametrize("name", MARKED)
 def test_a_file_with_another_mark_is_refused_and_unchanged(tmp_path, name, version, error, mode):
     path = tmp_path / "fits.h5"
