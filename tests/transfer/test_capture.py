@@ -249,6 +249,21 @@ def test_a_converged_result_becomes_a_final_and_another_a_checkpoint():
     assert (final.n_rows, final.block_names, final.block_dims) == (20, ("mean",), (4,))
 
 
+def test_every_field_of_a_result_reaches_the_record_or_is_known_to_go_elsewhere():
+    problem = problem_of()
+    given = result_of(problem, active_sets=[[0], [1]], inner=inner(), iteration=7, attributes={"fold": 3})
+    elsewhere = {"converged", "start_used", "seeds"}  # the kind, the lineage, the artifact
+    defaults = {name: field.default for name, field in FitResult.__dataclass_fields__.items()}
+
+    record = capture_record(problem, KEY, given)
+
+    for name in set(defaults) - elsewhere:
+        assert repr(getattr(given, name)) != repr(defaults[name]), f"give {name} another value than its default"
+        if name != "curvature":  # `keep` sets its settled flags
+            np.testing.assert_equal(getattr(record, name), getattr(given, name), err_msg=name)
+    assert record.curvature.hessian.tolist() == given.curvature.hessian.tolist()
+
+
 def test_a_record_restores_the_answer_it_was_made_of_to_the_bit():
     problem = fit_problem([block("mean", 4), block("scale", 3)])
     result = result_of(problem, inner=inner())
