@@ -8,6 +8,7 @@ which must go wrong.
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import fcntl
@@ -37,7 +38,6 @@ from tests.support.stores import artifact_of, exact_key_of, plain_fit, record_of
 __all__ = ["CALLS", "HARMLESS", "SIGNALS", "base_file", "count_lines", "lines_of", "strike_at"]
 
 PATIENCE = 10.0
-LATE = 0.05
 PACKAGE = str(Path(gamwarm.__file__).parent)
 STRAYS = 4
 SIGNALS = {signal.SIGINT: KeyboardInterrupt, signal.SIGUSR1: TimeoutError, signal.SIGTERM: SystemExit}
@@ -270,6 +270,7 @@ def _strike_at(name: str, base: Path, at: tuple[int, ...], number: signal.Signal
     ear, log = _Ear(), logging.getLogger("gamwarm")
     tracer = _Tracer(at, number)
     kept: BaseException | None = None
+    threads = _thread._count()
     log.addHandler(ear)
     try:
         with _handler(number) as handler, _scene(base) as scene:
@@ -281,7 +282,7 @@ def _strike_at(name: str, base: Path, at: tuple[int, ...], number: signal.Signal
             finally:
                 sys.settrace(None)
             if tracer.fired:
-                kept = _what_comes_later(number) or kept
+                kept = _what_comes_later(number, threads) or kept
             wrong = list(_wrong(scene, handler, number))
             if not tracer.fired and kept is not None:
                 raise kept
@@ -293,17 +294,19 @@ def _strike_at(name: str, base: Path, at: tuple[int, ...], number: signal.Signal
     return wrong + [f"said: {text}" for text in ear.heard]
 
 
-def _what_comes_later(number: signal.Signals) -> BaseException | None:
+def _what_comes_later(number: signal.Signals, threads: int) -> BaseException | None:
     """Return what is raised by signals that were posted for a moment later, if any was.
 
-    They may come in a row, so they are noted here: one that raised could meet the next outside of
-    any ``try``.
+    Each is posted by a thread of its own, which a busy machine may keep waiting: ``threads`` is how
+    many there were before. Signals may come in a row, so they are noted here: one that raised could
+    meet the next outside of any ``try``.
     """
     noted: list[int] = []
     before = signal.signal(number, lambda *_: noted.append(number))
-    until = time.monotonic() + LATE
-    while time.monotonic() < until:
-        time.sleep(0.01)
+    until = time.monotonic() + PATIENCE
+    while _thread._count() > threads and time.monotonic() < until:
+        time.sleep(0.001)
+    time.sleep(0)  # the handler of the last one runs here at the latest
     signal.signal(number, before)
     return SIGNALS[number]() if noted else None
 
@@ -324,12 +327,23 @@ def _wrong(scene: Scene, handler: object, number: signal.Signals) -> Iterator[st
             return
     store = scene.store
     closed = store._ranks.closed
-    looking = threading.Thread(target=lambda: closed or store.get_record(exact_key_of(3)), daemon=True)
+    met: list[Exception] = []
+
+    def look() -> None:
+        try:
+            if not closed:
+                store.get_record(exact_key_of(3))
+        except Exception as error:
+            met.append(error)
+
+    looking = threading.Thread(target=look, daemon=True)
     looking.start()
     looking.join(PATIENCE)
     if looking.is_alive():
         yield "another thread never gets its turn"
         return
+    if met:
+        yield f"in another thread: {met[0]!r}"
     try:
         if closed:
             store = gamwarm.open(scene.path, on_error="raise")
