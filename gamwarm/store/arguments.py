@@ -6,16 +6,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from gamwarm.checks import as_int, require, wrong_type
 from gamwarm.display import brief_repr
-from gamwarm.errors import GamwarmError, InvalidInput
+from gamwarm.errors import GamwarmError, InvalidInput, InvalidType
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import Communicator
 from gamwarm.problem import check_same_ranks, distributed_of
 from gamwarm.records import Producer
 from gamwarm.storage import LOCK_CHOICES, LockChoice
 
-__all__ = ["Options", "check_choice", "check_rows_and_ranks", "malformed", "require", "this_problem", "wrong_type"]
+__all__ = [
+    "Options",
+    "check_choice",
+    "check_each",
+    "check_rows_and_ranks",
+    "malformed",
+    "require",
+    "this_problem",
+    "wrong_type",
+]
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,15 @@ def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Refuse a value that is not one of the allowed ones."""
     if not isinstance(value, str) or value not in allowed:
         raise InvalidInput(f"{name} is {brief_repr(value)}; use one of {', '.join(map(repr, allowed))}")
+
+
+def check_each(value: object) -> tuple[bool, InvalidType | None]:
+    """Return ``each`` as a bool, and what is wrong with it; False then, so that ranks stay in step
+    with the others' agreement.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value), None
+    return False, wrong_type("each", value, bool)
 
 
 def this_problem(problem: object) -> FitProblem:

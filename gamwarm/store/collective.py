@@ -94,6 +94,10 @@ class Ranks:
                 mark_agreed(different)
                 raise different
 
+    def agree_round(self, operation: str, error: BaseException | None) -> None:
+        """`agree` before `serve_each`; `CollectiveError` also where a rank passes no ``each=True``."""
+        self.agree(f"{operation}, each=True", None, error)
+
     def key_of(self, problem: FitProblem) -> str:
         """Return the exact key of a problem all ranks hold, each hashing a share, once."""
         if all(self.agree("name the fit", "key" in vars(problem))):

@@ -6,7 +6,7 @@ from gamwarm.entries import Encoded, EntryStore, PutOutcome, Refused, encode
 from gamwarm.identity import check_descriptor_key, check_exact_key
 from gamwarm.interrupts import critical
 from gamwarm.records import BlockRecord, FitArtifact, Producer
-from gamwarm.store.arguments import malformed, wrong_type
+from gamwarm.store.arguments import check_each, malformed, wrong_type
 from gamwarm.store.collective import Ranks
 from gamwarm.store.keep import content_of
 from gamwarm.store.lookup import best_artifact
@@ -30,11 +30,12 @@ class Contents:
     @critical
     def put_record(self, record: BlockRecord | None, *, each: bool = False) -> PutOutcome:
         """File one exact record if the gates let it pass. Collective; ``each`` as in `keep`."""
+        each, wrong = check_each(each)
         if not each:
-            return self._put_together("put_record", record, BlockRecord)
+            return self._put_together("put_record", record, BlockRecord, wrong)
         error = None if record is None else wrong_type("record", record, BlockRecord)
         encoded = None if record is None or error is not None else encode(record, self._producer)
-        self._ranks.agree("put_record", None, error)
+        self._ranks.agree_round("put_record", error)
 
         def put_all(entries: list[Encoded | Refused | None]) -> list[PutOutcome | None]:
             return [None if entry is None else self._file.put_encoded(entry) for entry in entries]
@@ -49,8 +50,14 @@ class Contents:
         """File one artifact. Collective: all ranks pass the same."""
         return self._put_together("put_artifact", artifact, FitArtifact)
 
-    def _put_together(self, operation: str, entry: BlockRecord | FitArtifact | None, kind: type) -> PutOutcome:
-        error: BaseException | None = wrong_type(operation.removeprefix("put_"), entry, kind)
+    def _put_together(
+        self,
+        operation: str,
+        entry: BlockRecord | FitArtifact | None,
+        kind: type,
+        wrong: BaseException | None = None,
+    ) -> PutOutcome:
+        error = wrong or wrong_type(operation.removeprefix("put_"), entry, kind)
         encoded: Encoded | Refused = Refused("", "")
         if error is None and entry is not None:
             encoded = encode(entry, self._producer)

@@ -11,7 +11,7 @@ from gamwarm.errors import CollectiveError, UnkeyableFit
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import SERIAL, Communicator
 from gamwarm.records import StartSource
-from gamwarm.store.arguments import check_rows_and_ranks, this_problem
+from gamwarm.store.arguments import check_each, check_rows_and_ranks, this_problem
 from gamwarm.store.collective import Ranks
 from gamwarm.store.lookup import (
     Answer,
@@ -49,15 +49,17 @@ class Starts:
         ranks.check_open()
         if ranks.disabled_reason is not None:
             return StartReport(StartSource.COLD, reason=f"the store is off: {ranks.disabled_reason}")
-        request, unkeyable, error = None, None, None
-        if problem is not None or not each:
+        request, unkeyable = None, None
+        error: BaseException | None
+        each, error = check_each(each)
+        if error is None and (problem is not None or not each):
             request, unkeyable, error = self.described(problem, parent, leave_out, each=each)
 
         def find_each(requests: list[Request | None]) -> list[Answer]:
             return [self._answer(wanted, parents) for wanted in requests]
 
         if each:
-            ranks.agree("start_for", None, error)
+            ranks.agree_round("start_for", error)
             found = ranks.serve_each("start_for", request, find_each, _OFF, ranks.at_root)
             if problem is None:
                 return StartReport(StartSource.COLD, reason="nothing to do on this rank")

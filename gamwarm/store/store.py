@@ -31,7 +31,7 @@ from gamwarm.interrupts import critical
 from gamwarm.parallel import Communicator, as_communicator
 from gamwarm.records import FitResult, Producer
 from gamwarm.storage import LockChoice
-from gamwarm.store.arguments import Options, check_rows_and_ranks, require, this_problem
+from gamwarm.store.arguments import Options, check_each, check_rows_and_ranks, require, this_problem
 from gamwarm.store.collective import OPEN, Ranks
 from gamwarm.store.contents import Contents
 from gamwarm.store.explain import Explanation, Subject, explain_request
@@ -316,9 +316,13 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
         self._ranks.check_open()
         if self.disabled_reason is not None:
             return self._kept(None, "")
-        filing, reason, error = None, "", None
+        filing, reason = None, ""
         content: object = None
+        error: BaseException | None
+        each, error = check_each(each)
         try:
+            if error is not None:
+                raise error
             if each and (problem is None or result is None):
                 reason = "nothing to keep on this rank"
             else:
@@ -341,7 +345,7 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
             error = caught
         outcome: KeepOutcome | None = None
         if each:
-            self._ranks.agree("keep", None, error)
+            self._ranks.agree_round("keep", error)
             outcome = self._ranks.serve_each("keep", filing, self._file_all, None, self._writes.run)
         else:
             self._ranks.agree_equal("keep", content, error)

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,36 @@ def raising_inside_a_fit_of_each(comm: Any, folder: Path) -> Any:
     return attempt(comm, folder / "each.h5", body)
 
 
+ROUNDS: dict[str, Callable[[Any, Any], Any]] = {
+    "start_for": lambda store, each: store.start_for(plain_fit(), each=each),
+    "fit": lambda store, each: store.fit(plain_fit(), each=each).__enter__(),
+    "frozen": lambda store, each: store.frozen().start_for(plain_fit(), each=each),
+    "keep": lambda store, each: store.keep(plain_fit(), result_of(plain_fit()), each=each),
+    "put_record": lambda store, each: store.put_record(record_of(2), each=each),
+}
+
+
+def another_each_on_one_rank(comm: Any, folder: Path) -> Any:
+    """What each call raises where one rank passes an ``each`` that is none, or the opposite of the
+    others'.
+    """
+
+    def body(store: Any) -> Any:
+        store.put_record(record_of(1))
+        told = {}
+        for name, call in ROUNDS.items():
+            for common in (True, False):
+                for other in (np.ones(2), not common):
+                    each = other if comm.rank == culprit_of(comm) else common
+                    try:
+                        told[f"{name}, {common}, {other}"] = {"returned": repr(call(store, each))}
+                    except Exception as error:
+                        told[f"{name}, {common}, {other}"] = caught(error)
+        return told | {"at last": store.put_record(record_of(1)).written}
+
+    return attempt(comm, folder / "each-differs.h5", body)
+
+
 def raising_inside_a_transaction(comm: Any, folder: Path) -> Any:
     outcomes = []
 
@@ -658,6 +689,7 @@ FAULTS = (
     different_problems,
     different_calls,
     a_bad_result_on_one_rank,
+    another_each_on_one_rank,
     bad_arguments_to_open_on_one_rank,
     different_openings,
     communicators_that_cannot_be_used,

@@ -58,6 +58,21 @@ def test_a_transaction_one_rank_raises_in_is_undone_on_all_ranks(job, n):
 
 
 @pytest.mark.parametrize("n", RANKS)
+def test_ranks_that_pass_another_each_stay_in_step(job, n):
+    answers = job(n, bodies.another_each_on_one_rank)
+
+    whole(answers)
+    for rank, answer in enumerate(answers):
+        told = answer["returned"]
+        assert told.pop("at last")
+        assert len(told) == 4 * len(bodies.ROUNDS)
+        for what, error in told.items():
+            assert error.get("type") == "CollectiveError", (rank, what, error)
+            if "[" in what:
+                assert "InvalidType: each is ndarray; expected bool" in error["cause"], (rank, what, error)
+
+
+@pytest.mark.parametrize("n", RANKS)
 def test_an_interrupt_of_rank_0_in_its_write_frees_the_ranks_that_wait(job, n):
     first, *others = job(n, bodies.interrupting_rank_0_inside_its_write)
 

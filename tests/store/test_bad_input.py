@@ -25,6 +25,7 @@ from gamwarm import (
     NotAStore,
     StoreNotFound,
 )
+from tests.mpi.bodies import ROUNDS
 from tests.support.stores import exact_key_of, leftovers, record_of
 
 
@@ -113,6 +114,13 @@ def test_an_unknown_choice_is_refused_with_those_that_exist(path, options, messa
         gamwarm.open(path, **options)
 
     assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("each", [np.ones(2), 1, "yes", None], ids=repr)
+@pytest.mark.parametrize("call", ROUNDS.values(), ids=ROUNDS)
+def test_an_each_that_is_no_bool_is_refused_by_name(path, call, each):
+    with gamwarm.open(path) as store, pytest.raises(InvalidType, match=r"each is \w+; expected bool"):
+        call(store, each)
 
 
 @pytest.mark.parametrize("wrong", [None, 3, b"fits.h5"])
