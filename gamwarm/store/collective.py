@@ -95,7 +95,7 @@ class Ranks:
                 raise different
 
     def agree_round(self, operation: str, error: BaseException | None) -> None:
-        """`agree` before `serve_each`; `CollectiveError` also where a rank passes no ``each=True``."""
+        """`agree` before `serve_each`; raise everywhere if a rank passes no ``each=True``."""
         self.agree(f"{operation}, each=True", None, error)
 
     def key_of(self, problem: FitProblem) -> str:
