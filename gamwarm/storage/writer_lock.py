@@ -8,6 +8,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final, Literal, get_args
 
@@ -52,6 +53,20 @@ class OtherHost(Exception):
     """Another host claims a file that only one host may write."""
 
 
+@dataclass
+class _Courtesy:
+    """How long this process pauses before it takes one lock again, because another one waits."""
+
+    pause: float = 0.0
+    waiter_seen_at: float = 0.0
+    until: float = 0.0
+
+
+# Of the process, by the lock file: a process that opens the file anew for every write must give way
+# like one that keeps it open. An entry ends when no one waits any more.
+_courtesies: Final[dict[Path, _Courtesy]] = {}
+
+
 class WriterLock(ABC):
     """The lock ``<name>.lock`` of one file. Not reentrant; its owner serialises threads.
 
@@ -61,9 +76,9 @@ class WriterLock(ABC):
     Waiting is polling, with pauses that grow with the time waited and have jitter. A poll succeeds
     only while the lock is free, so a process that takes the lock again at once would starve a
     waiter. Therefore a process that has waited for `LONG_WAIT` touches the lock file at each poll,
-    and a holder that sees a new modification time when it releases the lock pauses before it takes
-    the lock again: briefly at first, and twice as long each time while others are still waiting, up
-    to the longest pause.
+    and a holder that sees a new modification time when it releases the lock pauses before its
+    process takes the lock again, through whatever handle: briefly at first, and twice as long each
+    time while others are still waiting, up to the longest pause.
 
     Parameters
     ----------
@@ -94,8 +109,6 @@ class WriterLock(ABC):
         self._like: os.stat_result | None = None
         self._pace, self._longest_pause = SHARED_PACE if shared else PACE
         self._touched_at = 0
-        self._courtesy = self._waiter_seen_at = 0.0
-        self._gives_way_until = 0.0
 
     @staticmethod
     @abstractmethod
@@ -137,9 +150,9 @@ class WriterLock(ABC):
         limit = self.timeout if timeout is None else timeout
         started, waited = time.monotonic(), 0.0
         try:
-            if self._gives_way_until:
-                wait(max(0.0, min(limit, self._gives_way_until - started)))
-                self._gives_way_until = 0.0
+            courtesy = _courtesies.get(self.path)
+            if courtesy is not None:
+                wait(max(0.0, min(limit, courtesy.until - started)))
             while not self._try(waited):
                 waited = time.monotonic() - started
                 if waited >= limit:
@@ -184,13 +197,16 @@ class WriterLock(ABC):
             self._free()
 
     def _be_courteous(self, now: float, *, touched: bool) -> None:
+        courtesy = _courtesies.setdefault(self.path, _Courtesy()) if touched else _courtesies.get(self.path)
+        if courtesy is None:
+            return
         if touched:
-            self._waiter_seen_at = now
-            self._courtesy = min(max(FIRST_COURTESY, 2 * self._courtesy), self._longest_pause)
-        elif now - self._waiter_seen_at > 2 * self._longest_pause:  # a waiter would have touched the file again
-            self._courtesy = 0.0
-        if self._courtesy:
-            self._gives_way_until = now + self._courtesy
+            courtesy.waiter_seen_at = now
+            courtesy.pause = min(max(FIRST_COURTESY, 2 * courtesy.pause), self._longest_pause)
+        elif now - courtesy.waiter_seen_at > 2 * self._longest_pause:  # a waiter would have touched the file again
+            _courtesies.pop(self.path, None)
+            return
+        courtesy.until = now + courtesy.pause
 
     @contextlib.contextmanager
     def held(self, timeout: float | None = None) -> Iterator[None]:
