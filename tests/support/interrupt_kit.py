@@ -220,9 +220,11 @@ def _scene(base: Path) -> Iterator[Scene]:
         for file in base.iterdir():
             shutil.copy(file, folder)
         store = gamwarm.open(folder / "fits.h5", on_error="raise")
+        scene = Scene(folder, store)
         try:
-            yield Scene(folder, store)
+            yield scene
         finally:
+            scene.others.clear()
             with contextlib.suppress(gamwarm.GamwarmError):
                 store.close()
             gc.collect()  # an independent store left without its end files what waits, with the folder there
@@ -281,16 +283,18 @@ def _strike_at(name: str, base: Path, at: tuple[int, ...], number: signal.Signal
                 kept = error  # the traceback lives on, as it does in a notebook
             finally:
                 sys.settrace(None)
-            if tracer.fired:
-                kept = _what_comes_later(number, threads) or kept
-            wrong = list(_wrong(scene, handler, number))
-            if not tracer.fired and kept is not None:
-                raise kept
-            if tracer.fired and not isinstance(kept, SIGNALS[number]):
-                wrong.append(f"the handler's exception became {kept!r}")
+            try:
+                if tracer.fired:
+                    kept = _what_comes_later(number, threads) or kept
+                wrong = list(_wrong(scene, handler, number))
+                if not tracer.fired and kept is not None:
+                    raise kept
+                if tracer.fired and not isinstance(kept, SIGNALS[number]):
+                    wrong.append(f"the handler's exception became {kept!r}")
+            finally:
+                kept = None  # a store that only the traceback holds ends while its folder is there
     finally:
         log.removeHandler(ear)
-    del kept
     return wrong + [f"said: {text}" for text in ear.heard]
 
 
