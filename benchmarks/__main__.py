@@ -10,6 +10,7 @@ COMMANDS = {
     "loso": "leave one group out of real data, cold and warm, corrupted starts, exact resumes",
     "layer": "what naming, finding and keeping a fold costs beside its warm fit, part by part",
     "growth": "what look-ups, keeps, a campaign and whole-file work cost in files of different sizes, beside sqlite3",
+    "partial": "starts from parents with other terms, change by change, beside cold fits",
     "datasets": "twelve small data sets with default options: warm folds beside cold ones, and why any differ",
     "fingerprint": "naming a design beside joblib.hash and a copy of memory, serial and over ranks",
     "mpi": "one collective save beside single ones, collective look-ups beside local ones",

@@ -70,7 +70,8 @@ def fit(
         Labels of your own, kept with record and artifact.
     outer_hessian : bool, optional
         Whether the result must carry the exact outer Hessian, which children use as their metric.
-        Default: yes for a fit that goes into a store and was not itself a transfer.
+        Default: yes for a fit that goes into a store and was not itself a transfer from a parent
+        with the same terms.
     group_seeds : str, optional
         Column of the data whose values folds will leave out, one at a time: the result then carries
         what leaving each of them out changes, to first order, and so does the artifact. An exact

@@ -83,7 +83,8 @@ def fit(
         ``curvature``, in this fit's coordinates. It is guarded like a transfer.
     outer_hessian : bool, optional
         Whether the result must carry the exact outer Hessian, which children use as their metric.
-        Default: yes for a fit that goes into a store and was not itself a transfer.
+        Default: yes for a fit that goes into a store and was not itself a transfer from a parent
+        with the same terms.
 
     Raises
     ------
@@ -119,7 +120,9 @@ def fit(
         if problem is None or objective is None:
             return OuterFit(None, handle.start, handle.keep(None), GuardReport(), "", (), Cost(), None)
         begun = handle.start
-        wanted = begun.source == StartSource.COLD or begun.is_checkpoint if outer_hessian is None else outer_hessian
+        # A model of its own, as a parent with other terms starts, is a parent in its turn.
+        first = begun.source == StartSource.COLD or begun.is_checkpoint or getattr(begun.start, "is_partial", False)
+        wanted = first if outer_hessian is None else outer_hessian
         one = _Fit(problem, objective, group_seeds, wanted, None, handle, checkpoint=checkpoint)
         return one.run(handle.start.start, handle.start, handle)
 
@@ -212,10 +215,14 @@ class _Fit:
             metric = None  # of another objective, perhaps
 
         def metric_at(at: Evaluation) -> FloatArray | None:
-            return self.search.hessian(at) if metric is None else complete_metric(metric, at)
+            # What no parent's Hessian knows is not predicted, hence no reason for doubt.
+            if metric is None:
+                return self.search.hessian(at)
+            return metric if partial else complete_metric(metric, at)
 
+        partial = getattr(start, "is_partial", False)
         admitted = StartGuard(
-            evaluate=self.search.evaluate,
+            evaluate=self.search.evaluate_offer if partial else self.search.evaluate,
             evaluate_cold=self._cold_evaluation,
             null=self.null,
             default_rho=self.default_rho,
@@ -223,6 +230,7 @@ class _Fit:
             rho_bound=self.problem.options.rho_bound,
             nuisance=len(self.problem.nuisance),
             is_answer=self.search.is_answer,
+            partial=partial,
         ).admit(rho, theta, metric_at)
         self.guard.take(admitted)
         # Every coordinate went back: the search begins where a cold one does.

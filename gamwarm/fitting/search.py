@@ -56,6 +56,9 @@ _SINGLE = 1e-6
 # A mode at infinity in so many points on end is one everywhere: what no penalty holds runs away at
 # any rho.
 _MAX_RUNAWAYS = 4
+# Of an offer from a parent with other terms: those that help take 5 to 12 cycles on the benchmarks'
+# data, those that do not take hundreds.
+_OFFER_CYCLES = 15
 
 
 class End(StrEnum):
@@ -176,6 +179,24 @@ class Search:
         self._penalized_nll = getattr(objective, "penalized_nll", None)
 
     # -- evaluations -------------------------------------------------------------------------------
+
+    def evaluate_offer(self, rho: FloatArray, theta: FloatArray) -> Evaluation:
+        """Evaluate the objective at an offer from a parent with other terms, at a bounded cost.
+
+        An inner solve that runs into the bound began far from its mode: the evaluation is returned
+        as not finite, so that its value decides nothing. An engine that does not say whether its
+        inner solve converged is given the full budget.
+        """
+        full = max(1, self.options.inner_max_cycles)
+        if full <= _OFFER_CYCLES:
+            return self.evaluate(rho, theta)
+        at = self._evaluate(rho, theta, _OFFER_CYCLES)
+        if at.converged is None:
+            return self._evaluate(rho, theta, full)
+        if not at.converged:
+            at.value, at.gradient = np.inf, np.full(self.q, np.nan)
+            at.failure = f"the inner solve was not done in {_OFFER_CYCLES} cycles"
+        return at
 
     def evaluate(self, rho: FloatArray, theta: FloatArray) -> Evaluation:
         """Evaluate the objective; an inner solve that ran into its cap is repeated with the full
@@ -493,8 +514,24 @@ def complete_metric(metric: FloatArray, at: Evaluation) -> FloatArray:
     unknown = np.isnan(np.diagonal(metric))
     if not unknown.any():
         return metric
-    filled: FloatArray = np.where(unknown[:, None] | unknown, first_metric(at), metric)
+    filled: FloatArray = np.where(unknown[:, None] | unknown, fixed_point_metric(at), metric)
     return filled
+
+
+def fixed_point_metric(at: Evaluation) -> FloatArray:
+    """Return the metric whose step is that of Fellner and Schall where effective degrees of freedom
+    are known.
+
+    ``lambda theta' S theta`` is about ``edf + 2 gradient``, and their step moves it to the edf.
+    """
+    metric = first_metric(at)
+    if at.edf is None:
+        return metric
+    for j, (edf, gradient) in enumerate(zip(at.edf, at.gradient, strict=True)):
+        ratio = 2.0 * gradient / edf if edf > PLATEAU_EDF else np.nan
+        if -1.0 < ratio < np.inf:
+            metric[j, j] = 0.5 * edf * (1.0 if abs(ratio) < 1e-8 else ratio / np.log1p(ratio))
+    return metric
 
 
 def first_metric(at: Evaluation) -> FloatArray:

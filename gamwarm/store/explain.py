@@ -11,7 +11,7 @@ from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, FitProblem, Label, component_labels
 from gamwarm.interrupts import deliver
 from gamwarm.records import BlockRecord
-from gamwarm.store.lookup import Request, exact_answer
+from gamwarm.store.lookup import Request, answer, exact_answer, start_from
 
 __all__ = ["Difference", "Explanation", "Subject", "compare_records", "explain_request"]
 
@@ -77,6 +77,9 @@ class Explanation:
         Readable strings; each has ``what``, ``block``, ``name`` (of an option) and ``number`` (of a
         penalty).
     reason : str
+    start : str
+        On a miss with a parent in the file: what the fit would start from and, term by term, what
+        matches and what does not (`StartReport.summary`).
     """
 
     hit: bool
@@ -85,10 +88,12 @@ class Explanation:
     nearest_key: str | None = None
     differences: list[Difference] = field(default_factory=list)
     reason: str = ""
+    start: str = ""
 
     def __str__(self) -> str:
         head = "exact" if self.hit else "miss"
-        return "\n".join([visible(f"{head}: {self.reason}"), *(visible(f"  {d}") for d in self.differences)])
+        lines = [f"{head}: {self.reason}", *(f"  {d}" for d in self.differences), *self.start.splitlines()]
+        return "\n".join(map(visible, lines))
 
 
 @dataclass(frozen=True)
@@ -105,12 +110,16 @@ class Subject:
         return cls(request, problem.components, {s.name: (s.n_rows, s.width) for s in problem.specs})
 
 
-def explain_request(entries: EntryStore, fit: Subject) -> Explanation:
-    """Say whether the file holds a fit and, if not, what differs from the nearest that it holds."""
+def explain_request(entries: EntryStore, fit: Subject, problem: FitProblem) -> Explanation:
+    """Say whether the file holds a fit and, if not, what differs from the nearest that it holds and
+    what it would start from.
+    """
     request = fit.request
-    found = exact_answer(entries, request)
+    found = answer(entries, request)
     if found.record is not None:
         return Explanation(True, request.key, found.record.entry_id, request.key, reason=found.reason)
+    start = "" if found.artifact is None else start_from(problem, request.key, found).summary()
+    reason = exact_answer(entries, request).reason
     looked, best, differences = 0, None, list[Difference]()
     mine = component_labels(fit.components, request.block_names)
     for key in entries.keys():  # noqa: SIM118 - not a mapping
@@ -124,7 +133,7 @@ def explain_request(entries: EntryStore, fit: Subject) -> Explanation:
             best, differences = stored, these
     if best is None:
         told = f"none of the {looked} stored fits has stored components" if looked else "no fit is stored"
-        return Explanation(False, request.key, reason=f"{found.reason}; {told}")
+        return Explanation(False, request.key, reason=f"{reason}; {told}", start=start)
     what = f"{len(differences)} difference{'' if len(differences) == 1 else 's'} from the nearest stored fit"
     return Explanation(
         False,
@@ -132,7 +141,8 @@ def explain_request(entries: EntryStore, fit: Subject) -> Explanation:
         best.entry_id,
         best.record.key,
         differences,
-        f"{found.reason}; {what} {best.entry_id[:12]}",
+        f"{reason}; {what} {best.entry_id[:12]}",
+        start,
     )
 
 

@@ -22,7 +22,6 @@ from gamwarm.problem import Role
 from gamwarm.records import BlockRecord, Producer, RecordKind, StartSource, check_entry_id, group_label
 from gamwarm.store.keep import KeepOutcome
 from gamwarm.transfer import (
-    MatchKind,
     StartReport,
     TransferPolicy,
     build_warm_start,
@@ -222,13 +221,12 @@ def start_from(
         return StartReport(
             StartSource.COLD, None, key, reason=f"{found.reason}; the start built from {parent.entry_id} is not finite"
         )
-    others = any(term.matched_by in (None, MatchKind.NAME) for term in start.terms) or start.unmatched
     return StartReport(
         StartSource.TRANSFER,
         start,
         key,
         parent=parent.entry_id,
-        reason=f"{found.reason}; the parent has other terms" if others else found.reason,
+        reason=f"{found.reason}; the parent has other terms" if start.is_partial else found.reason,
         terms=start.terms,
         entry=parent.entry_id,
         entry_cost=parent.artifact.cost,

@@ -271,7 +271,8 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
 
     @critical
     def explain(self, problem: FitProblem) -> Explanation:
-        """Say whether the file holds this fit, or what differs from the nearest that it holds.
+        """Say whether the file holds this fit, or what differs from the nearest that it holds and
+        what it would start from, term by term.
 
         Collective: all ranks pass the same problem. On a miss every record of the file is read.
         """
@@ -287,7 +288,9 @@ class WarmStartStore(NotebookTable, Contents, Upkeep, FitStore):
             return Explanation(False, reason=str(unkeyable))
         assert fit is not None
         key = fit.request.key
-        return ranks.at_root("explain", lambda: explain_request(self._file, fit), Explanation(False, key, reason=off))
+        return ranks.at_root(
+            "explain", lambda: explain_request(self._file, fit, problem), Explanation(False, key, reason=off)
+        )
 
     # -- keeping -----------------------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ from gamwarm.errors import DescriptorMismatch, InvalidInput, ParentUnusable
 from gamwarm.identity import Fingerprinter, FitDescriptor, check_nuisance
 from gamwarm.parallel import Communicator, as_communicator, run_distributed
 from gamwarm.problem import Gauge
-from gamwarm.records import SATURATION_MARGIN, Curvature, FitArtifact, Provenance, TermArtifact
+from gamwarm.records import PLATEAU_EDF, SATURATION_MARGIN, Curvature, FitArtifact, Provenance, TermArtifact
 from gamwarm.transfer.policy import TransferPolicy
-from gamwarm.transfer.project import project, projection_cost, relative_residual
+from gamwarm.transfer.project import project, projection_cost, relative_residual, resample
 from gamwarm.transfer.report import BetaOutcome, MatchKind, RhoOutcome, SlotReport, TermReport, TransferredStart
 from gamwarm.transfer.terms import TermContext
 
@@ -28,6 +28,8 @@ START_MARGIN = 2.0
 _THETA_LIMIT = 1e6
 # A first-order change of log lambda beyond this is not trusted.
 SEED_STEP = 1.0
+# Of log lambda: what another width can do to a penalty's scale.
+_MOST_RESCALE = 4.0
 
 # Furthest from plain copying last: a term reports the last of its slots' outcomes in this order.
 _RHO_ORDER = (RhoOutcome.COPIED, RhoOutcome.TIED, RhoOutcome.PLATEAU, RhoOutcome.CLAMPED, RhoOutcome.DEFAULT)
@@ -120,6 +122,7 @@ def build_warm_start(
     if seed_rho is not None:
         _add_seed_rho(rho, sources, seed_rho, contexts, slot_reports, policy.rho_bound)
     betas = _carry_betas(contexts, matches, policy, gauge, as_communicator(comm))
+    _rescale_rho(contexts, matches, betas, rho, sources, slot_reports, parent.curvature)
     reports = tuple(
         _term_report(c, m, slots, beta)
         for c, m, slots, beta in zip(contexts, matches, slot_reports, betas, strict=True)
@@ -296,6 +299,42 @@ def _carry_rho(
     return reports
 
 
+def _rescale_rho(
+    contexts: Sequence[TermContext],
+    matches: Sequence[_Match | None],
+    betas: Sequence[_Beta],
+    rho: FloatArray,
+    sources: dict[int, int | None],
+    slot_reports: Sequence[list[SlotReport]],
+    curvature: Curvature | None,
+) -> None:
+    """Move the copied rho of resampled splines to where the same function has the same effective
+    degrees of freedom.
+
+    A penalty of another width is on another scale. At an optimum ``lambda theta' S theta`` is about
+    the effective degrees of freedom, where the objective has no scale parameter of its own; where
+    it has one the move is far, and the copy is the better guess.
+    """
+    if curvature is None or curvature.edf is None:
+        return
+    for context, match, beta, reports in zip(contexts, matches, betas, slot_reports, strict=True):
+        resampled = match is not None and match.kind is MatchKind.NAME and beta[1] is BetaOutcome.APPROXIMATE
+        if not resampled or len(context.penalties) != len(reports):
+            continue
+        for place, (report, penalty) in enumerate(zip(reports, context.penalties, strict=True)):
+            source = sources.get(report.slot)
+            if report.outcome is not RhoOutcome.COPIED or source is None:
+                continue
+            roughness = float(beta[0] @ penalty.to_dense() @ beta[0])
+            edf = float(curvature.edf[source])
+            if not (roughness > 0.0 and edf > PLATEAU_EDF):
+                continue
+            moved = float(np.log(edf / roughness))
+            if abs(moved - rho[report.slot]) <= _MOST_RESCALE:
+                rho[report.slot] = moved
+                reports[place] = replace(report, value=moved)
+
+
 def _carry_nuisance(names: Sequence[str], parent: FitArtifact, rho: FloatArray, sources: dict[int, int | None]) -> None:
     slots = [term.rho_slots for term in parent.terms]
     known = None if None in slots else max((s + 1 for each in slots if each is not None for s in each), default=0)
@@ -346,10 +385,7 @@ def _carry_betas(
         )[0]
         if joint is not None:
             return joint
-    costs = [
-        0.0 if m is None or m.kind is MatchKind.NAME else projection_cost(c.gauge_block)
-        for c, m in zip(contexts, matches, strict=True)
-    ]
+    costs = [0.0 if m is None else projection_cost(c.gauge_block) for c, m in zip(contexts, matches, strict=True)]
 
     def slab(b: int) -> _Beta:
         return _slab_beta(contexts[b], matches[b], policy, approximate=coupled)
@@ -417,19 +453,22 @@ def _slab_beta(context: TermContext, match: _Match | None, policy: TransferPolic
     if match is None:
         return cold("no term of the parent matches")
     parent = match.term
+    raw, gap = parent.raw_beta, _gap_reason(context, parent, policy)
     if match.kind is MatchKind.NAME:
-        return cold("the parent's term has another form; only its smoothing parameters can be used")
+        resampled = resample(raw, parent.basis_meta, context.basis)
+        if resampled is None:
+            return cold("the parent's term has another form; only its smoothing parameters can be used")
+        raw, gap = resampled, ""
     if context.gauge_block is None:
         return cold("this term has no gauge block")
     if context.reduced_width == 0:
         return cold("this term has no coefficients")
     block = context.gauge_block
-    if len(parent.raw_beta) != block.shape[0]:
-        return cold(f"raw widths disagree: {block.shape[0]} here, {len(parent.raw_beta)} in the parent")
-    reason = _gap_reason(context, parent, policy)
-    if reason:
-        return cold(reason)
-    target = parent.raw_beta if context.gauge_shift is None else parent.raw_beta - context.gauge_shift
+    if len(raw) != block.shape[0]:
+        return cold(f"raw widths disagree: {block.shape[0]} here, {len(raw)} in the parent")
+    if gap:
+        return cold(gap)
+    target = raw if context.gauge_shift is None else raw - context.gauge_shift
     if not (np.isfinite(block).all() and np.isfinite(target).all()):
         return cold("the gauge or the parent's coefficients hold a non-finite number")
     theta = project(block, target)
@@ -437,6 +476,9 @@ def _slab_beta(context: TermContext, match: _Match | None, policy: TransferPolic
     if reason:
         return cold(reason)
     residual = relative_residual(block, theta, target)
+    if match.kind is MatchKind.NAME:
+        why = f"resampled from a spline of raw width {len(parent.raw_beta)} to one of {block.shape[0]}"
+        return theta, BetaOutcome.APPROXIMATE, why, residual
     if approximate:
         return theta, BetaOutcome.APPROXIMATE, "the gauge couples blocks; only this block's slab was used", residual
     return theta, BetaOutcome.PROJECTED, "", residual

@@ -42,6 +42,9 @@ FALSE_PLATEAU_EDF: Final = 1.0
 # Of log lambda: a start whose own metric predicts a longer first step is no better informed than a
 # cold one.
 PREDICTED_STEP_LIMIT: Final = 2.0
+# The same of an offer of other terms, whose metric is another model's: the longest step that a
+# search takes at once.
+_PARTIAL_STEP_LIMIT: Final = 4.0
 # Below this a gradient's sign is rounding, not evidence.
 _SIGN_NOISE: Final = 1e-9
 # Where the gradient c exp(-rho) is lost in that noise, c may still be worth 1e-9 exp(rho - 6) of
@@ -309,6 +312,10 @@ class StartGuard(Generic[P]):
         The last so many outer coordinates are nuisance coordinates: no bound, no plateau.
     is_answer : callable (point) -> bool, optional
         A point that passes the engine's certificate is not doubted.
+    partial : bool
+        The offer comes from a fit with other terms. If its coefficients do not pass the first test,
+        nothing of it is evaluated and the search begins cold. The third test leaves out coordinates
+        whose diagonal of the metric is NaN, and its limit is 4.
 
     Raises
     ------
@@ -327,9 +334,10 @@ class StartGuard(Generic[P]):
         rho_bound: float = float("inf"),
         nuisance: int = 0,
         is_answer: Callable[[P], bool] | None = None,
+        partial: bool = False,
     ) -> None:
         self._penalised_nll, self._evaluate, self._evaluate_cold = penalised_nll, evaluate, evaluate_cold
-        self._null, self._is_answer = null, is_answer
+        self._null, self._is_answer, self._partial = null, is_answer, partial
         self._default = float_vector(default_rho, "default_rho")
         self._smoothing = len(self._default) - nuisance
         self._bounds = np.where(np.arange(len(self._default)) < self._smoothing, rho_bound, np.inf)
@@ -352,6 +360,10 @@ class StartGuard(Generic[P]):
         offered[lost] = self._default[lost]
         offered = np.clip(offered, -self._bounds, self._bounds)
         good = self._gate(offered, coefficients)
+        if self._partial and not good:
+            outcome = GuardOutcome(self._evaluate_cold(), "cold", good)
+            outcome.notes.append("the parent has other terms and its coefficients are worse than the null model's")
+            return outcome
         start = coefficients if good else self._null
         outcome = GuardOutcome(self._evaluate(np.array(offered), start), "start", good)
         if lost.any():
@@ -362,7 +374,8 @@ class StartGuard(Generic[P]):
             self._reset(outcome, start)
         if is_finite(outcome.point) and not self._answers(outcome.point):
             outcome.predicted_step = self._predicted(outcome.point, metric)
-        doubtful = outcome.predicted_step is not None and not outcome.predicted_step <= PREDICTED_STEP_LIMIT
+        limit = _PARTIAL_STEP_LIMIT if self._partial else PREDICTED_STEP_LIMIT
+        doubtful = outcome.predicted_step is not None and not outcome.predicted_step <= limit
         if doubtful or not is_finite(outcome.point):
             cold = self._evaluate_cold()
             outcome.evaluations += 1
@@ -409,6 +422,8 @@ class StartGuard(Generic[P]):
         if point.edf is not None:
             live[: self._smoothing] = (_vector(point.edf, "edf", q) >= PLATEAU_EDF)[: self._smoothing]
             live |= rho < 0.0
+        if self._partial:
+            live &= ~np.isnan(np.diagonal(hessian))
         outward = ((rho >= self._bounds) & (gradient < 0.0)) | ((rho <= -self._bounds) & (gradient > 0.0))
         asked = np.flatnonzero(live)
         part = hessian[np.ix_(asked, asked)]

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gamwarm.checks import FloatArray
+from gamwarm.problem import BasisMeta
 
-__all__ = ["project", "projection_cost", "relative_residual"]
+__all__ = ["project", "projection_cost", "relative_residual", "resample"]
 
 # Enough to survive a rank-deficient gauge, too little to move a coefficient.
 _RELATIVE_RIDGE = 1e-8
@@ -74,3 +75,36 @@ def relative_residual(lift: FloatArray, theta: FloatArray, target: FloatArray) -
     """Return ``|T theta - target| / |target|`` (0 for a zero target)."""
     norm = float(np.linalg.norm(target))
     return float(np.linalg.norm(lift @ theta - target)) / norm if norm > 0.0 else 0.0
+
+
+def resample(raw: FloatArray, there: BasisMeta | None, here: BasisMeta | None) -> FloatArray | None:
+    """Return a spline's raw coefficients in the basis of another width: the least-squares fit to
+    its function.
+
+    None unless both are open B-splines that say their degree and the number of their knots. The
+    knots are taken as equally spaced over one interval; where they are not, the result is a guess.
+    """
+    if there is None or here is None or not _is_open_spline(there, len(raw)) or not _is_open_spline(here):
+        return None
+    assert there.num_knots and here.num_knots
+    points = np.linspace(0.0, 1.0, 4 * max(there.num_knots, here.num_knots))
+    values, design = _spline_design(points, there) @ raw, _spline_design(points, here)
+    return np.asarray(np.linalg.lstsq(design, values, rcond=None)[0], dtype=np.float64)
+
+
+def _is_open_spline(basis: BasisMeta, width: int | None = None) -> bool:
+    if basis.kind != "bspline" or basis.periodic or basis.degree is None or basis.num_knots is None:
+        return False
+    own = basis.num_knots - basis.degree - 1
+    return own > basis.degree and width in (None, own)
+
+
+def _spline_design(points: FloatArray, basis: BasisMeta) -> FloatArray:
+    from scipy.interpolate import BSpline  # noqa: PLC0415 - slow to import; few transfers need it
+
+    assert basis.degree is not None
+    assert basis.num_knots is not None
+    degree, k = basis.degree, basis.num_knots - basis.degree - 1
+    knots = np.arange(-degree, k + 1) / (k - degree)
+    knots[degree], knots[k] = 0.0, 1.0
+    return np.asarray(BSpline.design_matrix(points, knots, degree).toarray(), dtype=np.float64)

@@ -40,7 +40,11 @@ class MatchKind(StrEnum):
     STRUCTURAL = "structural"
     """Everything that does not depend on the left-out rows: reduced width and null spaces."""
     NAME = "name"
-    """Role, name, basis kind and number of smoothing parameters: the same smooth with another k."""
+    """Role, name, basis kind and number of smoothing parameters: the same smooth with another k.
+
+    Coefficients of B-splines that say their degree and number of knots are resampled; of others the
+    smoothing parameters are used.
+    """
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,11 @@ class TransferredStart(ConstrainedWarmStart):
     seeds: str = ""
     unmatched: tuple[str, ...] = ()
     partial_hessian: FloatArray | None = None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the parent has other terms than this fit."""
+        return bool(self.unmatched) or any(term.matched_by in (None, MatchKind.NAME) for term in self.terms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,10 +183,17 @@ class StartReport(NotebookTable):
 
     def _detail(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         rows = [
-            (name, str(term.provenance), _said(term.rho, term.rho_reason), _said(term.beta, term.beta_reason))
+            (
+                name,
+                str(term.matched_by or "nothing"),
+                str(term.provenance),
+                _said(term.rho, term.rho_reason),
+                _said(term.beta, term.beta_reason),
+            )
             for name, term in zip(self._names(), self.terms, strict=True)
         ]
-        return ("term", "transfer", "rho", "beta"), rows
+        rows += [(name, "of the parent only", "", "", "") for name in self.unmatched]
+        return ("term", "matched by", "transfer", "rho", "beta"), rows
 
     def _names(self) -> tuple[str, ...]:
         return self.names or tuple(short(term.identity) for term in self.terms)

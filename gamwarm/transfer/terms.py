@@ -11,7 +11,7 @@ import numpy as np
 from gamwarm.checks import FloatArray, as_int, as_str, as_tuple, float_vector, real_array, require
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem, check_descriptor_key
-from gamwarm.problem import BasisMeta, Role
+from gamwarm.problem import BasisMeta, Penalty, Role
 
 __all__ = ["TermContext", "term_contexts"]
 
@@ -37,6 +37,8 @@ class TermContext:
         by identities only.
     role : {"mean", "log-slope", "generic"}
     basis : BasisMeta, optional
+    penalties : sequence of penalties of the reduced width
+        One per coordinate of `rho_slots`; empty: not known.
     """
 
     identity: str
@@ -48,6 +50,7 @@ class TermContext:
     name: str = ""
     role: Role | str = Role.GENERIC
     basis: BasisMeta | None = None
+    penalties: Sequence[Penalty] = ()
 
     def __post_init__(self) -> None:
         check_descriptor_key(self.identity)
@@ -93,6 +96,7 @@ def term_contexts(problem: FitProblem) -> tuple[TermContext, ...]:
                 spec.name,
                 spec.role or Role.GENERIC,
                 spec.basis,
+                spec.penalties,
             )
         )
     return tuple(contexts)

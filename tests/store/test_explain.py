@@ -19,6 +19,7 @@ from gamwarm import (
     LabeledPenalty,
     ParameterBlockSpec,
     UnkeyableFit,
+    engine,
 )
 from gamwarm.identity import Components, component_labels
 from tests.support.problems import NamedFamily, Rows, small_problem, wave
@@ -309,3 +310,36 @@ def test_a_record_has_the_same_id_whether_or_not_it_tells_components(tmp_path):
             ids.append(store.entry_ids())
 
     assert ids[0] == ids[1]
+
+
+def test_a_miss_says_term_by_term_what_a_parent_with_other_terms_gives(store):
+    """The parent has the smooth of another width, and a term that this fit has not."""
+
+    def fit(*terms):
+        return engine.bind(columns, [engine.Intercept(), *terms], engine.Poisson("y"))
+
+    columns = {"x": np.linspace(0.0, 1.0, 60), "z": np.cos(np.arange(60.0)), "y": np.arange(60.0) % 5}
+    with gamwarm.open(store.path.with_name("other.h5"), on_error="raise") as own:
+        engine.fit(fit(engine.Smooth("x", 6), engine.Smooth("z", 5)).case(), store=own)
+        child = fit(engine.Smooth("x", 8), engine.Linear("z")).case().problem()
+        told, report = own.explain(child), own.start_for(child)
+
+    assert report.source == "transfer"
+    assert told.start == report.summary()
+    assert told.start in str(told)
+    for line in (
+        "mean:s(x) (matched by name): rho",
+        "resampled from a spline of raw width 6 to one of 8",
+        "mean:z: no rho; beta cold (no term of the parent matches)",
+        "of the parent only: mean:s(z)",
+    ):
+        assert line in told.start
+    page = report._repr_html_()
+    assert "matched by" in page
+    assert "of the parent only" in page
+    assert pickle.loads(pickle.dumps(told)).start == told.start
+
+
+def test_a_hit_and_a_miss_without_a_parent_say_nothing_of_a_start(store, full):
+    assert full.explain(problem()).start == ""
+    assert store.explain(plain_fit(9, n=11)).start == ""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.interpolate import BSpline
 
 from gamwarm.errors import DescriptorMismatch, InvalidType, ParentUnusable
 from gamwarm.identity import FitDescriptor
-from gamwarm.problem import BasisMeta
+from gamwarm.problem import BasisMeta, DensePenalty
 from gamwarm.records import Curvature, GlobalFitSummary
 from gamwarm.transfer import StartReport, TermContext, TransferPolicy, build_warm_start
 from tests.support.entries import artifact, hex_of, inner, record, term
@@ -141,6 +144,17 @@ def fitted(number, k, name="s(x)", role="mean", basis=SPLINE, **changes):
     return term(number, **whole | changes)
 
 
+def open_spline(k, degree=3):
+    return BasisMeta("bspline", degree=degree, num_knots=k + degree + 1, periodic=False)
+
+
+def values_at(points, basis):
+    knots = np.linspace(0.0, 1.0, basis.num_knots - 2 * basis.degree)
+    step = knots[1]
+    outside = step * np.arange(1, basis.degree + 1)
+    return BSpline.design_matrix(points, np.concatenate([-outside[::-1], knots, 1.0 + outside]), basis.degree).toarray()
+
+
 class TestAParentWithOtherTerms:
     """One of the same family gives what the terms that match have learned."""
 
@@ -179,6 +193,56 @@ class TestAParentWithOtherTerms:
         parent = artifact(fitted(3, 4, rho_for_term=[3.0], structural_identity=None))
 
         assert build([smooth(0, 0, 4)], parent).block_beta[0].tolist() == [0.0] * 4
+
+    @pytest.mark.parametrize("degree", [0, 1, 3])
+    def test_gives_the_same_spline_of_another_width_its_function(self, degree):
+        """Knots of the wider one hold those of the narrower: nothing of the function is lost."""
+        narrow, wide = (open_spline(degree + intervals, degree) for intervals in (5, 10))
+        beta = np.sin(np.arange(degree + 5.0))
+        parent = artifact(fitted(0, degree + 5, basis=narrow, raw_beta=beta))
+
+        start = build([smooth(0, 0, degree + 10, basis=wide)], parent)
+
+        points = np.linspace(0.0, 1.0, 71)
+        there = values_at(points, narrow) @ beta
+        np.testing.assert_allclose(values_at(points, wide) @ start.block_beta[0], there, atol=1e-6)
+        assert start.terms[0].beta == "approximate"
+        assert "raw width" in start.terms[0].beta_reason
+        assert start.provenance == ("projected",)
+
+    @pytest.mark.parametrize(
+        "basis",
+        [
+            BasisMeta("bspline", degree=3, num_knots=9, periodic=True),
+            BasisMeta("bspline", degree=3),
+            BasisMeta("bspline", degree=3, num_knots=11),  # of a basis of width 7
+            BasisMeta("bspline", degree=3, num_knots=5),
+        ],
+    )
+    def test_gives_no_coefficients_of_a_spline_that_does_not_say_what_it_is(self, basis):
+        parent = artifact(fitted(0, 5, basis=basis, rho_for_term=[3.0]))
+
+        start = build([smooth(0, 0, 8, basis=open_spline(8))], parent)
+
+        assert start.provenance == ("rho-only",)
+        assert start.rho.tolist() == [3.0]
+
+    @pytest.mark.parametrize(("scale", "moved"), [(0.5, True), (2.0, True), (1e-3, False), (1e3, False)])
+    def test_moves_rho_of_a_resampled_spline_to_where_its_function_is_as_free(self, scale, moved):
+        parent = artifact(
+            fitted(0, 5, basis=open_spline(5), raw_beta=np.ones(5), rho_for_term=[3.0], rho_slots=[0]),
+            curvature=Curvature(gradient=[0.0], edf=[2.5]),
+        )
+        # lambda beta' S beta is the edf where beta' S beta is 2.5 exp(-3).
+        context = replace(
+            smooth(0, 0, 8, basis=open_spline(8)),
+            penalties=[DensePenalty(scale * 2.5 * np.exp(-3.0) / 8.0 * np.eye(8))],
+        )
+
+        start = build([context], parent)
+
+        assert start.rho[0] == pytest.approx(3.0 - np.log(scale) if moved else 3.0)
+        assert start.terms[0].slots[0].value == start.rho[0]
 
     @pytest.mark.parametrize(
         "other",

@@ -217,3 +217,53 @@ def test_what_is_handed_to_the_engine_may_be_written_to():
     guard = StartGuard(evaluate=evaluate, evaluate_cold=pytest.fail, null=0.0, default_rho=[0.0])
 
     assert guard.admit(offered, 0.0).point.rho.tolist() == [2.0]
+
+
+def other_terms(**changes):
+    """A guard of an offer from other terms, and its evaluations' coefficients; "cold" is the cold
+    one.
+    """
+    calls = []
+
+    def evaluate(rho, beta):
+        calls.append(beta)
+        return Point(np.array(rho), float(rho @ rho / 2), np.array(rho), np.full(2, 5.0))
+
+    guard = StartGuard(
+        penalised_nll=lambda rho, beta: beta**2,
+        evaluate=evaluate,
+        evaluate_cold=lambda: evaluate(np.zeros(2), "cold"),
+        null=1.0,
+        default_rho=np.zeros(2),
+        **{"partial": True} | changes,
+    )
+    return guard, calls
+
+
+def test_other_terms_whose_coefficients_are_worse_than_the_null_ones_cost_no_evaluation():
+    guard, calls = other_terms()
+
+    done = guard.admit([1.0, 1.0], 2.0, np.eye(2))
+
+    assert calls == ["cold"]
+    assert (done.continued_from, done.beta_used, done.evaluations, done.other) == ("cold", False, 1, None)
+    assert "other terms" in str(done)
+
+
+@pytest.mark.parametrize(
+    ("partial", "step", "doubted"), [(True, 3.9, False), (True, 4.1, True), (False, 1.9, False), (False, 2.1, True)]
+)
+def test_other_terms_are_doubted_from_the_longest_step_of_a_search_on(partial, step, doubted):
+    guard, _ = other_terms(partial=partial)
+
+    assert guard.admit([step, 0.0], 0.5, np.eye(2)).cold_evaluated is doubted
+
+
+def test_a_coordinate_that_other_terms_do_not_know_is_no_reason_for_doubt():
+    guard, _ = other_terms()
+    metric = np.array([[1.0, np.nan], [np.nan, np.nan]])
+
+    done = guard.admit([1.0, 9.0], 0.5, metric)
+
+    assert not done.cold_evaluated
+    assert done.predicted_step == pytest.approx(1.0)
