@@ -134,6 +134,29 @@ def test_the_journal_of_another_store_is_moved_aside_unchanged(tmp_path, made, c
     assert not journal_path(path).exists()
 
 
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "file", "FIFO", "directory"])
+def test_what_lies_where_a_journal_would_be_moved_to_is_left_there(tmp_path, kind):
+    path, other, victim = tmp_path / "fits.h5", tmp_path / "other.h5", tmp_path / "victim"
+    with gamwarm.open(other) as store:
+        store.put_record(record_of(5))
+        frames = journal_path(other).read_bytes()
+    journal_path(path).write_bytes(frames)
+    gamwarm.open(path, on_error="raise").close()
+    (aside,) = tmp_path.glob("fits.h5-journal-of-*")
+    aside.unlink()
+    plant(kind, aside, victim)
+    before = os.lstat(aside)
+
+    journal_path(path).write_bytes(frames)
+    use(path)
+
+    after = os.lstat(aside)
+    assert (after.st_mode, after.st_ino, after.st_size) == (before.st_mode, before.st_ino, before.st_size)
+    assert victim.read_bytes() == PRECIOUS
+    assert not (tmp_path / "nothing").exists()
+    assert aside.with_name(f"{aside.name}-2").read_bytes() == frames
+
+
 def test_a_reader_lays_no_journal_of_another_store_over_a_file_of_before_a_reboot(tmp_path):
     """Both are at the same transaction, so that only the uuid tells."""
     path, other = tmp_path / "fits.h5", tmp_path / "other.h5"
