@@ -134,7 +134,8 @@ class FileView:
         The file does not change under this handle: a group that is listed and then read is opened
         once.
     keeps_totals : bool
-        Totals change in memory, and `settle` writes them: nothing else uses this handle meanwhile.
+        Totals change in memory, and `write_totals` writes them; tables of the index are read once:
+        nothing else writes through this handle.
     size : int, optional
         Bytes of the file, where HDF5 does not know.
 
@@ -497,7 +498,9 @@ class FileView:
     def index(self) -> StoredIndex:
         """The index, as it lies in this file."""
         return StoredIndex(
-            lambda section: self.section_group(section) if self.has_section(section) else None, lambda: self.size
+            lambda section: self.section_group(section) if self.has_section(section) else None,
+            lambda: self.size,
+            keeps_tables=self._kept_totals is not None,
         )
 
     def path_of(self, section: str, entry_id: str) -> str | None:
@@ -513,8 +516,8 @@ class FileView:
         if not self.has(section, key):
             return False
         try:
-            return self.has(section, f"{key}/{entry_id}")
-        except UNREADABLE as error:
+            return _may_link_to(self._group(section, key), entry_id.encode())
+        except (DamagedEntry, *UNREADABLE) as error:
             pass_on_others(error)
             return False
 
@@ -567,9 +570,9 @@ class FileView:
         except (DamagedEntry, *UNREADABLE) as error:
             pass_on_others(error)
             raise _irreplaceable(section, entry.key) from error
-        there = self.has_child(section, entry.key, entry.entry_id)
-        damaged = there and self._remove(section, f"{entry.key}/{entry.entry_id}")
-        self._write_entry(h5g.create(gid, entry.entry_id.encode(), gcpl=_GROUP), entry)
+        child = entry.entry_id.encode()
+        damaged = there and _may_link_to(gid, child) and self._remove(section, f"{entry.key}/{entry.entry_id}")
+        self._write_entry(h5g.create(gid, child, gcpl=_GROUP), entry)
         if damaged:
             self.recount()
 
@@ -617,6 +620,14 @@ class FileView:
     def _parent(self, section: str, path: str) -> tuple[Any, bytes]:
         key, _, name = path.partition("/")
         return (self._group(section, key), encoded(name)) if name else (self.section_group(section), encoded(key))
+
+
+def _may_link_to(gid: Any, name: bytes) -> bool:
+    try:
+        return stored_values.has(gid, name)
+    except UNREADABLE as error:
+        pass_on_others(error)
+        return False
 
 
 def _in_its_place(entry: Encoded, name: str) -> Encoded:

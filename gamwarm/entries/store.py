@@ -352,7 +352,7 @@ class EntryStore:
         """One view per handle: it keeps open what every look-up goes through."""
         seen = self._seen
         if seen is None or seen[0] is not h5:
-            seen = self._seen = (h5, EntryEditor(h5, keeps_groups=True))
+            seen = self._seen = (h5, EntryEditor(h5, keeps_groups=not h5.changes))
         return seen[1]
 
     @staticmethod
@@ -484,10 +484,11 @@ class EntryStore:
 
     def _artifact_in(self, view: EntryEditor, path: str, damaged: list[_Damaged]) -> StoredArtifact | None:
         """Return the artifact at a path; None if nothing is there, or what is there is damaged."""
-        if not view.may_have(ARTIFACTS, path):
+        seal = view.stored_seal(ARTIFACTS, path)
+        if seal is None and not view.may_have(ARTIFACTS, path):
             return None
         try:
-            return self._known_artifact(view, path)
+            return self._known_artifact(view, path, seal)
         except DamagedEntry as error:
             damaged.append((path, str(error)))
             return None
@@ -502,9 +503,8 @@ class EntryStore:
         self._warn_damaged(ARTIFACTS, damaged)
         return _handed_out_artifact(found)
 
-    def _known_artifact(self, view: EntryEditor, path: str) -> StoredArtifact | None:
+    def _known_artifact(self, view: EntryEditor, path: str, seal: bytes | None) -> StoredArtifact | None:
         """Read an artifact, or recognise it by its seal: a campaign's parent is decoded once."""
-        seal = view.stored_seal(ARTIFACTS, path)
         found = None if seal is None else self._parents.get((path, seal))
         if found is not None:
             return found

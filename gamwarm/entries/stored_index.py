@@ -28,6 +28,7 @@ __all__ = ["StoredIndex"]
 log = logging.getLogger("gamwarm")
 Row = TypeVar("Row", Candidate, Model)
 
+KEPT_TABLES: Final = 64
 _CANDIDATES: Final = b"candidates"
 _WIDTHS: Final = "widths:"
 _STRUCTURAL: Final = "structural:"
@@ -53,10 +54,13 @@ class StoredIndex:
         From the name of a section to its group; None if the file has none.
     size : callable
         Bytes of the file: no value reaches further.
+    keeps_tables : bool
+        Tables that were changed last are known without reading them: only this object changes them.
     """
 
-    def __init__(self, section_group: Callable[[str], Any], size: Callable[[], int]) -> None:
+    def __init__(self, section_group: Callable[[str], Any], size: Callable[[], int], *, keeps_tables: bool) -> None:
         self._section, self._size = section_group, size
+        self._kept: dict[bytes, list[Any]] | None = {} if keeps_tables else None
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -127,7 +131,7 @@ class StoredIndex:
             self._set_newest(
                 place.fit_key, max((row.created, row.entry_id), self.newest_of_fit(place.fit_key) or (0, ""))
             )
-        there = self.strict(row.key)
+        there = self._table(row.key.encode(), lambda: self.strict(row.key))
         self._set_candidates(row.key, there, with_row(there, row))
         known = bool(there)
         if place.structural_key is not None:
@@ -136,7 +140,7 @@ class StoredIndex:
                 self._set_widths(place.structural_key, [*widths, place.width])
                 known = False
             name = _width_name(place.structural_key, place.width)
-            there = self._rows(section, name, Candidate.parse)
+            there = self._table(name, lambda: self._rows(section, name, Candidate.parse))
             self._set_rows(section, name, there, with_row(there, row))
             known = known and bool(there)
         if not known:  # else the model is listed already
@@ -154,6 +158,7 @@ class StoredIndex:
 
         ``newest``: time and entry id of the newest artifact that is left of a fit.
         """
+        self._forget_tables()
         section, gone = self._section(ARTIFACTS), {place.row.entry_id for place in places}
         keys = {place.row.key for place in places if stored_values.has(section, place.row.key.encode())}
         tables = {(place.structural_key, place.width) for place in places if place.structural_key is not None}
@@ -211,6 +216,7 @@ class StoredIndex:
             if place.fit_key is not None:
                 newest = place.row.created, place.row.entry_id
                 fits[place.fit_key] = max(newest, fits.get(place.fit_key, newest))
+        self._forget_tables()
         section = self._section(ARTIFACTS)
         for name in stored_values.attribute_names(section):
             if b":" in name:
@@ -275,7 +281,9 @@ class StoredIndex:
         stored_values.set_text(self._section(ARTIFACTS), _fit_name(exact_key), text.encode())
 
     def _set_candidates(self, key: str, before: list[Candidate], rows: list[Candidate]) -> None:
-        self._set_rows(stored_values.open_group(self._section(ARTIFACTS), key.encode()), _CANDIDATES, before, rows)
+        if rows != before:
+            gid = stored_values.open_group(self._section(ARTIFACTS), key.encode())
+            self._set_rows(gid, _CANDIDATES, before, rows, key.encode())
 
     def _set_widths(self, key: str, widths: Iterable[int]) -> None:
         section, name = self._section(ARTIFACTS), f"{_WIDTHS}{key}".encode()
@@ -284,7 +292,19 @@ class StoredIndex:
         else:
             stored_values.remove_attribute(section, name)
 
-    @staticmethod
-    def _set_rows(gid: Any, name: bytes, before: Iterable[Row], rows: list[Row]) -> None:
-        if rows != before:
-            stored_values.set_strings(gid, name, [row.text() for row in rows])
+    def _table(self, known_as: bytes, read: Callable[[], list[Row]]) -> list[Row]:
+        found = None if self._kept is None else self._kept.get(known_as)
+        return read() if found is None else found
+
+    def _forget_tables(self) -> None:
+        if self._kept is not None:
+            self._kept.clear()
+
+    def _set_rows(self, gid: Any, name: bytes, before: list[Row], rows: list[Row], known_as: bytes = b"") -> None:
+        if rows == before:
+            return
+        stored_values.set_strings(gid, name, [row.text() for row in rows])
+        if self._kept is not None:
+            if len(self._kept) >= KEPT_TABLES:
+                self._kept.clear()
+            self._kept[known_as or name] = rows

@@ -36,6 +36,7 @@ def verify(entries: EntryStore, progress: Progress | None = None) -> VerifyRepor
     returning False.
     """
     entries.flush()
+    entries.container.drop_handles()
     path = entries.container.path
     report, wrong = _check_entries(entries, progress)
     repaired: tuple[Problem, ...] = ()

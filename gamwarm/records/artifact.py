@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import as_bool, as_finite_float, as_float, as_int, as_str, as_tuple, require
+from gamwarm.checks import FloatArray, as_bool, as_finite_float, as_float, as_int, as_str, as_tuple, require
 from gamwarm.display import NotebookTable, few, short, visible
 from gamwarm.formats import ARTIFACT_SCHEMA
 from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key, check_nuisance
 from gamwarm.problem import BasisMeta, Role
 from gamwarm.records.block import check_attributes
-from gamwarm.records.curvature import Curvature, loose_vector
+from gamwarm.records.curvature import Curvature, flag_vector, loose_vector
 from gamwarm.records.equality import ContentEquality
 from gamwarm.records.provenance import LATEST, Cost, Lineage, Producer, facts_of_making
 from gamwarm.records.seeds import GroupSeeds
@@ -71,12 +71,17 @@ class TermArtifact(ContentEquality):
             object.__setattr__(self, "reduced_width", as_int(self.reduced_width, "term reduced_width"))
         for flags in ("plateau", "settled"):
             if getattr(self, flags) is not None:
-                checked = Curvature(**{flags: getattr(self, flags)})
-                object.__setattr__(self, flags, getattr(checked, flags))
+                object.__setattr__(self, flags, flag_vector(getattr(self, flags), f"term {flags}"))
         if self.rho_slots is not None:
             slots = tuple(as_int(s, "term rho_slots") for s in as_tuple(self.rho_slots, "term rho_slots"))
             object.__setattr__(self, "rho_slots", slots)
         as_str(self.name, "term name", empty=True)
+
+    def with_raw_beta(self, raw_beta: FloatArray) -> TermArtifact:
+        """Return this term with other coefficients, a vector of the same length."""
+        moved = object.__new__(TermArtifact)
+        vars(moved).update(vars(self), raw_beta=raw_beta)
+        return moved
 
     def invalid_reason(self) -> str | None:
         """Return why counts disagree or a number is not finite, else None."""

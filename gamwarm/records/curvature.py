@@ -72,7 +72,7 @@ class Curvature(ContentEquality):
             object.__setattr__(self, "hessian", hessian)
         for name in ("plateau", "settled"):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, _flags(getattr(self, name), f"curvature {name}"))
+                object.__setattr__(self, name, flag_vector(getattr(self, name), f"curvature {name}"))
 
     def invalid_reason(self, n_outer: int) -> str | None:
         """Return why this is not finite or not of ``n_outer`` coordinates, else None."""
@@ -87,7 +87,8 @@ class Curvature(ContentEquality):
         return None
 
 
-def _flags(value: Any, what: str) -> npt.NDArray[np.bool_]:
+def flag_vector(value: Any, what: str) -> npt.NDArray[np.bool_]:
+    """Return a read-only vector of booleans; raises `InvalidInput` of anything else."""
     flags = np.array(value)
     if flags.ndim != 1 or (flags.size and flags.dtype != np.bool_):
         raise InvalidInput(f"{what} must be a vector of booleans, one per outer coordinate")

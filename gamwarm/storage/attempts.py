@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -44,6 +45,12 @@ class Attempts:
         self._seen: Snapshot | None = None
         self._doubted: Snapshot | None = None
         self._last_look = False
+        self._pid = os.getpid()
+
+    @property
+    def opened_here(self) -> bool:
+        """Whether this process opened it; a forked child may only read."""
+        return os.getpid() == self._pid
 
     def _turn(self, begin: Callable[[], T], patience: float | None = None) -> AbstractContextManager[T]:
         raise NotImplementedError
@@ -77,6 +84,9 @@ class Attempts:
             wait(vfs.CACHE_PAUSE)
 
     def _read_optimistically(self, fn: Callable[[h5py.File], T]) -> T:
+        found = self._read_after_own_commit(fn)
+        if found is not None:
+            return found[0]
         halfway = 0
         for attempt in range(READ_ATTEMPTS):
             try:
@@ -107,6 +117,32 @@ class Attempts:
                         path=str(self.path),
                     ) from None
                 wait(FIRST_PAUSE)
+
+    def _read_after_own_commit(self, fn: Callable[[h5py.File], T]) -> tuple[T] | None:
+        """Read through the handle of our own last commit, which saves opening the file again.
+
+        None where the file is in another state, or anything at all went wrong: the handle is then
+        closed, so that nothing is written through it, and `fn` has to be called again.
+        """
+        if self._writer.h5 is None or not self.opened_here:
+            return None
+        before = self._seen = self._guard(self._reader.look)
+        h5 = self._writer.committed(before)
+        if h5 is None:
+            return None
+        self._reader.drop()
+        found: tuple[T] | None = None
+        try:
+            self._check_first_open(before.block, h5)
+            result = fn(h5)
+            if self._reader.still_current(before) and self._writer.latched is None:
+                found = (result,)
+        except Exception:
+            return None
+        finally:
+            if found is None:
+                self._writer.drop()
+        return found
 
     def _attempt(self, fn: Callable[[h5py.File], T], handle: Callable[..., h5py.File]) -> T:
         """One read between two checks of the file; `Unsettled` if they differ."""

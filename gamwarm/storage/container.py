@@ -80,7 +80,6 @@ class Container(Attempts):
     def __init__(self, path: Path, mode: Literal["r", "a"], lock_timeout: float, check: Check | None) -> None:
         super().__init__(path, mode, lock_timeout, check)
         self._rlock = Lock()
-        self._pid = os.getpid()
         self._closed = False
         self._writing = False
         self._reading = 0
@@ -274,6 +273,14 @@ class Container(Attempts):
             except OSError:
                 return None
 
+    @critical
+    def drop_handles(self) -> None:
+        """Let the next read or write take everything from the file, nothing from memory."""
+        with self._rlock:
+            if not (self._writing or self._reading):
+                self._writer.drop()
+                self._reader.drop()
+
     # -- writing -----------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -464,11 +471,6 @@ class Container(Attempts):
             )
         if self._reading:
             raise StoreError(f"{self.path}: write() inside read(). Return from read() first.", path=str(self.path))
-
-    @property
-    def opened_here(self) -> bool:
-        """Whether this process opened it; a forked child may only read."""
-        return os.getpid() == self._pid
 
     def _closed_error(self) -> StoreClosed:
         return StoreClosed(f"{self.path}: closed. Open it again.", path=str(self.path))

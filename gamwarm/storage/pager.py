@@ -496,6 +496,12 @@ class FilePair:
         self.syncs += 1
         vfs.DISK.fdatasync(fd)
 
+    def is_at(self, snapshot: Mark) -> bool:
+        """Whether a state of the file is the one that our last commit left; never where other hosts
+        may write.
+        """
+        return not self.shared and self.main >= 0 and self._mark == snapshot
+
     def remember(self) -> None:
         self._mark = self._look()
 

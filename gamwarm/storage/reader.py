@@ -27,7 +27,7 @@ from gamwarm.storage.neighbours import journal_path
 from gamwarm.storage.overlay import Overlay
 from gamwarm.storage.pager import cut_off, cut_short, leading_bytes, trusted
 
-__all__ = ["Peek", "Reader", "RetryRead", "Snapshot", "Unsettled", "close_quietly"]
+__all__ = ["Peek", "ReadHandle", "Reader", "RetryRead", "Snapshot", "Unsettled", "close_quietly", "has_header"]
 
 READ_CACHE_BYTES: Final = 32 * 1024 * 1024
 READ_CACHE_LIMIT: Final = 2 * READ_CACHE_BYTES
@@ -69,11 +69,14 @@ class ReadHandle(h5py.File):  # type: ignore[misc]
     ----------
     peek : callable
         See `Peek`.
+    changes : bool
+        Whether it outlives commits: what was opened through it may be gone by the next read.
     """
 
-    def __init__(self, fid: h5py.h5f.FileID, peek: Peek) -> None:
+    def __init__(self, fid: h5py.h5f.FileID, peek: Peek, *, changes: bool = False) -> None:
         super().__init__(fid)
         self.peek = peek
+        self.changes = changes
 
 
 class Reader:
@@ -225,7 +228,7 @@ class Reader:
     def _keep(self, snapshot: Snapshot, overlay: Overlay) -> h5py.File:
         overlay.dead = True
         # A writer marks the header first: bytes read while it is valid are of that state.
-        overlay.still_current = partial(_has_header, self._fd, snapshot.block, forget=self.shared)
+        overlay.still_current = partial(has_header, self._fd, snapshot.block, forget=self.shared)
         self._overlay = overlay
         self._h5 = _open(overlay)
         self._at = snapshot
@@ -253,7 +256,8 @@ class Reader:
         self._fd, self._identity = -1, (-1, -1)
 
 
-def _has_header(fd: int, block: bytes, *, forget: bool) -> bool:
+def has_header(fd: int, block: bytes, *, forget: bool = False) -> bool:
+    """Whether a file has this header now."""
     if forget:
         vfs.DISK.forget(fd, PAGE)
     return os.pread(fd, HEADER_BYTES, 0) == block

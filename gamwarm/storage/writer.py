@@ -6,7 +6,7 @@ import contextlib
 import copy
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from gamwarm.storage.header import USER_BLOCK
 from gamwarm.storage.neighbours import remove_scratch, scratch_path
 from gamwarm.storage.overlay import Overlay
 from gamwarm.storage.pager import CHECKPOINT_BYTES, FilePair, NotApplied, Pages
-from gamwarm.storage.reader import Peek, close_quietly
+from gamwarm.storage.reader import Peek, ReadHandle, Snapshot, close_quietly, has_header
 from gamwarm.storage.vfs import explain
 
 __all__ = ["Writer", "new_image", "unreadable"]
@@ -43,6 +43,7 @@ class Writer:
         self.h5: h5py.File | None = None
         self.used = False
         self._overlay: Overlay | None = None
+        self._reading: ReadHandle | None = None
 
     @property
     def latched(self) -> BaseException | None:
@@ -64,6 +65,7 @@ class Writer:
         self.pair.begin_session()
         if self.h5 is not None and self._overlay is not None and self.pair.unchanged():
             self._overlay.fd = self.pair.main
+            self._overlay.still_current = None
             return self.h5
         self.load()
         self._overlay = Overlay(self.pair.main, vfs.DISK.fstat(self.pair.main).st_size)
@@ -74,6 +76,21 @@ class Writer:
             self.drop()
             raise unreadable(self.path, "read it", latched, exc) from exc
         return self.h5
+
+    def committed(self, at: Snapshot) -> ReadHandle | None:
+        """Return the handle for reading between transactions; None unless the file is as our last
+        commit left it.
+
+        The state is checked as for `Reader.handle`. Whoever reads something unexpected must `drop`
+        the handle: nothing may be written through what it has cached.
+        """
+        overlay, h5 = self._overlay, self.h5
+        if overlay is None or h5 is None or overlay.dirty or not self.pair.is_at(at):
+            return None
+        overlay.still_current = partial(has_header, self.pair.main, at.block)
+        if self._reading is None:
+            self._reading = ReadHandle(h5.id, overlay.peek, changes=True)
+        return self._reading
 
     def commit(self) -> None:
         """Flush HDF5 and commit its pages; a failure before the commit point takes all back."""
@@ -121,9 +138,10 @@ class Writer:
     def drop(self) -> None:
         """Close the handle and forget what it wrote since the last commit."""
         overlay, h5 = self._overlay, self.h5
-        self._overlay = self.h5 = None
+        self._overlay = self.h5 = self._reading = None
         if overlay is not None:
             overlay.dead = overlay.quiet = True
+            overlay.still_current = None
         if h5 is not None:
             close_quietly(h5)
 

@@ -154,7 +154,7 @@ def _seeded(parent: FitArtifact, leave_out: Any) -> tuple[tuple[TermArtifact, ..
         return terms, None, f"the parent's group seeds ({seeds.column}) have no group {leave_out!r}"
     ends = np.cumsum([len(t.raw_beta) for t in terms])
     changes = np.split(seeds.beta[place], ends[:-1])
-    moved = tuple(replace(t, raw_beta=t.raw_beta + change) for t, change in zip(terms, changes, strict=True))
+    moved = tuple(t.with_raw_beta(t.raw_beta + change) for t, change in zip(terms, changes, strict=True))
     return moved, seeds.rho[place], "used"
 
 

@@ -5,6 +5,7 @@ coordinates.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -30,7 +31,10 @@ __all__ = ["capture_artifact", "capture_record", "check_result", "producer_of"]
 
 def producer_of(problem: FitProblem) -> Producer:
     """Return the build that fits ``problem``."""
-    return Producer(problem.engine, problem.engine_version)
+    return _producer(problem.engine, problem.engine_version)
+
+
+_producer = lru_cache(maxsize=16)(Producer)
 
 
 def check_result(problem: FitProblem, result: FitResult) -> None:

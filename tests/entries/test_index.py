@@ -94,6 +94,23 @@ def file_all(entries, made):
     return filed
 
 
+def test_tables_stay_right_between_puts_removals_and_another_writers_puts(entries, path):
+    def put(store, number):
+        store.put_artifact(artifact_of("s(x)", float(number), n_rows=10 + number))
+
+    for number in range(3):
+        put(entries, number)
+    with entries.editing() as editor:
+        editor.remove([(s.section, s.path, s.entry_id) for s in list_entries(entries)[0]], {})
+    put(entries, 3)
+    assert not verify(entries).repaired
+    with closing(EntryStore(path)) as other:
+        put(other, 4)
+    put(entries, 5)
+
+    assert not verify(entries).repaired
+
+
 @given(artifacts, st.integers(1, 4), st.sampled_from([4, 5]), st.integers(0, 6))
 def test_a_parent_is_chosen_as_if_every_artifact_had_been_read(tmp_path_factory, made, width, raw, removed):
     """Strict key, else structural key and nearest width, else a model with the same smooth; most
