@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gamwarm
-from gamwarm.entries import EntryStore, Index, Wanted, clock, list_entries
+from gamwarm.entries import KINDS, EntryStore, Index, Wanted, clock, list_entries
 from gamwarm.entries.index import RELATED_ROWS, TABLE_ROWS, Candidate, Model, candidates
 from gamwarm.errors import OlderFormat
 from gamwarm.identity import relation_key
@@ -292,6 +292,11 @@ class CountingDisk(vfs.Disk):
         self.nbytes += len(data)
         return data
 
+    def readinto(self, fd, buffer, offset):
+        count = super().readinto(fd, buffer, offset)
+        self.nbytes += count
+        return count
+
 
 def bytes_read(path, monkeypatch, look):
     with closing(EntryStore(path, mode="r")) as entries:
@@ -305,7 +310,9 @@ def bytes_read(path, monkeypatch, look):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Files of 40 and 2,000 fits of one model, every tenth under a strict key of its own."""
+    """Files of 40 and 2,000 fits of one model, all pinned, every tenth under a strict key of its
+    own.
+    """
     made = {}
     for count in (40, 2000):
         path = made[count] = tmp_path_factory.mktemp("sizes") / f"{count}.h5"
@@ -314,6 +321,9 @@ def files(tmp_path_factory):
                 width = 3 if n % 10 else 4 + n % 40
                 entries.put_artifact(artifact_of(value=float(n), width=width, raw_width=60, n_rows=9 if n else 99))
                 entries.put_record(record_of(n))
+            with entries.editing() as editor:
+                for section in KINDS:
+                    editor.set_pins(section, editor.index.ids(section))
     return made
 
 
