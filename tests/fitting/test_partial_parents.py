@@ -156,6 +156,8 @@ def test_an_offer_whose_inner_solve_is_not_done_soon_is_left_at_once(store):
 
     assert [budget for _, budget in slow.calls].count(15) == 1
     assert slow.calls[0][1] == 15
+    assert found.guard.cold_evaluated
+    assert not any("no answer" in note for note in found.guard.notes)
     assert found.guard.continued_from == "cold"
     assert found.cost.evaluations == cold.cost.evaluations + 1
     assert found.result.objective == cold.result.objective
