@@ -38,6 +38,7 @@ from tests.support.stores import artifact_of, exact_key_of, plain_fit, record_of
 __all__ = ["CALLS", "HARMLESS", "SIGNALS", "base_file", "count_lines", "lines_of", "strike_at"]
 
 PATIENCE = 10.0
+LATE = 0.05  # seconds in which a thread that was started counts among the running ones
 PACKAGE = str(Path(gamwarm.__file__).parent)
 STRAYS = 4
 SIGNALS = {signal.SIGINT: KeyboardInterrupt, signal.SIGUSR1: TimeoutError, signal.SIGTERM: SystemExit}
@@ -301,13 +302,14 @@ def _strike_at(name: str, base: Path, at: tuple[int, ...], number: signal.Signal
 def _what_comes_later(number: signal.Signals, threads: int) -> BaseException | None:
     """Return what is raised by signals that were posted for a moment later, if any was.
 
-    Each is posted by a thread of its own, which a busy machine may keep waiting: ``threads`` is how
-    many there were before. Signals may come in a row, so they are noted here: one that raised could
-    meet the next outside of any ``try``.
+    Each is posted by a thread of its own, which counts once it runs and which a busy machine may
+    keep waiting: ``threads`` is how many there were before. Signals may come in a row, so they are
+    noted here: one that raised could meet the next outside of any ``try``.
     """
     noted: list[int] = []
     before = signal.signal(number, lambda *_: noted.append(number))
     until = time.monotonic() + PATIENCE
+    time.sleep(LATE)
     while _thread._count() > threads and time.monotonic() < until:
         time.sleep(0.001)
     time.sleep(0)  # the handler of the last one runs here at the latest
