@@ -53,10 +53,10 @@ def remove_scratch(path: Path) -> None:
         return
     try:
         # Header and user block are written last, so before that the block is a hole, and HDF5's
-        # signature may be one.
+        # signature may be one, or cut.
         start = vfs.DISK.pread(fd, BODY_OFFSET, 0)
         block, signature = start[:USER_BLOCK], start[USER_BLOCK:]
-        blank = not any(block) and (not any(signature) or signature == HDF5_SIGNATURE)
+        blank = not any(block) and HDF5_SIGNATURE.startswith(signature.rstrip(b"\0"))
         ours = blank or block.startswith(FILE_MAGIC) or FILE_MAGIC.startswith(block)
         if not ours or vfs.DISK.fstat(fd).st_nlink > 1:
             raise in_the_way(scratch)

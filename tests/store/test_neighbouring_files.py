@@ -201,6 +201,25 @@ def test_a_link_in_the_place_of_an_export_or_a_report_is_replaced_not_followed(t
     assert victim.read_bytes() == PRECIOUS
 
 
+@pytest.mark.parametrize("cut", range(9))
+def test_a_new_file_whose_first_write_was_cut_anywhere_is_removed_by_the_next_session(tmp_path, cut):
+    path = tmp_path / "fits.h5"
+    use(path)
+    scratch_path(path).write_bytes(bytes(512) + b"\x89HDF\r\n\x1a\n"[:cut] + bytes(4096))
+    use(path)
+    assert not scratch_path(path).exists()
+
+
+@pytest.mark.parametrize("start", [b"\x89PNG\r\n\x1a\n", b"\x89HDF\r\n\x1a!", b"\x00HDF\r\n\x1a\n"])
+def test_a_file_of_zeros_that_goes_on_otherwise_is_left_alone(tmp_path, start):
+    path = tmp_path / "fits.h5"
+    use(path)
+    scratch_path(path).write_bytes(bytes(512) + start)
+    with pytest.raises(gamwarm.StoreUnavailable, match="move it away"):
+        use(path)
+    assert scratch_path(path).read_bytes() == bytes(512) + start
+
+
 # -- permissions -----------------------------------------------------------------------------------
 
 
