@@ -263,7 +263,8 @@ class _Fit:
         elif other is not None and other.is_finite:
             origin = "cold" if self.outcomes[-1][0] == "start" else "start"
             why = self.outcomes[-1][1].reason
-            self.guard.notes.append(f"no answer ({why}): the {origin} start was searched too")
+            which = "cold" if origin == "cold" else "offered"
+            self.guard.notes.append(f"no answer ({why}): the {which} start was searched too")
             self.outcomes.append((origin, self.search.run(other)))
         while self._is_open() and self._search_cold():
             pass

@@ -180,6 +180,28 @@ def test_a_cold_search_without_an_answer_is_followed_by_the_next_cold_start():
     assert "next cold start" in found.summary()
 
 
+def test_a_cold_start_that_the_guard_preferred_and_that_ends_nowhere_gives_way_to_the_offered_one():
+    class OnlyTrap(Ridge):
+        def cold_starts(self):
+            yield np.array([-14.0, -14.0])
+
+        def evaluate(self, rho, theta, budget):
+            at = super().evaluate(rho, theta, budget)
+            if rho[0] < -10.0:  # lower, flat, and without a finite optimum
+                at.value, at.gradient = at.value - 1e3, np.zeros(2)
+                at.last_step, at.last_block = 1.0, "s(time)"
+            return at
+
+    best = gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result
+    doubtful = gamwarm.ConstrainedWarmStart(np.array([-3.0, -3.0]), best.block_beta)
+    found = gamwarm.fit(PROBLEM, OnlyTrap(TERMS, Y), start=doubtful)
+
+    assert not gamwarm.fit(PROBLEM, OnlyTrap(TERMS, Y)).converged
+    assert found.converged
+    assert found.result.objective == pytest.approx(best.objective, abs=1e-8)
+    assert "the offered start was searched too" in found.summary()
+
+
 def test_an_answer_that_the_bound_cut_says_so_for_each_term():
     flat = describe(TERMS, np.zeros(120), rho_bound=3.0)
     found = gamwarm.fit(flat, Ridge(TERMS, np.zeros(120)))
