@@ -52,7 +52,7 @@ def belongs_together(image: bytes, start: int) -> bool:
 
 
 def test_what_hdf5_reads_of_what_it_has_written_belongs_together(states, tmp_path, monkeypatch):
-    """Headers that HDF5 has given up may lie about, next to newer contents: those it never reads."""
+    """Headers that HDF5 has given up may lie next to newer contents: it never reads them."""
     answers = []
 
     def asked(*arguments):
