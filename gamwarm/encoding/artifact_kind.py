@@ -40,7 +40,7 @@ from gamwarm.encoding.texts import (
     or_none,
 )
 from gamwarm.formats import ARTIFACT_SCHEMA
-from gamwarm.identity import FitDescriptor, relation_key
+from gamwarm.identity import FitDescriptor, relation_keys
 from gamwarm.problem import BasisMeta
 from gamwarm.records import Curvature, FitArtifact, GlobalFitSummary, GroupSeeds, TermArtifact, artifact_refusal
 
@@ -171,14 +171,8 @@ def _describe(_key: str, meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _relations(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    family = meta["descriptor"]["family_kind"]
-    terms = [
-        relation_key(family, term["role"], term["name"], (term["basis"] or {}).get("kind"), term["n_rho"])
-        for term in meta["terms"]
-        if term["n_rho"] and term["name"]
-    ]
-    nuisance = [relation_key(family, "nuisance", name, None, 1) for name in meta.get("nuisance") or ()]
-    return tuple(dict.fromkeys(terms + nuisance))
+    terms = [(t["role"], t["name"], (t["basis"] or {}).get("kind"), t["n_rho"]) for t in meta["terms"]]
+    return tuple(relation_keys(meta["descriptor"]["family_kind"], terms, meta.get("nuisance") or ()))
 
 
 def _key_in_text(meta: Mapping[str, Any]) -> str:

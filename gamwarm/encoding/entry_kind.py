@@ -63,8 +63,8 @@ class EntryKind:
         key do not compete, each is a child of its group.
     relations : callable, optional
         ``relations(text)`` returns what an entry has in common with models of other terms
-        (`relation_key`). None: entries of this kind are no parents, and the tables of candidates do
-        not list them.
+        (`relation_keys`). None: entries of this kind are no parents, and the tables of candidates
+        do not list them.
     key_in_text : callable, optional
         ``key_in_text(text)`` returns the key, where the text tells it.
     """

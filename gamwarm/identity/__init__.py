@@ -1,7 +1,7 @@
 """Naming a fit: fingerprints, matrix digests, exact key, term identities, descriptor."""
 
 from gamwarm.identity.components import Components, Label
-from gamwarm.identity.descriptor import FitDescriptor, check_descriptor_key, relation_key, term_identity
+from gamwarm.identity.descriptor import FitDescriptor, check_descriptor_key, relation_keys, term_identity
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.identity.fit_problem import FitProblem
 from gamwarm.identity.key import EXCLUDED, check_exact_key, check_nuisance, component_labels, exact_key
@@ -25,7 +25,7 @@ __all__ = [
     "family",
     "matrix_digest",
     "positive_zeros",
-    "relation_key",
+    "relation_keys",
     "term_identity",
     "write_value",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -16,7 +16,7 @@ from gamwarm.problem import ParameterBlockSpec, Role
 __all__ = [
     "FitDescriptor",
     "check_descriptor_key",
-    "relation_key",
+    "relation_keys",
     "strict_identity",
     "structural_identity",
     "term_identity",
@@ -86,18 +86,35 @@ def structural_identity(spec: ParameterBlockSpec, raw_width: int) -> str:
     return term_identity(spec.role or Role.GENERIC, spec.name, _labels(spec), (), raw_width)
 
 
-@lru_cache(maxsize=4096)
-def relation_key(family_kind: str, role: str, name: str, basis_kind: str | None, n_outer: int) -> str:
-    """Return what a family's models with the same smooth have in common, as 32 hex digits.
+def relation_keys(
+    family_kind: str, terms: Iterable[tuple[str, str, str | None, int]], nuisance: Iterable[str]
+) -> dict[str, int]:
+    """Return what a model has in common with those of its family that have the same smooth, of
+    whatever width.
 
     Parameters
     ----------
-    family_kind, role, name : str
-        ``role`` is "nuisance" for a nuisance coordinate.
-    basis_kind : str, optional
-    n_outer : int
-        Outer coordinates of the term.
+    family_kind : str
+    terms : iterable of (role, name, basis kind or None, number of outer coordinates)
+        Those without a name or an outer coordinate have nothing in common.
+    nuisance : iterable of str
+        Names of nuisance coordinates.
+
+    Returns
+    -------
+    dict
+        Outer coordinates by key, of 32 hex digits.
     """
+    named = [term for term in terms if term[1] and term[3]]
+    return {_relation_key(family_kind, *term): term[3] for term in (*named, *(_nuisance(name) for name in nuisance))}
+
+
+def _nuisance(name: str) -> tuple[str, str, None, int]:
+    return "nuisance", name, None, 1
+
+
+@lru_cache(maxsize=4096)
+def _relation_key(family_kind: str, role: str, name: str, basis_kind: str | None, n_outer: int) -> str:
     fp = Fingerprinter()
     for text in ("gamwarm-term-relation", family_kind, role, name):
         fp.write_str(text)

@@ -16,7 +16,7 @@ from gamwarm.entries import (
     Wanted,
 )
 from gamwarm.errors import DescriptorMismatch, ParentUnusable, UnkeyableFit
-from gamwarm.identity import FitProblem, check_descriptor_key, relation_key
+from gamwarm.identity import FitProblem, check_descriptor_key, relation_keys
 from gamwarm.parallel import SERIAL, Communicator
 from gamwarm.problem import Role
 from gamwarm.records import BlockRecord, Producer, RecordKind, StartSource, check_entry_id, group_label
@@ -105,16 +105,11 @@ def describe(problem: FitProblem, key: str, parent: Parent, leave_out: Any = Non
 
 def _relations(problem: FitProblem) -> dict[str, int]:
     """Return what other models may have in common with a fit, with counts of coordinates."""
-    family = problem.descriptor.family_kind
-    found: dict[str, int] = {}
-    for spec, slots in zip(problem.specs, problem.layout.per_block_slots(), strict=True):
-        if slots:
-            kind = None if spec.basis is None else spec.basis.kind
-            role = str(spec.role or Role.GENERIC)
-            found[relation_key(family, role, spec.name, kind, len(slots))] = len(slots)
-    for name in problem.nuisance:
-        found[relation_key(family, "nuisance", name, None, 1)] = 1
-    return found
+    terms = [
+        (str(spec.role or Role.GENERIC), spec.name, None if spec.basis is None else spec.basis.kind, len(slots))
+        for spec, slots in zip(problem.specs, problem.layout.per_block_slots(), strict=True)
+    ]
+    return relation_keys(problem.descriptor.family_kind, terms, problem.nuisance)
 
 
 def answer(entries: EntryStore, request: Request, parents: ParentSnapshot | None = None) -> Answer:

@@ -18,7 +18,7 @@ import gamwarm
 from gamwarm.entries import KINDS, EntryStore, Index, Wanted, clock, list_entries
 from gamwarm.entries.index import RELATED_ROWS, TABLE_ROWS, Candidate, Model, candidates
 from gamwarm.errors import OlderFormat
-from gamwarm.identity import relation_key
+from gamwarm.identity import relation_keys
 from gamwarm.maintenance import compact, merge, verify
 from gamwarm.storage import vfs
 from tests.support.stores import artifact_of, exact_key_of, record_of
@@ -38,7 +38,7 @@ def entries(path):
 
 
 def related_to(*names):
-    return {relation_key(FAMILY, "mean", name, "bspline", 1): 1 for name in names}
+    return relation_keys(FAMILY, [("mean", name, "bspline", 1) for name in names], ())
 
 
 # -- rows ------------------------------------------------------------------------------------------
