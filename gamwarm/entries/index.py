@@ -14,6 +14,8 @@ from typing import Final, NamedTuple, Protocol
 from gamwarm.encoding import Encoded, is_descriptor_key, is_entry_id, is_time
 
 __all__ = [
+    "CANDIDATE_BYTES",
+    "MODEL_BYTES",
     "RELATED_ROWS",
     "TABLE_ROWS",
     "BothIndexes",
@@ -83,6 +85,10 @@ class Model(NamedTuple):
         return cls(int(created), is_structural == "1", key)
 
 
+CANDIDATE_BYTES: Final = len(Candidate(True, 0, 0, "0" * 32, "0" * 64).text())
+MODEL_BYTES: Final = len(Model(0, True, "0" * 64).text())
+
+
 def _parts(text: str, count: int) -> list[str]:
     parts = text.split(" ")
     return parts if len(parts) == count else [""] * count
@@ -102,7 +108,7 @@ class Wanted(NamedTuple):
     width : int, optional
         Total reduced width; None: any is as good.
     related : dict
-        Names of the lists of models that have a term in common with the fit (`related_name`), with
+        Names of the lists of models that have a term in common with the fit (`relation_keys`), with
         the outer coordinates of that term. Empty: no model of other terms is wanted.
     """
 
@@ -212,8 +218,8 @@ class Index:
         self.models: dict[str, list[Model]] = {}
         """By relation."""
 
-    def add(self, entry: Encoded) -> None:
-        """Add an artifact."""
+    def add(self, entry: Encoded) -> Place:
+        """Add an artifact; return what the index says of it."""
         place = Place.of(entry)
         row = place.row
         self.tables[row.key] = with_row(self.tables.get(row.key, []), row, self._most)
@@ -222,6 +228,7 @@ class Index:
             tables[place.width] = with_row(tables.get(place.width, []), row, self._most)
         for name in place.related:
             self.models[name] = with_model(self.models.get(name, []), place.model)
+        return place
 
     def strict(self, key: str) -> list[Candidate]:
         """See `CandidateSource`."""

@@ -211,8 +211,7 @@ class StoredIndex:
         """Write anew what is known of artifacts but where they lie, from all of them."""
         index, fits = Index(), dict[str, tuple[int, str]]()
         for entry in artifacts:
-            index.add(entry)
-            place = Place.of(entry)
+            place = index.add(entry)
             if place.fit_key is not None:
                 newest = place.row.created, place.row.entry_id
                 fits[place.fit_key] = max(newest, fits.get(place.fit_key, newest))

@@ -21,6 +21,7 @@ from h5py import h5, h5a, h5d, h5i, h5l, h5o, h5p, h5s, h5t
 
 from gamwarm.encoding import DamagedEntry
 from gamwarm.entries import object_header
+from gamwarm.entries.index import CANDIDATE_BYTES, MODEL_BYTES
 from gamwarm.storage import not_of_the_file
 
 __all__ = [
@@ -98,7 +99,7 @@ class Form(NamedTuple):
 _INTEGER: Final = Form(Kind.INTEGERS, 0, 8)
 _FLOATS: Final = Form(Kind.FLOATS, 1, 8, dataset=True)
 _INTEGERS: Final = Form(Kind.INTEGERS, 1, 8, dataset=True)
-_CANDIDATES: Final = Form(Kind.TEXT, 1, 139)
+_CANDIDATES: Final = Form(Kind.TEXT, 1, CANDIDATE_BYTES)
 ARCHIVE_TEXT: Final = Form(Kind.OCTETS, 1, 1, dataset=True, attribute=False)
 
 FORMS: Final = {
@@ -125,7 +126,7 @@ FORMS: Final = {
 _FORMS_OF_INDEX: Final = {
     b"structural": _CANDIDATES,
     b"widths": Form(Kind.INTEGERS, 1, 8),
-    b"related": Form(Kind.TEXT, 1, 86),
+    b"related": Form(Kind.TEXT, 1, MODEL_BYTES),
     b"fit": Form(Kind.TEXT, 0, 52),
 }
 """By what stands before the first colon of the name."""
