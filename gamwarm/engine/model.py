@@ -16,7 +16,8 @@ from gamwarm.engine.gaussian import GaussianReml, Moments
 from gamwarm.engine.laml import Laml
 from gamwarm.engine.objective import Objective
 from gamwarm.engine.seeds import vanishing
-from gamwarm.engine.terms import BoundTerm, Source, Term
+from gamwarm.engine.source import Source
+from gamwarm.engine.terms import BoundTerm, Term
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import ENGINE_FAMILY
 from gamwarm.identity import Fingerprinter, FitProblem

@@ -13,16 +13,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
-from scipy.interpolate import BSpline
 
 from gamwarm.checks import frozen
-from gamwarm.columns import Alignment, columns_of, level_values, numeric_values
 from gamwarm.engine.arrays import FloatArray, IntArray
-from gamwarm.engine.design import Group
-from gamwarm.errors import InvalidInput, InvalidType
-from gamwarm.problem import BasisMeta, DensePenalty, DistributedRows
+from gamwarm.engine.new_rows import (
+    ConstantRows,
+    LevelRows,
+    LinearRows,
+    NewRows,
+    SplineRows,
+    gather,
+    spline_rows,
+)
+from gamwarm.engine.source import Source
+from gamwarm.errors import InvalidInput
+from gamwarm.problem import BasisMeta, DensePenalty
+from gamwarm.records import group_label
 
-__all__ = ["BoundTerm", "Factor", "Intercept", "Linear", "RandomEffect", "Smooth", "Source", "Term"]
+__all__ = ["BoundTerm", "Factor", "Intercept", "Linear", "RandomEffect", "Smooth", "Term"]
 
 # Eigenvalues of a penalty below this part of the largest are its null space.
 _NULL_EIGENVALUE = 1e-9
@@ -31,77 +39,6 @@ _NULL_EIGENVALUE = 1e-9
 _UNINFORMED = 1e-8
 # Of one term, over the folds of a campaign: all levels kept, and one of them left out.
 _SHARED_PENALTIES = 2
-
-
-class Source:
-    """The columns of a data set, checked once, with the distinct values of each covariate."""
-
-    def __init__(self, columns: Any) -> None:
-        columns = columns_of(columns)
-        for name, column in columns.items():
-            if isinstance(column, DistributedRows):
-                raise InvalidType(
-                    f"column {name!r} is distributed over {column.comm.size} ranks; this engine fits data that every "
-                    "rank holds: gather the column first"
-                )
-        self.columns = columns
-        self.n: int | None = None
-        self._first = ""
-        self.alignment = Alignment()
-        self.groups: dict[str, Group] = {}
-        self.values: dict[str, Any] = {}
-
-    def _column(self, name: str, what: str) -> Any:
-        if name not in self.columns:
-            known = ", ".join(map(repr, list(self.columns)[:12]))
-            raise InvalidInput(f"{what} needs column {name!r}; the data has {known or 'no columns'}")
-        self.alignment.add(f"column {name!r}", self.columns[name])
-        return self.columns[name]
-
-    def _length(self, name: str, n: int) -> None:
-        if self.n is None:
-            self.n, self._first = n, name
-            if n == 0:
-                raise InvalidInput(f"column {name!r} is empty; a fit needs rows")
-        elif n != self.n:
-            raise InvalidInput(f"column {name!r} has {n} rows, column {self._first!r} has {self.n}; make them agree")
-
-    def numbers(self, name: str, what: str) -> FloatArray:
-        """A numeric column."""
-        array = numeric_values(self._column(name, what), f"column {name!r}", f"{what} needs numbers")
-        self._length(name, array.shape[0])
-        return array
-
-    def distinct(self, names: tuple[str, ...], what: str) -> tuple[str, FloatArray]:
-        """Return group name and distinct rows (m, number of names) of numeric columns."""
-        key = f"numbers({', '.join(names)})"
-        if key not in self.values:
-            stacked = np.column_stack([self.numbers(name, what) + 0.0 for name in names])
-            if len(names) == 1:
-                flat, index = np.unique(stacked[:, 0], return_inverse=True)
-                rows = flat[:, None]
-            else:
-                rows, index = np.unique(stacked, axis=0, return_inverse=True)
-            self.values[key] = rows
-            self.groups[key] = Group(index.reshape(-1).astype(np.intp), rows.shape[0])
-        distinct: FloatArray = self.values[key]
-        return key, distinct
-
-    def levels(self, name: str, what: str) -> tuple[str, list[Any]]:
-        """Return group name and sorted levels of a column of any sortable type."""
-        key = f"factor({name})"
-        if key not in self.values:
-            levels, index = level_values(self._column(name, what), f"column {name!r}")
-            self._length(name, index.shape[0])
-            self.values[key] = levels
-            self.groups[key] = Group(index, len(levels))
-        return key, self.values[key]
-
-    def unit(self) -> str:
-        """Group of the intercept: one value for all rows."""
-        if "unit" not in self.groups:
-            self.groups["unit"] = Group(np.zeros(self.n or 0, dtype=np.intp), 1)
-        return "unit"
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +63,8 @@ class BoundTerm:
     reference : int
         For ``by_level``: level without a column of its own, -1 if every level has one.
     basis : BasisMeta
+    new_rows : NewRows
+        Evaluates the term at new values.
     nullspace : int
         Unpenalised directions of a penalised term.
     """
@@ -137,6 +76,7 @@ class BoundTerm:
     lift: FloatArray
     penalty: FloatArray
     basis: BasisMeta
+    new_rows: NewRows
     nullspace: int = 0
     by_level: bool = False
     reference: int = -1
@@ -206,7 +146,8 @@ class Intercept:
     def bind(self, source: Source, information: Callable[[str], float]) -> BoundTerm:
         """Fix the term on the full data."""
         one = np.ones((1, 1))
-        return BoundTerm(self.name, self.predictor, source.unit(), one, one, np.zeros(0), BasisMeta("intercept"))
+        basis, rows = BasisMeta("intercept"), ConstantRows(self.name)
+        return BoundTerm(self.name, self.predictor, source.unit(), one, one, np.zeros(0), basis, rows)
 
 
 @dataclass(frozen=True, init=False)
@@ -242,9 +183,16 @@ class Linear:
         counts = np.bincount(source.groups[group].index, minlength=rows.shape[0])
         centre = counts @ rows / counts.sum()
         width = len(self.columns)
-        basis = BasisMeta("linear")
         return BoundTerm(
-            self.name, self.predictor, group, rows - centre, np.eye(width), np.zeros(0), basis, labels=self.columns
+            self.name,
+            self.predictor,
+            group,
+            rows - centre,
+            np.eye(width),
+            np.zeros(0),
+            BasisMeta("linear"),
+            LinearRows(self.name, self.columns, centre),
+            labels=self.columns,
         )
 
 
@@ -268,7 +216,7 @@ class Factor:
 
     def bind(self, source: Source, information: Callable[[str], float]) -> BoundTerm:
         """Fix the term on the full data."""
-        group, labels = _labelled_levels(source, self)
+        group, levels, labels = _labelled_levels(source, self)
         return BoundTerm(
             self.name,
             self.predictor,
@@ -277,6 +225,7 @@ class Factor:
             lift=np.eye(len(labels) - 1),
             penalty=np.zeros(0),
             basis=BasisMeta("factor"),
+            new_rows=LevelRows(self.name, self.column, levels, contrasts=True),
             by_level=True,
             reference=0,
             labels=labels[1:],
@@ -303,7 +252,7 @@ class RandomEffect:
 
     def bind(self, source: Source, information: Callable[[str], float]) -> BoundTerm:
         """Fix the term on the full data."""
-        group, labels = _labelled_levels(source, self)
+        group, levels, labels = _labelled_levels(source, self)
         width = len(labels)
         counts = np.bincount(source.groups[group].index, minlength=width)
         scale = float(np.exp(np.mean(np.log(information(self.predictor) * counts)))) / _centring(source)
@@ -315,17 +264,18 @@ class RandomEffect:
             lift=np.eye(width),
             penalty=np.full(width, _rounded(scale)),
             basis=BasisMeta("random-effect", nullspace_order=0),
+            new_rows=LevelRows(self.name, self.column, levels, contrasts=False),
             by_level=True,
             labels=labels,
         )
 
 
-def _labelled_levels(source: Source, term: Factor | RandomEffect) -> tuple[str, tuple[str, ...]]:
-    """Return the group of a term's column, and a label per level, of which there must be two."""
+def _labelled_levels(source: Source, term: Factor | RandomEffect) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Return the group of the column, the texts of its levels and the labels of coefficients."""
     group, levels = source.levels(term.column, f"term {term.name!r}")
     if len(levels) < 2:
         raise InvalidInput(f"column {term.column!r} has one level; drop {type(term).__name__}({term.column!r})")
-    return group, tuple(f"{term.column}={level}" for level in levels)
+    return group, tuple(map(group_label, levels)), tuple(f"{term.column}={level}" for level in levels)
 
 
 @dataclass(frozen=True)
@@ -381,9 +331,9 @@ class Smooth:
                 f"column {self.column!r} spans [{x.min()}, {x.max()}], outside [{lower}, {upper}]; "
                 "widen lower and upper"
             )
-        first, values = _spline_rows(x, lower, upper, self.k, self.degree)
+        first, values = spline_rows(x, lower, upper, self.k, self.degree)
         counts = np.bincount(source.groups[group].index, minlength=x.shape[0]).astype(np.float64)
-        raw = _gather(first, values, np.eye(self.k))
+        raw = gather(first, values, np.eye(self.k))
         lift = _sum_to_zero(counts @ raw)
         difference = np.diff(np.eye(self.k), self.penalty_order, axis=0)
         eigenvalues, vectors = np.linalg.eigh(lift.T @ (difference.T @ difference) @ lift)
@@ -394,7 +344,7 @@ class Smooth:
         lift = lift @ (vectors * signs)
         eigenvalues = np.where(eigenvalues > _NULL_EIGENVALUE * eigenvalues[0], eigenvalues, 0.0)
         rank = int((eigenvalues > 0.0).sum())
-        table = _gather(first, values, lift)
+        table = gather(first, values, lift)
         penalised = table[:, :rank]
         gram = information(self.predictor) * (penalised.T @ (counts[:, None] * penalised))
         informed = np.linalg.eigvalsh(gram)
@@ -415,6 +365,7 @@ class Smooth:
             lift,
             _rounded(scale) * eigenvalues,
             basis,
+            SplineRows(self.name, self.column, lower, upper, self.degree, lift),
             nullspace=lift.shape[1] - rank,
         )
 
@@ -435,26 +386,6 @@ def _centring(source: Source) -> float:
 def _rounded(scale: float) -> float:
     # Any positive scale will do; a round one has no last bits of a reduction over rows.
     return float(f"{scale:.3g}")
-
-
-def _spline_rows(x: FloatArray, lower: float, upper: float, k: int, degree: int) -> tuple[IntArray, FloatArray]:
-    """Return, per x, the first of its degree + 1 non-zero basis functions and their values."""
-    width = (upper - lower) / (k - degree)
-    knots = lower + width * np.arange(-degree, k + 1)
-    # The ends are exact, so that rounding cannot push the largest value out.
-    knots[degree], knots[k] = lower, upper
-    basis = BSpline.design_matrix(x, knots, degree).tocsr()
-    values = basis.data.reshape(x.shape[0], degree + 1)
-    first = basis.indices.reshape(x.shape[0], degree + 1)[:, 0]
-    return first.astype(np.intp), np.array(values, dtype=np.float64)
-
-
-def _gather(first: IntArray, values: FloatArray, columns: FloatArray) -> FloatArray:
-    """Return B @ columns by a fixed order of additions, so that no thread count changes a bit."""
-    out = np.zeros((first.shape[0], columns.shape[1]))
-    for t in range(values.shape[1]):
-        out += values[:, t, None] * columns[first + t]
-    return out
 
 
 def _sum_to_zero(constraint: FloatArray) -> FloatArray:

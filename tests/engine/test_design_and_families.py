@@ -11,7 +11,7 @@ import gamwarm.engine
 from gamwarm.engine import Binomial, Smooth
 from gamwarm.engine.arrays import Counters
 from gamwarm.engine.design import Group, Piece, Products
-from gamwarm.engine.terms import Source
+from gamwarm.engine.source import Source
 from tests.support.models import FAMILIES, MODELS, columns, model
 
 seeds = st.integers(0, 2**32 - 1)

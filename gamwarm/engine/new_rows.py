@@ -1,0 +1,181 @@
+"""How a bound term evaluates itself at new rows, without the data that it was bound to.
+
+A fit keeps one `NewRows` per term, so that it can predict after the data are gone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.interpolate import BSpline
+
+from gamwarm.engine.arrays import FloatArray, IntArray
+from gamwarm.engine.source import Source
+from gamwarm.errors import InvalidInput
+from gamwarm.records import group_label
+
+__all__ = ["ConstantRows", "LevelRows", "LinearRows", "NewRows", "SplineRows", "gather", "spline_rows"]
+
+BoolArray = npt.NDArray[np.bool_]
+_SHOWN_LEVELS = 8
+
+
+class NewRows(ABC):
+    """Evaluates one bound term at new values; each term's ``bind`` makes one, `BoundTerm.new_rows`.
+
+    A subclass is a small frozen dataclass that pickles and holds no column of the data: knots,
+    levels, centring and the lift to reduced coordinates. At the values that the term was bound to
+    it returns ``BoundTerm.table`` bit for bit. A value at which the term means nothing is refused
+    with `InvalidInput`, which names column, value, term and the next step.
+    """
+
+    name: str
+
+    @abstractmethod
+    def table(self, new: Source) -> tuple[str, FloatArray]:
+        """Return the group of ``new`` that indexes the table, and the distinct rows (m, p).
+
+        As ``BoundTerm.group`` and ``BoundTerm.table``: all reduced columns, before any fold drops
+        some.
+        """
+
+    def of_case(self, counts: IntArray) -> NewRows:
+        """Return the rule for a fit to rows with these level counts (m,) (empty: no levels)."""
+        return self
+
+    def at_prior(self, new: Source) -> BoolArray | None:
+        """Return which of the table's rows (m,) have an effect that no data inform; None: no row.
+
+        Such a row of the table is zero: the effect is at its prior mean, and its prior variance,
+        that of one coefficient of the term, is part of the standard error.
+        """
+        return None
+
+
+@dataclass(frozen=True)
+class ConstantRows(NewRows):
+    """One, everywhere."""
+
+    name: str
+
+    def table(self, new: Source) -> tuple[str, FloatArray]:
+        return new.unit(), np.ones((1, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class LinearRows(NewRows):
+    """Numeric columns less their full-data means, ``centre`` of shape (p,)."""
+
+    name: str
+    columns: tuple[str, ...]
+    centre: FloatArray
+
+    def table(self, new: Source) -> tuple[str, FloatArray]:
+        group, rows = new.distinct(self.columns, f"term {self.name!r}")
+        return group, rows - self.centre
+
+
+@dataclass(frozen=True, eq=False)
+class LevelRows(NewRows):
+    """A column per level.
+
+    Parameters
+    ----------
+    name, column : str
+    levels : tuple of str
+        Labels of all levels of the full data.
+    contrasts : bool
+        Whether columns are contrasts to the first level, which has none. Then an unseen level is
+        refused; else its effect is at its prior mean, 0.
+    seen : array of bool of shape (levels,), optional
+        The levels that the fit has rows of; default all.
+    """
+
+    name: str
+    column: str
+    levels: tuple[str, ...]
+    contrasts: bool
+    seen: BoolArray | None = None
+
+    def of_case(self, counts: IntArray) -> LevelRows:
+        return replace(self, seen=counts > 0)
+
+    def _places(self, new: Source) -> tuple[str, IntArray]:
+        """Return the group of ``new``, and the place here of each of its levels (-1: unseen)."""
+        group, values = new.levels(self.column, f"term {self.name!r}")
+        known = {level: i for i, level in enumerate(self.levels) if self.seen is None or self.seen[i]}
+        places = np.array([known.get(group_label(value), -1) for value in values], dtype=np.intp)
+        if self.contrasts and (places < 0).any():
+            index = new.groups[group].index
+            row = int(np.flatnonzero(places[index] < 0)[0])
+            more = ", …" if len(known) > _SHOWN_LEVELS else ""
+            raise InvalidInput(
+                f"column {self.column!r} has the level {values[index[row]]!r} at row {row}, of which the fit of term "
+                f"{self.name!r} had no rows (it had {', '.join(list(known)[:_SHOWN_LEVELS])}{more}); leave such rows "
+                "out, or use RandomEffect for levels that may be new"
+            )
+        return group, places
+
+    def table(self, new: Source) -> tuple[str, FloatArray]:
+        group, places = self._places(new)
+        columns = places - self.contrasts
+        rows = np.zeros((places.size, len(self.levels) - self.contrasts))
+        found = np.flatnonzero(columns >= 0)
+        rows[found, columns[found]] = 1.0
+        return group, rows
+
+    def at_prior(self, new: Source) -> BoolArray | None:
+        return None if self.contrasts else self._places(new)[1] < 0
+
+
+@dataclass(frozen=True, eq=False)
+class SplineRows(NewRows):
+    """B-splines on equally spaced knots, in the reduced coordinates of ``lift`` (k, p)."""
+
+    name: str
+    column: str
+    lower: float
+    upper: float
+    degree: int
+    lift: FloatArray
+
+    def table(self, new: Source) -> tuple[str, FloatArray]:
+        group, rows = new.distinct((self.column,), f"term {self.name!r}")
+        within_knots(rows[:, 0], self.lower, self.upper, self.name, self.column, new.groups[group].index)
+        first, values = spline_rows(rows[:, 0], self.lower, self.upper, self.lift.shape[0], self.degree)
+        return group, gather(first, values, self.lift)
+
+
+def within_knots(x: FloatArray, lower: float, upper: float, name: str, column: str, index: IntArray) -> None:
+    """Refuse distinct values x (m,) outside the knots; ``index`` (n,) says which row has which."""
+    outside = ((x < lower) | (x > upper))[index]
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise InvalidInput(
+            f"column {column!r} holds {x[index[row]]:g} at row {row} ({int(outside.sum())} such rows), outside the "
+            f"knots of term {name!r}, [{lower:g}, {upper:g}]; leave such rows out, or bind the term with wider lower "
+            "and upper"
+        )
+
+
+def spline_rows(x: FloatArray, lower: float, upper: float, k: int, degree: int) -> tuple[IntArray, FloatArray]:
+    """Return, per x, the first of its degree + 1 non-zero basis functions and their values."""
+    width = (upper - lower) / (k - degree)
+    knots = lower + width * np.arange(-degree, k + 1)
+    # The ends are exact, so that rounding cannot push the largest value out.
+    knots[degree], knots[k] = lower, upper
+    basis = BSpline.design_matrix(x, knots, degree).tocsr()
+    values = basis.data.reshape(x.shape[0], degree + 1)
+    first = basis.indices.reshape(x.shape[0], degree + 1)[:, 0]
+    return first.astype(np.intp), np.array(values, dtype=np.float64)
+
+
+def gather(first: IntArray, values: FloatArray, columns: FloatArray) -> FloatArray:
+    """Return B @ columns by a fixed order of additions, so that no thread count changes a bit."""
+    out = np.zeros((first.shape[0], columns.shape[1]))
+    for t in range(values.shape[1]):
+        out += values[:, t, None] * columns[first + t]
+    return out

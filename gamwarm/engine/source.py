@@ -1,0 +1,86 @@
+"""The columns of a data set, checked once, with the distinct values of each covariate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gamwarm.columns import Alignment, columns_of, level_values, numeric_values
+from gamwarm.engine.arrays import FloatArray
+from gamwarm.engine.design import Group
+from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.problem import DistributedRows
+
+__all__ = ["Source"]
+
+
+class Source:
+    """The columns of a data set, checked once, with the distinct values of each covariate."""
+
+    def __init__(self, columns: Any) -> None:
+        columns = columns_of(columns)
+        for name, column in columns.items():
+            if isinstance(column, DistributedRows):
+                raise InvalidType(
+                    f"column {name!r} is distributed over {column.comm.size} ranks; this engine fits data that every "
+                    "rank holds: gather the column first"
+                )
+        self.columns = columns
+        self.n: int | None = None
+        self._first = ""
+        self.alignment = Alignment()
+        self.groups: dict[str, Group] = {}
+        self.values: dict[str, Any] = {}
+
+    def _column(self, name: str, what: str) -> Any:
+        if name not in self.columns:
+            known = ", ".join(map(repr, list(self.columns)[:12]))
+            raise InvalidInput(f"{what} needs column {name!r}; the data has {known or 'no columns'}")
+        self.alignment.add(f"column {name!r}", self.columns[name])
+        return self.columns[name]
+
+    def _length(self, name: str, n: int) -> None:
+        if self.n is None:
+            self.n, self._first = n, name
+            if n == 0:
+                raise InvalidInput(f"column {name!r} is empty; a fit needs rows")
+        elif n != self.n:
+            raise InvalidInput(f"column {name!r} has {n} rows, column {self._first!r} has {self.n}; make them agree")
+
+    def numbers(self, name: str, what: str) -> FloatArray:
+        """A numeric column."""
+        array = numeric_values(self._column(name, what), f"column {name!r}", f"{what} needs numbers")
+        self._length(name, array.shape[0])
+        return array
+
+    def distinct(self, names: tuple[str, ...], what: str) -> tuple[str, FloatArray]:
+        """Return group name and distinct rows (m, number of names) of numeric columns."""
+        key = f"numbers({', '.join(names)})"
+        if key not in self.values:
+            stacked = np.column_stack([self.numbers(name, what) + 0.0 for name in names])
+            if len(names) == 1:
+                flat, index = np.unique(stacked[:, 0], return_inverse=True)
+                rows = flat[:, None]
+            else:
+                rows, index = np.unique(stacked, axis=0, return_inverse=True)
+            self.values[key] = rows
+            self.groups[key] = Group(index.reshape(-1).astype(np.intp), rows.shape[0])
+        distinct: FloatArray = self.values[key]
+        return key, distinct
+
+    def levels(self, name: str, what: str) -> tuple[str, list[Any]]:
+        """Return group name and sorted levels of a column of any sortable type."""
+        key = f"factor({name})"
+        if key not in self.values:
+            levels, index = level_values(self._column(name, what), f"column {name!r}")
+            self._length(name, index.shape[0])
+            self.values[key] = levels
+            self.groups[key] = Group(index, len(levels))
+        return key, self.values[key]
+
+    def unit(self) -> str:
+        """Group of the intercept: one value for all rows."""
+        if "unit" not in self.groups:
+            self.groups["unit"] = Group(np.zeros(self.n or 0, dtype=np.intp), 1)
+        return "unit"
