@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 
@@ -11,7 +13,11 @@ from gamwarm.engine import families
 from tests.support import models
 from tests.support.declared import DOCS, public_classes
 
-FAMILIES = sorted(public_classes(families, gamwarm.engine.Family) - {gamwarm.engine.Family}, key=lambda f: f.__name__)
+MODULES = [import_module(f"{families.__name__}.{found.name}") for found in iter_modules(families.__path__)]
+FAMILIES = sorted(
+    set().union(*(public_classes(module, gamwarm.engine.Family) for module in MODULES)) - {gamwarm.engine.Family},
+    key=lambda f: f.__name__,
+)
 
 
 def test_every_family_is_tried_on_a_model():

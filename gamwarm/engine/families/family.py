@@ -1,0 +1,96 @@
+"""What a response model is to the engine: derivatives of the negative log-likelihood by the linear
+predictors.
+
+A derivative of order r is a mapping from a sorted tuple of r predictor numbers to an array of shape
+(n,); a tuple that is missing is identically zero. Prior weights multiply a row's contribution to
+the log-likelihood (a row of weight 2 counts as two equal rows); for the binomial they are also the
+numbers of trials of a proportion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from gamwarm.engine.arrays import FloatArray
+from gamwarm.errors import InvalidInput
+
+__all__ = ["HALF_LOG_2PI", "Etas", "Family", "Table", "moments"]
+
+Table = dict[tuple[int, ...], FloatArray]
+Etas = Sequence[FloatArray]
+HALF_LOG_2PI = 0.5 * float(np.log(2.0 * np.pi))
+# Sums of squares and their inverses over any number of rows stay numbers.
+_LEAST_VARIANCE = 1e-250
+
+
+@dataclass(frozen=True)
+class Family:
+    """Column names of a response; use one of its subclasses.
+
+    Parameters
+    ----------
+    response : str
+        Column of the response.
+    weights : str, optional
+        Column of non-negative prior weights; default 1.
+    offset : str, optional
+        Column added to the linear predictor "mean".
+    """
+
+    response: str
+    weights: str | None = None
+    offset: str | None = None
+
+    predictors: ClassVar[tuple[str, ...]] = ("mean",)
+    kind: ClassVar[str] = ""
+    response_units: ClassVar[tuple[str, ...]] = ()
+    """Predictors that are measured in the units of the response."""
+    log_concave: ClassVar[bool] = True
+    """Whether the likelihood is log-concave in the predictors: the inner problem has one mode."""
+
+    def check(self, y: FloatArray) -> None:
+        """Refuse responses outside the family's range, naming the column."""
+
+    def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
+        """Return the negative log-likelihood, up to `constants`; inf where it overflows.
+
+        A predictor may also be given as one number for all rows, of shape (1,).
+        """
+        raise NotImplementedError
+
+    def constants(self, y: FloatArray, w: FloatArray) -> FloatArray:
+        """Return each row's negative log-likelihood that no predictor enters, of shape (n,)."""
+        raise NotImplementedError
+
+    def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
+        """Return the tables of the asked orders (1 to 4)."""
+        raise NotImplementedError
+
+    def expected(self, y: FloatArray, w: FloatArray, etas: Etas) -> Table:
+        """Return the expected second derivatives (Fisher information per row)."""
+        raise NotImplementedError
+
+    def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
+        """Return the constant predictors that fit best, roughly."""
+        raise NotImplementedError
+
+    def mean(self, etas: Etas) -> FloatArray:
+        """Return the response's mean of shape (n,)."""
+        raise NotImplementedError
+
+
+def moments(name: str, z: FloatArray, w: FloatArray, what: str) -> tuple[float, float]:
+    """Return the mean and the variance of a response, refusing one without a variance."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = float(w @ z / w.sum())
+        variance = float(w @ (z - centre) ** 2 / w.sum())
+    if _LEAST_VARIANCE < variance < 1.0 / _LEAST_VARIANCE:
+        return centre, variance
+    used = z[w > 0.0]
+    if used.min() < used.max():
+        raise InvalidInput(f"column {name!r} has numbers such as {used.max():g}: too small or large to square; rescale")
+    raise InvalidInput(f"column {name!r} is constant in these rows; {what} cannot be fitted to it")

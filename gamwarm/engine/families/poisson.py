@@ -1,0 +1,54 @@
+"""Counts as a Poisson process gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.special import gammaln
+
+from gamwarm.engine.arrays import FloatArray
+from gamwarm.engine.families.family import Etas, Family, Table
+from gamwarm.errors import InvalidInput
+
+__all__ = ["Poisson"]
+
+
+@dataclass(frozen=True)
+class Poisson(Family):
+    """y ~ Poisson(exp(mean))."""
+
+    kind: ClassVar[str] = "gamwarm.engine.Poisson"
+
+    def check(self, y: FloatArray) -> None:
+        if (y < 0).any():
+            row = int(np.flatnonzero(y < 0)[0])
+            raise InvalidInput(f"column {self.response!r} holds {y[row]} at row {row}; counts cannot be negative")
+
+    def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(w @ (np.exp(etas[0]) - y * etas[0]))
+
+    def constants(self, y: FloatArray, w: FloatArray) -> FloatArray:
+        rows: FloatArray = w * gammaln(y + 1.0)
+        return rows
+
+    def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
+        mu = w * np.exp(etas[0])
+        return {r: {(0,) * r: mu - w * y if r == 1 else mu} for r in orders}
+
+    def expected(self, y: FloatArray, w: FloatArray, etas: Etas) -> Table:
+        return {(0, 0): w * np.exp(etas[0])}
+
+    def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
+        events = float(w @ y)
+        if not events > 0.0:
+            raise InvalidInput(f"column {self.response!r} is zero in all of these rows; a log mean cannot fit it")
+        most = float(offset[w > 0.0].max())
+        exposure = w @ np.exp(np.minimum(offset - most, 0.0))  # beside the largest, which may be beyond exp
+        return (float(np.log(events / exposure)) - most,)
+
+    def mean(self, etas: Etas) -> FloatArray:
+        return np.exp(etas[0])
