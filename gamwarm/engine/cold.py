@@ -79,23 +79,22 @@ def cold_evaluations(
 def _heuristic(laml: Objective) -> FloatArray:
     """Balance mean diagonals of data information and penalty per term, as mgcv does."""
     diagonal = np.diagonal(laml.information(laml.null))
-    rho = np.zeros(laml.q)
+    rho, penalties = np.zeros(laml.q), laml.penalties
     for j in range(laml.q):
-        own = laml.owner == j
-        data, penalty = float(diagonal[own].mean()), float(laml.penalty[own].mean())
-        rho[j] = np.log(data / penalty) if data > 0.0 else 0.0
+        own = penalties.slots == j
+        if own.any():  # not so where a fold has no row of the term's level
+            data, penalty = float(diagonal[penalties.columns[own]].mean()), float(penalties.weights[own].mean())
+            rho[j] = np.log(data / penalty) if data > 0.0 else 0.0
     return rho
 
 
 def _refined(laml: Objective, evaluate: Evaluate, at: gamwarm.Evaluation, limit: float) -> gamwarm.Evaluation:
     """Make two Fellner-Schall updates (Wood and Fasiolo 2017) of lambda."""
     begin = at
-    own = laml.penalised
     for _ in range(_FS_UPDATES if laml.q else 0):
         if not at.is_finite:
             return begin
-        s = laml.diagonal(at.rho)
-        quadratic = np.bincount(laml.owner[own], weights=(s * at.theta**2)[own] / at.state.scale, minlength=laml.q)
+        quadratic = laml.penalties.at(at.rho).sums(at.theta**2 / at.state.scale)
         ratio = np.log(np.maximum(at.edf, 1e-8)) - np.log(np.maximum(quadratic, 1e-300))
         rho = np.clip(at.rho + np.clip(ratio, -_FS_MAX_MOVE, _FS_MAX_MOVE), -limit, limit)
         at = evaluate(rho, predicted_mode(at, rho, laml.q, laml.penalised_nll))

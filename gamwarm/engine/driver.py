@@ -164,7 +164,7 @@ class CaseObjective:
             at.gradient,
             hessian=partial(self.laml.hessian, at),
             edf=at.edf,
-            max_edf=self.laml.rank,
+            max_edf=at.penalties.log_det_gradient,
             tangent=at.tangent,
             converged=at.converged,
             cycles=at.cycles,
@@ -235,7 +235,7 @@ class CaseObjective:
         """Return the summary of the inner solve at an evaluation."""
         laml, at = self.laml, evaluation.state
         assert at.gram is not None
-        s = laml.diagonal(at.rho)
+        s = at.penalties.diagonal
         logs = np.log(np.where(s > 0.0, s, 1.0))
         logdet_h, logdet_s = [], []
         for columns in self.case.slices:
@@ -249,13 +249,13 @@ class CaseObjective:
             logdet_h,
             logdet_s,
             self.options.inner_tol,
-            at.rho,
+            self.case.problem(self.options).layout.expand(at.rho),
         )
 
     def edf(self, at: Evaluation) -> dict[str, float]:
         """Return effective degrees of freedom per block, unpenalised directions included."""
         assert at.inverse is not None
-        shrunk = self.laml.diagonal(at.rho) * np.diagonal(at.inverse)
+        shrunk = at.penalties.diagonal * np.diagonal(at.inverse)
         return {
             name: float(columns.stop - columns.start - shrunk[columns].sum())
             for name, columns in zip(self.case.names, self.case.slices, strict=True)

@@ -20,6 +20,7 @@ import numpy as np
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
 from gamwarm.engine.families import Family
 from gamwarm.engine.objective import LOG_2PI, Evaluation, Objective, factorise
+from gamwarm.engine.penalty import DiagonalPenalties
 from gamwarm.errors import FitFailed
 
 __all__ = ["GaussianReml", "Moments"]
@@ -68,7 +69,7 @@ class GaussianReml(Objective):
         Of the response less offset and ``shift``.
     shift : array of shape (p,)
         Coefficients that were taken out of the response beforehand (its mean, in the intercept).
-    family, penalty, owner, names, counters
+    family, penalties, names, counters
         As in `Objective`.
     """
 
@@ -77,8 +78,7 @@ class GaussianReml(Objective):
         family: Family,
         moments: Moments,
         shift: FloatArray,
-        penalty: FloatArray,
-        owner: IntArray,
+        penalties: DiagonalPenalties,
         names: Sequence[str],
         counters: Counters,
     ) -> None:
@@ -86,18 +86,18 @@ class GaussianReml(Objective):
         constant = np.flatnonzero(shift)
         if constant.size == 1 and moments.xwx[constant[0], constant[0]] > 0.0:
             null[constant] += moments.xwz[constant] / moments.xwx[constant[0], constant[0]]
-        super().__init__(family, penalty, owner, null, names, counters)
+        super().__init__(family, penalties, null, names, counters)
         self.moments, self.shift = moments, shift
-        self.freedom = moments.weight - self.unpenalised
+        self.freedom = moments.weight - penalties.unpenalised
         if not self.freedom > 0.0:
             raise FitFailed(
-                f"rows of total weight {moments.weight:g} cannot determine a variance next to {self.unpenalised} "
+                f"rows of total weight {moments.weight:g} cannot determine a variance next to {penalties.unpenalised} "
                 "unpenalised coefficients; drop terms"
             )
 
     def _discrepancy(self, rho: FloatArray, theta: FloatArray) -> float:
         m, t = self.moments, theta - self.shift
-        return float(m.zwz - 2.0 * t @ m.xwz + t @ m.xwx @ t + self.diagonal(rho) @ t**2)
+        return float(m.zwz - 2.0 * t @ m.xwz + t @ m.xwx @ t + self.penalties.at(rho).diagonal @ t**2)
 
     def penalised_nll(self, rho: FloatArray, theta: FloatArray) -> float:
         if not np.isfinite(theta).all():
@@ -116,7 +116,8 @@ class GaussianReml(Objective):
     ) -> Evaluation:
         self.counters.evaluations += 1
         self.counters.inner_iterations += 1
-        m, s = self.moments, self.diagonal(rho)
+        m, penalties = self.moments, self.penalties.at(rho)
+        s = penalties.diagonal
         matrix = np.array(m.xwx)
         matrix[np.diag_indices_from(matrix)] += s
         factor = factorise(matrix)
@@ -134,11 +135,11 @@ class GaussianReml(Objective):
         distance = float(np.sqrt(max(float(off @ matrix @ off), 0.0) / phi)) if np.isfinite(off).all() else np.inf
         kept = np.array(theta) if distance <= min(tol, _SAME_MODE) else mode + self.shift
         inverse = factor.inverse()
-        quadratic = self._sums(s * mode**2)
-        edf = self.rank - self._sums(s * np.diagonal(inverse))
+        quadratic = penalties.sums(mode**2)
+        edf = penalties.log_det_gradient - penalties.sums(np.diagonal(inverse))
         value = 0.5 * self.freedom * (LOG_2PI + float(np.log(phi)) + 1.0)
-        value += 0.5 * factor.logdet - 0.5 * self._log_det_penalty(rho)
-        penalty = 0.5 * float(quadratic.sum()) / phi
+        value += 0.5 * factor.logdet - 0.5 * penalties.log_det
+        penalty = 0.5 * (float(quadratic.sum()) + float(self.penalties.fixed @ mode**2)) / phi
         nll = 0.5 * m.weight * (LOG_2PI + float(np.log(phi))) + 0.5 * self.freedom - penalty
         return Evaluation(
             np.array(rho),
@@ -146,12 +147,13 @@ class GaussianReml(Objective):
             value,
             0.5 * (quadratic / phi - edf),
             edf,
-            -factor.solve(self._columns(s * mode)),
+            -factor.solve(penalties.derivative() * mode[:, None]),
             nll,
             penalty,
             0.0,
             1,
             True,
+            penalties,
             factor,
             inverse=inverse,
             gram=m.xwx,
@@ -164,12 +166,13 @@ class GaussianReml(Objective):
             return at.hessian
         if at.factor is None or at.inverse is None:
             raise FitFailed("no outer Hessian at a point where the objective is not finite")
-        s, mode = self.diagonal(at.rho), at.factor.solve(self.moments.xwz)
+        penalties, mode = at.penalties, at.factor.solve(self.moments.xwz)
         d = at.scale * self.freedom
-        force, quadratic = self._columns(s * mode), self._sums(s * mode**2)
-        own = self._columns(s)
+        own, quadratic = penalties.derivative(), penalties.sums(mode**2)
+        force = own * mode[:, None]
         second = np.diag(quadratic) + 2.0 * force.T @ at.tangent
         out: FloatArray = 0.5 * self.freedom * (second / d - np.outer(quadratic / d, quadratic / d))
-        out += 0.5 * (np.diag(self._sums(s * np.diagonal(at.inverse))) - own.T @ at.inverse**2 @ own)
+        out += 0.5 * (np.diag(penalties.sums(np.diagonal(at.inverse))) - own.T @ at.inverse**2 @ own)
+        out -= 0.5 * penalties.log_det_hessian()
         at.hessian = 0.5 * (out + out.T)
         return at.hessian

@@ -5,8 +5,8 @@ minimiser of P and H its Hessian there, over p coefficients of which M are unpen
 
     V(rho) = P(theta) + log|H| / 2 - log|S|_+ / 2 - M log(2 pi) / 2
 
-Penalties are diagonal and do not overlap (terms choose their reduced coordinates so), which keeps
-every trace free of cancellation even where lambda is 1e6 times the data.
+Penalties are diagonal (terms choose their reduced coordinates so), which keeps every trace free of
+cancellation even where lambda is 1e6 times the data.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from gamwarm.engine.arrays import FloatArray, IntArray
+from gamwarm.engine.arrays import FloatArray
 from gamwarm.engine.design import Products
 from gamwarm.engine.families import Etas, Family, Table
 from gamwarm.engine.objective import LOG_2PI, Cholesky, Evaluation, Objective, factorise
+from gamwarm.engine.penalty import DiagonalPenalties, Penalties
 from gamwarm.errors import FitFailed
 from gamwarm.fitting import ARMIJO
 
@@ -49,7 +50,7 @@ class Laml(Objective):
     ----------
     y, w, offset : arrays of shape (n,)
     products : Products
-    family, penalty, owner, null, names
+    family, penalties, null, names
         As in `Objective`.
     flat : sequence of float
         Each predictor of the null model, offset left out: the same number in every row.
@@ -72,14 +73,13 @@ class Laml(Objective):
         w: FloatArray,
         offset: FloatArray,
         products: Products,
-        penalty: FloatArray,
-        owner: IntArray,
+        penalties: DiagonalPenalties,
         null: FloatArray,
         names: Sequence[str],
         flat: Sequence[float],
         constant: float,
     ) -> None:
-        super().__init__(family, penalty, owner.astype(np.intp), null, names, products.counters)
+        super().__init__(family, penalties, null, names, products.counters)
         self.y, self.offset = y, offset
         self.products = products
         self.constant, self.flat = constant, tuple(flat)
@@ -110,7 +110,7 @@ class Laml(Objective):
         if not np.isfinite(theta).all():
             return np.inf
         nll = self._nll_of_null() if theta is self.null else self._at(theta)[1]
-        value = nll + 0.5 * float(self.diagonal(rho) @ theta**2)
+        value = nll + 0.5 * float(self.penalties.at(rho).diagonal @ theta**2)
         return value if np.isfinite(value) else np.inf
 
     def _at(self, theta: FloatArray) -> _Point:
@@ -164,7 +164,8 @@ class Laml(Objective):
         itself passes the test.
         """
         self.counters.evaluations += 1
-        s = self.diagonal(rho)
+        penalties = self.penalties.at(rho)
+        s = penalties.diagonal
         theta = np.array(theta)
         etas, nll = self._at(theta)
         objective = nll + 0.5 * float(s @ theta**2)
@@ -204,11 +205,13 @@ class Laml(Objective):
                 if not np.isfinite(decrement):
                     return self._failed(rho, theta, cycles)
                 if observed and decrement <= tol:
-                    return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, gram, True)
+                    return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, penalties, gram, True)
                 if cycles >= max_cycles:
                     if not observed:
                         return self._failed(rho, theta, cycles)
-                    return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, gram, False)
+                    return self._assemble(
+                        rho, theta, etas, nll, step, decrement, cycles, factor, penalties, gram, False
+                    )
                 if not observed and decrement <= tol:
                     # Not a minimum: leave it along the most negative curvature.
                     step = self._escape(second, s)
@@ -230,7 +233,7 @@ class Laml(Objective):
                     continue
                 if observed and decrement < 1e-3:
                     # The objective's own rounding hides any further progress: the mode is reached.
-                    return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, s, gram, True)
+                    return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, penalties, gram, True)
                 return self._failed(rho, theta, cycles)
             if length < 1.0:
                 reused = None
@@ -269,13 +272,13 @@ class Laml(Objective):
         decrement: float,
         cycles: int,
         factor: Cholesky,
-        s: FloatArray,
+        penalties: Penalties,
         gram: FloatArray | None,
         converged: bool,
     ) -> Evaluation:
         self._remember(theta.tobytes(), (etas, nll))
         assert gram is not None
-        unsafe = self._nearly_singular(gram, s, factor)
+        unsafe = self._nearly_singular(gram, penalties.diagonal, factor)
         if unsafe:
             return self._failed(rho, theta, cycles, unsafe)
         inverse = factor.inverse()
@@ -283,16 +286,14 @@ class Laml(Objective):
         leverage = self.products.leverages(inverse, pairs)
         third = self.family.derivatives(self.y, self.w, etas, (3,))[3]
         pull = self.products.adjoint(self._contract_third(leverage, third))
-        tangent = -factor.solve(self._columns(s * theta))
-        penalty_by = self._sums(s * theta**2)
-        shrinkage = self._sums(s * np.diagonal(inverse))
-        edf = self.rank - shrinkage
+        tangent = -factor.solve(penalties.derivative() * theta[:, None])
+        penalty_by = penalties.sums(theta**2)
+        edf = penalties.log_det_gradient - penalties.sums(np.diagonal(inverse))
         gradient = 0.5 * penalty_by - 0.5 * edf + 0.5 * (tangent.T @ pull)
-        penalty = 0.5 * float(penalty_by.sum())
-        log_s = self._log_det_penalty(rho)
+        penalty = 0.5 * (float(penalty_by.sum()) + float(self.penalties.fixed @ theta**2))
         correction = 0.5 * float(pull @ step) - 0.5 * decrement**2
-        constant = self.constant - 0.5 * self.unpenalised * LOG_2PI
-        value = nll + penalty + constant + 0.5 * factor.logdet - 0.5 * log_s + correction
+        constant = self.constant - 0.5 * self.penalties.unpenalised * LOG_2PI
+        value = nll + penalty + constant + 0.5 * factor.logdet - 0.5 * penalties.log_det + correction
         return Evaluation(
             np.array(rho),
             theta,
@@ -305,6 +306,7 @@ class Laml(Objective):
             decrement,
             cycles,
             converged,
+            penalties,
             factor,
             etas,
             inverse,
@@ -348,7 +350,8 @@ class Laml(Objective):
             return at.hessian
         if at.factor is None or at.inverse is None or at.pull is None:
             raise FitFailed("no outer Hessian at a point where the objective is not finite")
-        q, s = self.q, self.diagonal(at.rho)
+        q, penalties = self.q, at.penalties
+        own = penalties.derivative()
         tangents = self.products.predict(at.tangent)
         moved = []
         for j in range(q):
@@ -363,31 +366,27 @@ class Laml(Objective):
                 if total is not None:
                     weights[k, level] = total
             matrix = self.products.gram(weights)  # type: ignore[arg-type]
-            own = np.flatnonzero(self.owner == j)
-            matrix[own, own] += s[own]
+            np.einsum("ii->i", matrix)[:] += own[:, j]
             moved.append(matrix)
         solved = [at.inverse @ matrix for matrix in moved]
         fourth = self._contract_fourth(at, tangents)
         back = at.inverse @ at.pull
-        force = self._columns(s * at.theta)
-        penalty_by = self._sums(s * at.theta**2)
-        shrinkage = self._sums(s * np.diagonal(at.inverse))
-        out = np.zeros((q, q))
+        force = own * at.theta[:, None]
+        penalty_by = penalties.sums(at.theta**2)
+        shrinkage = penalties.sums(np.diagonal(at.inverse))
+        out = -0.5 * penalties.log_det_hessian()
         for j in range(q):
             for i in range(j + 1):
-                second = moved[i] @ at.tangent[:, j] + self._penalty_times(s, j, at.tangent[:, i])
+                second = moved[i] @ at.tangent[:, j] + own[:, j] * at.tangent[:, i]
                 if i == j:
                     second = second + force[:, j]
                 value = float(force[:, j] @ at.tangent[:, i]) - 0.5 * float(np.sum(solved[i] * solved[j].T))
                 value += 0.5 * float(fourth[i, j]) - 0.5 * float(back @ second)
                 if i == j:
                     value += 0.5 * float(penalty_by[j]) + 0.5 * float(shrinkage[j])
-                out[i, j] = out[j, i] = value
+                out[i, j] = out[j, i] = out[i, j] + value
         at.hessian, at.moved = out, moved
         return out
-
-    def _penalty_times(self, s: FloatArray, j: int, vector: FloatArray) -> FloatArray:
-        return np.where(self.owner == j, s * vector, 0.0)
 
     def _contract_fourth(self, at: Evaluation, tangents: Etas) -> FloatArray:
         fourth = self.family.derivatives(self.y, self.w, at.etas, (4,))[4]

@@ -15,6 +15,7 @@ from gamwarm.engine.families import Family, Gaussian
 from gamwarm.engine.gaussian import GaussianReml, Moments
 from gamwarm.engine.laml import Laml
 from gamwarm.engine.objective import Objective
+from gamwarm.engine.penalty import DiagonalPenalties
 from gamwarm.engine.seeds import vanishing
 from gamwarm.engine.source import Source
 from gamwarm.engine.terms import BoundTerm, Term
@@ -140,13 +141,12 @@ class Case:
                 return problem
         specs, lifts = [], []
         for term, kept in zip(self.bound.terms, self.kept, strict=True):
-            penalised = term.penalty.size > 0
             specs.append(
                 ParameterBlockSpec(
                     term.name,
                     IndexedDesign(term.distinct_rows(kept), self.groups[term.group].index),
-                    penalties=(term.dense_penalty(kept),) if penalised else (),
-                    nullspace_dims=(term.nullspace,) if penalised else (),
+                    penalties=tuple(penalty.physical(kept) for penalty in term.penalties),
+                    nullspace_dims=term.nullspace_dims,
                     role=infer_role(term.predictor),
                     raw_width=term.lift.shape[0],
                     basis=term.basis,
@@ -166,31 +166,28 @@ class Case:
         """Return the objective of this fit, counting into ``counters``."""
         terms, predictors = self.bound.terms, self.bound.family.predictors
         columns = self._columns()
-        every, owner, labels = self.bound.coefficients
-        whole, owners, names = every[columns], owner[columns], [labels[i] for i in columns]
+        penalties, names = self.bound.penalties.of(columns), [self.bound.coefficients[i] for i in columns]
         constants = {
             term.predictor: columns.start
             for term, columns in zip(terms, self.slices, strict=True)
             if term.basis.kind == "intercept"
         }
         if isinstance(self.bound.family, Gaussian):
-            shift = np.zeros(whole.size)
+            shift = np.zeros(columns.size)
             for column in constants.values():
                 shift[column] = self.bound.centre
-            return GaussianReml(self.bound.family, self._moments(counters), shift, whole, owners, names, counters)
+            return GaussianReml(self.bound.family, self._moments(counters), shift, penalties, names, counters)
         pieces = [
             Piece(predictors.index(term.predictor), term.group, term.columns(kept), columns)
             for term, kept, columns in zip(terms, self.kept, self.slices, strict=True)
         ]
-        null, flat = np.zeros(whole.size), [0.0 for _ in predictors]
+        null, flat = np.zeros(columns.size), [0.0 for _ in predictors]
         for predictor, column in constants.items():
             k = predictors.index(predictor)
             null[column] = flat[k] = self.null[k]
         products = Products(self.n_rows, len(predictors), pieces, self.groups, counters, discretised)
         constant = float(self.bound.constants[self._picked].sum())
-        return Laml(
-            self.bound.family, self.y, self.w, self.offset, products, whole, owners, null, names, flat, constant
-        )
+        return Laml(self.bound.family, self.y, self.w, self.offset, products, penalties, null, names, flat, constant)
 
     def _columns(self) -> IntArray:
         """Return which of the bound model's coefficients this case has."""
@@ -287,18 +284,31 @@ class Bound:
         return [0, *np.cumsum([term.lift.shape[1] for term in self.terms]).tolist()][:-1]
 
     @cached_property
-    def coefficients(self) -> tuple[FloatArray, IntArray, list[str]]:
-        """Diagonal of all penalties (p,), the outer coordinate of each (-1: none), names."""
-        penalty, owner, names = [], [], []
-        slot = 0
-        for term in self.terms:
-            width = term.lift.shape[1]
-            values = term.penalty if term.penalty.size else np.zeros(width)
-            penalty.append(values)
-            owner.append(np.where(values > 0.0, slot, -1).astype(np.intp))
-            names += [term.name] * width
-            slot += bool(term.penalty.size)
-        return np.concatenate(penalty), np.concatenate(owner), names
+    def coefficients(self) -> list[str]:
+        """Name of the term of each coefficient."""
+        return [term.name for term in self.terms for _ in range(term.lift.shape[1])]
+
+    @cached_property
+    def penalties(self) -> DiagonalPenalties:
+        """Penalties of all coefficients.
+
+        Slots are numbered as `gamwarm.PenaltyLayout` does: in order, a label that is met again has
+        the slot that it has already.
+        """
+        entries: list[tuple[int, FloatArray]] = []
+        labels: dict[str, int] = {}
+        slots = 0
+        for term, start in zip(self.terms, self.starts, strict=True):
+            for penalty in term.penalties:
+                diagonal = np.zeros(len(self.coefficients))
+                diagonal[start : start + term.lift.shape[1]] = penalty.diagonal
+                if penalty.log_lambda is not None:
+                    entries.append((-1, float(np.exp(penalty.log_lambda)) * diagonal))
+                    continue
+                slot = slots if penalty.label is None else labels.setdefault(penalty.label, slots)
+                slots = max(slots, slot + 1)
+                entries.append((slot, diagonal))
+        return DiagonalPenalties(len(self.coefficients), slots, entries)
 
     @cached_property
     def constants(self) -> FloatArray:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.linalg import lapack
 
-from gamwarm.engine.arrays import Counters, FloatArray, IntArray
+from gamwarm.engine.arrays import Counters, FloatArray
 from gamwarm.engine.families import Family, Table
+from gamwarm.engine.penalty import DiagonalPenalties, Penalties
 
 __all__ = ["LOG_2PI", "Cholesky", "Evaluation", "Objective", "factorise", "log_determinant"]
 
@@ -106,6 +107,7 @@ class Evaluation:
     decrement: float
     cycles: int
     converged: bool
+    penalties: Penalties
     factor: Cholesky | None = None
     etas: list[FloatArray] = field(default_factory=list)
     inverse: FloatArray | None = None
@@ -126,15 +128,12 @@ class Evaluation:
 
 
 class Objective(ABC):
-    """An objective in rho, over p coefficients with diagonal penalties that do not overlap.
+    """An objective in rho, over p coefficients with diagonal penalties.
 
     Parameters
     ----------
     family : Family
-    penalty : array of shape (p,)
-        Diagonal of all penalties at lambda = 1.
-    owner : array of int of shape (p,)
-        Outer coordinate that scales each coefficient's penalty; -1 where there is none.
+    penalties : DiagonalPenalties
     null : array of shape (p,)
         Coefficients of the null model.
     names : sequence of str
@@ -145,26 +144,19 @@ class Objective(ABC):
     ----------
     q : int
         Outer coordinates.
-    rank : array of shape (q,)
-        Penalised coefficients of each: the most effective degrees of freedom that it can have.
     """
 
     def __init__(
         self,
         family: Family,
-        penalty: FloatArray,
-        owner: IntArray,
+        penalties: DiagonalPenalties,
         null: FloatArray,
         names: Sequence[str],
         counters: Counters,
     ) -> None:
         self.family, self.counters = family, counters
-        self.penalty, self.owner, self.null, self.names = penalty, owner, null, names
-        self.penalised = self.owner >= 0
-        self.q = int(self.owner.max(initial=-1)) + 1
-        self.rank = np.bincount(self.owner[self.penalised], minlength=self.q).astype(np.float64)
-        self.unpenalised = penalty.size - int(self.penalised.sum())
-        self._log_penalty = float(np.log(penalty[self.penalised]).sum())
+        self.penalties, self.null, self.names = penalties, null, names
+        self.q = penalties.q
 
     @abstractmethod
     def evaluate(
@@ -195,26 +187,6 @@ class Objective(ABC):
     def log_likelihood(self, at: Evaluation) -> float:
         """Return the log-likelihood at an evaluation, constants included."""
 
-    def diagonal(self, rho: FloatArray) -> FloatArray:
-        """Return the diagonal of S, of shape (p,)."""
-        out = np.zeros(self.penalty.size)
-        out[self.penalised] = np.exp(rho[self.owner[self.penalised]]) * self.penalty[self.penalised]
-        return out
-
-    def _sums(self, values: FloatArray) -> FloatArray:
-        kept = self.penalised
-        sums: FloatArray = np.bincount(self.owner[kept], weights=values[kept], minlength=self.q).astype(np.float64)
-        return sums
-
-    def _columns(self, values: FloatArray) -> FloatArray:
-        out = np.zeros((values.size, self.q))
-        rows = np.flatnonzero(self.penalised)
-        out[rows, self.owner[rows]] = values[rows]
-        return out
-
-    def _log_det_penalty(self, rho: FloatArray) -> float:
-        return float(self.rank @ rho) + self._log_penalty
-
     def _nearly_singular(self, gram: FloatArray, s: FloatArray, factor: Cholesky) -> str:
         """Return why a penalized Hessian is not safely positive definite, else an empty string."""
         if factor.least_pivot >= _SAFE_PIVOT:
@@ -240,6 +212,9 @@ class Objective(ABC):
     def _failed(self, rho: FloatArray, theta: FloatArray, cycles: int, why: str = "") -> Evaluation:
         nan = np.full(self.q, np.nan)
         tangent = np.zeros((theta.size, self.q))
-        failed = Evaluation(np.array(rho), theta, np.inf, nan, nan, tangent, np.inf, np.inf, np.inf, cycles, False)
+        failed = Evaluation(
+            np.array(rho), theta, np.inf, nan, nan, tangent, np.inf, np.inf, np.inf, cycles, False,
+            self.penalties.at(rho),
+        )  # fmt: skip
         failed.failure = why
         return failed

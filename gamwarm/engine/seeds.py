@@ -98,10 +98,12 @@ def group_changes(laml: Laml, at: Evaluation, index: IntArray, size: int, gone: 
     score[gone[columns], columns] = 0.0
     theta = _coefficients(laml, at, tables, score, index, gone)
     # The part of the gradient that is quadratic in theta is known at the better theta too.
-    better = laml.diagonal(at.rho) * (theta**2 + 2.0 * at.theta * (theta - straight))
+    better = theta**2 + 2.0 * at.theta * (theta - straight)
     better[gone[columns], columns] = 0.0
+    penalties = laml.penalties
     for j in range(laml.q):
-        gradient[:, j] += 0.5 * better[:, laml.owner == j].sum(axis=1)
+        own = penalties.slots == j
+        gradient[:, j] += 0.5 * (at.penalties.lambdas[own] * better[:, penalties.columns[own]]).sum(axis=1)
     rho = np.clip(_newton(hessian, at, gradient), -SEED_STEP, SEED_STEP)
     return GroupChanges(rho, theta + rho @ at.tangent.T)
 
@@ -120,13 +122,10 @@ def downdated_changes(
             objective.family,
             moments,
             objective.shift[left],
-            objective.penalty[left],
-            objective.owner[left],
+            objective.penalties.of(left),
             [objective.names[c] for c in left],
             Counters(),
         )
-        if own.q != objective.q:
-            continue  # a complete term is removed with this group
         for _ in range(_DOWNDATED_STEPS):
             there = own.evaluate(at.rho + rho[g], at.theta[left], tol, 1)
             if not there.is_finite:
@@ -195,17 +194,20 @@ def _eliminated(
 ) -> FloatArray:
     """Correction (size, q) of the gradient changes for coefficients that vanish with their group.
 
-    The outer gradient is a sum over penalised coefficients of ``v_c = s_c (theta_c^2 + H^-1_cc -
-    theta_c u_c) / 2 - 1/2``. A vanishing one leaves with all of it; what the derivative says of it
-    is taken back (but for du, which is of second order in the bias of the mode).
+    Coordinate j of the outer gradient is a sum over penalised coefficients of ``v_jc = lambda_j
+    d_jc (theta_c^2 + H^-1_cc - theta_c u_c) / 2 - share_jc / 2``. A vanishing one leaves with all
+    of it; what the derivative says of it is taken back (but for du, which is of second order in the
+    bias of the mode).
     """
     assert at.inverse is not None
     assert at.pull is not None
     size = score.shape[0]
     out = np.zeros((size, laml.q))
-    s, theta, u = laml.diagonal(at.rho), at.theta, at.inverse @ at.pull
-    share = 0.5 * (s * (theta**2 + np.diagonal(at.inverse) - theta * u) - 1.0)
-    left = np.flatnonzero((gone >= 0) & laml.penalised)
+    theta, u = at.theta, at.inverse @ at.pull
+    own = at.penalties.derivative()
+    shares = np.zeros(own.shape)
+    shares[laml.penalties.columns, laml.penalties.slots] = at.penalties.shares
+    left = np.flatnonzero((gone >= 0) & own.any(axis=1))
     # Of each group one coefficient per layer.
     order = np.argsort(gone[left], kind="stable")
     left = left[order]
@@ -234,8 +236,9 @@ def _eliminated(
             curve += (1.0 if k == level else 2.0) * weight * h[k] * h[level]
         moved_inverse = -np.bincount(index, weights=curve, minlength=size)[g]
         moved_theta = change[g, c]
-        derivative = 0.5 * s[c] * ((2.0 * theta[c] - u[c]) * moved_theta + moved_inverse)
-        np.add.at(out, (g, laml.owner[c]), derivative - share[c])
+        derivative = (2.0 * theta[c] - u[c]) * moved_theta + moved_inverse
+        value = theta[c] ** 2 + np.diagonal(at.inverse)[c] - theta[c] * u[c]
+        np.add.at(out, g, 0.5 * own[c] * (derivative - value)[:, None] + 0.5 * shares[c])
     return out
 
 
@@ -258,7 +261,7 @@ def _coefficients(
     for g in np.flatnonzero((counts > 0) & (counts * predictors <= p)):
         picked = order[ends[g] - counts[g] : ends[g]]
         rows = laml.products.rows_of(picked)
-        if ((gone == g) & ~laml.penalised).any():
+        if ((gone == g) & ~laml.penalties.penalised).any():
             continue
         # A penalised level without its rows is decoupled, so it need not be dropped.
         x = np.vstack(rows)

@@ -25,9 +25,10 @@ from gamwarm.engine.new_rows import (
     gather,
     spline_rows,
 )
+from gamwarm.engine.penalty import BoundPenalty
 from gamwarm.engine.source import Source
 from gamwarm.errors import InvalidInput
-from gamwarm.problem import BasisMeta, DensePenalty
+from gamwarm.problem import BasisMeta
 from gamwarm.records import group_label
 
 __all__ = ["BoundTerm", "Factor", "Intercept", "Linear", "RandomEffect", "Smooth", "Term"]
@@ -37,8 +38,6 @@ _NULL_EIGENVALUE = 1e-9
 # Directions of a penalty that no data informs count as this share of the best informed one, so that
 # the penalty's scale stays finite.
 _UNINFORMED = 1e-8
-# Of one term, over the folds of a campaign: all levels kept, and one of them left out.
-_SHARED_PENALTIES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +55,8 @@ class BoundTerm:
         Distinct rows in reduced columns, before any fold drops columns.
     lift : array of shape (raw, p)
         raw = lift @ theta.
-    penalty : array of shape (p,)
-        Diagonal of the penalty at lambda = 1; empty for an unpenalised term.
+    penalties : tuple of BoundPenalty
+        Of the block, before any fold drops columns.
     by_level : bool
         Whether reduced columns belong to levels, which a fold may lack.
     reference : int
@@ -65,8 +64,8 @@ class BoundTerm:
     basis : BasisMeta
     new_rows : NewRows
         Evaluates the term at new values.
-    nullspace : int
-        Unpenalised directions of a penalised term.
+    nullspace_dims : tuple of int
+        Directions that each penalty leaves out.
     """
 
     name: str
@@ -74,10 +73,10 @@ class BoundTerm:
     group: str
     table: FloatArray
     lift: FloatArray
-    penalty: FloatArray
+    penalties: tuple[BoundPenalty, ...]
     basis: BasisMeta
     new_rows: NewRows
-    nullspace: int = 0
+    nullspace_dims: tuple[int, ...] = ()
     by_level: bool = False
     reference: int = -1
     labels: tuple[str, ...] = ()
@@ -85,7 +84,6 @@ class BoundTerm:
     def __post_init__(self) -> None:
         # Nothing can write to it: all folds name one table, and its digest is taken once.
         object.__setattr__(self, "table", frozen(self.table))
-        object.__setattr__(self, "_penalties", {})
 
     def columns(self, kept: IntArray) -> FloatArray:
         """Return the kept (ascending) columns of the table, of shape (m, len(kept))."""
@@ -101,17 +99,6 @@ class BoundTerm:
         entries[kept + 1] = 1
         parts = np.ones(len(kept)), np.arange(len(kept), dtype=np.int32), np.cumsum(entries, dtype=np.int32)
         return sparse.csr_array(parts, shape=(self.table.shape[0], len(kept)))
-
-    def dense_penalty(self, kept: IntArray) -> DensePenalty:
-        """Return the penalty of the kept columns; folds of equal diagonals share one object."""
-        diagonal = self.penalty[kept]
-        known: dict[bytes, DensePenalty] = self.__dict__["_penalties"]
-        key = diagonal.tobytes()
-        if key not in known:
-            if len(known) >= _SHARED_PENALTIES:
-                known.clear()
-            known[key] = DensePenalty(np.diag(diagonal))
-        return known[key]
 
     def kept_columns(self, counts: IntArray) -> IntArray:
         """Return the reduced columns that rows with these level counts (m,) can inform."""
@@ -147,7 +134,7 @@ class Intercept:
         """Fix the term on the full data."""
         one = np.ones((1, 1))
         basis, rows = BasisMeta("intercept"), ConstantRows(self.name)
-        return BoundTerm(self.name, self.predictor, source.unit(), one, one, np.zeros(0), basis, rows)
+        return BoundTerm(self.name, self.predictor, source.unit(), one, one, (), basis, rows)
 
 
 @dataclass(frozen=True, init=False)
@@ -189,7 +176,7 @@ class Linear:
             group,
             rows - centre,
             np.eye(width),
-            np.zeros(0),
+            (),
             BasisMeta("linear"),
             LinearRows(self.name, self.columns, centre),
             labels=self.columns,
@@ -223,7 +210,7 @@ class Factor:
             group,
             table=np.eye(len(labels))[:, 1:],
             lift=np.eye(len(labels) - 1),
-            penalty=np.zeros(0),
+            penalties=(),
             basis=BasisMeta("factor"),
             new_rows=LevelRows(self.name, self.column, levels, contrasts=True),
             by_level=True,
@@ -262,9 +249,10 @@ class RandomEffect:
             group,
             table=np.eye(width),
             lift=np.eye(width),
-            penalty=np.full(width, _rounded(scale)),
+            penalties=(BoundPenalty(np.full(width, _rounded(scale))),),
             basis=BasisMeta("random-effect", nullspace_order=0),
             new_rows=LevelRows(self.name, self.column, levels, contrasts=False),
+            nullspace_dims=(0,),
             by_level=True,
             labels=labels,
         )
@@ -363,10 +351,10 @@ class Smooth:
             group,
             table,
             lift,
-            _rounded(scale) * eigenvalues,
+            (BoundPenalty(_rounded(scale) * eigenvalues),),
             basis,
             SplineRows(self.name, self.column, lower, upper, self.degree, lift),
-            nullspace=lift.shape[1] - rank,
+            (lift.shape[1] - rank,),
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,21 +42,30 @@ class Judge:
         self.driver, self.case, self.cold, self.tolerances = driver, case, cold, tolerances
         self.problem: FitProblem = problem_of(driver, case)
 
-    @cached_property
-    def max_edf(self) -> FloatArray:
-        """Largest edf per outer coordinate: the rank of its penalties' sum, over its blocks."""
+    def max_edf(self, rho: Any) -> FloatArray:
+        """Largest edf per outer coordinate: its penalties' share of their blocks' at ``rho``.
+
+        That is the rank of a penalty that overlaps with no other.
+        """
         layout = self.problem.layout
-        rank = np.zeros(layout.n_outer)
-        slots = iter(layout.physical_to_outer)
+        most = np.zeros(layout.n_outer)
+        slots, logs = iter(layout.physical_to_outer), iter(layout.expand(np.asarray(rho)[: layout.n_outer]))
         for spec in self.problem.specs:
-            sums: dict[int, FloatArray] = {}
+            whole = np.zeros((spec.width, spec.width))
+            parts: dict[int, FloatArray] = {}
             for penalty in spec.penalties:
-                slot = next(slots)
+                slot, matrix = next(slots), np.exp(next(logs)) * np.asarray(penalty.to_dense())
+                whole += matrix
                 if slot is not None:
-                    sums[slot] = sums.get(slot, 0.0) + np.asarray(penalty.to_dense())
-            for slot, matrix in sums.items():
-                rank[slot] += np.linalg.matrix_rank(matrix, hermitian=True) if matrix.size else 0
-        return rank
+                    parts[slot] = parts.get(slot, 0.0) + matrix
+            # Scaled to unit diagonal, so that no part of it is lost beside a lambda 1e10 times
+            # larger.
+            diagonal = np.diagonal(whole)
+            scale = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, np.inf))
+            inverse = np.linalg.pinv(whole * np.outer(scale, scale), hermitian=True) * np.outer(scale, scale)
+            for slot, matrix in parts.items():
+                most[slot] += float(np.sum(inverse * matrix))
+        return most
 
     # -- compared with the cold fit ----------------------------------------------------------------
 
@@ -114,11 +122,10 @@ class Judge:
         if curvature is None or curvature.gradient is None or curvature.edf is None:
             return np.zeros(len(result.rho), dtype=np.bool_)
         options = self.problem.options
-        flags = plateau_flags(
-            result.rho, curvature.gradient, curvature.edf, self.max_edf, options.outer_tol, options.rho_bound
-        )
+        most = self.max_edf(result.rho)
+        flags = plateau_flags(result.rho, curvature.gradient, curvature.edf, most, options.outer_tol, options.rho_bound)
         # Without the penalty's coefficients nothing says how many edf there may be.
-        without_lineage = (self.max_edf == 0.0) & (np.asarray(result.rho) < 0.0)
+        without_lineage = (most == 0.0) & (np.asarray(result.rho) < 0.0)
         flags[without_lineage] = False if curvature.plateau is None else curvature.plateau[without_lineage]
         return flags
 
@@ -133,9 +140,10 @@ class Judge:
         if claimed.size == 0:
             return None
         j = int(claimed[0])
+        most = self.max_edf(result.rho)[j]
         return (
             f"coordinate {j} is claimed to be on a plateau: rho = {result.rho[j]:.4g}, edf = {curvature.edf[j]:.4g} of "
-            f"at most {self.max_edf[j]:g}, gradient = {curvature.gradient[j]:.3g}; plateau_flags says it is not"
+            f"at most {most:g}, gradient = {curvature.gradient[j]:.3g}; plateau_flags says it is not"
         )
 
     @property

@@ -116,12 +116,13 @@ def test_a_smooth_sums_to_zero_and_its_penalty_is_the_difference_penalty_of_its_
     raw_penalty = np.diff(np.eye(k), order, axis=0)
     raw_penalty = raw_penalty.T @ raw_penalty
     reduced = term.lift.T @ raw_penalty @ term.lift
-    scale = term.penalty[0] / reduced[0, 0]
+    diagonal = term.penalties[0].diagonal
+    scale = diagonal[0] / reduced[0, 0]
 
     assert np.allclose(design.sum(axis=0), 0.0, atol=1e-8)
     assert np.allclose(term.lift.T @ term.lift, np.eye(k - 1))
-    assert np.allclose(scale * reduced, np.diag(term.penalty), atol=1e-8 * term.penalty[0])
-    assert term.nullspace == order - 1 == int((term.penalty == 0).sum())
+    assert np.allclose(scale * reduced, np.diag(diagonal), atol=1e-8 * diagonal[0])
+    assert term.nullspace_dims[0] == order - 1 == int((diagonal == 0).sum())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

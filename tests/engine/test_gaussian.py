@@ -44,7 +44,7 @@ def test_the_objective_is_the_restricted_likelihood_of_the_marginal_model():
     rho = np.linspace(-0.5, 0.7, objective.q)
     at = objective.evaluate(rho, objective.null, 1e-10, 1)
     x = np.hstack([spec.design.to_dense() for spec in case.problem(TIGHT).specs])
-    s = objective.diagonal(rho)
+    s = objective.penalties.at(rho).diagonal
     free, z = x[:, s == 0.0], x[:, s > 0.0]
     n = int(case.w.sum())  # a row of weight w is w rows
     rows = np.repeat(np.arange(case.n_rows), case.w.astype(int))
