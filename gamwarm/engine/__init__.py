@@ -10,6 +10,7 @@ from gamwarm.engine.driver import fit
 from gamwarm.engine.families import Binomial, Family, Gaussian, GaussianLocationScale, Poisson
 from gamwarm.engine.model import ENGINE, Bound, Case, CaseFamily, bind
 from gamwarm.engine.report import ColdTrial, EngineFit
+from gamwarm.engine.shapes import Convex, Monotone
 from gamwarm.engine.terms import Factor, Intercept, Linear, RandomEffect, Smooth, Term
 from gamwarm.fitting import GuardReport
 
@@ -21,6 +22,7 @@ __all__ = [
     "CaseFamily",
     "ColdStart",
     "ColdTrial",
+    "Convex",
     "EngineFit",
     "Factor",
     "Family",
@@ -29,6 +31,7 @@ __all__ = [
     "GuardReport",
     "Intercept",
     "Linear",
+    "Monotone",
     "Poisson",
     "RandomEffect",
     "Smooth",

@@ -11,11 +11,12 @@ import numpy as np
 
 import gamwarm
 from gamwarm.engine.arrays import Counters, FloatArray
+from gamwarm.engine.cholesky import log_determinant
 from gamwarm.engine.cold import ColdStart, cold_evaluations, cold_start_of
 from gamwarm.engine.gaussian import GaussianReml
 from gamwarm.engine.laml import Laml
 from gamwarm.engine.model import Case
-from gamwarm.engine.objective import Evaluation, Objective, log_determinant
+from gamwarm.engine.objective import Evaluation, Objective
 from gamwarm.engine.options import check_options
 from gamwarm.engine.report import ColdTrial, EngineFit, SeedCost
 from gamwarm.engine.seeds import GroupChanges, downdated_changes, group_changes

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
+from gamwarm.engine.cholesky import Cholesky, factorise
+from gamwarm.engine.constraints import Face
 from gamwarm.engine.families import Family
-from gamwarm.engine.objective import LOG_2PI, Evaluation, Objective, factorise
+from gamwarm.engine.objective import LOG_2PI, Evaluation, Objective
 from gamwarm.engine.penalty import DiagonalPenalties
 from gamwarm.errors import FitFailed
 
@@ -126,14 +129,15 @@ class GaussianReml(Objective):
         unsafe = self._nearly_singular(m.xwx, s, factor)
         if unsafe:
             return self._failed(rho, theta, 1, unsafe)
-        mode = factor.solve(m.xwz)
+        mode, face = self._mode(matrix, factor, theta)
         d = m.zwz - float(mode @ m.xwz)
         if not d > _EXACT_FIT * m.zwz:
             return self._failed(rho, theta, 1, "the model fits the response exactly; its variance cannot be estimated")
         phi = d / self.freedom
         off = theta - self.shift - mode
         distance = float(np.sqrt(max(float(off @ matrix @ off), 0.0) / phi)) if np.isfinite(off).all() else np.inf
-        kept = np.array(theta) if distance <= min(tol, _SAME_MODE) else mode + self.shift
+        near = distance <= min(tol, _SAME_MODE) and (face is None or face.holds(theta))
+        kept = np.array(theta) if near else mode + self.shift
         inverse = factor.inverse()
         quadratic = penalties.sums(mode**2)
         edf = penalties.log_det_gradient - penalties.sums(np.diagonal(inverse))
@@ -147,7 +151,7 @@ class GaussianReml(Objective):
             value,
             0.5 * (quadratic / phi - edf),
             edf,
-            -factor.solve(penalties.derivative() * mode[:, None]),
+            -(factor if face is None else face).solve(penalties.derivative() * mode[:, None]),
             nll,
             penalty,
             0.0,
@@ -158,7 +162,23 @@ class GaussianReml(Objective):
             inverse=inverse,
             gram=m.xwx,
             scale=phi,
+            face=face,
         )
+
+    def _mode(self, matrix: FloatArray, factor: Cholesky, theta: FloatArray) -> tuple[FloatArray, Face | None]:
+        """Return the mode less the shift, and the face of the feasible coefficients that it is on.
+
+        ``factor`` is that of ``matrix``, the penalized Hessian.
+        """
+        return factor.solve(self.moments.xwz), None
+
+    def of(self, moments: Moments, columns: IntArray) -> GaussianReml:
+        """Return the objective of some of the coefficients, with other moments of them."""
+        return GaussianReml(*self._arguments(moments, columns))
+
+    def _arguments(self, moments: Moments, columns: IntArray) -> tuple[Any, ...]:
+        names = [self.names[c] for c in columns]
+        return self.family, moments, self.shift[columns], self.penalties.of(columns), names, Counters()
 
     def hessian(self, at: Evaluation) -> FloatArray:
         """Return the outer Hessian at an evaluation, (q, q), without a pass over the rows."""
@@ -166,7 +186,7 @@ class GaussianReml(Objective):
             return at.hessian
         if at.factor is None or at.inverse is None:
             raise FitFailed("no outer Hessian at a point where the objective is not finite")
-        penalties, mode = at.penalties, at.factor.solve(self.moments.xwz)
+        penalties, mode = at.penalties, (at.factor if at.face is None else at.face).solve(self.moments.xwz)
         d = at.scale * self.freedom
         own, quadratic = penalties.derivative(), penalties.sums(mode**2)
         force = own * mode[:, None]

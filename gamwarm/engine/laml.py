@@ -18,9 +18,11 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 from gamwarm.engine.arrays import FloatArray
+from gamwarm.engine.cholesky import Cholesky, factorise
+from gamwarm.engine.constraints import Face
 from gamwarm.engine.design import Products
 from gamwarm.engine.families import Etas, Family, Table
-from gamwarm.engine.objective import LOG_2PI, Cholesky, Evaluation, Objective, factorise
+from gamwarm.engine.objective import LOG_2PI, Evaluation, Objective
 from gamwarm.engine.penalty import DiagonalPenalties, Penalties
 from gamwarm.errors import FitFailed
 from gamwarm.fitting import ARMIJO
@@ -143,6 +145,19 @@ class Laml(Objective):
         """Return the expected Hessian of the negative log-likelihood at theta, of shape (p, p)."""
         return self.products.gram(self.family.expected(self.y, self.w, self.etas(theta)))  # type: ignore[arg-type]
 
+    def admissible(self, theta: FloatArray) -> FloatArray:
+        """Return coefficients from which the inner solve may begin: ``theta``, or near it."""
+        return theta
+
+    def _newton(
+        self, matrix: FloatArray, factor: Cholesky, gradient: FloatArray, theta: FloatArray
+    ) -> tuple[FloatArray, Face | None]:
+        """Return the Newton step, and the face of the feasible coefficients that it leads to.
+
+        ``factor`` is that of ``matrix``, the penalized Hessian here or near here.
+        """
+        return -factor.solve(gradient), None
+
     @staticmethod
     def _factor(gram: FloatArray, s: FloatArray) -> tuple[FloatArray, Cholesky | None]:
         matrix = np.array(gram)
@@ -166,7 +181,7 @@ class Laml(Objective):
         self.counters.evaluations += 1
         penalties = self.penalties.at(rho)
         s = penalties.diagonal
-        theta = np.array(theta)
+        theta = np.array(self.admissible(theta))
         etas, nll = self._at(theta)
         objective = nll + 0.5 * float(s @ theta**2)
         if not np.isfinite(objective):
@@ -174,7 +189,7 @@ class Laml(Objective):
             etas, nll = self._at(theta)
             objective = nll + 0.5 * float(s @ theta**2)
         cycles = 0
-        reused = None if gram is None or not self.reuse else self._factor(gram, s)[1]
+        matrix, reused = self._factor(gram, s) if gram is not None and self.reuse else (None, None)
         reached, before = np.inf, np.inf
         while True:
             tables = self.family.derivatives(self.y, self.w, etas, (1,))
@@ -184,37 +199,41 @@ class Laml(Objective):
             observed, chord = True, False
             factor = None
             if reused is not None:
-                step = -reused.solve(gradient)
+                assert matrix is not None
+                step, face = self._newton(matrix, reused, gradient, theta)
                 reached, before = float(np.sqrt(max(-float(gradient @ step), 0.0))), reached
                 if self._worth_a_chord(reached, before, tol) and cycles < max_cycles:
                     factor, decrement, chord = reused, reached, True
             if factor is None:
                 second = self.family.derivatives(self.y, self.w, etas, (2,))[2]
                 gram = self.products.gram(second)  # type: ignore[arg-type]
-                _, factor = self._factor(gram, s)
+                matrix, factor = self._factor(gram, s)
                 observed = factor is not None
                 if factor is None:
                     expected = self.family.expected(self.y, self.w, etas)
-                    fisher, factor = self._factor(self.products.gram(expected), s)  # type: ignore[arg-type]
+                    matrix, factor = self._factor(self.products.gram(expected), s)  # type: ignore[arg-type]
                     if factor is None:
                         # At an extreme rho this says nothing of the model: the search turns back,
                         # and only a start that fails so is the end of a fit.
-                        return self._failed(rho, theta, cycles, self._singular_message(fisher))
-                step = -factor.solve(gradient)
+                        return self._failed(rho, theta, cycles, self._singular_message(matrix))
+                step, face = self._newton(matrix, factor, gradient, theta)
                 decrement = float(np.sqrt(max(-float(gradient @ step), 0.0)))
                 if not np.isfinite(decrement):
                     return self._failed(rho, theta, cycles)
-                if observed and decrement <= tol:
-                    return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, penalties, gram, True)
+                settled = face is None or face.holds(theta)
+                if observed and decrement <= tol and settled:
+                    return self._assemble(
+                        rho, theta, etas, nll, step, decrement, cycles, factor, penalties, gram, True, face
+                    )
                 if cycles >= max_cycles:
                     if not observed:
                         return self._failed(rho, theta, cycles)
                     return self._assemble(
-                        rho, theta, etas, nll, step, decrement, cycles, factor, penalties, gram, False
+                        rho, theta, etas, nll, step, decrement, cycles, factor, penalties, gram, False, face
                     )
                 if not observed and decrement <= tol:
                     # Not a minimum: leave it along the most negative curvature.
-                    step = self._escape(second, s)
+                    step = self.admissible(theta + self._escape(second, s)) - theta
                 reused = factor if observed and self.reuse else None
                 reached, before = decrement, np.inf
             slack = 1e-13 * (1.0 + abs(objective))
@@ -233,7 +252,9 @@ class Laml(Objective):
                     continue
                 if observed and decrement < 1e-3:
                     # The objective's own rounding hides any further progress: the mode is reached.
-                    return self._assemble(rho, theta, etas, nll, step, decrement, cycles, factor, penalties, gram, True)
+                    return self._assemble(
+                        rho, theta, etas, nll, step, decrement, cycles, factor, penalties, gram, settled, face
+                    )
                 return self._failed(rho, theta, cycles)
             if length < 1.0:
                 reused = None
@@ -275,6 +296,7 @@ class Laml(Objective):
         penalties: Penalties,
         gram: FloatArray | None,
         converged: bool,
+        face: Face | None,
     ) -> Evaluation:
         self._remember(theta.tobytes(), (etas, nll))
         assert gram is not None
@@ -286,7 +308,7 @@ class Laml(Objective):
         leverage = self.products.leverages(inverse, pairs)
         third = self.family.derivatives(self.y, self.w, etas, (3,))[3]
         pull = self.products.adjoint(self._contract_third(leverage, third))
-        tangent = -factor.solve(penalties.derivative() * theta[:, None])
+        tangent = -(factor if face is None else face).solve(penalties.derivative() * theta[:, None])
         penalty_by = penalties.sums(theta**2)
         edf = penalties.log_det_gradient - penalties.sums(np.diagonal(inverse))
         gradient = 0.5 * penalty_by - 0.5 * edf + 0.5 * (tangent.T @ pull)
@@ -315,6 +337,7 @@ class Laml(Objective):
             pull,
             gram=gram,
             step=step,
+            face=face,
         )
 
     def newton_changes(self, at: Evaluation, columns: slice) -> float:
@@ -370,7 +393,7 @@ class Laml(Objective):
             moved.append(matrix)
         solved = [at.inverse @ matrix for matrix in moved]
         fourth = self._contract_fourth(at, tangents)
-        back = at.inverse @ at.pull
+        back = at.mode_inverse @ at.pull
         force = own * at.theta[:, None]
         penalty_by = penalties.sums(at.theta**2)
         shrinkage = penalties.sums(np.diagonal(at.inverse))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from gamwarm.columns import known_values
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
+from gamwarm.engine.constrained import ConstrainedGaussian, ConstrainedLaml
+from gamwarm.engine.constraints import Constraints
 from gamwarm.engine.design import Group, Piece, Products
 from gamwarm.engine.families import Family, Gaussian
 from gamwarm.engine.gaussian import GaussianReml, Moments
@@ -36,10 +39,16 @@ class CaseFamily:
     """A family with one case's response, made by `Case.problem`, for the exact key."""
 
     def __init__(
-        self, family: Family, y: FloatArray, w: FloatArray, offset: FloatArray, predictor_of: Sequence[str]
+        self,
+        family: Family,
+        y: FloatArray,
+        w: FloatArray,
+        offset: FloatArray,
+        predictor_of: Sequence[str],
+        constraints: Mapping[str, FloatArray] = MappingProxyType({}),
     ) -> None:
         self.family, self.y, self.w, self.offset = family, y, w, offset
-        self.predictor_of = tuple(predictor_of)
+        self.predictor_of, self.constraints = tuple(predictor_of), dict(constraints)
 
     @property
     def family_kind(self) -> str:
@@ -49,7 +58,9 @@ class CaseFamily:
     def persistent_warm_start_fingerprint(
         self, specs: Sequence[ParameterBlockSpec], options: BlockwiseFitOptions
     ) -> str | None:
-        """Hash of response, weights, offset and of which predictor each block feeds."""
+        """Hash of response, weights, offset, of which predictor each block feeds and of its
+        inequality constraints.
+        """
         fp = Fingerprinter()
         fp.write_str(ENGINE_FAMILY)
         fp.write_str(self.family.kind)
@@ -64,6 +75,9 @@ class CaseFamily:
             if constant:
                 fp.write_u64(array.size)
             fp.write_f64_array(array[:1] if constant else array)
+        for name, rows in self.constraints.items():
+            fp.write_str(name)
+            fp.write_matrix(rows)
         return fp.hexdigest()
 
 
@@ -133,6 +147,16 @@ class Case:
         ends = np.cumsum(self.widths).tolist()
         return tuple(slice(end - width, end) for end, width in zip(ends, self.widths, strict=True))
 
+    @cached_property
+    def constraints(self) -> Constraints | None:
+        """Inequalities of all blocks; None without any."""
+        blocks = [
+            (columns, term.constraint[:, kept])
+            for term, kept, columns in zip(self.bound.terms, self.kept, self.slices, strict=True)
+            if term.constraint is not None
+        ]
+        return Constraints(sum(self.widths), blocks) if blocks else None
+
     def problem(self, options: BlockwiseFitOptions | None = None) -> FitProblem:
         """Describe this fit for gamwarm: blocks in reduced coordinates, gauge, fingerprint."""
         options = BlockwiseFitOptions() if options is None else options
@@ -153,9 +177,10 @@ class Case:
                 )
             )
             lifts.append(term.lift[:, kept])
-        family = CaseFamily(
-            self.bound.family, self.y, self.w, self.offset, [term.predictor for term in self.bound.terms]
-        )
+        terms = self.bound.terms
+        rows = {term.name: term.constraint for term in terms if term.constraint is not None}
+        predictors = [term.predictor for term in terms]
+        family = CaseFamily(self.bound.family, self.y, self.w, self.offset, predictors, rows)
         problem = FitProblem(
             family, specs, options, engine=ENGINE, engine_version=ENGINE_VERSION, gauge=Gauge.from_blocks(lifts)
         )
@@ -165,7 +190,7 @@ class Case:
     def objective(self, counters: Counters, discretised: bool | None = None) -> Objective:
         """Return the objective of this fit, counting into ``counters``."""
         terms, predictors = self.bound.terms, self.bound.family.predictors
-        columns = self._columns()
+        columns, constraints = self._columns(), self.constraints
         penalties, names = self.bound.penalties.of(columns), [self.bound.coefficients[i] for i in columns]
         constants = {
             term.predictor: columns.start
@@ -176,7 +201,10 @@ class Case:
             shift = np.zeros(columns.size)
             for column in constants.values():
                 shift[column] = self.bound.centre
-            return GaussianReml(self.bound.family, self._moments(counters), shift, penalties, names, counters)
+            gaussian = self.bound.family, self._moments(counters), shift, penalties, names, counters
+            if constraints is None:
+                return GaussianReml(*gaussian)
+            return ConstrainedGaussian(*gaussian, constraints=constraints)
         pieces = [
             Piece(predictors.index(term.predictor), term.group, term.columns(kept), columns)
             for term, kept, columns in zip(terms, self.kept, self.slices, strict=True)
@@ -187,7 +215,8 @@ class Case:
             null[column] = flat[k] = self.null[k]
         products = Products(self.n_rows, len(predictors), pieces, self.groups, counters, discretised)
         constant = float(self.bound.constants[self._picked].sum())
-        return Laml(self.bound.family, self.y, self.w, self.offset, products, penalties, null, names, flat, constant)
+        laplace = self.bound.family, self.y, self.w, self.offset, products, penalties, null, names, flat, constant
+        return Laml(*laplace) if constraints is None else ConstrainedLaml(*laplace, constraints=constraints)
 
     def _columns(self) -> IntArray:
         """Return which of the bound model's coefficients this case has."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gamwarm.engine.arrays import Counters, FloatArray, IntArray
+from gamwarm.engine.arrays import FloatArray, IntArray
 from gamwarm.engine.families import Table
 from gamwarm.engine.gaussian import GaussianReml, Moments
 from gamwarm.engine.laml import Laml
@@ -91,7 +91,7 @@ def group_changes(laml: Laml, at: Evaluation, index: IntArray, size: int, gone: 
     score = laml.products.adjoint_by_group(first, index, size)
     gradient = _gradient_changes(laml, at, tables, index, size)
     gradient += _eliminated(laml, at, tables, index, gone, score)
-    straight = score @ at.inverse
+    straight = score @ at.mode_inverse
     # The level's own equation is gone with it. Solving with the rest of H^-1 is solving with the
     # level profiled out.
     columns = np.flatnonzero(gone >= 0)
@@ -118,14 +118,7 @@ def downdated_changes(
     rho = np.zeros((len(folds), objective.q))
     theta = np.zeros((len(folds), at.theta.size))
     for g, (moments, left) in enumerate(folds):
-        own = GaussianReml(
-            objective.family,
-            moments,
-            objective.shift[left],
-            objective.penalties.of(left),
-            [objective.names[c] for c in left],
-            Counters(),
-        )
+        own = objective.of(moments, left)
         for _ in range(_DOWNDATED_STEPS):
             there = own.evaluate(at.rho + rho[g], at.theta[left], tol, 1)
             if not there.is_finite:
@@ -155,7 +148,7 @@ def _gradient_changes(laml: Laml, at: Evaluation, tables: dict[int, Table], inde
     fourth = laml.family.derivatives(laml.y, laml.w, at.etas, (4,))[4]
     inverse, moved, pairs = at.inverse, at.moved, list(at.leverage)
     tangents = laml.products.predict(at.tangent)
-    u = inverse @ at.pull
+    u = at.mode_inverse @ at.pull
     along = laml.products.predict(u)
     out = np.zeros((size, laml.q))
     for j in range(laml.q):
@@ -177,7 +170,7 @@ def _gradient_changes(laml: Laml, at: Evaluation, tables: dict[int, Table], inde
                     d = fourth.get(tuple(sorted((*pair, m, o))))
                     if d is not None:
                         pull_rows[m] += twice * at.leverage[pair] * d * move[o]
-        moved_u = inverse @ (laml.products.adjoint(pull_rows) - moved[j] @ u)
+        moved_u = at.mode_inverse @ (laml.products.adjoint(pull_rows) - moved[j] @ u)
         moved_along = laml.products.predict(moved_u)
         for m in predictors:
             change += tables[1][(m,)] * (move[m] - 0.5 * moved_along[m])
@@ -203,7 +196,7 @@ def _eliminated(
     assert at.pull is not None
     size = score.shape[0]
     out = np.zeros((size, laml.q))
-    theta, u = at.theta, at.inverse @ at.pull
+    theta, u = at.theta, at.mode_inverse @ at.pull
     own = at.penalties.derivative()
     shares = np.zeros(own.shape)
     shares[laml.penalties.columns, laml.penalties.slots] = at.penalties.shares
@@ -220,7 +213,7 @@ def _eliminated(
         if response is None:
             # d theta / d w_g of every group, on the group's own rows: elsewhere it hardly matters
             # to these levels.
-            change = -np.linalg.multi_dot([score, at.inverse]) if score.size else score
+            change = -np.linalg.multi_dot([score, at.mode_inverse]) if score.size else score
             response = laml.products.predict_by_group(change, index)
         column = np.zeros((size, theta.size))
         column[g] = at.inverse[:, c].T
@@ -251,8 +244,7 @@ def _coefficients(
     gone: IntArray,
 ) -> FloatArray:
     """Change of theta (size, p) at fixed rho, by Newton for small groups, else to first order."""
-    assert at.inverse is not None
-    out: FloatArray = score @ at.inverse
+    out: FloatArray = score @ at.mode_inverse
     size, p = score.shape
     predictors = len(laml.family.predictors)
     counts = np.bincount(index, minlength=size)
@@ -271,7 +263,7 @@ def _coefficients(
             place = np.arange(n)
             weights[k * n + place, level * n + place] = d[picked]
             weights[level * n + place, k * n + place] = d[picked]
-        gain = x @ at.inverse
+        gain = x @ at.mode_inverse
         system = np.eye(n * predictors) - weights @ (gain @ x.T)
         rhs = np.concatenate([tables[1][(k,)][picked] for k in range(predictors)])
         try:

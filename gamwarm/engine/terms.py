@@ -66,6 +66,8 @@ class BoundTerm:
         Evaluates the term at new values.
     nullspace_dims : tuple of int
         Directions that each penalty leaves out.
+    constraint : array of shape (rows, p), optional
+        Linearly independent rows A of inequalities ``A theta >= 0`` on the reduced coefficients.
     """
 
     name: str
@@ -80,6 +82,7 @@ class BoundTerm:
     by_level: bool = False
     reference: int = -1
     labels: tuple[str, ...] = ()
+    constraint: FloatArray | None = None
 
     def __post_init__(self) -> None:
         # Nothing can write to it: all folds name one table, and its digest is taken once.
@@ -299,7 +302,7 @@ class Smooth:
             raise InvalidInput(f"{self!r}: degree must be at least 0 and penalty_order at least 1")
         if self.k < max(self.degree + 1, self.penalty_order + 1, 3):
             least = max(self.degree + 1, self.penalty_order + 1, 3)
-            raise InvalidInput(f"Smooth({self.column!r}): k = {self.k} is too small; use k >= {least}")
+            raise InvalidInput(f"{type(self).__name__}({self.column!r}): k = {self.k} is too small; use k >= {least}")
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from gamwarm.engine import fit
 from gamwarm.engine.arrays import Counters
-from gamwarm.engine.objective import factorise
+from gamwarm.engine.cholesky import factorise
 from tests.support.models import FAMILIES, TIGHT, columns, mcycle, model
 
 

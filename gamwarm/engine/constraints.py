@@ -1,0 +1,189 @@
+"""Linear inequalities on coefficients, ``A theta >= 0``, and the faces on which some hold with
+equality.
+
+The rows of A are linearly independent, block by block, so that a basis B of the coefficients exists
+with ``A B = [I 0]``: on a face some coordinates of it are 0, and exactly so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from gamwarm.engine.active_set import minimize_over_orthant
+from gamwarm.engine.arrays import BoolArray, FloatArray, IntArray
+from gamwarm.engine.cholesky import Cholesky, factorise
+
+__all__ = ["Constraints", "Face"]
+
+# A row within this part of what its block's coefficients could give is 0 to rounding.
+_ON_FACE = 1e-10
+
+
+class Constraints:
+    """The inequalities of one fit.
+
+    Parameters
+    ----------
+    p : int
+        Coefficients.
+    blocks : sequence of (columns, rows)
+        Per constrained block, where its coefficients are and its rows of A, (m, width), m at most
+        the width.
+
+    Attributes
+    ----------
+    rows : array of shape (m, p)
+        A, the blocks' rows one after the other.
+    block : array of int of shape (m,)
+        Position in ``blocks`` of each row.
+    """
+
+    def __init__(self, p: int, blocks: Sequence[tuple[slice, FloatArray]]) -> None:
+        self.p = p
+        self.columns = [columns for columns, _ in blocks]
+        counts = [rows.shape[0] for _, rows in blocks]
+        self.block: IntArray = np.repeat(np.arange(len(blocks)), counts)
+        self.rows = np.zeros((sum(counts), p))
+        basis = np.eye(p)
+        # Coordinates in the basis: column i of it is the i-th coefficient's, or a row's.
+        place, start = [], 0
+        for columns, rows in blocks:
+            m = rows.shape[0]
+            self.rows[start : start + m, columns] = rows
+            complement = np.linalg.qr(rows.T, mode="complete")[0][:, m:].T
+            basis[columns, columns] = np.linalg.inv(np.vstack([rows, complement]))
+            place.append(np.arange(columns.start, columns.start + m))
+            start += m
+        self.basis: FloatArray = basis
+        self.place: IntArray = np.concatenate([np.zeros(0, dtype=np.intp), *place])
+        self._reach = np.abs(self.rows).sum(axis=1)
+
+    def of(self, columns: IntArray) -> Constraints:
+        """Return the inequalities on some of the coefficients, whole blocks of them."""
+        starts = [int(np.searchsorted(columns, block.start)) for block in self.columns]
+        return Constraints(
+            columns.size,
+            [
+                (slice(start, start + old.stop - old.start), self.rows[self.block == b][:, old])
+                for b, (start, old) in enumerate(zip(starts, self.columns, strict=True))
+            ],
+        )
+
+    @property
+    def m(self) -> int:
+        """Number of rows."""
+        return int(self.rows.shape[0])
+
+    def slack(self, theta: FloatArray) -> FloatArray:
+        """Return A theta, of shape (m,)."""
+        out: FloatArray = self.rows @ theta
+        return out
+
+    def rounding(self, theta: FloatArray) -> FloatArray:
+        """Return, per row, what counts as 0 at these coefficients, of shape (m,)."""
+        sizes = np.array([np.abs(theta[columns]).max(initial=0.0) for columns in self.columns])
+        out: FloatArray = _ON_FACE * self._reach * sizes[self.block]
+        return out
+
+    def on_face(self, theta: FloatArray) -> BoolArray:
+        """Return which rows hold with equality, to rounding, of shape (m,)."""
+        held: BoolArray = self.slack(theta) <= self.rounding(theta)
+        return held
+
+    def nearest(self, theta: FloatArray) -> FloatArray:
+        """Return ``theta`` where it is feasible, itself, else with its negative rows made 0."""
+        slack = self.slack(theta)
+        if (slack >= -self.rounding(theta)).all():
+            return theta
+        moved: FloatArray = theta - self.basis[:, self.place] @ np.minimum(slack, 0.0)
+        return moved
+
+    def newton_face(
+        self, matrix: FloatArray, factor: Cholesky, gradient: FloatArray, theta: FloatArray, working: BoolArray
+    ) -> Face:
+        """Return the face on which a quadratic model has its feasible minimum.
+
+        Parameters
+        ----------
+        matrix : array of shape (p, p)
+            The model's Hessian, ``factor`` its factor.
+        gradient : array of shape (p,)
+            The model's, at ``theta``.
+        working : array of bool of shape (m,)
+            Rows taken to be active at first.
+        """
+        unbounded = theta - factor.solve(gradient)
+        target = self.slack(unbounded)
+        if (target >= -self.rounding(unbounded)).all():
+            return Face(self, matrix, np.zeros(self.m, dtype=np.bool_), factor)
+        active = minimize_over_orthant(self.rows @ factor.solve(self.rows.T), -target, working)[1]
+        while True:
+            face = Face(self, matrix, active, factor)
+            end = theta + face.step(gradient, theta)
+            left = ~active & (self.slack(end) < -self.rounding(end))
+            if not left.any():
+                return face
+            active = active | left  # the multipliers' rounding hid them
+
+
+class Face:
+    """The coefficients at which some rows are 0, with a quadratic model's Hessian on it.
+
+    Parameters
+    ----------
+    constraints : Constraints
+    matrix : array of shape (p, p)
+    active : array of bool of shape (m,)
+        Rows that are 0 here.
+    whole : Cholesky
+        Factor of ``matrix``, which is all there is to know where no row is active.
+    """
+
+    def __init__(self, constraints: Constraints, matrix: FloatArray, active: BoolArray, whole: Cholesky) -> None:
+        self.constraints, self.matrix, self.active, self._whole = constraints, matrix, active, whole
+
+    @cached_property
+    def _parts(self) -> tuple[FloatArray, Cholesky | None]:
+        """Directions in the face (p, p - active), and the factor of the Hessian along them."""
+        kept = np.ones(self.constraints.p, dtype=np.bool_)
+        kept[self.constraints.place[self.active]] = False
+        along = self.constraints.basis[:, kept]
+        return along, factorise(along.T @ self.matrix @ along)
+
+    def solve(self, rhs: FloatArray) -> FloatArray:
+        """Return ``Z (Z'HZ)^-1 Z' rhs`` for directions Z in the face, of rhs's shape."""
+        if not self.active.any():
+            return self._whole.solve(rhs)
+        along, factor = self._parts
+        if factor is None:  # the whole is positive definite, so this is its rounding
+            return np.zeros(rhs.shape)
+        out: FloatArray = along @ factor.solve(along.T @ rhs)
+        return out
+
+    @cached_property
+    def inverse(self) -> FloatArray:
+        """``Z (Z'HZ)^-1 Z'``, of shape (p, p)."""
+        return self._whole.inverse() if not self.active.any() else self.solve(np.eye(self.constraints.p))
+
+    def step(self, gradient: FloatArray, theta: FloatArray) -> FloatArray:
+        """Return the Newton step from ``theta`` onto the face and to the minimum there."""
+        onto = self.onto(theta)
+        return onto - self.solve(gradient + self.matrix @ onto) if self.active.any() else -self._whole.solve(gradient)
+
+    def onto(self, theta: FloatArray) -> FloatArray:
+        """Return the step that makes the active rows 0 and leaves the others unchanged."""
+        place = self.constraints.place[self.active]
+        out: FloatArray = -self.constraints.basis[:, place] @ self.constraints.slack(theta)[self.active]
+        return out
+
+    def multipliers(self, gradient: FloatArray) -> FloatArray:
+        """Return the multipliers of all rows at a minimum with this gradient, of shape (m,)."""
+        out: FloatArray = np.where(self.active, self.constraints.basis[:, self.constraints.place].T @ gradient, 0.0)
+        return out
+
+    def holds(self, theta: FloatArray) -> bool:
+        """Whether the active rows are 0 at ``theta``, to rounding."""
+        return bool(self.constraints.on_face(theta)[self.active].all())

@@ -1,0 +1,88 @@
+"""Smooths of a given shape: monotone, or convex or concave.
+
+A B-spline increases where its coefficients do, and is convex where their second differences, at
+equally spaced knots, are not negative. Both conditions are sufficient; for splines of degree up to
+2 (monotone) and 3 (convex) the difference to what is necessary is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from gamwarm.display import brief_repr
+from gamwarm.engine.source import Source
+from gamwarm.engine.terms import BoundTerm, Smooth
+from gamwarm.errors import InvalidInput
+
+__all__ = ["Convex", "Monotone"]
+
+
+@dataclass(frozen=True)
+class _Shaped(Smooth):
+    """A P-spline whose differences of some order have one sign: -1, or 1 where they must not be
+    negative.
+    """
+
+    direction: str = ""
+
+    order: ClassVar[int]
+    signs: ClassVar[dict[str, float]]
+
+    def __post_init__(self) -> None:
+        if self.direction not in list(self.signs):
+            raise InvalidInput(
+                f"{type(self).__name__}({self.column!r}): direction {brief_repr(self.direction)}; "
+                f"use one of {list(self.signs)}"
+            )
+        super().__post_init__()
+
+    @property
+    def name(self) -> str:
+        """Block name: another direction is another term."""
+        return f"{self.predictor}:{self.direction}({self.column})"
+
+    def bind(self, source: Source, information: Callable[[str], float]) -> BoundTerm:
+        """Fix knots, centring, penalty, its scale and the inequalities on the full data."""
+        bound = super().bind(source, information)
+        rows = self.signs[self.direction] * np.diff(bound.lift, self.order, axis=0)
+        return replace(bound, constraint=rows)
+
+
+@dataclass(frozen=True)
+class Monotone(_Shaped):
+    """A monotone P-spline of one column: a `Smooth` whose coefficients only rise, or only fall.
+
+    Row i of its inequalities is about coefficients i and i + 1.
+
+    Parameters
+    ----------
+    direction : {"increasing", "decreasing"}
+        The others are those of `Smooth`.
+    """
+
+    direction: str = "increasing"
+
+    order: ClassVar[int] = 1
+    signs: ClassVar[dict[str, float]] = {"increasing": 1.0, "decreasing": -1.0}
+
+
+@dataclass(frozen=True)
+class Convex(_Shaped):
+    """A convex or concave P-spline of one column: a `Smooth` whose slope only rises, or only falls.
+
+    Row i of its inequalities is about coefficients i to i + 2.
+
+    Parameters
+    ----------
+    direction : {"convex", "concave"}
+        The others are those of `Smooth`.
+    """
+
+    direction: str = "convex"
+
+    order: ClassVar[int] = 2
+    signs: ClassVar[dict[str, float]] = {"convex": 1.0, "concave": -1.0}
