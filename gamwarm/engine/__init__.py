@@ -9,8 +9,10 @@ from gamwarm.engine.cold import ColdStart
 from gamwarm.engine.driver import fit
 from gamwarm.engine.families import Binomial, Family, Gaussian, GaussianLocationScale, Poisson
 from gamwarm.engine.model import ENGINE, Bound, Case, CaseFamily, bind
+from gamwarm.engine.prediction import HeldOut, Prediction
 from gamwarm.engine.report import ColdTrial, EngineFit
 from gamwarm.engine.shapes import Convex, Monotone
+from gamwarm.engine.term_table import PenaltyRow, TermRow
 from gamwarm.engine.terms import Factor, Intercept, Linear, RandomEffect, Smooth, Term
 from gamwarm.fitting import GuardReport
 
@@ -29,13 +31,17 @@ __all__ = [
     "Gaussian",
     "GaussianLocationScale",
     "GuardReport",
+    "HeldOut",
     "Intercept",
     "Linear",
     "Monotone",
+    "PenaltyRow",
     "Poisson",
+    "Prediction",
     "RandomEffect",
     "Smooth",
     "Term",
+    "TermRow",
     "bind",
     "fit",
 ]

@@ -18,8 +18,10 @@ from gamwarm.engine.laml import Laml
 from gamwarm.engine.model import Case
 from gamwarm.engine.objective import Evaluation, Objective
 from gamwarm.engine.options import check_options
+from gamwarm.engine.prediction import fitted_model
 from gamwarm.engine.report import ColdTrial, EngineFit, SeedCost
 from gamwarm.engine.seeds import GroupChanges, downdated_changes, group_changes
+from gamwarm.engine.term_table import term_rows
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem import BlockwiseFitOptions
 from gamwarm.records import Cost, GroupSeeds, InnerMode
@@ -112,11 +114,14 @@ def fit(
     if case is None or objective is None or done.evaluation is None:
         return EngineFit(done.result, done.start, done.kept, {}, (), done.guard, done.cost, 0, ())
     at = done.evaluation.state
+    assert done.result is not None
+    problem = case.problem(options)
+    edf = objective.edf(at)
     return EngineFit(
         done.result,
         done.start,
         done.kept,
-        objective.edf(at),
+        edf,
         tuple(objective.cold),
         done.guard,
         done.cost,
@@ -126,6 +131,10 @@ def fit(
         objective.seed_cost,
         objective.fitted_by(at),
         done.notes,
+        term_rows(problem, done.result, edf),
+        dict(zip(problem.nuisance, np.asarray(done.result.rho)[problem.layout.n_outer :], strict=True)),
+        fitted_model(case, problem, objective.laml.family, at),
+        case,
     )
 
 

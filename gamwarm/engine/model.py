@@ -17,6 +17,7 @@ from gamwarm.engine.design import Group, Piece, Products
 from gamwarm.engine.families import Family, Gaussian
 from gamwarm.engine.gaussian import GaussianReml, Moments
 from gamwarm.engine.laml import Laml
+from gamwarm.engine.new_rows import NewRows
 from gamwarm.engine.objective import Objective
 from gamwarm.engine.penalty import DiagonalPenalties
 from gamwarm.engine.seeds import vanishing
@@ -29,7 +30,7 @@ from gamwarm.problem import BlockwiseFitOptions, Gauge, IndexedDesign, Parameter
 from gamwarm.records import group_label
 from gamwarm.version import __version__
 
-__all__ = ["ENGINE", "Bound", "Case", "CaseFamily", "bind"]
+__all__ = ["ENGINE", "Bound", "Case", "CaseFamily", "bind", "response_of"]
 
 ENGINE = "gamwarm.engine"
 ENGINE_VERSION = __version__
@@ -100,12 +101,14 @@ class Case:
             raise InvalidInput(f"column {bound.family.weights!r}: all weights of this case are zero")
         self.n_rows = bound.n if rows is None else int(rows.shape[0])
         self.kept: list[IntArray] = []
+        self.new_rows: list[NewRows] = []
         for term in bound.terms:
             counts = np.zeros(0, dtype=np.intp)
             if term.by_level:
                 group = bound.source.groups[term.group]
                 counts = np.bincount(group.index[self._picked], minlength=group.size)
             self.kept.append(term.kept_columns(counts))
+            self.new_rows.append(term.new_rows.of_case(counts) if term.by_level else term.new_rows)
         self.names = tuple(term.name for term in bound.terms)
         self._problems: list[tuple[BlockwiseFitOptions, FitProblem]] = []
 
@@ -253,6 +256,20 @@ class Case:
             out.append((total.without(groups[label]).of(columns[left]), left))
         return labels, out
 
+    def columns_of(self, rows: Any) -> dict[str, Any]:
+        """Return some rows of the data's columns; None: those that this case leaves out."""
+        if rows is None:
+            used = np.zeros(self.bound.n, dtype=np.bool_)
+            used[self._picked] = True
+            if used.all():
+                raise InvalidInput("this fit left no row out; say which rows, or give their columns")
+            rows = ~used
+        picked = self.bound.picked(rows)
+        return {
+            name: known_values(self.bound.source.columns[name], f"column {name!r}")[picked]
+            for name in self.bound.source.used
+        }
+
     def predictors_at(self, theta: FloatArray) -> list[FloatArray]:
         """Return the linear predictors of the rows, offset included, each of shape (n,)."""
         predictors = self.bound.family.predictors
@@ -356,6 +373,10 @@ class Bound:
         """
         if rows is None:
             return Case(self, None, label)
+        return Case(self, self.picked(rows), label)
+
+    def picked(self, rows: Any) -> IntArray:
+        """Return row numbers (m,) of a mask or of row numbers."""
         picked = known_values(rows, "rows")
         if picked.dtype == np.object_ and all(isinstance(each, (bool, np.bool_)) for each in picked):
             picked = picked.astype(np.bool_)
@@ -370,7 +391,7 @@ class Bound:
             raise InvalidInput("a case without rows cannot be fitted; check the mask")
         if picked.min() < 0 or picked.max() >= self.n:
             raise InvalidInput(f"row numbers run from {picked.min()} to {picked.max()}; rows are 0 to {self.n - 1}")
-        return Case(self, picked.astype(np.intp), label)
+        return picked.astype(np.intp)
 
     def without(self, column: str, value: Any, label: str = "") -> Case:
         """Return the fit that leaves out the rows where ``column`` has ``value``.
@@ -428,6 +449,17 @@ class Bound:
         return f"Bound({self.n} rows, {len(self.terms)} terms, {self.family.kind})"
 
 
+def response_of(source: Source, family: Family) -> tuple[FloatArray, FloatArray]:
+    """Return response and prior weights of the rows of ``source``, checked, each of shape (n,)."""
+    y = source.numbers(family.response, "the response")
+    family.check(y)
+    w = np.ones(y.shape[0]) if family.weights is None else source.numbers(family.weights, "the prior weights")
+    if (w < 0).any():
+        row = int(np.flatnonzero(w < 0)[0])
+        raise InvalidInput(f"column {family.weights!r} holds the negative weight {w[row]} at row {row}; correct it")
+    return y, w
+
+
 def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> Bound:
     """Bind terms and a family to the full data.
 
@@ -462,12 +494,7 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
         if names.count(name) > 1:
             raise InvalidInput(f"term {name!r} is given {names.count(name)} times; keep one")
     source = Source(columns)
-    y = source.numbers(family.response, "the response")
-    family.check(y)
-    w = np.ones(y.shape[0]) if family.weights is None else source.numbers(family.weights, "the prior weights")
-    if (w < 0).any():
-        row = int(np.flatnonzero(w < 0)[0])
-        raise InvalidInput(f"column {family.weights!r} holds the negative weight {w[row]} at row {row}; correct it")
+    y, w = response_of(source, family)
     if not w.any():
         raise InvalidInput(f"column {family.weights!r}: all weights are zero")
     offset = np.zeros(y.shape[0]) if family.offset is None else source.numbers(family.offset, "the offset")

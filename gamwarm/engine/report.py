@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from gamwarm.display import visible
 from gamwarm.engine.arrays import FloatArray
+from gamwarm.engine.model import Case
+from gamwarm.engine.prediction import FittedModel, HeldOut, Prediction
+from gamwarm.engine.term_table import TermRow, term_table
+from gamwarm.errors import InvalidInput
 from gamwarm.fitting import GuardReport, OuterFit
 from gamwarm.records import Cost, FitResult
 from gamwarm.transfer import StartReport
@@ -74,6 +80,14 @@ class EngineFit:
         Computes `fitted` on demand.
     notes : tuple of str
         What else there is to know; see `gamwarm.OuterFit`.
+    terms : tuple of TermRow
+        Per block: coefficients, effective degrees of freedom, smoothing parameters, constraints.
+    nuisance : dict of str to float
+        Parameters of the response that were fitted with the smoothing parameters.
+    model : FittedModel or None
+        What `predict` needs: the coefficients and the inverse of the penalized Hessian (p, p).
+    case : Case or None
+        The rows that were fitted; not pickled.
     """
 
     result: Any
@@ -89,6 +103,10 @@ class EngineFit:
     seeds: SeedCost = SeedCost()
     fitted_by: Callable[[], dict[str, FloatArray]] | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
+    terms: tuple[TermRow, ...] = ()
+    nuisance: dict[str, float] = field(default_factory=dict)
+    model: FittedModel | None = field(default=None, repr=False)
+    case: Case | None = field(default=None, repr=False)
 
     @cached_property
     def fitted(self) -> dict[str, FloatArray]:
@@ -97,7 +115,7 @@ class EngineFit:
 
     def __getstate__(self) -> dict[str, Any]:
         # What makes them holds the data.
-        return {**vars(self), "fitted": self.fitted, "fitted_by": None}
+        return {**vars(self), "fitted": self.fitted, "fitted_by": None, "case": None}
 
     @property
     def mu(self) -> FloatArray:
@@ -110,10 +128,77 @@ class EngineFit:
         return isinstance(self.result, FitResult) and self.result.converged
 
     def summary(self) -> str:
-        """Describe in lines the start, the guard's decision, the cost and the savings."""
+        """Describe in lines of 80 columns the terms, the start, the guard, cost and savings."""
         outer = OuterFit(self.result, self.start, self.kept, self.guard, self.reason, self.notes, self.cost, None)
-        return outer.summary()
+        lines = [wrapped for line in outer.summary().splitlines() for wrapped in _wrapped(line)]
+        if self.terms:
+            lines = [*term_table(self.terms, self.nuisance), "", *lines]
+        return "\n".join(map(visible, lines))
+
+    def predict(self, columns: Any, *, standard_errors: bool = False) -> Prediction:
+        """Return linear predictors and mean response of new rows, without the fit's data.
+
+        Parameters
+        ----------
+        columns : mapping of str to arrays of shape (n,), or a data frame
+            The columns of the model's terms, and its offset's if it has one.
+        standard_errors : bool
+            Whether to compute standard errors too, at the fit's smoothing parameters.
+
+        Returns
+        -------
+        Prediction
+            A level that the fit had no rows of: a `RandomEffect` is at its prior mean, 0, with its
+            prior variance in the standard errors.
+
+        Raises
+        ------
+        InvalidInput, InvalidType
+            Naming column and row: a column that is missing or has no value somewhere, an unseen
+            level of a `Factor`, a value outside a smooth's knots.
+        """
+        return self._model("predict").predict(columns, standard_errors=standard_errors)
+
+    def held_out(self, rows: Any = None, *, columns: Any = None) -> HeldOut:
+        """Return the log-likelihood of rows that the fit did not use, at its coefficients.
+
+        Its smoothing parameters and coefficients are plugged in: what they may vary by is not
+        integrated over, and a level that the fit had no rows of has its prior mean, 0.
+
+        Parameters
+        ----------
+        rows : bool array of shape (all rows,) or array of row numbers, optional
+            Of the data that the model was bound to; default the rows that this fit left out.
+        columns : mapping of str to arrays of shape (n,), or a data frame, optional
+            Instead: other rows, with response, weights and offset. All that a fit that was pickled
+            can use.
+
+        Raises
+        ------
+        InvalidInput, InvalidType
+            As `predict`; a response outside the family's range; no row was left out.
+        """
+        model = self._model("held_out")
+        if columns is not None:
+            if rows is not None:
+                raise InvalidInput("held_out has rows and columns; give one of them")
+            return model.log_likelihood(columns)
+        if self.case is None:
+            raise InvalidInput("a fit that was pickled has no data; give held_out(columns=...) with the response")
+        return model.log_likelihood(self.case.columns_of(rows))
+
+    def _model(self, what: str) -> FittedModel:
+        if self.model is None:
+            raise InvalidInput(f"{what}: this rank had no case to fit (case=None); ask the rank that fitted it")
+        return self.model
 
     def beta(self, name: str) -> FloatArray:
         """Return the reduced coefficients of a block."""
         return np.array(self.result.block_beta[self.names.index(name)])
+
+
+def _wrapped(line: str) -> list[str]:
+    indent = len(line) - len(line.lstrip()) + 4
+    return textwrap.wrap(line, 80, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False) or [
+        line
+    ]

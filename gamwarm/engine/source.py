@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.columns import Alignment, columns_of, level_values, numeric_values
+from gamwarm.columns import Alignment, columns_of, known_values, level_values, numeric_values
 from gamwarm.engine.arrays import FloatArray
 from gamwarm.engine.design import Group
 from gamwarm.errors import InvalidInput, InvalidType
@@ -32,19 +32,21 @@ class Source:
         self.alignment = Alignment()
         self.groups: dict[str, Group] = {}
         self.values: dict[str, Any] = {}
+        self.used: dict[str, None] = {}
 
     def _column(self, name: str, what: str) -> Any:
         if name not in self.columns:
             known = ", ".join(map(repr, list(self.columns)[:12]))
             raise InvalidInput(f"{what} needs column {name!r}; the data has {known or 'no columns'}")
         self.alignment.add(f"column {name!r}", self.columns[name])
+        self.used[name] = None
         return self.columns[name]
 
     def _length(self, name: str, n: int) -> None:
         if self.n is None:
             self.n, self._first = n, name
             if n == 0:
-                raise InvalidInput(f"column {name!r} is empty; a fit needs rows")
+                raise InvalidInput(f"column {name!r} is empty; give at least one row")
         elif n != self.n:
             raise InvalidInput(f"column {name!r} has {n} rows, column {self._first!r} has {self.n}; make them agree")
 
@@ -79,8 +81,18 @@ class Source:
             self.groups[key] = Group(index, len(levels))
         return key, self.values[key]
 
+    def rows(self) -> int:
+        """Return the number of rows: of the columns read so far, else of the first column."""
+        if self.n is None:
+            first = next(iter(self.columns), None)
+            if first is None:
+                raise InvalidInput("the data has no columns; give a mapping of names to arrays, or a data frame")
+            self._length(first, len(known_values(self.columns[first], f"column {first!r}")))
+        assert self.n is not None
+        return self.n
+
     def unit(self) -> str:
         """Group of the intercept: one value for all rows."""
         if "unit" not in self.groups:
-            self.groups["unit"] = Group(np.zeros(self.n or 0, dtype=np.intp), 1)
+            self.groups["unit"] = Group(np.zeros(self.rows(), dtype=np.intp), 1)
         return "unit"

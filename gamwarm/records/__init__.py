@@ -3,6 +3,7 @@
 from gamwarm.records.artifact import FitArtifact, GlobalFitSummary, TermArtifact
 from gamwarm.records.block import ActiveSet, BlockRecord, InnerMode, RecordKind, check_attributes, normalize_active_sets
 from gamwarm.records.curvature import (
+    AT_BOUND,
     PLATEAU_EDF,
     Curvature,
     cut_coordinates,
@@ -16,6 +17,7 @@ from gamwarm.records.result import ConstrainedWarmStart, FitResult
 from gamwarm.records.seeds import GroupSeeds, group_label
 
 __all__ = [
+    "AT_BOUND",
     "LATEST",
     "PLATEAU_EDF",
     "SATURATION_MARGIN",

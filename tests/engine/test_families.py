@@ -41,4 +41,4 @@ def test_a_family_is_public_described_named_and_complete(family):
     assert family.kind == f"gamwarm.engine.{family.__name__}"
     assert set(family.response_units) <= set(family.predictors)
     # The variance of the Gaussian is profiled out, by an objective of its own.
-    assert lacks == ({"nll", "constants", "derivatives"} if family.__name__ == "Gaussian" else set())
+    assert lacks == ({"loss", "constants", "derivatives"} if family.__name__ == "Gaussian" else set())

@@ -31,8 +31,9 @@ class Binomial(Family):
                 "give 0/1, or proportions and their trials as weights"
             )
 
-    def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
-        return float(w @ (np.logaddexp(0.0, etas[0]) - y * etas[0]))
+    def loss(self, y: FloatArray, etas: Etas) -> FloatArray:
+        rows: FloatArray = np.logaddexp(0.0, etas[0]) - y * etas[0]
+        return rows
 
     def constants(self, y: FloatArray, w: FloatArray) -> FloatArray:
         rows: FloatArray = gammaln(w * y + 1.0) + gammaln(w * (1.0 - y) + 1.0) - gammaln(w + 1.0)

@@ -55,12 +55,25 @@ class Family:
     def check(self, y: FloatArray) -> None:
         """Refuse responses outside the family's range, naming the column."""
 
-    def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
-        """Return the negative log-likelihood, up to `constants`; inf where it overflows.
+    def loss(self, y: FloatArray, etas: Etas) -> FloatArray:
+        """Return each row's negative log-likelihood at weight 1, up to `constants`, of shape (n,).
 
-        A predictor may also be given as one number for all rows, of shape (1,).
+        A predictor may also be given as one number for all rows, of shape (1,). May overflow.
         """
         raise NotImplementedError
+
+    def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
+        """Return the negative log-likelihood, up to `constants`; inf where it overflows."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(w @ self.loss(y, etas))
+
+    def log_likelihood(self, y: FloatArray, w: FloatArray, etas: Etas, scale: float = 1.0) -> FloatArray:
+        """Return each row's log-likelihood, constants included, of shape (n,).
+
+        ``scale`` is the variance of a Gaussian response.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.where(w > 0.0, -(w * self.loss(y, etas)) - self.constants(y, w), 0.0)
 
     def constants(self, y: FloatArray, w: FloatArray) -> FloatArray:
         """Return each row's negative log-likelihood that no predictor enters, of shape (n,)."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from gamwarm.engine.arrays import FloatArray
-from gamwarm.engine.families.family import Etas, Family, Table, moments
+from gamwarm.engine.families.family import HALF_LOG_2PI, Etas, Family, Table, moments
 
 __all__ = ["Gaussian"]
 
@@ -18,6 +18,10 @@ class Gaussian(Family):
     """y ~ N(mean, phi): identity link, one variance, profiled out (restricted likelihood)."""
 
     kind: ClassVar[str] = "gamwarm.engine.Gaussian"
+
+    def log_likelihood(self, y: FloatArray, w: FloatArray, etas: Etas, scale: float = 1.0) -> FloatArray:
+        rows: FloatArray = -w * (HALF_LOG_2PI + 0.5 * np.log(scale) + 0.5 * (y - etas[0]) ** 2 / scale)
+        return rows
 
     def expected(self, y: FloatArray, w: FloatArray, etas: Etas) -> Table:
         """Return the weights: information relative to the variance."""

@@ -23,10 +23,9 @@ class GaussianLocationScale(Family):
     kind: ClassVar[str] = "gamwarm.engine.GaussianLocationScale"
     log_concave: ClassVar[bool] = False
 
-    def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
+    def loss(self, y: FloatArray, etas: Etas) -> FloatArray:
         residual = y - etas[0]
-        with np.errstate(over="ignore", invalid="ignore"):
-            return float(w @ (etas[1] + 0.5 * residual * residual * np.exp(-2.0 * etas[1])))
+        return etas[1] + 0.5 * residual * residual * np.exp(-2.0 * etas[1])
 
     def constants(self, y: FloatArray, w: FloatArray) -> FloatArray:
         return HALF_LOG_2PI * w

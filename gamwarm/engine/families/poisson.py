@@ -27,9 +27,9 @@ class Poisson(Family):
             row = int(np.flatnonzero(y < 0)[0])
             raise InvalidInput(f"column {self.response!r} holds {y[row]} at row {row}; counts cannot be negative")
 
-    def nll(self, y: FloatArray, w: FloatArray, etas: Etas) -> float:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return float(w @ (np.exp(etas[0]) - y * etas[0]))
+    def loss(self, y: FloatArray, etas: Etas) -> FloatArray:
+        rows: FloatArray = np.exp(etas[0]) - y * etas[0]
+        return rows
 
     def constants(self, y: FloatArray, w: FloatArray) -> FloatArray:
         rows: FloatArray = w * gammaln(y + 1.0)
