@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Final
 
-__all__ = ["NotebookTable", "brief_repr", "few", "html", "json_text", "short", "visible", "visible_lines"]
+__all__ = ["NotebookTable", "brief_repr", "counted", "few", "html", "json_text", "short", "visible", "visible_lines"]
 
 Facts = list[tuple[str, str]]
 
@@ -113,6 +113,11 @@ def few(words: Iterable[str], most: int = 4) -> str:
     every = list(words)
     rest = len(every) - most
     return ", ".join(every) if rest <= 1 else f"{', '.join(every[:most])} and {rest} more"
+
+
+def counted(count: int, what: str) -> str:
+    """Return a count and its noun, in the plural unless it is one."""
+    return f"{count:,} {what}{'' if abs(count) == 1 else 's'}"
 
 
 class NotebookTable:

@@ -132,7 +132,7 @@ def _label(family: _Family, fit: _Fit, *, marked: bool = False) -> Text:
     said = fit.summary
     facts = [
         _how(family, fit) + ("" if said.kind == "final" else f" ({said.kind})"),
-        *([] if said.cost is None else [f"{said.cost.hessian_formations:,} Hessians"]),
+        *([] if said.cost is None else [f"{said.cost.own.hessian_formations:,} Hessians"]),
         f"{said.n_rows:,} rows",
         f"objective {human_number(said.objective)}",
         moment(said.created),

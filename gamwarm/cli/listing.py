@@ -145,8 +145,8 @@ def _cells(seen: BrowsedEntry, families: Families, *, full: bool, whole_keys: bo
     family = _family(seen, families) or "-"
     yield family if full else family.rpartition(".")[2]
     yield "-" if said is None else said.producer.build or "-"
-    yield "-" if cost is None else f"{cost.hessian_formations:,}"
-    yield "-" if cost is None else f"{cost.seconds:.3g}"
+    yield "-" if cost is None else f"{cost.own.hessian_formations:,}"
+    yield "-" if cost is None else f"{cost.own.seconds:.3g}"
     yield ", ".join(seen.blocks) or "-"
 
 
@@ -259,10 +259,7 @@ def _facts(seen: BrowsedEntry, families: Families, pins: set[str]) -> Iterator[t
 
 
 def _cost_text(cost: Cost) -> str:
-    return (
-        f"{cost.evaluations:,} evaluations, {cost.outer_iterations:,} outer and {cost.inner_iterations:,} "
-        f"inner iterations, {cost.hessian_formations:,} Hessian formations, {cost.seconds:.3g} s"
-    )
+    return f"{cost}, {cost.outer_iterations:,} outer and {cost.inner_iterations:,} inner iterations"
 
 
 def _start_text(lineage: Lineage | None) -> str:
@@ -361,7 +358,7 @@ def stats(
         for each in followed(seen, "reading records", SAMPLE if sample else totals.exact_keys):
             costs.add(each)
         ledger = followed(list_sealed(entries), "adding up", totals.entries)
-        savings = None if sample else add_up(ledger, SourceSavings())
+        savings = None if sample else add_up(ledger)
     if as_json:
         told = None if savings is None else _savings_json(savings)
         write_json({"file": str(file), **vars(totals), "sampled": sample, **costs.as_json(), "savings": told})
@@ -387,31 +384,35 @@ def stats(
     if savings is not None:
         rows = list(_saved_rows(savings))
         if rows:
-            show("", _saved_table(rows), Text("savings are estimates: these fits were not run twice", style="dim"))
+            show("", _saved_table(rows), Text(_HOW_SAVED[savings.basis], style="dim"))
     return Exit.OK
+
+
+_HOW_SAVED: Final = {
+    "measured": "saved: each of these fits was also run cold",
+    "in part measured": "saved: measured where a fit was also run cold, else estimated",
+    "estimated": "saved: an estimate, against the nearest cold fit of the same model",
+}
 
 
 def _saved_rows(savings: Savings) -> Iterator[list[str]]:
     for source, part in savings.by_source.items():
-        for against, known, saved in (
-            ("the fit it started from", part.estimated, part.saved),
-            ("a cold fit", part.estimated_cold, part.saved_cold),
-        ):
-            if known:
-                costs = [f"{saved.evaluations:,}", f"{saved.hessian_formations:,}", f"{saved.seconds:.3g}"]
-                yield [source, against, f"{known:,}", *costs]
-        if part.refused:
-            yield [source, "start not used", f"{part.refused:,}", "-", "-", "-"]
+        if part.compared:
+            saved = part.saved
+            costs = [f"{saved.evaluations:,}", f"{saved.hessian_formations:,}", f"{saved.seconds:.3g}"]
+            yield [source, f"{part.compared:,}", f"{part.measured:,}", f"{part.refused:,}", *costs]
 
 
 def _saved_table(rows: Sequence[Sequence[str]]) -> Any:
-    return table(columns("STARTED", "SAVED AGAINST", "FITS>", *_MEANS.values()), rows)
+    return table(columns("SAVED BY", "FITS>", "MEASURED>", "NOT USED>", *_MEANS.values()), rows)
 
 
 def _savings_json(savings: Savings) -> dict[str, Any]:
     parts = {name: _jsonable(part) for name, part in savings.by_source.items()}
     return {
         "by_source": parts,
+        "total": vars(savings.total),
+        "basis": savings.basis or None,
         "unfinished": savings.unfinished,
         "without_lineage": savings.without_lineage,
         "damaged": savings.damaged,
@@ -419,7 +420,8 @@ def _savings_json(savings: Savings) -> dict[str, Any]:
 
 
 def _jsonable(part: SourceSavings) -> dict[str, Any]:
-    return {name: vars(value) if hasattr(value, "__dict__") else value for name, value in vars(part).items()}
+    told = {name: vars(value) if hasattr(value, "__dict__") else value for name, value in vars(part).items()}
+    return told | {"saved": vars(part.saved)}
 
 
 class _Costs:
@@ -442,7 +444,7 @@ class _Costs:
 
     def _mean(self, source: str, what: str) -> float | None:
         costs = self._finals.get(source)
-        return None if not costs else sum(float(getattr(cost, what)) for cost in costs) / len(costs)
+        return None if not costs else sum(float(getattr(cost.own, what)) for cost in costs) / len(costs)
 
     def as_json(self) -> dict[str, Any]:
         means = {source: {what: self._mean(source, what) for what in _MEANS} for source in self._counts}

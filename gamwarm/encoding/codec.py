@@ -197,7 +197,7 @@ def _content_id(section: str, key: str, meta: Meta, arrays: dict[str, Array], se
     """
     changed: Meta = {}
     if isinstance(meta.get("cost"), dict):
-        changed["cost"] = {name: value for name, value in meta["cost"].items() if name != "seconds"}
+        changed["cost"] = {name: value for name, value in meta["cost"].items() if not name.startswith("seconds")}
     if meta.get("attributes"):
         changed["attributes"] = {}
     if changed:

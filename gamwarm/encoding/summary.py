@@ -150,6 +150,7 @@ def summary_of_all(meta: Mapping[str, Any]) -> dict[str, Any]:
 # Not by the constructors, which would check all of it again: every scan goes through here.
 
 _SOURCES: Final = {str(source): source for source in StartSource}
+_WITHOUT_CHILDREN: Final = {"for_children": 0, "seconds_for_children": 0.0}
 _PROVENANCES: Final = {str(provenance): provenance for provenance in Provenance}
 
 
@@ -177,13 +178,13 @@ def cost_of(stored: Mapping[str, Any] | None) -> Cost | None:
     if stored is None:
         return None
     cost = object.__new__(Cost)
-    vars(cost).update({"for_children": 0}, **stored)
+    vars(cost).update(_WITHOUT_CHILDREN, **stored)
     return cost
 
 
 def cost_fields(cost: Cost) -> dict[str, Any]:
     """Return a cost as a text holds it; work for children only where there was some."""
-    return {name: value for name, value in vars(cost).items() if value or name != "for_children"}
+    return {name: value for name, value in vars(cost).items() if value or name not in _WITHOUT_CHILDREN}
 
 
 @lru_cache(maxsize=4096)

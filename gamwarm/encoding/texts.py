@@ -231,7 +231,7 @@ _COMMON: Final[dict[str, Check]] = {
     ),
     "cost": or_none(
         object_of(
-            {"for_children": is_count},
+            {"for_children": is_count, "seconds_for_children": _seconds},
             evaluations=is_count,
             outer_iterations=is_count,
             inner_iterations=is_count,

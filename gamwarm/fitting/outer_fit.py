@@ -410,10 +410,11 @@ class _Fit:
         at, converged = outcome.at, outcome.is_answer
         for _, each in self.outcomes:
             self.guard.resets += each.resets
-        before = self._cost().hessian_formations
+        before = self._cost()
         curvature = self._curvature(at, start, converged)
         seeds = self._group_seeds(at, report) if converged else None
         cost = self._cost()
+        for_children = cost.hessian_formations - before.hessian_formations
         inner = getattr(self.objective, "inner_mode", None)
         result = FitResult(
             at.rho,
@@ -423,7 +424,11 @@ class _Fit:
             inner=None if inner is None else inner(at),
             curvature=curvature,
             iteration=cost.outer_iterations,
-            cost=replace(cost, for_children=cost.hessian_formations - before),
+            cost=replace(
+                cost,
+                for_children=for_children,
+                seconds_for_children=cost.seconds - before.seconds if for_children or seeds is not None else 0.0,
+            ),
             start_used=None if start is None else self.guard.continued_from == "start" and not self.nothing_left,
             seeds=seeds,
             attributes={} if handle is not None else self.attributes,

@@ -101,11 +101,7 @@ class OuterFit:
         lines = ["no store"] if self.start is None else self.start.summary().splitlines()
         if self.guard.beta_used is not None or self.guard.notes or self.guard.resets:
             lines.append(f"  guard: {self.guard}")
-        cost = self.cost
-        lines.append(
-            f"  this fit: {cost.evaluations} evaluations, {cost.hessian_formations} Hessian formations "
-            f"({cost.for_children} for later fits), {cost.seconds:.3g} s"
-        )
+        lines.append(f"  this fit: {self.cost}")
         if self.kept is not None and self.kept.saved is not None:
             lines.append(f"  saved against the fit it started from: {self.kept.saved}")
         lines += [f"  note: {note}" for note in self.notes]

@@ -146,14 +146,7 @@ class FoldsReport:
     @property
     def cost(self) -> Cost:
         """Cost of all folds together, without the parent."""
-        costs = [fold.cost for fold in self.folds]
-        return Cost(
-            sum(c.evaluations for c in costs),
-            sum(c.outer_iterations for c in costs),
-            sum(c.inner_iterations for c in costs),
-            sum(c.hessian_formations for c in costs),
-            sum(c.seconds for c in costs),
-        )
+        return sum((fold.cost for fold in self.folds), Cost())
 
     def __getitem__(self, group: object) -> FoldOutcome:
         """Return the outcome of the fold that leaves ``group`` out."""
@@ -196,8 +189,8 @@ def _row(fold: FoldOutcome) -> tuple[str, ...]:
         fold.source,
         str(fold.cost.evaluations),
         str(fold.cost.outer_iterations),
-        str(fold.cost.hessian_formations),
-        f"{fold.cost.seconds:.2f}",
+        str(fold.cost.own.hessian_formations),
+        f"{fold.cost.own.seconds:.2f}",
         "" if fold.objective is None else f"{fold.objective:.6g}",
         (fold.record[:12] if fold.record else f"not stored: {fold.not_kept}") + note,
     )

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from gamwarm.checks import as_finite_float, as_int, as_str, as_tuple
-from gamwarm.display import brief_repr, short
+from gamwarm.display import brief_repr, counted, short
 from gamwarm.errors import InvalidInput, InvalidKey
 from gamwarm.version import __version__
 
@@ -91,7 +91,9 @@ class Cost:
         Wall time.
     for_children : int
         Of the Hessian formations, those that served later fits only (the outer Hessian that a
-        parent keeps, group seeds): what a start is said to have saved leaves them out.
+        parent keeps, group seeds).
+    seconds_for_children : float
+        Of the seconds, those spent on these formations. 0 if unknown: then their share counts.
     """
 
     evaluations: int = 0
@@ -100,11 +102,40 @@ class Cost:
     hessian_formations: int = 0
     seconds: float = field(default=0.0, compare=False)
     for_children: int = 0
+    seconds_for_children: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("evaluations", "outer_iterations", "inner_iterations", "hessian_formations", "for_children"):
             object.__setattr__(self, name, as_int(getattr(self, name), f"cost {name}"))
-        object.__setattr__(self, "seconds", as_finite_float(self.seconds, "cost seconds", minimum=0.0))
+        for name in ("seconds", "seconds_for_children"):
+            object.__setattr__(self, name, as_finite_float(getattr(self, name), f"cost {name}", minimum=0.0))
+
+    @property
+    def own(self) -> Cost:
+        """What the fit took for itself: every display and every comparison uses this."""
+        if not (self.for_children or self.seconds_for_children):
+            return self
+        formations = max(self.hessian_formations - self.for_children, 0)
+        seconds = max(self.seconds - self.seconds_for_children, 0.0)
+        if not self.seconds_for_children and self.hessian_formations:
+            seconds *= formations / self.hessian_formations
+        return Cost(self.evaluations, self.outer_iterations, self.inner_iterations, formations, seconds)
+
+    @property
+    def counts_work(self) -> bool:
+        """Whether the engine counted anything but seconds."""
+        return bool(self.evaluations or self.outer_iterations or self.inner_iterations or self.hessian_formations)
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+    def __str__(self) -> str:
+        own = self.own
+        extra = f" (and {self.for_children:,} for later fits)" if self.for_children else ""
+        return (
+            f"{counted(own.evaluations, 'evaluation')}, {counted(own.hessian_formations, 'Hessian formation')}{extra}, "
+            f"{own.seconds:.3g} s"
+        )
 
 
 @dataclass(frozen=True)
@@ -147,9 +178,7 @@ def facts_of_making(
     start = ""
     if lineage is not None:
         start = str(lineage.source) if lineage.entry is None else f"{lineage.source} from {short(lineage.entry)}"
-    spent = ""
-    if cost is not None:
-        spent = f"{cost.evaluations} evaluations, {cost.hessian_formations} Hessian formations, {cost.seconds:.3g} s"
+    spent = "" if cost is None else str(cost)
     when = "" if created is None else f"{datetime.fromtimestamp(created / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC"
     engine = "" if producer is None else producer.build
     return [("engine", engine), ("start", start), ("cost", spent), ("made", when)]

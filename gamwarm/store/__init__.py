@@ -5,11 +5,23 @@ from gamwarm.store.fit import FitInProgress, FitStore
 from gamwarm.store.frozen import FrozenView
 from gamwarm.store.keep import KeepOutcome
 from gamwarm.store.maintenance import salvage
-from gamwarm.store.savings import Saving, Savings, SourceSavings, add_up
+from gamwarm.store.savings import (
+    Basis,
+    ComparedFit,
+    Saving,
+    Savings,
+    SourceSavings,
+    add_up,
+    attributes_of_cold_run,
+    compare_costs,
+    total_of,
+)
 from gamwarm.store.store import IndependentStore, WarmStartStore, open_store
 from gamwarm.store.wrapper import StoreWrapper
 
 __all__ = [
+    "Basis",
+    "ComparedFit",
     "Difference",
     "Explanation",
     "FitInProgress",
@@ -23,7 +35,10 @@ __all__ = [
     "StoreWrapper",
     "WarmStartStore",
     "add_up",
+    "attributes_of_cold_run",
+    "compare_costs",
     "compare_records",
     "open_store",
     "salvage",
+    "total_of",
 ]

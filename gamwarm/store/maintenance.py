@@ -76,9 +76,9 @@ class Upkeep:
     def savings(self) -> Savings:
         """Add up the savings of the file's converged fits and this session. Collective.
 
-        An estimate: a fit that started from an entry is set against what that entry's fit took, and
-        where the file knows a cold fit of the same key, or of the same terms, against that too.
-        Every fit counts once. Reads every entry, a portion at a time.
+        A fit is compared with its own cold run where one is known, else with the nearest cold fit
+        of the same model: see `Savings`. Every fit counts once. Reads every entry, a batch at a
+        time.
         """
         self._ranks.agree("savings", None)
         seen = self._session

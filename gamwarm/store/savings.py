@@ -1,36 +1,50 @@
-"""What starts have saved: one fit compared with its parent, and totals over the file."""
+"""What starts have saved: the only arithmetic of it, for every display."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from math import isfinite
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Final
 
+from gamwarm.display import counted
 from gamwarm.entries import EntrySummary
 from gamwarm.records import Cost, StartSource
 from gamwarm.transfer import StartReport
 
-__all__ = ["Saving", "Savings", "Session", "SourceSavings", "add_up", "saving_of"]
+__all__ = [
+    "Basis",
+    "ComparedFit",
+    "Saving",
+    "Savings",
+    "Session",
+    "SourceSavings",
+    "add_up",
+    "attributes_of_cold_run",
+    "compare_costs",
+    "saving_of",
+    "total_of",
+]
 
 log = logging.getLogger("gamwarm")
-T = TypeVar("T", "Saving", Cost)
 _NAMES_AND_NUMBERS = re.compile(r"'[^']*'|\"[^\"]*\"|[-+]?\d[\w.+-]*")
+LEAST_SECONDS: Final = 1e-3
+"""A fit that took less says nothing about the time of a formation."""
 
 
 @dataclass(frozen=True)
 class Saving:
-    """What a start saved, by estimate: the baseline's cost less the fit's own; may be negative.
+    """What a start saved: the cost of a cold fit less the fit's own; may be negative.
 
     Attributes
     ----------
     evaluations, outer_iterations, inner_iterations, hessian_formations : int
-        Work that the baseline did only for later fits (`Cost.for_children`) does not count.
     seconds : float
-        The baseline's are scaled by the rows, where it had more of them than the fit, and by the
-        formations that count.
     """
 
     evaluations: int = 0
@@ -40,62 +54,127 @@ class Saving:
     seconds: float = 0.0
 
     def __add__(self, other: Saving) -> Saving:
-        return _sum(self, other)
+        return Saving(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
 
     def __str__(self) -> str:
         return (
-            f"{_many(self.evaluations, 'evaluation')}, {_many(self.hessian_formations, 'Hessian formation')}, "
+            f"{counted(self.evaluations, 'evaluation')}, {counted(self.hessian_formations, 'Hessian formation')}, "
             f"{self.seconds:.3g} s"
         )
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if abs(count) == 1 else 's'}"
+class Basis(StrEnum):
+    """What a fit is compared with, the best first."""
+
+    AUDIT = "its own cold run"
+    SAME_FIT = "a cold run of the same fit"
+    SAME_MODEL = "the nearest cold fit of the same model"
+    PARENT = "the fit it started from"
+    CHECKPOINT = "its own checkpoint"
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the same fit was also run cold."""
+        return self in (Basis.AUDIT, Basis.SAME_FIT)
 
 
-def difference(baseline: Cost, baseline_rows: int, own: Cost, rows: int) -> Saving:
-    """Return what ``own`` saved against ``baseline``; only seconds if one counts no work."""
-    share = rows / baseline_rows if 0 < rows < baseline_rows else 1.0
-    formations = baseline.hessian_formations - baseline.for_children
-    if baseline.for_children:
-        share *= formations / baseline.hessian_formations
-    seconds = baseline.seconds * share - own.seconds
-    if not (_counts(baseline) and _counts(own)):
-        return Saving(seconds=seconds)
-    return Saving(
-        baseline.evaluations - own.evaluations,
-        baseline.outer_iterations - own.outer_iterations,
-        baseline.inner_iterations - own.inner_iterations,
-        formations - (own.hessian_formations - own.for_children),
-        seconds,
-    )
+@dataclass(frozen=True)
+class ComparedFit:
+    """One converged fit of a file, and what it would have taken cold.
+
+    Attributes
+    ----------
+    summary : EntrySummary
+        Of its record, else of its artifact.
+    own : Cost or None
+        What it took, without the work for later fits.
+    cold : Cost or None
+        What it would have taken cold; of a fit that continued from a checkpoint, what both took.
+    basis : Basis or None
+        Where ``cold`` comes from; None for cold fits, and where nothing is known.
+    """
+
+    summary: EntrySummary
+    own: Cost | None
+    cold: Cost | None = None
+    basis: Basis | None = None
+
+    @property
+    def saved(self) -> Saving | None:
+        """The difference; None if it is unknown."""
+        return None if self.own is None or self.cold is None else _less(self.cold, self.own)
+
+    @property
+    def times(self) -> float | None:
+        """How many times the work a cold fit takes (seconds where work is not counted)."""
+        if self.own is None or self.cold is None:
+            return None
+        cold, own = ((_work(cost) or cost.seconds) for cost in (self.cold, self.own))
+        return cold / own if own else None
 
 
-def _counts(cost: Cost) -> bool:
-    """Whether the engine counted anything: the store alone knows seconds only."""
-    return any(count for name, count in vars(cost).items() if name != "seconds")
+def _less(cold: Cost, own: Cost) -> Saving:
+    """Return the difference; only seconds if one counts no work."""
+    if not (cold.counts_work and own.counts_work):
+        return Saving(seconds=cold.seconds - own.seconds)
+    return _difference(cold, own)
 
 
-def spent(checkpoint: Cost) -> Saving:
-    """Return what going on from a checkpoint saves: what had been spent before it."""
-    formations = checkpoint.hessian_formations - checkpoint.for_children
-    share = formations / checkpoint.hessian_formations if checkpoint.for_children else 1.0
-    return Saving(
-        checkpoint.evaluations,
-        checkpoint.outer_iterations,
-        checkpoint.inner_iterations,
-        formations,
-        checkpoint.seconds * share,
-    )
+def _work(cost: Cost) -> int:
+    return cost.hessian_formations or cost.evaluations
 
 
-def saving_of(start: StartReport | None, own: Cost | None, rows: int) -> Saving | None:
+def _seconds_of_work(cost: Cost) -> float | None:
+    """Return the seconds per Hessian formation (or evaluation); None if the fit cannot tell."""
+    return cost.seconds / _work(cost) if _work(cost) and cost.seconds >= LEAST_SECONDS else None
+
+
+def _scaled(baseline: Cost, baseline_rows: int, rows: int, rate: float | None, rate_rows: int) -> Cost:
+    """Return what a cold fit of ``rows`` rows takes by the example of ``baseline``.
+
+    Its seconds are scaled by the rows, where it had more. They may include what only the first fit
+    of a process takes (imports, caches, compilation): if other fits took less per formation
+    (``rate``), their seconds count.
+    """
+
+    def share(of: int) -> float:
+        return rows / of if 0 < rows < of else 1.0
+
+    own = baseline.own
+    seconds = own.seconds * share(baseline_rows)
+    if rate is not None and _work(own):
+        seconds = min(seconds, _work(own) * rate * share(rate_rows))
+    return replace(own, seconds=seconds)
+
+
+def saving_of(start: StartReport | None, cost: Cost | None, rows: int) -> Saving | None:
     """Return what a fit's start saved against its parent; None if one tells no cost."""
-    if start is None or start.source == StartSource.COLD or start.entry_cost is None or own is None:
+    if start is None or start.source == StartSource.COLD or start.entry_cost is None or cost is None:
         return None
+    own = cost.own
     if start.is_checkpoint:
-        return spent(start.entry_cost)
-    return difference(start.entry_cost, start.entry_rows, own, rows)
+        return _less(start.entry_cost.own + own, own)
+    rate = _seconds_of_work(own) if start.source == StartSource.TRANSFER else None
+    return _less(_scaled(start.entry_cost, start.entry_rows, rows, rate, rows), own)
+
+
+_COLD_RUN: Final = {name: f"cold_{name}" for name in vars(Saving())}
+
+
+def attributes_of_cold_run(cost: Cost) -> dict[str, int | float]:
+    """Return the attributes by which a fit's record states what the same fit took cold."""
+    return {label: getattr(cost.own, name) for name, label in _COLD_RUN.items()}
+
+
+def _cold_run(attributes: Mapping[str, str | int | float]) -> Cost | None:
+    """Read `attributes_of_cold_run`; None where they are absent, or not of that form."""
+    told = {name: attributes.get(label) for name, label in _COLD_RUN.items()}
+    seconds = told.pop("seconds")
+    if not isinstance(seconds, int | float) or not isfinite(seconds) or seconds < 0:
+        return None
+    if not all(type(value) is int and value >= 0 for value in told.values()):
+        return None
+    return Cost(**told, seconds=float(seconds))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -110,28 +189,43 @@ class SourceSavings:
         say).
     cost : Cost
         What they took together, where their cost is known.
-    estimated : int
-        Fits whose own cost and that of the entry they started from are known.
-    saved : Saving
-        Sum over these, against the entry they started from.
-    estimated_cold : int
-        Fits for which the file also holds a cold fit of the same key, or of the same terms.
-    saved_cold : Saving
-        Sum over these, against that cold fit.
+    compared : int
+        Of these, fits for which the file tells what a cold fit takes.
+    measured : int
+        Of those, fits that were also run cold.
+    own, cold : Cost
+        Sums over the compared fits: what they took, and what they would have taken cold.
     """
 
     fits: int = 0
     refused: int = 0
     cost: Cost = field(default_factory=Cost)
-    estimated: int = 0
-    saved: Saving = field(default_factory=Saving)
-    estimated_cold: int = 0
-    saved_cold: Saving = field(default_factory=Saving)
+    compared: int = 0
+    measured: int = 0
+    own: Cost = field(default_factory=Cost)
+    cold: Cost = field(default_factory=Cost)
+
+    @property
+    def saved(self) -> Saving:
+        """The difference."""
+        return _difference(self.cold, self.own)
+
+    def __add__(self, other: SourceSavings) -> SourceSavings:
+        return SourceSavings(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
+
+
+def _difference(cold: Cost, own: Cost) -> Saving:
+    return Saving(*(getattr(cold, name) - getattr(own, name) for name in vars(Saving())))
 
 
 @dataclass(frozen=True)
 class Savings:
-    """What starts have saved, added up over a file. Estimates: the fits were not also run cold.
+    """What starts have saved, added up over a file.
+
+    A fit is compared with the best that the file knows (`Basis`): its own cold run, else the
+    nearest cold fit of the same model. So no fit is said to have saved more than a cold fit of
+    this file took. Seconds that only the first fit of a process takes and work for later fits are
+    left out.
 
     Attributes
     ----------
@@ -169,53 +263,45 @@ class Savings:
         return type(self), tuple((vars(self) | {"by_source": dict(self.by_source)}).values())
 
     @property
+    def all(self) -> SourceSavings:
+        """The sum over all sources and this session."""
+        return sum(self.by_source.values(), self.session)
+
+    @property
     def total(self) -> Saving:
-        """Estimated savings of the file's fits and this session's hits, against parents."""
-        parts = [*self.by_source.values(), self.session]
-        return sum((part.saved for part in parts), Saving())
+        """Savings of the file's fits and this session's exact hits."""
+        return self.all.saved
+
+    @property
+    def basis(self) -> str:
+        """Whether the total was "measured", "in part measured" or "estimated"; empty: unknown."""
+        every = self.all
+        if not every.compared:
+            return ""
+        return "measured" if every.measured == every.compared else "in part measured" if every.measured else "estimated"
 
     def __str__(self) -> str:
         if self.reason:
             return f"savings: {self.reason}"
-        lines = [f"saved, by estimate: {self.total}"]
+        lines = [f"saved: {self.total} ({self.basis})" if self.basis else "saved: nothing that the file tells"]
         for name, part in [*self.by_source.items(), ("exact hits of this session", self.session)]:
             if part.fits:
                 lines.append(f"  {name}: {_line(part)}")
         left = (("unfinished", self.unfinished), ("without lineage", self.without_lineage), ("damaged", self.damaged))
         lines += [f"  {what}: {count}, not counted" for what, count in left if count]
         if self.refused:
-            lines.append(f"  not stored in this session: {_many(self.refused, 'converged fit')}; the log says why")
+            lines.append(f"  not stored in this session: {counted(self.refused, 'converged fit')}; the log says why")
         return "\n".join(lines)
 
 
 def _line(part: SourceSavings) -> str:
-    text = f"{_many(part.fits, 'fit')}, {_many(part.cost.hessian_formations, 'Hessian formation')}, "
-    text += f"{part.cost.seconds:.3g} s"
+    text = f"{counted(part.fits, 'fit')}, {part.cost}"
     if part.refused:
-        text += f"; {_many(part.refused, 'start')} not used"
-    if part.estimated:
-        text += f"; saved {part.saved} against the fit each started from ({part.estimated} known)"
-    if part.estimated_cold:
-        text += f"; {part.saved_cold} against a cold fit ({part.estimated_cold} known)"
+        text += f"; {counted(part.refused, 'start')} not used"
+    if part.compared:
+        known = "" if part.compared == part.fits else f" ({part.compared} known)"
+        text += f"; saved {part.saved}{known}"
     return text
-
-
-def _one_more(
-    part: SourceSavings, cost: Cost | None, *, refused: bool, saved: Saving | None, saved_cold: Saving | None = None
-) -> SourceSavings:
-    return SourceSavings(
-        fits=part.fits + 1,
-        refused=part.refused + refused,
-        cost=part.cost if cost is None else _sum(part.cost, cost),
-        estimated=part.estimated + (saved is not None),
-        saved=part.saved if saved is None else part.saved + saved,
-        estimated_cold=part.estimated_cold + (saved_cold is not None),
-        saved_cold=part.saved_cold if saved_cold is None else part.saved_cold + saved_cold,
-    )
-
-
-def _sum(a: T, b: T) -> T:
-    return type(a)(**{name: value + getattr(b, name) for name, value in vars(a).items()})
 
 
 class Session:
@@ -247,8 +333,13 @@ class Session:
         log.log(logging.WARNING if first else logging.DEBUG, "%s%s", message, more)
 
     def count(self, cost: Cost | None, saved: Saving | None) -> None:
-        """Count one."""
-        self._so_far = _one_more(self._so_far, cost, refused=False, saved=saved)
+        """Count one exact hit."""
+        one = SourceSavings(fits=1, cost=cost or Cost())
+        if cost is not None and saved is not None:
+            own = cost.own if cost.counts_work else Cost(seconds=cost.seconds)
+            cold = Cost(*(getattr(own, name) + getattr(saved, name) for name in vars(saved)))
+            one = replace(one, compared=1, own=own, cold=cold)
+        self._so_far += one
 
     def so_far(self) -> SourceSavings:
         """Return the sum."""
@@ -261,64 +352,127 @@ class _CostRow:
 
     cost: Cost
     rows: int
-    is_checkpoint: bool = False
+    is_checkpoint: bool
+
+    @property
+    def work(self) -> tuple[int, int]:
+        own = self.cost.own
+        return own.hessian_formations, own.evaluations
+
+
+class _FitsOfModel:
+    """The cold fits of one model (or of one key), and how long its fits take per formation."""
+
+    def __init__(self) -> None:
+        self.cold: dict[int, _CostRow] = {}
+        self._rows_of_cold: list[int] = []
+        self._rates: list[tuple[float, int]] = []
+
+    def add(self, told: _CostRow, source: StartSource) -> None:
+        if source == StartSource.COLD:
+            known = self.cold.get(told.rows)
+            if known is None or told.work < known.work:
+                self.cold[told.rows] = told
+        rate = _seconds_of_work(told.cost.own)
+        if source != StartSource.EXACT and rate is not None:
+            self._rates.append((rate, told.rows))
+
+    def close(self) -> None:
+        """Sort, once all are added."""
+        self._rows_of_cold = sorted(self.cold)
+        self._rates.sort()
+
+    def nearest_cold(self, rows: int) -> _CostRow | None:
+        """Return the nearest in rows; of equally near ones the cheapest: estimates are modest."""
+        at = bisect_left(self._rows_of_cold, rows)
+        found = [self.cold[each] for each in self._rows_of_cold[max(at - 1, 0) : at + 1]]
+        return min(found, key=lambda told: (abs(told.rows - rows), told.work), default=None)
+
+    def rate_besides(self, told: _CostRow) -> tuple[float | None, int]:
+        """Return the median of the other fits' seconds per formation, and that fit's rows."""
+        rate = _seconds_of_work(told.cost.own)
+        at = len(self._rates) if rate is None else bisect_left(self._rates, (rate, told.rows))
+        skip = at < len(self._rates) and self._rates[at] == (rate, told.rows)
+        count = len(self._rates) - skip
+        if not count:
+            return None, 0
+        middle = (count - 1) // 2
+        return self._rates[middle + (skip and middle >= at)]
 
 
 class _Baselines:
-    """What fits may be measured against, by entry, by key and by family of fits."""
+    """What fits may be measured against, by entry, by key and by model."""
 
-    def __init__(self, lines: Iterable[EntrySummary]) -> None:
+    def __init__(self, lines: Iterable[EntrySummary], fits: Iterable[EntrySummary]) -> None:
         self._by_entry: dict[str, _CostRow] = {}
-        self._family_of: dict[str, str] = {}
-        self._cold_of_key: dict[str, list[_CostRow]] = {}
-        self._cold_of_family: dict[str, list[_CostRow]] = {}
-        cold: list[tuple[str, _CostRow]] = []
+        self._model_of: dict[str, str] = {}
+        self._of_key: dict[str, _FitsOfModel] = {}
+        self._of_model: dict[str, _FitsOfModel] = {}
         for line in lines:
-            family = (line.structural_key or line.key) if line.kind == "artifact" else None
-            if line.fit_key is not None and family is not None:
-                self._family_of[line.fit_key] = family
-            if line.cost is None:
+            if line.kind == "artifact" and line.fit_key is not None:
+                self._model_of[line.fit_key] = line.structural_key or line.key
+            if line.cost is not None:
+                self._by_entry[line.entry_id] = _CostRow(line.cost, line.n_rows, line.kind == "checkpoint")
+        for line in fits:
+            if line.cost is None or line.source is None or line.fit_key is None:
                 continue
-            told = _CostRow(line.cost, line.n_rows, line.kind == "checkpoint")
-            self._by_entry[line.entry_id] = told
-            is_cold = line.lineage is not None and line.lineage.source == StartSource.COLD
-            if is_cold and not told.is_checkpoint and line.fit_key is not None:
-                cold.append((line.fit_key, told))
-        for key, told in cold:
-            self._cold_of_key.setdefault(key, []).append(told)
-            family = self._family_of.get(key)
-            if family is not None:
-                self._cold_of_family.setdefault(family, []).append(told)
+            told = _CostRow(line.cost, line.n_rows, False)
+            self._of_key.setdefault(line.fit_key, _FitsOfModel()).add(told, line.source)
+            self._of_model.setdefault(self._model(line.fit_key), _FitsOfModel()).add(told, line.source)
+        for each in [*self._of_key.values(), *self._of_model.values()]:
+            each.close()
 
-    def against_entry(self, line: EntrySummary) -> Saving | None:
-        """Return the saving against the entry that the fit started from."""
-        if line.cost is None or line.lineage is None or line.lineage.entry is None:
-            return None
-        told = self._by_entry.get(line.lineage.entry)
-        if told is None:
-            return None
-        return spent(told.cost) if told.is_checkpoint else difference(told.cost, told.rows, line.cost, line.n_rows)
+    def _model(self, key: str) -> str:
+        return self._model_of.get(key, key)
 
-    def against_cold(self, line: EntrySummary) -> Saving | None:
-        """Return the saving against this key's cold fit, else these terms' nearest in rows."""
-        if line.cost is None or line.fit_key is None:
-            return None
-        known = self._cold_of_key.get(line.fit_key)
-        if known is None:
-            known = self._cold_of_family.get(self._family_of.get(line.fit_key, ""), [])
-        if not known:
-            return None
-        # Of several equally near the cheapest: an estimate should not flatter.
-        told = min(known, key=lambda t: (abs(t.rows - line.n_rows), t.cost.hessian_formations, t.cost.evaluations))
-        return difference(told.cost, told.rows, line.cost, line.n_rows)
+    def compare(self, line: EntrySummary) -> ComparedFit:
+        """Return what is known of a fit's cost without its start."""
+        own = None if line.cost is None else line.cost.own
+        if own is None or line.lineage is None or line.source == StartSource.COLD:
+            return ComparedFit(line, own)
+        found = self._cold_cost(line, own)
+        if found is None:
+            return ComparedFit(line, own)
+        cold, basis = found
+        if not (cold.counts_work and own.counts_work):
+            own, cold = Cost(seconds=own.seconds), Cost(seconds=cold.seconds)
+        return ComparedFit(line, own, cold, basis)
+
+    def _cold_cost(self, line: EntrySummary, own: Cost) -> tuple[Cost, Basis] | None:
+        assert line.lineage is not None
+        parent = None if line.lineage.entry is None else self._by_entry.get(line.lineage.entry)
+        if parent is not None and parent.is_checkpoint:
+            return parent.cost.own + own, Basis.CHECKPOINT
+        audit = _cold_run(line.attributes)
+        if audit is not None:
+            return audit, Basis.AUDIT
+        nothing = _FitsOfModel()
+        key = line.fit_key or ""
+        model = self._of_model.get(self._model(key), nothing)
+        of_key = self._of_key.get(key, nothing).nearest_cold(line.n_rows)
+        for told, basis in (
+            (of_key, Basis.SAME_FIT),
+            (model.nearest_cold(line.n_rows), Basis.SAME_MODEL),
+            (parent, Basis.PARENT),
+        ):
+            if told is not None:
+                return _scaled(told.cost, told.rows, line.n_rows, *model.rate_besides(told)), basis
+        return None
 
 
-def add_up(ledger: Iterable[EntrySummary | None], session: SourceSavings, refused: int = 0) -> Savings:
-    """Add up the costs in a file.
+def compare_costs(lines: Sequence[EntrySummary]) -> list[ComparedFit]:
+    """Return the converged fits of a file, each once, with what they would have taken cold.
 
-    A converged fit is stored twice, as record and as artifact: entries of one key, build, lineage
-    and cost are one fit.
+    A fit is stored twice, as record and as artifact: entries of one key, build, lineage and cost
+    are one fit.
     """
+    fits = list(_fits_once(lines))
+    baselines = _Baselines(lines, fits)
+    return [baselines.compare(line) for line in fits]
+
+
+def add_up(ledger: Iterable[EntrySummary | None], session: SourceSavings | None = None, refused: int = 0) -> Savings:
+    """Add up the costs in a file; None stands for an entry that cannot be read."""
     lines: list[EntrySummary] = []
     damaged = 0
     for each in ledger:
@@ -326,27 +480,32 @@ def add_up(ledger: Iterable[EntrySummary | None], session: SourceSavings, refuse
             damaged += 1
         else:
             lines.append(each)
-    baselines = _Baselines(lines)
+    return total_of(lines, compare_costs(lines), session, refused, damaged)
+
+
+def total_of(
+    lines: Iterable[EntrySummary],
+    fits: Iterable[ComparedFit],
+    session: SourceSavings | None = None,
+    refused: int = 0,
+    damaged: int = 0,
+) -> Savings:
+    """Add up the `compare_costs` of a file's entries."""
     by_source = {str(source): SourceSavings() for source in StartSource}
     without_lineage = 0
-    finished: set[str] = set()
-    for line in _fits_once(lines):
-        if line.fit_key is not None:
-            finished.add(line.fit_key)
-        if line.lineage is None:
+    finished: set[str | None] = set()
+    for fit in fits:
+        line = fit.summary
+        finished.add(line.fit_key)
+        if line.lineage is None or line.source is None:
             without_lineage += 1
             continue
-        source = StartSource(line.lineage.source)
-        warm = source != StartSource.COLD
-        by_source[source] = _one_more(
-            by_source[source],
-            line.cost,
-            refused=line.lineage.consumed is False,
-            saved=baselines.against_entry(line) if warm else None,
-            saved_cold=baselines.against_cold(line) if warm else None,
-        )
+        one = SourceSavings(fits=1, refused=line.lineage.consumed is False, cost=line.cost or Cost())
+        if fit.own is not None and fit.cold is not None and fit.basis is not None:
+            one = replace(one, compared=1, measured=int(fit.basis.is_measured), own=fit.own, cold=fit.cold)
+        by_source[line.source] += one
     unfinished = {line.fit_key for line in lines if line.kind == "checkpoint"} - finished
-    return Savings(by_source, session, len(unfinished), without_lineage, damaged, refused)
+    return Savings(by_source, session or SourceSavings(), len(unfinished), without_lineage, damaged, refused)
 
 
 def _fits_once(lines: Iterable[EntrySummary]) -> Iterator[EntrySummary]:

@@ -204,11 +204,7 @@ class StartReport(NotebookTable):
         """
         lines = [str(self)]
         if self.entry_cost is not None:
-            cost = self.entry_cost
-            lines.append(
-                f"  that fit: {self.entry_rows} rows, {cost.evaluations} evaluations, "
-                f"{cost.hessian_formations} Hessian formations, {cost.seconds:.3g} s"
-            )
+            lines.append(f"  that fit: {self.entry_rows} rows, {self.entry_cost}")
         for name, term in zip(self._names(), self.terms, strict=True):
             rho = f"rho {_said(term.rho, term.rho_reason)}" if term.slots else "no rho"
             if term.matched_by is MatchKind.NAME:

@@ -123,7 +123,7 @@ def test_stats_adds_up_what_starts_saved_as_the_store_does(gamwarm_command, tmp_
     assert told["fits"] == saved.fits == 2
     assert told["saved"] == vars(saved.saved)
     assert saved.saved.seconds == pytest.approx((8.0 - 1.0) + (8.0 - 3.0))
-    assert "the fit it started from" in shown.out
+    assert "saved: an estimate, against the nearest cold fit of the same model" in shown.out
 
 
 def test_the_lineage_of_a_parent_lists_what_started_from_it(gamwarm_command, stored):

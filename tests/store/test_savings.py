@@ -6,14 +6,26 @@ import pickle
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import Cost, Saving, Savings, StartReport
+from gamwarm.entries import EntrySummary
+from gamwarm.store import Basis, add_up, attributes_of_cold_run, compare_costs
 from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
 from tests.support.thread_ranks import on_ranks
 
 COLD = Cost(10, 6, 40, 50, seconds=2.0, for_children=5)
 WARM = Cost(3, 2, 6, 7, seconds=0.25)
+COSTS = st.builds(
+    lambda counts, seconds, part: Cost(
+        *counts, seconds, for_children=counts[3] // 3, seconds_for_children=seconds * part
+    ),
+    st.tuples(*[st.integers(0, 99)] * 4),
+    st.floats(0, 9),
+    st.floats(0, 1),
+)
 
 
 @pytest.fixture
@@ -47,7 +59,7 @@ def test_a_transfer_saves_what_its_parent_took_for_itself_less_its_own_cost(stor
     assert kept.saved == Saving(7, 4, 34, 38, 2.0 * (30 / 60) * (45 / 50) - 0.25)
     report = store.savings()
     assert report.by_source["transfer"].saved == kept.saved
-    assert report.by_source["transfer"].saved_cold == kept.saved
+    assert (report.by_source["transfer"].compared, report.by_source["transfer"].measured) == (1, 0)
     assert report.by_source["cold"].fits == 1
     assert report.by_source["cold"].saved == Saving()
     assert report.total == kept.saved
@@ -140,10 +152,11 @@ def test_a_cold_fit_of_the_same_key_is_a_better_measure_than_one_of_the_same_ter
 
     assert parent.summary.n_rows == 60
     part = store.savings().by_source["transfer"]
-    assert (part.fits, part.saved.evaluations, part.saved_cold.evaluations) == (1, 7, 6)
+    assert (part.fits, part.measured, part.saved.evaluations) == (1, 1, 6)
+    assert store.savings().basis == "measured"
 
 
-def test_a_fit_without_lineage_is_counted_and_one_that_counts_nothing_is_estimated_by_its_seconds(store):
+def test_a_fit_without_lineage_is_counted_and_one_that_counts_nothing_is_compared_by_its_seconds(store):
     store.put_record(record_of(1))
     run(store, carrier_fit(n=60), None)
     run(store, carrier_fit(n=30), WARM)
@@ -152,9 +165,102 @@ def test_a_fit_without_lineage_is_counted_and_one_that_counts_nothing_is_estimat
 
     assert report.without_lineage == 1
     transfer = report.by_source["transfer"]
-    assert (transfer.fits, transfer.estimated) == (1, 1)
+    assert (transfer.fits, transfer.compared) == (1, 1)
     assert replace(transfer.saved, seconds=0.0) == Saving()
     assert transfer.saved.seconds < 0.0, "the parent took no time to speak of"
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from(["cold", "transfer"]), COSTS, st.integers(1, 90)), min_size=1, max_size=12))
+def test_no_fit_is_said_to_have_saved_more_than_a_cold_fit_of_the_file_took(fits):
+    lines = [line_of(n, source, cost, rows) for n, (source, cost, rows) in enumerate(fits)]
+    cold = [line.cost for line in lines if line.source == "cold"]
+
+    compared = [each for each in compare_costs(lines) if each.saved is not None]
+
+    assert bool(compared) == (bool(cold) and len(cold) < len(lines))
+    for each in compared:
+        for name, value in vars(each.saved).items():
+            assert value <= max(getattr(cost, name) for cost in cold), name
+        assert each.saved.seconds <= max(cost.seconds - cost.seconds_for_children for cost in cold) + 1e-9
+
+
+def test_a_cold_run_of_the_same_fit_bounds_what_it_is_said_to_have_saved():
+    costs = {"cold": Cost(9, 5, 30, 40, seconds=2.0), "transfer": Cost(2, 1, 3, 4, seconds=0.3)}
+    lines = [line_of(7, source, cost, 50) for source, cost in costs.items()]
+    dear = line_of(8, "cold", Cost(90, 50, 300, 400, seconds=20.0), 50)
+
+    (warm,) = (each for each in compare_costs([*lines, dear]) if each.summary.source == "transfer")
+
+    assert warm.basis is Basis.SAME_FIT
+    assert warm.saved == Saving(7, 4, 27, 36, 2.0 - 0.3)
+
+
+def test_seconds_that_only_the_first_fit_of_a_process_took_are_left_out():
+    first = line_of(0, "cold", Cost(10, 6, 40, 50, seconds=30.0), 60)
+    folds = [line_of(n, "transfer", Cost(3, 2, 6, 10, seconds=0.5), 60) for n in range(1, 9)]
+
+    saved = add_up([first, *folds]).total
+
+    assert saved.hessian_formations == 8 * 40
+    assert saved.seconds == pytest.approx(8 * (50 * 0.05 - 0.5)), "0.05 s a formation, by the other fits"
+
+
+def test_seconds_of_work_for_later_fits_are_left_out_as_they_were_clocked():
+    parent = line_of(0, "cold", Cost(10, 6, 40, 50, seconds=3.0, for_children=5, seconds_for_children=2.0), 60)
+    fold = line_of(1, "transfer", Cost(3, 2, 6, 9, seconds=0.5), 60)
+
+    assert add_up([parent, fold]).total.seconds == pytest.approx(1.0 - 0.5)
+
+
+def test_a_fit_too_short_to_time_says_nothing_of_the_seconds_of_a_cold_one():
+    cold, warm = line_of(0, "cold", Cost(10, seconds=0.5), 60), line_of(1, "transfer", Cost(3, seconds=1e-5), 60)
+
+    assert add_up([cold, warm]).total.seconds == pytest.approx(0.5, abs=1e-4)
+
+
+def test_a_record_that_states_its_own_cold_run_is_measured(store):
+    run(store, carrier_fit(n=60), COLD)
+    problem, cold = carrier_fit(n=30), Cost(12, 8, 50, 60, seconds=1.5, for_children=10, seconds_for_children=0.5)
+    with store.fit(problem, attributes=attributes_of_cold_run(cold)) as fit:
+        fit.keep(result_of(problem, cost=WARM, start_used=True))
+
+    report = store.savings()
+
+    assert report.basis == "measured"
+    assert report.total == Saving(9, 6, 44, 43, 1.0 - 0.25)
+
+
+@pytest.mark.parametrize("wrong", [{"cold_seconds": "1"}, {"cold_evaluations": -1}, {"cold_evaluations": 2.5}])
+def test_attributes_that_only_look_like_a_cold_run_are_not_one(wrong):
+    told = {**attributes_of_cold_run(COLD), **wrong}
+    lines = [line_of(0, "cold", COLD, 60), replace(line_of(1, "transfer", WARM, 60), attributes=told)]
+
+    assert add_up(lines).basis == "estimated"
+
+
+def line_of(n, source, cost, rows):
+    """An artifact as `add_up` sees it; those of one ``n`` have one key, all are of one model."""
+    return EntrySummary(
+        section="fit_artifacts",
+        path=f"model/{n:032x}",
+        entry_id=f"{n:032x}",
+        kind="artifact",
+        created=n,
+        producer=gamwarm.Producer("tests", source),
+        lineage=gamwarm.Lineage(source),
+        cost=cost,
+        attributes={},
+        n_rows=rows,
+        n_outer=1,
+        width=1,
+        reduced_width=1,
+        objective=1.0,
+        converged=True,
+        blocks=("x",),
+        fit_key=f"cf-{n:064x}",
+        structural_key="model",
+    )
 
 
 def test_a_store_that_cannot_read_says_so(tmp_path):
@@ -172,8 +278,8 @@ def test_the_report_reads_as_text_and_survives_pickling(store):
 
     report = store.savings()
 
-    assert str(report).splitlines()[0] == "saved, by estimate: 7 evaluations, 38 Hessian formations, 0.65 s"
-    assert "transfer: 1 fit, 7 Hessian formations" in str(report)
+    assert str(report).splitlines()[0] == "saved: 7 evaluations, 38 Hessian formations, 0.65 s (estimated)"
+    assert "transfer: 1 fit, 3 evaluations, 7 Hessian formations" in str(report)
     assert pickle.loads(pickle.dumps(report)) == report
     assert isinstance(report, Savings)
 
@@ -185,7 +291,7 @@ def test_a_start_tells_term_by_term_what_it_holds(store):
 
     lines = report.summary().splitlines()
     assert lines[0] == str(report)
-    assert lines[1] == "  that fit: 60 rows, 10 evaluations, 50 Hessian formations, 2 s"
+    assert lines[1] == "  that fit: 60 rows, 10 evaluations, 45 Hessian formations (and 5 for later fits), 1.8 s"
     assert lines[2] == "  mean s(x): rho copied; beta projected"
     assert lines[3].startswith("  mean carrier: rho copied; beta cold (reduced widths differ by more than 25%")
     assert "array" not in repr(report)
