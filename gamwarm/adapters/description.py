@@ -124,7 +124,14 @@ class Description:
         """Whether an inverse Hessian of coefficients is kept, in a block of its own."""
         return self.has_metric and self.split.coefficients.size > 0 and self.split.size <= MOST_FOR_METRIC
 
-    def problem(self, family: NamedFamily, x0: FloatArray, options: BlockwiseFitOptions, n_rows: int) -> FitProblem:
+    def problem(
+        self,
+        family: NamedFamily,
+        x0: FloatArray,
+        options: BlockwiseFitOptions,
+        n_rows: int,
+        engine: tuple[str, str] = ("scipy.optimize", scipy.__version__),
+    ) -> FitProblem:
         """Describe the fit: the family's fingerprint has the function's data, designs are empty."""
         n = as_int(n_rows, "n_rows")
         specs = []
@@ -143,7 +150,7 @@ class Description:
             size = self.split.size
             width = size * (size + 1) // 2
             specs.append(ParameterBlockSpec(METRIC, scipy.sparse.csr_array((n, width), dtype=np.float64)))
-        return FitProblem(family, specs, options, engine="scipy.optimize", engine_version=scipy.__version__)
+        return FitProblem(family, specs, options, engine=engine[0], engine_version=engine[1])
 
     def packed(self, x: FloatArray, hess_inv: FloatArray | None) -> tuple[FloatArray, list[FloatArray]]:
         """Return rho and coefficients per block."""

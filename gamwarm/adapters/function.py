@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 from scipy.optimize._numdiff import approx_derivative
 
-from gamwarm.adapters.methods import DIFFERENCES, Method
+from gamwarm.adapters.methods import DIFFERENCES, METHODS, Method
 from gamwarm.checks import FloatArray
 from gamwarm.errors import InvalidInput, InvalidType
 
@@ -16,6 +17,8 @@ __all__ = ["Function"]
 
 _approx: Any = approx_derivative
 _MOST_REMEMBERED: Final = 4_000_000  # bytes of points
+# Relative: what the order of a sum changes, and far below what another function differs by.
+_SAME_VALUE: Final = 1e-9
 
 
 class Function:
@@ -25,19 +28,23 @@ class Function:
     ----------
     points, calls, gradient_calls : int
         Points evaluated (those of differences apart), calls of ``fun``, calls of ``jac``.
+    is_known : bool
+        False where there is no function to evaluate.
     """
 
     def __init__(
         self,
-        fun: Callable[..., Any],
+        fun: Callable[..., Any] | None,
         jac: Any,
         args: tuple[Any, ...],
         bounds: tuple[FloatArray, FloatArray] | None,
-        method: Method,
-        options: dict[str, Any],
         size: int,
+        method: Method = METHODS["bfgs"],
+        options: Mapping[str, Any] = MappingProxyType({}),
+        name: str = "fun",
     ) -> None:
-        self._fun, self._jac, self._args = fun, jac, args
+        self._fun, self._jac, self._args, self._name = fun, jac, args, name
+        self.is_known = fun is not None
         self.bounds = bounds
         lower, upper = (np.full(size, -np.inf), np.full(size, np.inf)) if bounds is None else bounds
         self._lower, self._upper = lower, upper
@@ -56,8 +63,17 @@ class Function:
         return np.clip(np.array(x, dtype=np.float64), self._lower, self._upper)
 
     def _call(self, x: Any) -> Any:
+        assert self._fun is not None
         self.calls += 1
         return self._fun(x, *self._args)
+
+    def agrees(self, x: Any, stored: float | None) -> bool:
+        """Whether the function at x is what was stored for it, but for rounding."""
+        return stored is not None and bool(abs(self.value(x) - stored) <= _SAME_VALUE * abs(stored))
+
+    def note(self, x: Any, value: float) -> None:
+        """Remember a value that was evaluated elsewhere."""
+        self._remember(self._values, self.inside(x).tobytes(), float(value))
 
     def value(self, x: Any) -> float:
         """Return the function at x, or at the nearest point inside the bounds."""
@@ -70,9 +86,11 @@ class Function:
                 try:
                     found, gradient = found
                 except (TypeError, ValueError):
-                    raise InvalidType("fun did not return (value, gradient), as jac=True says; return both") from None
+                    raise InvalidType(
+                        f"{self._name} did not return (value, gradient), as jac=True says; return both"
+                    ) from None
                 self._remember(self._gradients, at, self._checked(gradient))
-            self._remember(self._values, at, _number(found))
+            self._remember(self._values, at, _number(found, self._name))
         return self._values[at]
 
     def gradient(self, x: Any) -> Any:
@@ -128,11 +146,11 @@ class Function:
         known[at] = found
 
 
-def _number(found: Any) -> float:
+def _number(found: Any, name: str) -> float:
     try:
         return float(np.asarray(found).item())
     except (TypeError, ValueError):
         raise InvalidType(
-            f"fun returned {type(found).__name__}, which is not a single real number; return a float "
+            f"{name} returned {type(found).__name__}, which is not a single real number; return a float "
             "(or value and gradient, with jac=True)"
         ) from None

@@ -9,12 +9,14 @@ import numpy as np
 
 from gamwarm.adapters.description import Description, split_of
 from gamwarm.adapters.function import Function
+from gamwarm.adapters.guarded_fit import Edf, GuardedFit, run
 from gamwarm.adapters.methods import SILENT, bounds_of, method_of
-from gamwarm.adapters.running import Edf, Minimization, Search
+from gamwarm.adapters.naming import check_data, family_of, rows_of
+from gamwarm.adapters.scipy_search import ScipySolver, Search
 from gamwarm.checks import as_str, float_vector
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import SCIPY_MINIMIZE
-from gamwarm.identity import Fingerprinter, FitProblem, NamedFamily, write_value
+from gamwarm.identity import FitProblem
 from gamwarm.problem import BlockwiseFitOptions
 from gamwarm.store import FitStore
 
@@ -46,6 +48,7 @@ def minimize(
     n_rows: int | None = None,
     parent: Any = None,
     attributes: Mapping[str, str | int | float] | None = None,
+    each: bool = False,
 ) -> Any:
     """Minimize ``fun`` as SciPy does, from what ``store`` knows of this function and these data.
 
@@ -111,6 +114,8 @@ def minimize(
         The fit to start from; see `WarmStartStore.fit`.
     attributes : mapping of str to strings and numbers, optional
         Labels, kept with record and artifact.
+    each : bool
+        Of a store on several ranks: one fit per rank, as in `WarmStartStore.fit`.
 
     Returns
     -------
@@ -125,21 +130,24 @@ def minimize(
     InvalidInput, InvalidType
         Naming the argument, and the next step.
     """
-    problem, described, search = _prepared(
-        fun, x0, args, name=name, data=data, rho=rho, blocks=blocks, jac=jac, hess=hess, hessp=hessp, method=method,
-        bounds=bounds, constraints=constraints, tol=tol, options=options, edf=edf, rho_bound=rho_bound,
-        version=version, n_rows=n_rows,
-    )  # fmt: skip
-    if callback is not None and not callable(callback):
-        raise InvalidType(f"callback is {type(callback).__name__}; give a callable")
-    if store is not None and not callable(getattr(store, "fit", None)):
-        raise InvalidType(f"store is {type(store).__name__}; give what gamwarm.open(path) returned, or None")
-    run = Minimization(problem, described, search, callback)
-    if store is None:
-        return run.finish(run.search(None), None, None)
-    with store.fit(problem, parent, attributes=attributes) as handle:
-        run.handle = handle
-        return run.finish(run.search(handle.start), handle.start, handle)
+    searched: list[Search] = []
+
+    def prepare() -> GuardedFit:
+        problem, described, search = _prepared(
+            fun, x0, args, name=name, data=data, rho=rho, blocks=blocks, jac=jac, hess=hess, hessp=hessp,
+            method=method, bounds=bounds, constraints=constraints, tol=tol, options=options, edf=edf,
+            rho_bound=rho_bound, version=version, n_rows=n_rows,
+        )  # fmt: skip
+        if callback is not None and not callable(callback):
+            raise InvalidType(f"callback is {type(callback).__name__}; give a callable")
+        searched.append(search)
+        solver = ScipySolver(search, described, callback)
+        return GuardedFit(problem, described, search.function, search.x0, solver, edf)
+
+    found = run(prepare, store, parent, attributes, each=each)
+    if found is not None:
+        found.nfev, found.nit = searched[0].function.calls, found.cost.outer_iterations
+    return found
 
 
 def minimize_problem(fun: Callable[..., Any], x0: Any, args: Any = (), **arguments: Any) -> FitProblem:
@@ -150,7 +158,7 @@ def minimize_problem(fun: Callable[..., Any], x0: Any, args: Any = (), **argumen
     fun, x0, args, **arguments
         As `minimize` takes them.
     """
-    aside = ("store", "callback", "parent", "attributes")
+    aside = ("store", "callback", "parent", "attributes", "each")
     return _prepared(fun, x0, args, **{key: value for key, value in arguments.items() if key not in aside})[0]
 
 
@@ -183,8 +191,7 @@ def _prepared(
             raise InvalidType(f"{what} is {type(value).__name__}; give a callable")
     if options is not None and not isinstance(options, Mapping):
         raise InvalidType(f"options is {type(options).__name__}; give a mapping (a dict)")
-    if not (data is None or isinstance(data, Mapping) or hasattr(data, "columns") or hasattr(data, "column_names")):
-        raise InvalidType(f"data is {type(data).__name__}; give a mapping of names to values, or a data frame")
+    known = check_data(data)
     begin = np.array(float_vector(np.atleast_1d(x0), "x0"))
     if begin.size == 0:
         raise InvalidInput("x0 is empty; there is nothing to minimize over")
@@ -197,12 +204,10 @@ def _prepared(
         chosen.setdefault("ftol", 0.0)
     arguments = args if isinstance(args, tuple) else (args,)
     split = split_of(begin.size, rho, blocks)
-    fp = Fingerprinter()
-    fp.write_str(SCIPY_MINIMIZE)
     parts = {
         "version": as_str(version, "version", empty=True),
         "args": arguments,
-        "data": {} if data is None else data,
+        "data": known,
         "method": how.name,
         "bounds": limits,
         "constraints": _described(constraints),
@@ -211,16 +216,13 @@ def _prepared(
         "rho": split.rho,
         "blocks": [[block.coefficients, block.rho] for block in split.blocks],
     }
-    for part, value in parts.items():
-        fp.write_str(part)
-        write_value(fp, value, part)
-    family = NamedFamily(f"scipy.optimize.minimize:{as_str(name, 'name')}", fp.hexdigest())
-    function = Function(fun, jac, arguments, limits, how, chosen, begin.size)
+    family = family_of(SCIPY_MINIMIZE, "scipy.optimize.minimize", name, parts)
+    function = Function(fun, jac, arguments, limits, begin.size, how, chosen)
     described = Description(split, how.name == "BFGS")
     gtol = _tolerance(chosen.get("gtol", how.gtol if tol is None else tol), "options['gtol']")
     fit_options = BlockwiseFitOptions(outer_tol=gtol if gtol > 0.0 else how.gtol, rho_bound=rho_bound)
-    problem = described.problem(family, begin, fit_options, _rows(parts["data"]) if n_rows is None else n_rows)
-    search = Search(function, function.inside(begin), how, hess, hessp, constraints, tol, chosen, edf)
+    problem = described.problem(family, begin, fit_options, rows_of(known) if n_rows is None else n_rows)
+    search = Search(function, function.inside(begin), how, hess, hessp, constraints, tol, chosen)
     return problem, described, search
 
 
@@ -232,21 +234,6 @@ def _tolerance(tol: Any, what: str = "tol") -> float:
     if not value >= 0.0:
         raise InvalidInput(f"{what} is {tol!r}; give a number of at least 0")
     return value
-
-
-def _rows(data: Any) -> int:
-    """Return the longest first axis of the values in ``data``, or of ``data`` itself if a table."""
-    values = data.values() if isinstance(data, Mapping) else [data]
-    return max((_length(value) for value in values), default=0)
-
-
-def _length(value: Any) -> int:
-    if isinstance(value, (str, bytes, Mapping)):
-        return 0
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple):
-        return int(shape[0]) if shape else 0
-    return len(value) if hasattr(value, "__len__") else 0
 
 
 def _described(constraints: Any) -> Any:
