@@ -16,6 +16,8 @@ from gamwarm.encoding import Encoded, is_descriptor_key, is_entry_id, is_time
 __all__ = [
     "CANDIDATE_BYTES",
     "MODEL_BYTES",
+    "RECENT_BYTES",
+    "RECENT_ROWS",
     "RELATED_ROWS",
     "TABLE_ROWS",
     "BothIndexes",
@@ -34,6 +36,8 @@ TABLE_ROWS: Final = 8
 """Artifacts in a stored table. If all are damaged, a look-up reads every artifact of the key."""
 RELATED_ROWS: Final = 32
 """Models in a stored list of related ones; the newest stay."""
+RECENT_ROWS: Final = 32
+RECENT_BYTES: Final = 176
 
 
 class Candidate(NamedTuple):

@@ -263,7 +263,8 @@ class FileView:
             self._total_attributes[name] = stored
 
     def write_totals(self) -> None:
-        """Write the totals that have changed in memory."""
+        """Write the totals and the index where they have changed in memory."""
+        self.index.write()
         while self._unwritten:
             name = self._unwritten.pop()
             self._write_total(name, self.total(name))
@@ -498,6 +499,7 @@ class FileView:
     def index(self) -> StoredIndex:
         """The index, as it lies in this file."""
         return StoredIndex(
+            self._root,
             lambda section: self.section_group(section) if self.has_section(section) else None,
             lambda: self.size,
             keeps_tables=self._kept_totals is not None,
@@ -576,9 +578,6 @@ class FileView:
         if damaged:
             self.recount()
 
-    def _index_entry(self, entry: Encoded) -> None:
-        self.index.file(entry)
-
     def _write_entry(self, gid: Any, entry: Encoded) -> None:
         text = entry.text()
         self._filed += 2 * (len(text) + sum(array.nbytes for array in entry.arrays.values())) + _OVERHEAD
@@ -588,7 +587,7 @@ class FileView:
             if name in entry.arrays:
                 stored_values.write_vector(gid, stored, entry.arrays[name])
         self._account(1, len(text) + sum(array.nbytes for array in entry.arrays.values()))
-        self._index_entry(entry)
+        self.index.file(entry)
         if entry.created > self.total("last_created"):
             self._set_total("last_created", entry.created)
 

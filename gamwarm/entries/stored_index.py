@@ -6,7 +6,10 @@ else:
 * of a section, named by an entry id: the key that the entry lies under;
 * of the artifacts' section: ``fit:<digits>``, the newest artifact of a fit; ``widths:<structural
   key>``, ``structural:<structural key>:<width>`` and ``related:<relation>``, see `index`;
-* of a strict key's group: ``candidates``.
+* of a strict key's group: ``candidates``;
+* of the root: ``recent``, where the entries filed last lie, until there are `RECENT_ROWS` of them
+  and they become attributes of their sections together. An attribute more in a large section
+  changes pages of a heap and a tree, a row of this list none but the root's.
 
 What cannot be read counts as not there, until `verify` makes it anew.
 """
@@ -16,11 +19,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from gamwarm.encoding import ARTIFACTS, KINDS, DamagedEntry, Encoded, is_entry_id
 from gamwarm.entries import stored_values
-from gamwarm.entries.index import RELATED_ROWS, TABLE_ROWS, Candidate, Index, Model, Place, with_model, with_row
+from gamwarm.entries.index import (
+    RECENT_BYTES,
+    RECENT_ROWS,
+    RELATED_ROWS,
+    TABLE_ROWS,
+    Candidate,
+    Index,
+    Model,
+    Place,
+    with_model,
+    with_row,
+)
 from gamwarm.entries.stored_values import UNREADABLE, pass_on_others
 
 __all__ = ["StoredIndex"]
@@ -29,6 +43,7 @@ log = logging.getLogger("gamwarm")
 Row = TypeVar("Row", Candidate, Model)
 
 KEPT_TABLES: Final = 64
+_RECENT: Final = b"recent"
 _CANDIDATES: Final = b"candidates"
 _WIDTHS: Final = "widths:"
 _STRUCTURAL: Final = "structural:"
@@ -37,8 +52,42 @@ _FIT: Final = "fit:"
 _FIT_DIGITS: Final = 32
 
 
-def _fit_name(exact_key: str) -> bytes:
-    return f"{_FIT}{exact_key.removeprefix('cf-')[:_FIT_DIGITS]}".encode()
+def _fit_of(exact_key: str) -> str:
+    return exact_key.removeprefix("cf-")[:_FIT_DIGITS]
+
+
+class Recent(NamedTuple):
+    """A row of the list of entries filed last; of an artifact with its time and the fit, if any."""
+
+    entry_id: str
+    section: str
+    key: str
+    created: int = 0
+    fit: str = ""
+
+    def text(self) -> str:
+        """Return the row as stored."""
+        newest = f" {self.created:019d} {self.fit}" if self.fit else ""
+        return f"{self.entry_id} {self.section}/{self.key}{newest}"
+
+    @classmethod
+    def parse(cls, text: str) -> Recent | None:
+        """Return the row of a text; None if it is none."""
+        entry_id, place, *newest = [*text.split(" "), ""][:5]
+        section, _, key = place.partition("/")
+        row = None
+        if newest == [""]:
+            row = cls(entry_id, section, key)
+        elif len(newest) == 3 and newest[0].isascii() and newest[0].isdigit():
+            row = cls(entry_id, section, key, int(newest[0]), newest[1])
+        if row is None or row.text() != text or not is_entry_id(entry_id):
+            return None
+        return row if section in KINDS and KINDS[section].is_key(key) else None
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be in the list; else the entry is named by an attribute at once."""
+        return len(self.text()) <= RECENT_BYTES and Recent.parse(self.text()) == self
 
 
 def _width_name(structural_key: str, width: int) -> bytes:
@@ -50,38 +99,53 @@ class StoredIndex:
 
     Parameters
     ----------
+    root : h5py GroupID
     section_group : callable
         From the name of a section to its group; None if the file has none.
     size : callable
         Bytes of the file: no value reaches further.
     keeps_tables : bool
-        Tables that were changed last are known without reading them: only this object changes them.
+        Tables that were changed last are known without reading them, since only this object changes
+        them, and change in memory until `write`; new entries go to the recent ones.
     """
 
-    def __init__(self, section_group: Callable[[str], Any], size: Callable[[], int], *, keeps_tables: bool) -> None:
-        self._section, self._size = section_group, size
-        self._kept: dict[bytes, list[Any]] | None = {} if keeps_tables else None
+    def __init__(
+        self, root: Any, section_group: Callable[[str], Any], size: Callable[[], int], *, keeps_tables: bool
+    ) -> None:
+        self._root, self._section, self._size = root, section_group, size
+        self._keeps = keeps_tables
+        self._kept: dict[tuple[str, bytes], list[Any]] = {}
+        self._unwritten: set[tuple[str, bytes]] = set()
+        self._kept_recent: list[Recent] | None = None
+        self._recent_is_written = True
 
     # -- reading -----------------------------------------------------------------------------------
 
     def key_of(self, section: str, entry_id: str) -> str | None:
         """Return the key that an entry is filed under; None if it is not in the section."""
         found = self._text(section, entry_id.encode())
-        return found if found is not None and KINDS[section].is_key(found) else None
+        if found is not None:
+            return found if KINDS[section].is_key(found) else None
+        for row in self._recent():
+            if (row.entry_id, row.section) == (entry_id, section):
+                return row.key
+        return None
 
     def newest_of_fit(self, exact_key: str) -> tuple[int, str] | None:
         """Return time and entry id of a fit's newest artifact, which itself has to confirm it."""
-        created, _, entry_id = (self._text(ARTIFACTS, _fit_name(exact_key)) or "").partition(" ")
+        fit = _fit_of(exact_key)
+        rows = [(row.created, row.entry_id) for row in self._recent() if row.fit == fit]
+        if (stored := self._newest(fit)) is not None:
+            rows.append(stored)
+        return max(rows, default=None)
+
+    def _newest(self, fit: str) -> tuple[int, str] | None:
+        created, _, entry_id = (self._text(ARTIFACTS, f"{_FIT}{fit}".encode()) or "").partition(" ")
         return (int(created), entry_id) if created.isascii() and created.isdigit() and is_entry_id(entry_id) else None
 
     def strict(self, key: str) -> list[Candidate]:
         """See `CandidateSource`."""
-        try:
-            gid = stored_values.open_group(self._section(ARTIFACTS), key.encode())
-        except (DamagedEntry, *UNREADABLE) as error:
-            pass_on_others(error)
-            return []
-        return [row for row in self._rows(gid, _CANDIDATES, Candidate.parse) if row.key == key]
+        return [row for row in self._table(key, _CANDIDATES, Candidate.parse) if row.key == key]
 
     def widths(self, key: str) -> list[int]:
         """See `CandidateSource`."""
@@ -91,20 +155,40 @@ class StoredIndex:
 
     def structural(self, key: str, width: int) -> list[Candidate]:
         """See `CandidateSource`."""
-        return self._rows(self._section(ARTIFACTS), _width_name(key, width), Candidate.parse)
+        return self._table("", _width_name(key, width), Candidate.parse)
 
     def related(self, name: str) -> list[Model]:
         """See `CandidateSource`."""
-        return self._rows(self._section(ARTIFACTS), f"{_RELATED}{name}".encode(), Model.parse)
+        return self._table("", f"{_RELATED}{name}".encode(), Model.parse)
+
+    def _table(self, key: str, name: bytes, parse: Callable[[str], Row | None]) -> list[Row]:
+        """Return a table of the section or, with a strict key, of that key."""
+        kept = self._kept.get((key, name))
+        if kept is not None:
+            return kept
+        gid = self._section(ARTIFACTS)
+        if key:
+            try:
+                gid = stored_values.open_group(gid, key.encode())
+            except (DamagedEntry, *UNREADABLE) as error:
+                pass_on_others(error)
+                return []
+        texts = self._tolerant(name, lambda: stored_values.read_strings(gid, name, self._size()))
+        return sorted((row for text in texts or () if (row := parse(text)) is not None), reverse=True)
+
+    def _recent(self) -> list[Recent]:
+        if self._kept_recent is not None:
+            return self._kept_recent
+        texts = self._tolerant(_RECENT, lambda: stored_values.read_strings(self._root, _RECENT, self._size()))
+        rows = [row for text in texts or () if (row := Recent.parse(text.rstrip("\0"))) is not None]
+        if self._keeps:
+            self._kept_recent = rows
+        return rows
 
     def _text(self, section: str, name: bytes) -> str | None:
         gid = self._section(section)
         found = None if gid is None else self._tolerant(name, lambda: stored_values.read(gid, name, self._size()))
         return None if found is None else str(found.decode("ascii", "replace"))
-
-    def _rows(self, gid: Any, name: bytes, parse: Callable[[str], Row | None]) -> list[Row]:
-        texts = self._tolerant(name, lambda: stored_values.read_strings(gid, name, self._size()))
-        return sorted((row for text in texts or () if (row := parse(text)) is not None), reverse=True)
 
     @staticmethod
     def _tolerant(name: bytes, read: Callable[[], Any]) -> Any:
@@ -121,36 +205,75 @@ class StoredIndex:
 
     def file(self, entry: Encoded) -> None:
         """Index an entry that is being filed."""
-        section = self._section(entry.section)
-        stored_values.set_text(section, entry.entry_id.encode(), entry.key.encode())
+        row = Recent(entry.entry_id, entry.section, entry.key)
         if KINDS[entry.section].relations is None:
+            self._file_id(row)
             return
         place = Place.of(entry)
-        row = place.row
         if place.fit_key is not None:
-            self._set_newest(
-                place.fit_key, max((row.created, row.entry_id), self.newest_of_fit(place.fit_key) or (0, ""))
-            )
-        there = self._table(row.key.encode(), lambda: self.strict(row.key))
-        self._set_candidates(row.key, there, with_row(there, row))
+            row = row._replace(created=place.row.created, fit=_fit_of(place.fit_key))
+        self._file_id(row)
+        there = self.strict(entry.key)
+        self._change(entry.key, _CANDIDATES, there, with_row(there, place.row))
         known = bool(there)
         if place.structural_key is not None:
-            widths = list(self.widths(place.structural_key))
-            if place.width not in widths:
-                self._set_widths(place.structural_key, [*widths, place.width])
-                known = False
+            there = self.structural(place.structural_key, place.width)
             name = _width_name(place.structural_key, place.width)
-            there = self._table(name, lambda: self._rows(section, name, Candidate.parse))
-            self._set_rows(section, name, there, with_row(there, row))
+            if not there and place.width not in (widths := self.widths(place.structural_key)):
+                self._set_widths(place.structural_key, [*widths, place.width])
+            self._change("", name, there, with_row(there, place.row))
             known = known and bool(there)
         if not known:  # else the model is listed already
             for relation in place.related:
                 models = self.related(relation)
-                self._set_rows(section, f"{_RELATED}{relation}".encode(), models, with_model(models, place.model))
+                self._change("", f"{_RELATED}{relation}".encode(), models, with_model(models, place.model))
+
+    def _file_id(self, row: Recent) -> None:
+        if not (self._keeps and row.fits):
+            self._set_id(row)
+            return
+        rows = self._recent()
+        if len(rows) >= RECENT_ROWS:
+            for each in rows:
+                self._set_id(each)
+            rows.clear()
+        rows[:] = [*(each for each in rows if each.entry_id != row.entry_id), row]
+        self._recent_is_written = False
+
+    def _set_id(self, row: Recent) -> None:
+        """Name an entry by an attribute, and a fit's newest artifact."""
+        stored_values.set_text(self._section(row.section), row.entry_id.encode(), row.key.encode())
+        if row.fit:
+            self._set_newest(row.fit, max((row.created, row.entry_id), self._newest(row.fit) or (0, "")))
+
+    def write(self) -> None:
+        """Write what has changed in memory."""
+        if not self._recent_is_written:
+            texts = [row.text() for row in self._recent()]
+            stored_values.set_strings(self._root, _RECENT, texts + [""] * (RECENT_ROWS - len(texts)))
+            self._recent_is_written = True
+        section = self._section(ARTIFACTS) if self._unwritten else None
+        while self._unwritten:
+            key, name = self._unwritten.pop()
+            if not key:
+                stored_values.set_strings(section, name, [row.text() for row in self._kept[key, name]])
+            elif stored_values.has(section, key.encode()):
+                gid = stored_values.open_group(section, key.encode())
+                stored_values.set_strings(gid, name, [row.text() for row in self._kept[key, name]])
 
     def forget(self, section: str, entry_id: str) -> None:
         """Take a removed entry out of the ids; for an artifact call `drop` or `rebuild` too."""
         stored_values.remove_attribute(self._section(section), entry_id.encode())
+        self._forget_recent(lambda row: (row.section, row.entry_id) == (section, entry_id))
+
+    def _forget_recent(self, is_gone: Callable[[Recent], bool]) -> None:
+        rows = self._recent()
+        left = [row for row in rows if not is_gone(row)]
+        if len(left) < len(rows):
+            self._kept_recent, self._recent_is_written = left, False
+            if not self._keeps:
+                self.write()
+                self._kept_recent = None
 
     def drop(self, places: Collection[Place], newest: Mapping[str, tuple[int, str]]) -> bool:
         """Take artifacts that have been removed out of the lists; return False where others might
@@ -161,27 +284,27 @@ class StoredIndex:
         self._forget_tables()
         section, gone = self._section(ARTIFACTS), {place.row.entry_id for place in places}
         keys = {place.row.key for place in places if stored_values.has(section, place.row.key.encode())}
-        tables = {(place.structural_key, place.width) for place in places if place.structural_key is not None}
-        for gid, name in (
-            *((stored_values.open_group(section, key.encode()), _CANDIDATES) for key in keys),
-            *((section, _width_name(key, width)) for key, width in tables),
+        widths = {(place.structural_key, place.width) for place in places if place.structural_key is not None}
+        for key, name in (
+            *((key, _CANDIDATES) for key in keys),
+            *(("", _width_name(key, width)) for key, width in widths),
         ):
-            rows = self._rows(gid, name, Candidate.parse)
+            rows = self._table(key, name, Candidate.parse)
             left = [row for row in rows if row.entry_id not in gone]
             if len(left) < len(rows) >= TABLE_ROWS:
                 return False
-            self._set_rows(gid, name, rows, left)
-        for key in {key for key, _ in tables}:
-            empty = {width for each, width in tables if each == key and not self.structural(key, width)}
+            self._change(key, name, rows, left)
+        for key in {key for key, _ in widths}:
+            empty = {width for each, width in widths if each == key and not self.structural(key, width)}
             if empty:
                 self._set_widths(key, set(self.widths(key)) - empty)
         for fit_key in {place.fit_key for place in places if place.fit_key is not None}:
-            found = self.newest_of_fit(fit_key)
+            found = self._newest(_fit_of(fit_key))
             if found is not None and found[1] in gone:
                 if fit_key in newest:
-                    self._set_newest(fit_key, newest[fit_key])
+                    self._set_newest(_fit_of(fit_key), newest[fit_key])
                 else:
-                    stored_values.remove_attribute(section, _fit_name(fit_key))
+                    stored_values.remove_attribute(section, f"{_FIT}{_fit_of(fit_key)}".encode())
         return self._drop_models(places)
 
     def _drop_models(self, places: Collection[Place]) -> bool:
@@ -199,12 +322,8 @@ class StoredIndex:
             listed = self.related(name)
             if len(listed) >= RELATED_ROWS:
                 return False
-            self._set_rows(
-                section,
-                f"{_RELATED}{name}".encode(),
-                listed,
-                [each for each in listed if (each.is_structural, each.key) not in models],
-            )
+            rest = [each for each in listed if (each.is_structural, each.key) not in models]
+            self._change("", f"{_RELATED}{name}".encode(), listed, rest)
         return True
 
     def rebuild(self, artifacts: Iterable[Encoded]) -> None:
@@ -221,19 +340,20 @@ class StoredIndex:
             if b":" in name:
                 stored_values.remove_attribute(section, name)
         for exact_key, newest in fits.items():
-            self._set_newest(exact_key, newest)
+            self._set_newest(_fit_of(exact_key), newest)
         for key in stored_values.names_in(section):
             with suppress(DamagedEntry, *UNREADABLE):  # a group that cannot be written keeps what it has
-                self._set_candidates(key, [], index.strict(key))
+                self._change(key, _CANDIDATES, self.strict(key), index.strict(key))
         for key, tables in index.by_width.items():
             self._set_widths(key, tables)
             for width, rows in tables.items():
-                self._set_rows(section, _width_name(key, width), [], rows)
+                self._change("", _width_name(key, width), [], rows)
         for relation, models in index.models.items():
-            self._set_rows(section, f"{_RELATED}{relation}".encode(), [], models)
+            self._change("", f"{_RELATED}{relation}".encode(), [], models)
 
     def rebuild_ids(self, section: str, keys: Mapping[str, str]) -> None:
         """Write anew where the entries of a section lie."""
+        self._forget_recent(lambda row: row.section == section)
         gid = self._section(section)
         for name in self.ids(section) - keys.keys():
             stored_values.remove_attribute(gid, name.encode())
@@ -244,7 +364,8 @@ class StoredIndex:
         """Return the entry ids that are listed."""
         gid = self._section(section)
         names = [] if gid is None else map(stored_values.name_of, stored_values.attribute_names(gid))
-        return {name for name in names if is_entry_id(name)}
+        recent = {row.entry_id for row in self._recent() if row.section == section}
+        return recent.union(name for name in names if is_entry_id(name))
 
     # -- as a whole --------------------------------------------------------------------------------
 
@@ -275,14 +396,9 @@ class StoredIndex:
             for name, models in mine.models.items()
         )
 
-    def _set_newest(self, exact_key: str, newest: tuple[int, str]) -> None:
+    def _set_newest(self, fit: str, newest: tuple[int, str]) -> None:
         text = f"{newest[0]:019d} {newest[1]}"
-        stored_values.set_text(self._section(ARTIFACTS), _fit_name(exact_key), text.encode())
-
-    def _set_candidates(self, key: str, before: list[Candidate], rows: list[Candidate]) -> None:
-        if rows != before:
-            gid = stored_values.open_group(self._section(ARTIFACTS), key.encode())
-            self._set_rows(gid, _CANDIDATES, before, rows, key.encode())
+        stored_values.set_text(self._section(ARTIFACTS), f"{_FIT}{fit}".encode(), text.encode())
 
     def _set_widths(self, key: str, widths: Iterable[int]) -> None:
         section, name = self._section(ARTIFACTS), f"{_WIDTHS}{key}".encode()
@@ -291,19 +407,17 @@ class StoredIndex:
         else:
             stored_values.remove_attribute(section, name)
 
-    def _table(self, known_as: bytes, read: Callable[[], list[Row]]) -> list[Row]:
-        found = None if self._kept is None else self._kept.get(known_as)
-        return read() if found is None else found
-
-    def _forget_tables(self) -> None:
-        if self._kept is not None:
-            self._kept.clear()
-
-    def _set_rows(self, gid: Any, name: bytes, before: list[Row], rows: list[Row], known_as: bytes = b"") -> None:
+    def _change(self, key: str, name: bytes, before: list[Row], rows: list[Row]) -> None:
+        """Make ``rows`` those of a table of the section or, with a strict key, of that key."""
         if rows == before:
             return
-        stored_values.set_strings(gid, name, [row.text() for row in rows])
-        if self._kept is not None:
-            if len(self._kept) >= KEPT_TABLES:
-                self._kept.clear()
-            self._kept[known_as or name] = rows
+        if len(self._kept) >= KEPT_TABLES:
+            self._forget_tables()
+        self._kept[key, name] = rows
+        self._unwritten.add((key, name))
+        if not self._keeps:
+            self._forget_tables()
+
+    def _forget_tables(self) -> None:
+        self.write()
+        self._kept.clear()

@@ -21,7 +21,7 @@ from h5py import h5, h5a, h5d, h5i, h5l, h5o, h5p, h5s, h5t
 
 from gamwarm.encoding import DamagedEntry
 from gamwarm.entries import object_header
-from gamwarm.entries.index import CANDIDATE_BYTES, MODEL_BYTES
+from gamwarm.entries.index import CANDIDATE_BYTES, MODEL_BYTES, RECENT_BYTES
 from gamwarm.storage import not_of_the_file
 
 __all__ = [
@@ -109,6 +109,7 @@ FORMS: Final = {
     b"live_bytes": _INTEGER,
     b"pinned": Form(Kind.TEXT, 1, 32),
     b"candidates": _CANDIDATES,
+    b"recent": Form(Kind.TEXT, 1, RECENT_BYTES),
     b"meta": Form(Kind.TEXT, 0, 0, dataset=True),
     b"seal": Form(Kind.TEXT, 0, 32),
     b"rho": _FLOATS,
@@ -385,7 +386,7 @@ def rewrite_integer(stored: Any, value: int) -> None:
 def set_strings(gid: Any, name: bytes, values: Sequence[str]) -> None:
     """Make an attribute a list of strings of one length; of none, remove it."""
     if values:
-        array = np.array(values, dtype="S")
+        array = np.array(values, dtype=f"S{form_of(name).width}")
         _set(gid, name, array, _string_type(array.dtype.itemsize))
     else:
         remove_attribute(gid, name)

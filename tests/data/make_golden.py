@@ -195,6 +195,7 @@ def make(folder: Path) -> None:
             assert outcome.written, (name, outcome)
             expected[name] = {"entry_id": outcome.entry_id, "content": plain(record)}
         for name, artifact in artifacts().items():
+            store.compact()  # so that all but the last are in the index as most entries of a file are
             outcome = store.put_artifact(artifact)
             assert outcome.written, (name, outcome)
             expected[name] = {"entry_id": outcome.entry_id, "content": plain(artifact)}

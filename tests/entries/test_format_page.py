@@ -145,8 +145,10 @@ with h5py.File(sys.argv[1], "r") as h5:
             artifact = read("fit_artifacts", key, child)
             assert artifact["meta"]["entry_id"] == name
             found["fit_artifacts"].append(artifact)
+    recent = [text_of(row).decode().rstrip("\0").split(" ") for row in h5.attrs.get("recent", [])]
     for section in ("block_records", "fit_artifacts"):
         ids = {n: text_of(v).decode() for n, v in h5[section].attrs.items() if re.fullmatch("[0-9a-f]{32}", n)}
+        ids |= {row[0]: row[1].split("/")[1] for row in recent if row[1:] and row[1].startswith(section + "/")}
         assert ids == {e["meta"]["entry_id"]: e["key"] for e in found[section]}
     tables = {n: [text_of(row).decode() for row in rows] for n, rows in h5["fit_artifacts"].attrs.items()
               if n.startswith(("structural:", "related:"))}
@@ -154,6 +156,9 @@ with h5py.File(sys.argv[1], "r") as h5:
                for key, group in h5["fit_artifacts"].items()}
     assert all(rows == sorted(rows, reverse=True) for rows in tables.values())
     fits = {n: text_of(v).decode() for n, v in h5["fit_artifacts"].attrs.items() if n.startswith("fit:")}
+    for row in recent:
+        if len(row) == 4:
+            fits["fit:" + row[3]] = max(f"{row[2]} {row[0]}", fits.get("fit:" + row[3], ""))
     for name, keys in h5["fit_artifacts"].attrs.items():
         if name.startswith("widths:"):
             assert keys.tolist() == sorted(keys.tolist())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gamwarm
-from gamwarm.entries import KINDS, EntryStore, Index, Wanted, clock, list_entries
+from gamwarm.entries import KINDS, EntryStore, Index, Wanted, clock, list_entries, stored_index
 from gamwarm.entries.index import RELATED_ROWS, TABLE_ROWS, Candidate, Model, candidates
 from gamwarm.errors import OlderFormat
 from gamwarm.identity import relation_keys
@@ -184,13 +185,15 @@ def test_after_as_many_damaged_ones_as_a_table_has_the_next_intact_one_is_found(
         assert caplog.text.count("is damaged") == TABLE_ROWS
 
 
-@pytest.mark.parametrize("what", ["candidates", "structural:", "widths:", "related:", "id"])
+@pytest.mark.parametrize("what", ["candidates", "structural:", "widths:", "related:", "id", "recent"])
 @pytest.mark.parametrize("damage", ["another type", "another width", "nonsense", "gone"])
 def test_an_index_that_lies_costs_a_start_at_most_and_verify_makes_it_anew(entries, path, what, damage, caplog):
     kept = entries.put_artifact(artifact_of()).entry_id
+    if what != "recent":
+        compact(entries)
     entries.close()
     with h5py.File(path, "r+") as h5:
-        section = h5["fit_artifacts"]
+        section = h5 if what == "recent" else h5["fit_artifacts"]
         group = section[artifact_of().descriptor.key] if what == "candidates" else section
         name = kept if what == "id" else next(name for name in group.attrs if name.startswith(what))
         value = group.attrs[name]
@@ -200,14 +203,15 @@ def test_an_index_that_lies_costs_a_start_at_most_and_verify_makes_it_anew(entri
         elif damage == "another width":
             group.attrs.create(name, np.array([b"x" * 9]), dtype=h5py.string_dtype("utf-8", 9))
         elif damage == "nonsense":
-            dtype = h5py.string_dtype("utf-8", 139) if what in ("candidates", "structural:") else None
-            group.attrs.create(name, np.full(np.shape(value), b"?" * 139), dtype=dtype) if dtype else None
+            width = {"candidates": 139, "structural:": 139, "recent": 176}.get(what)
+            dtype = h5py.string_dtype("utf-8", width) if width else None
+            group.attrs.create(name, np.full(np.shape(value), b"?" * width), dtype=dtype) if dtype else None
 
     with closing(EntryStore(path)) as again:
         wanted = Wanted("0" * 64, artifact_of().structural_key, 3, related_to("s(x)"))
         found = again.find_parent(wanted)
         assert found is None or found.entry_id == kept
-        assert again.find_artifact(kept) is None or what != "id"
+        assert again.find_artifact(kept) is None or what not in ("id", "recent")
         assert verify(again).verdict == "repaired"
         assert again.find_parent(wanted).entry_id == kept
         assert again.find_artifact(kept).entry_id == kept
@@ -253,6 +257,57 @@ def test_a_fit_s_newest_artifact_is_found_by_its_exact_key_and_by_its_record(ent
     assert entries.find_artifact_of_fit(exact_key_of(2)) is None
     assert entries.find_key_of_record(record) == exact_key_of(1)
     assert entries.find_key_of_record(newest) is None
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("fit"), st.integers(0, 4), st.integers(0, 3)),
+            st.tuples(st.sampled_from(["remove", "again", "compact", "verify"]), st.integers(0, 9), st.just(0)),
+        ),
+        max_size=25,
+    )
+)
+def test_recent_entries_are_found_as_those_in_the_attributes_are(tmp_path_factory, steps):
+    """By id and by fit, whatever was filed and removed in between, by this handle and the next."""
+    path = tmp_path_factory.mktemp("recent") / "fits.h5"
+    keys = [f"cf-{number}{'0' * 63}" for number in range(5)]
+    filed, removed = {}, set()
+    entries = EntryStore(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stored_index, "RECENT_ROWS", 3)
+        for what, number, value in steps:
+            if what == "fit":
+                with entries.transaction():
+                    entries.put_record(replace(record_of(0, float(10 - value)), key=keys[number]))
+                    artifact = artifact_of(value=float(value), fit_key=keys[number])
+                    filed[entries.put_artifact(artifact).entry_id] = number
+            elif what == "remove" and filed:
+                listed = [s for s in list_entries(entries)[0] if s.kind == "artifact"]
+                chosen = listed[number % len(listed)]
+                left = [s for s in listed if s is not chosen and s.fit_key == chosen.fit_key]
+                newest = {s.fit_key: (s.created, s.entry_id) for s in sorted(left, key=lambda s: s.created)}
+                with entries.editing() as editor:
+                    editor.remove([(chosen.section, chosen.path, chosen.entry_id)], newest)
+                del filed[chosen.entry_id]
+                removed.add(chosen.entry_id)
+            elif what == "compact":
+                compact(entries)
+            elif what == "again":
+                entries.close()
+                entries = EntryStore(path)
+            else:
+                assert verify(entries).verdict == "sound"
+    with closing(entries):
+        assert verify(entries).verdict == "sound"
+        listed = list_entries(entries)[0]
+        assert {s.entry_id for s in listed if s.kind == "artifact"} == filed.keys()
+        for summary in listed:
+            assert entries.read(lambda v, s=summary: v.path_of(s.section, s.entry_id)) == summary.path
+        for fit_key in {keys[number] for number in filed.values()}:
+            newest = max((s.created, s.entry_id) for s in listed if s.fit_key == fit_key and s.kind == "artifact")
+            assert entries.find_artifact_of_fit(fit_key).entry_id == newest[1]
+        assert not any(entries.find_artifact(entry_id) for entry_id in removed - filed.keys())
 
 
 def test_a_record_that_is_replaced_is_found_by_its_new_id_alone(entries):

@@ -60,11 +60,18 @@ def test_a_damaged_entry_makes_the_file_damaged(path):
 
 @pytest.mark.parametrize(
     "what",
-    ["n_entries", "live_bytes", "structural:", "widths:", "related:", "candidates", "id", "stale", "another key"],
+    [
+        *("n_entries", "live_bytes", "structural:", "widths:", "related:", "candidates"),
+        *("id", "stale", "another key", "recent", "stale recent", "recent with another key"),
+    ],
 )
 def test_wrong_totals_and_a_wrong_index_are_put_right_by_who_may_write(path, what):
+    if "recent" not in what:
+        with gamwarm.open(path) as store:
+            store.compact()  # every entry is named by an attribute of its section
     with h5py.File(path, "r+") as h5:
         group = h5["fit_artifacts"]
+        rows = h5.attrs.get("recent")
         ids = [name for name in group.attrs if len(name) == 32]
         if what.endswith(":"):
             del group.attrs[next(name for name in group.attrs if name.startswith(what))]
@@ -74,6 +81,14 @@ def test_wrong_totals_and_a_wrong_index_are_put_right_by_who_may_write(path, wha
             del group.attrs[ids[0]]
         elif what == "another key":
             group.attrs.create(ids[0], 64 * "0", dtype=h5py.string_dtype("utf-8", 64))
+        elif what == "recent":
+            h5.attrs["recent"] = np.roll(rows, 1)[:2]
+        elif what == "stale recent":
+            rows[-1] = b"0" * 32 + rows[0][32:]
+            h5.attrs["recent"] = rows
+        elif what == "recent with another key":
+            rows[0] = rows[0].replace(exact_key_of(0).encode(), exact_key_of(9).encode())
+            h5.attrs["recent"] = rows
         elif what == "stale":
             group.attrs.create(32 * "0", 64 * "0", dtype=h5py.string_dtype("utf-8", 64))
         else:
