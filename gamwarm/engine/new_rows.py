@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from scipy.interpolate import BSpline
 
 from gamwarm.engine.arrays import FloatArray, IntArray
 from gamwarm.engine.source import Source
-from gamwarm.errors import InvalidInput
+from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.records import group_label
 
 __all__ = ["ConstantRows", "LevelRows", "LinearRows", "NewRows", "SplineRows", "gather", "spline_rows"]
@@ -85,8 +86,8 @@ class LevelRows(NewRows):
     Parameters
     ----------
     name, column : str
-    levels : tuple of str
-        Labels of all levels of the full data.
+    levels : tuple
+        All levels of the full data. Numbers are compared as numbers (1 is 1.0), all else by text.
     contrasts : bool
         Whether columns are contrasts to the first level, which has none. Then an unseen level is
         refused; else its effect is at its prior mean, 0.
@@ -96,7 +97,7 @@ class LevelRows(NewRows):
 
     name: str
     column: str
-    levels: tuple[str, ...]
+    levels: tuple[Any, ...]
     contrasts: bool
     seen: BoolArray | None = None
 
@@ -106,15 +107,22 @@ class LevelRows(NewRows):
     def _places(self, new: Source) -> tuple[str, IntArray]:
         """Return the group of ``new``, and the place here of each of its levels (-1: unseen)."""
         group, values = new.levels(self.column, f"term {self.name!r}")
-        known = {level: i for i, level in enumerate(self.levels) if self.seen is None or self.seen[i]}
-        places = np.array([known.get(group_label(value), -1) for value in values], dtype=np.intp)
+        every = [_comparable(level) for level in self.levels]
+        if values and isinstance(_comparable(values[0]), str) != isinstance(every[0], str):
+            raise InvalidType(
+                f"column {self.column!r} holds {type(values[0]).__name__} values such as {values[0]!r}; the levels of "
+                f"term {self.name!r} are {type(self.levels[0]).__name__} values such as {self.levels[0]!r}: convert it"
+            )
+        known = {level: i for i, level in enumerate(every) if self.seen is None or self.seen[i]}
+        places = np.array([known.get(_comparable(value), -1) for value in values], dtype=np.intp)
         if self.contrasts and (places < 0).any():
             index = new.groups[group].index
             row = int(np.flatnonzero(places[index] < 0)[0])
-            more = ", …" if len(known) > _SHOWN_LEVELS else ""
+            had = [str(level) for level in known]
+            shown = ", ".join(had[:_SHOWN_LEVELS]) + ", …" * (len(had) > _SHOWN_LEVELS)
             raise InvalidInput(
                 f"column {self.column!r} has the level {values[index[row]]!r} at row {row}, of which the fit of term "
-                f"{self.name!r} had no rows (it had {', '.join(list(known)[:_SHOWN_LEVELS])}{more}); leave such rows "
+                f"{self.name!r} had no rows (it had {shown}); leave such rows "
                 "out, or use RandomEffect for levels that may be new"
             )
         return group, places
@@ -129,6 +137,10 @@ class LevelRows(NewRows):
 
     def at_prior(self, new: Source) -> BoolArray | None:
         return None if self.contrasts else self._places(new)[1] < 0
+
+
+def _comparable(level: Any) -> float | str:
+    return level if isinstance(level, (bool, int, float)) else group_label(level)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,6 @@ from gamwarm.engine.penalty import BoundPenalty
 from gamwarm.engine.source import Source
 from gamwarm.errors import InvalidInput
 from gamwarm.problem import BasisMeta
-from gamwarm.records import group_label
 
 __all__ = ["BoundTerm", "Factor", "Intercept", "Linear", "RandomEffect", "Smooth", "Term"]
 
@@ -261,12 +260,12 @@ class RandomEffect:
         )
 
 
-def _labelled_levels(source: Source, term: Factor | RandomEffect) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """Return the group of the column, the texts of its levels and the labels of coefficients."""
+def _labelled_levels(source: Source, term: Factor | RandomEffect) -> tuple[str, tuple[Any, ...], tuple[str, ...]]:
+    """Return the group of the column, its levels and the labels of coefficients."""
     group, levels = source.levels(term.column, f"term {term.name!r}")
     if len(levels) < 2:
         raise InvalidInput(f"column {term.column!r} has one level; drop {type(term).__name__}({term.column!r})")
-    return group, tuple(map(group_label, levels)), tuple(f"{term.column}={level}" for level in levels)
+    return group, tuple(levels), tuple(f"{term.column}={level}" for level in levels)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from gamwarm import InvalidInput
-from gamwarm.engine import Bound
+from gamwarm import InvalidInput, InvalidType
+from gamwarm.engine import Bound, Gaussian, Intercept, RandomEffect, bind
 from gamwarm.engine.source import Source
 from tests.support.models import columns, model
 
@@ -84,3 +84,27 @@ def test_a_level_that_a_fold_has_no_rows_of_is_unseen_there():
                 rows.table(Source({column: [level]}))
         else:
             assert rows.at_prior(Source({column: [level, "g04"]})).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("levels", [[3, 1, 2], [3.0, 1.0, 2.0], ["c", "a", "b"], [True, False, True]])
+def test_levels_are_known_by_value_in_whatever_form_numbers_come(levels):
+    data = {"g": levels * 4, "y": np.arange(12.0)}
+    term = bind(data, [Intercept(), RandomEffect("g")], Gaussian("y")).terms[1]
+    forms = [levels, np.array(levels), np.array(levels, dtype=object)]
+    if not isinstance(levels[0], str):
+        forms += [np.array(levels, dtype=float), np.array(levels, dtype=int)]
+
+    for form in forms:
+        assert not term.new_rows.at_prior(Source({"g": form})).any()
+
+    wrong = [1.0] if isinstance(levels[0], str) else [str(levels[0])]
+    with pytest.raises(InvalidType, match=r"column 'g' holds (float|str) values.*convert it"):
+        term.new_rows.table(Source({"g": wrong}))
+
+
+def test_dates_are_levels_in_any_unit():
+    days = np.array(["2013-01-01", "2013-01-02", "2013-01-03"], dtype="datetime64[D]")
+    data = {"day": np.tile(days, 3), "y": np.arange(9.0)}
+    term = bind(data, [Intercept(), RandomEffect("day")], Gaussian("y")).terms[1]
+
+    assert term.new_rows.at_prior(Source({"day": days[:2].astype("datetime64[ns]")})).tolist() == [False, False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import InvalidInput, InvalidType
-from gamwarm.engine import EngineFit, Gaussian, Intercept, RandomEffect, Smooth, bind, fit
+from gamwarm.engine import EngineFit, Gaussian, GaussianLocationScale, Intercept, RandomEffect, Smooth, bind, fit
+from gamwarm.engine.source import Source
 from tests.support import models
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "reference" / "prediction.py"
@@ -205,6 +207,33 @@ def test_the_response_error_is_carried_over_from_the_predictors(fits, family):
     np.testing.assert_allclose(errors["response"], slope * errors["mean"], rtol=1e-6)
 
 
+class TwoPredictorMean(GaussianLocationScale):
+    """A response whose mean depends on both predictors, as a log-normal's does."""
+
+    def mean(self, etas):
+        return etas[0] * np.exp(etas[1])
+
+
+def test_the_response_error_counts_the_covariance_of_two_predictors(fits):
+    found = fits["gaussian"]
+    model = replace(found.model, family=TwoPredictorMean("gaussian", offset="exposure"))
+    data = rows_of(models.columns(), slice(0, 40))
+    both = model.predict(data, standard_errors=True)
+    eta, scale = both.fitted["mean"], both.fitted["scale"]
+    x = np.zeros((2, 40, model.theta.size))
+    for term in model.terms:
+        new = Source(data)
+        new.numbers("x", "the test")
+        group, table = term.new_rows.table(new)
+        x[model.family.predictors.index(term.predictor), :, term.columns] = table[:, term.kept][new.groups[group].index]
+    jacobian = np.exp(scale)[:, None] * (x[0] + eta[:, None] * x[1])
+
+    expected = np.sqrt(np.einsum("ij,jk,ik->i", jacobian, model.inverse, jacobian))
+
+    seen = data["group"] != "g03"
+    np.testing.assert_allclose(both.standard_errors["response"][seen], expected[seen], rtol=1e-6)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fits_pickle_predict_without_the_data_and_an_exact_hit_predicts_the_same(tmp_path, family):
     data, case = models.columns(), bound(family).case()
@@ -268,6 +297,7 @@ def test_rows_left_out_are_scored_by_scipys_densities_at_the_predictions(fits, f
 
 def test_a_row_of_weight_zero_scores_nothing(fits):
     data = rows_of(models.columns(), slice(0, 3)) | {"trials": np.array([1.0, 0.0, 2.0])}
+    data["gaussian"][1] = 1e200  # its density is zero
 
     assert fits["gaussian"].held_out(columns=data).per_row[1] == 0.0
 
