@@ -13,7 +13,7 @@ from gamwarm.engine.prediction import HeldOut, Prediction
 from gamwarm.engine.report import ColdTrial, EngineFit
 from gamwarm.engine.shapes import Convex, Monotone
 from gamwarm.engine.term_table import PenaltyRow, TermRow
-from gamwarm.engine.terms import Factor, Intercept, Linear, RandomEffect, Smooth, Term
+from gamwarm.engine.terms import Factor, Intercept, Linear, RandomEffect, Smooth, Tensor, Term
 from gamwarm.fitting import GuardReport
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Prediction",
     "RandomEffect",
     "Smooth",
+    "Tensor",
     "Term",
     "TermRow",
     "bind",

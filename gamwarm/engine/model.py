@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from gamwarm.columns import known_values
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
+from gamwarm.engine.bound_term import BoundTerm, Information
 from gamwarm.engine.constrained import ConstrainedGaussian, ConstrainedLaml
 from gamwarm.engine.constraints import Constraints
 from gamwarm.engine.design import Group, Piece, Products
@@ -22,7 +24,8 @@ from gamwarm.engine.objective import Objective
 from gamwarm.engine.penalty import DiagonalPenalties
 from gamwarm.engine.seeds import vanishing
 from gamwarm.engine.source import Source
-from gamwarm.engine.terms import BoundTerm, Term
+from gamwarm.engine.tensor import Tensor, check_tensors
+from gamwarm.engine.terms import Term
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import ENGINE_FAMILY
 from gamwarm.identity import Fingerprinter, FitProblem
@@ -104,11 +107,11 @@ class Case:
         self.new_rows: list[NewRows] = []
         for term in bound.terms:
             counts = np.zeros(0, dtype=np.intp)
-            if term.by_level:
+            if term.has_levels:
                 group = bound.source.groups[term.group]
                 counts = np.bincount(group.index[self._picked], minlength=group.size)
             self.kept.append(term.kept_columns(counts))
-            self.new_rows.append(term.new_rows.of_case(counts) if term.by_level else term.new_rows)
+            self.new_rows.append(term.rows_of_case(counts) if term.has_levels else term.new_rows)
         self.names = tuple(term.name for term in bound.terms)
         self._problems: list[tuple[BlockwiseFitOptions, FitProblem]] = []
 
@@ -173,7 +176,7 @@ class Case:
                     term.name,
                     IndexedDesign(term.distinct_rows(kept), self.groups[term.group].index),
                     penalties=tuple(penalty.physical(kept) for penalty in term.penalties),
-                    nullspace_dims=term.nullspace_dims,
+                    nullspace_dims=tuple(penalty.nullspace(kept) for penalty in term.penalties),
                     role=infer_role(term.predictor),
                     raw_width=term.lift.shape[0],
                     basis=term.basis,
@@ -185,10 +188,21 @@ class Case:
         predictors = [term.predictor for term in terms]
         family = CaseFamily(self.bound.family, self.y, self.w, self.offset, predictors, rows)
         problem = FitProblem(
-            family, specs, options, engine=ENGINE, engine_version=ENGINE_VERSION, gauge=Gauge.from_blocks(lifts)
+            family, specs, options, engine=ENGINE, engine_version=ENGINE_VERSION, gauge=self._gauge(lifts)
         )
         self._problems.append((options, problem))
         return problem
+
+    def _gauge(self, lifts: Sequence[FloatArray]) -> Gauge:
+        """Return the gauge of blocks with these lifts, and of what terms project out of others."""
+        gauge = Gauge.from_blocks(lifts)
+        if not any(term.couplings for term in self.bound.terms):
+            return gauge
+        lift, raw = np.array(gauge.lift), dict(zip(self.names, pairwise(gauge.raw_starts), strict=True))
+        for term, kept, columns in zip(self.bound.terms, self.kept, self.slices, strict=True):
+            for name, part in term.couplings:
+                lift[slice(*raw[name]), columns] = part[:, kept]
+        return Gauge(lift, gauge.raw_starts, gauge.reduced_starts)
 
     def objective(self, counters: Counters, discretised: bool | None = None) -> Objective:
         """Return the objective of this fit, counting into ``counters``."""
@@ -304,6 +318,10 @@ class Case:
                 coefficient[np.argmax(term.table[:, kept], axis=0)] = np.arange(columns.start, columns.stop)
                 by_level.append((self.groups[term.group].index, coefficient))
         gone = vanishing(by_level, index, sum(self.widths))
+        for term, columns in zip(self.bound.terms, self.slices, strict=True):
+            if term.of_level is not None:
+                groups = np.unique(index[term.of_level[self.groups[term.group].index]])
+                gone[columns] = groups[0] if groups.size == 1 else -1
         return index, [group_label(levels[i]) for i in present], gone
 
     def __repr__(self) -> str:
@@ -467,7 +485,7 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
     ----------
     columns : mapping of str to arrays of shape (n,)
         Only the columns that terms and family name are read.
-    terms : sequence of Intercept, Linear, Factor, Smooth, RandomEffect
+    terms : sequence of Intercept, Linear, Factor, Smooth, Tensor, RandomEffect
         Every predictor of the family needs at least one.
     family : Gaussian, GaussianLocationScale, Poisson or Binomial
 
@@ -480,7 +498,9 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
         raise InvalidType(f"family is {family!r}; use Gaussian, GaussianLocationScale, Poisson or Binomial")
     for term in terms:
         if not hasattr(term, "bind"):
-            raise InvalidType(f"term {term!r} is not a term; use Intercept, Linear, Factor, Smooth or RandomEffect")
+            raise InvalidType(
+                f"term {term!r} is not a term; use Intercept, Linear, Factor, Smooth, Tensor or RandomEffect"
+            )
         if term.predictor not in family.predictors:
             raise InvalidInput(
                 f"term {term.name!r} is for predictor {term.predictor!r}; "
@@ -515,4 +535,24 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
             )
         return found
 
-    return Bound(source, [term.bind(source, information) for term in terms], family, (y, w, offset))
+    return Bound(source, _bound_terms(terms, source, information), family, (y, w, offset))
+
+
+def _bound_terms(terms: Sequence[Term], source: Source, information: Information) -> list[BoundTerm]:
+    """Bind the terms, surfaces after the main effects that they leave out; in the given order."""
+    blocks = {term.name: term.bind(source, information) for term in terms if not isinstance(term, Tensor)}
+    known = [block for bound in blocks.values() for block in bound]
+    tensors = [term for term in terms if isinstance(term, Tensor)]
+    for predictor in dict.fromkeys(term.predictor for term in tensors):
+        covariates = [name for block in known if block.predictor == predictor for name in block.covariates]
+        check_tensors([term for term in tensors if term.predictor == predictor], covariates)
+    for term in tensors:
+        near = [block for block in known if block.predictor == term.predictor]
+        mains = [block for block in near if set(block.covariates) & set(term.columns)]
+        blocks[term.name] = term.bind(source, information, mains)
+    found = [block for term in terms for block in blocks[term.name]]
+    names = [block.name for block in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidInput(f"two terms have a block named {name!r}; rename a column or a level")
+    return found

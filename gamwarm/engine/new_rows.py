@@ -10,17 +10,25 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.interpolate import BSpline
 
-from gamwarm.engine.arrays import FloatArray, IntArray
+from gamwarm.engine.arrays import BoolArray, FloatArray, IntArray
 from gamwarm.engine.source import Source
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.records import group_label
 
-__all__ = ["ConstantRows", "LevelRows", "LinearRows", "NewRows", "SplineRows", "gather", "spline_rows"]
+__all__ = [
+    "ByLevelRows",
+    "ConstantRows",
+    "LevelRows",
+    "LinearRows",
+    "NewRows",
+    "SplineRows",
+    "TensorRows",
+    "gather",
+    "spline_rows",
+]
 
-BoolArray = npt.NDArray[np.bool_]
 _SHOWN_LEVELS = 8
 
 
@@ -159,6 +167,108 @@ class SplineRows(NewRows):
         within_knots(rows[:, 0], self.lower, self.upper, self.name, self.column, new.groups[group].index)
         first, values = spline_rows(rows[:, 0], self.lower, self.upper, self.lift.shape[0], self.degree)
         return group, gather(first, values, self.lift)
+
+
+@dataclass(frozen=True, eq=False)
+class ByLevelRows(NewRows):
+    """A spline where column ``by`` has one level, and zero elsewhere.
+
+    Parameters
+    ----------
+    name : str
+        Of the block.
+    spline : SplineRows
+    by, level : str
+    levels : tuple of str
+        Labels of all levels of the full data: at others the term says nothing.
+    seen : bool
+        Whether the fit has rows of the level.
+    """
+
+    name: str
+    spline: SplineRows
+    by: str
+    level: str
+    levels: tuple[str, ...]
+    seen: bool = True
+
+    def of_case(self, counts: IntArray) -> ByLevelRows:
+        return replace(self, seen=bool(counts.any()))
+
+    def own(self, new: Source) -> tuple[str, IntArray, BoolArray]:
+        """Return the group of the pairs of value and level, which of the spline's distinct values
+        each has, and whether its level is the block's.
+        """
+        factor, values = new.levels(self.by, f"term {self.name!r}")
+        labels = [group_label(value) for value in values]
+        refused = np.array([not (each in self.levels and (self.seen or each != self.level)) for each in labels])
+        if refused.any():
+            index = new.groups[factor].index
+            row = int(np.flatnonzero(refused[index])[0])
+            raise InvalidInput(
+                f"column {self.by!r} has the level {labels[index[row]]!r} at row {row}, of which the fit of term "
+                f"{self.name!r} had no rows, so it has no curve for it; leave such rows out"
+            )
+        group, x, place = new.crossed(self.spline.table(new)[0], factor)
+        return group, x, np.array([each == self.level for each in labels])[place]
+
+    def table(self, new: Source) -> tuple[str, FloatArray]:
+        group, x, own = self.own(new)
+        return group, np.where(own[:, None], self.spline.table(new)[1][x], 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class TensorRows(NewRows):
+    """Products of two splines, less their full-data means, less what other terms account for.
+
+    Parameters
+    ----------
+    name : str
+    margins : pair of SplineRows
+    centre : array of shape (p,)
+        Full-data means of the products.
+    held : int or None
+        The product of both constants: exactly zero.
+    mains : tuple of NewRows
+        The terms that are projected out.
+    projection : array of shape (columns of all mains, p)
+        What of their columns is taken from each product.
+    """
+
+    name: str
+    margins: tuple[SplineRows, SplineRows]
+    centre: FloatArray
+    held: int | None
+    mains: tuple[NewRows, ...]
+    projection: FloatArray
+
+    def table(self, new: Source) -> tuple[str, FloatArray]:
+        group, rows = self.centred(new)
+        if self.mains:
+            # One column after the other: no thread count changes a bit.
+            for column, taken in zip(self.main_columns(new, group).T, self.projection, strict=True):
+                rows -= column[:, None] * taken
+        return group, rows
+
+    def centred(self, new: Source) -> tuple[str, FloatArray]:
+        """Return the group of the pairs of values, and the products there before any projection."""
+        (first, left), (second, right) = (margin.table(new) for margin in self.margins)
+        group, x, z = new.crossed(first, second)
+        rows = (left[x][:, :, None] * right[z][:, None, :]).reshape(x.size, -1) - self.centre
+        if self.held is not None:
+            rows[:, self.held] = 0.0
+        return group, rows
+
+    def main_columns(self, new: Source, group: str) -> FloatArray:
+        """Return the columns of all projected terms at the pairs."""
+        index = new.groups[group].index
+        row = np.zeros(new.groups[group].size, dtype=np.intp)
+        row[index] = np.arange(index.size)
+        found = []
+        for main in self.mains:
+            own, rows = main.table(new)
+            found.append(rows[new.groups[own].index[row]])
+        return np.hstack(found)
 
 
 def within_knots(x: FloatArray, lower: float, upper: float, name: str, column: str, index: IntArray) -> None:

@@ -49,6 +49,10 @@ class BoundPenalty:
         self._make = make or (lambda kept: DensePenalty(np.diag(kept)))
         self._known: dict[bytes, Penalty] = {}
 
+    def nullspace(self, kept: IntArray) -> int:
+        """Return how many of the kept columns the penalty leaves out."""
+        return int((self.diagonal[kept] == 0.0).sum())
+
     def physical(self, kept: IntArray) -> Penalty:
         """Return the penalty of the kept columns; folds of equal diagonals share one object."""
         diagonal = self.diagonal[kept]

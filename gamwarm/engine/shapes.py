@@ -7,15 +7,15 @@ equally spaced knots, are not negative. Both conditions are sufficient; for spli
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from gamwarm.display import brief_repr
+from gamwarm.engine.bound_term import BoundTerm, Information
+from gamwarm.engine.smooth import Smooth
 from gamwarm.engine.source import Source
-from gamwarm.engine.terms import BoundTerm, Smooth
 from gamwarm.errors import InvalidInput
 
 __all__ = ["Convex", "Monotone"]
@@ -41,15 +41,15 @@ class _Shaped(Smooth):
         super().__post_init__()
 
     @property
-    def name(self) -> str:
-        """Block name: another direction is another term."""
-        return f"{self.predictor}:{self.direction}({self.column})"
+    def word(self) -> str:
+        """What names the term: another direction is another term."""
+        return self.direction
 
-    def bind(self, source: Source, information: Callable[[str], float]) -> BoundTerm:
-        """Fix knots, centring, penalty, its scale and the inequalities on the full data."""
-        bound = super().bind(source, information)
-        rows = self.signs[self.direction] * np.diff(bound.lift, self.order, axis=0)
-        return replace(bound, constraint=rows)
+    def bind(self, source: Source, information: Information) -> tuple[BoundTerm, ...]:
+        """Fix knots, centring, penalties, their scales and the inequalities on the full data."""
+        sign = self.signs[self.direction]
+        blocks = super().bind(source, information)
+        return tuple(replace(block, constraint=sign * np.diff(block.lift, self.order, axis=0)) for block in blocks)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gamwarm.columns import Alignment, columns_of, known_values, level_values, numeric_values
-from gamwarm.engine.arrays import FloatArray
+from gamwarm.engine.arrays import FloatArray, IntArray
 from gamwarm.engine.design import Group
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem import DistributedRows
@@ -90,6 +90,23 @@ class Source:
             self._length(first, len(known_values(self.columns[first], f"column {first!r}")))
         assert self.n is not None
         return self.n
+
+    def crossed(self, left: str, right: str) -> tuple[str, IntArray, IntArray]:
+        """Return the group of the pairs that occur of two groups, and each pair's places in the
+        two, (m,).
+        """
+        key = f"{left} x {right}"
+        if key not in self.values:
+            a, b = self.groups[left], self.groups[right]
+            codes, index = np.unique(a.index * b.size + b.index, return_inverse=True)
+            self.values[key] = np.divmod(codes, b.size)
+            self.groups[key] = Group(index.reshape(-1).astype(np.intp), codes.shape[0])
+        return key, *self.values[key]
+
+    def counts(self, group: str) -> FloatArray:
+        """Return how many rows there are of each of a group's values, of shape (m,)."""
+        own = self.groups[group]
+        return np.bincount(own.index, minlength=own.size).astype(np.float64)
 
     def unit(self) -> str:
         """Group of the intercept: one value for all rows."""

@@ -13,12 +13,14 @@ from gamwarm.engine import (
     Binomial,
     Bound,
     Factor,
+    Gaussian,
     GaussianLocationScale,
     Intercept,
     Linear,
     Poisson,
     RandomEffect,
     Smooth,
+    Tensor,
     Term,
     bind,
 )
@@ -55,11 +57,33 @@ def columns(n: int = 400, seed: int = 5, groups: int = 12) -> dict[str, Any]:
         "gaussian": eta + exposure + np.exp(-0.7 + 0.4 * np.cos(x)) * rng.normal(size=n),
         "poisson": rng.poisson(np.exp(eta + exposure)).astype(float),
         "binomial": rng.binomial(trials.astype(int), 1 / (1 + np.exp(-eta))) / trials,
+        "u": np.round(rng.normal(size=n), 1),
     }
 
 
 def mean_terms() -> list[Any]:
     return [Intercept(), Linear("z"), Factor("kind"), Smooth("x", 12), RandomEffect("group")]
+
+
+PENALTIES: dict[str, list[Any]] = {
+    "surface": [Tensor("x", "u", k=(6, 5))],
+    "interaction": [Smooth("x", 8), Smooth("u", 6), Tensor("x", "u", k=(6, 5))],
+    "one main effect": [Linear("u", "z"), Tensor("x", "u", k=(6, 5))],
+    "select": [Smooth("x", 8, select=True), Smooth("u", 6, select=True)],
+    "by": [Factor("kind"), Smooth("x", 8, by="kind")],
+    "tied": [Factor("kind"), Smooth("x", 8, by="kind", tied=True, select=True)],
+    "fixed": [Smooth("x", 8, log_lambda=2.0), Smooth("u", 6)],
+}
+"""Terms of the mean with several penalties per block, with tied and with fixed ones."""
+
+
+def several(name: str, family: str = "poisson", data: dict[str, Any] | None = None, *more: Any) -> Bound:
+    """Bind one of `PENALTIES`; of the location-scale family with a smooth scale."""
+    data = columns() if data is None else data
+    terms = [Intercept(), *PENALTIES[name], *more]
+    if family == "Gaussian":
+        return bind(data, terms, Gaussian("gaussian", weights="trials"))
+    return model(family, data, terms)
 
 
 def model(family: str, data: dict[str, Any] | None = None, terms: Sequence[Any] | None = None) -> Bound:
