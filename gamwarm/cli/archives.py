@@ -129,7 +129,7 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> Exit:
-    """Write one HTML page about a file: costs, transfers by term, lineage, growth."""
+    """Write one HTML page about a file: what it saved, fit by fit, and where starts came from."""
     refuse_no_file(file)
     with waiting(f"reading {file}; Ctrl-C ends it"):
         page = write_report(file, output, title=title)

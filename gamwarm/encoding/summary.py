@@ -8,7 +8,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from gamwarm.records import Cost, Lineage, Producer, Provenance, StartSource
+from gamwarm.records import COLD_RUN, GROUP, Cost, Lineage, Producer, Provenance, StartSource
 
 __all__ = [
     "EntrySummary",
@@ -95,6 +95,14 @@ class EntrySummary:
     def key(self) -> str:
         """Exact key, or of an artifact its strict descriptor key."""
         return key_of(self.path)
+
+    @property
+    def label(self) -> str:
+        """What a person calls the fit: the group it leaves out, else its attributes; or empty."""
+        if GROUP in self.attributes:
+            return str(self.attributes[GROUP])
+        own = ((name, value) for name, value in self.attributes.items() if not name.startswith(COLD_RUN))
+        return ", ".join(f"{name}={value}" for name, value in own)
 
     @property
     def place(self) -> str:

@@ -15,7 +15,7 @@ from gamwarm.folds.rounds import Shown, in_rounds
 from gamwarm.folds.splits import Fold, all_rows, digest_of, folds_of
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import agree, mark_agreed
-from gamwarm.records import FitResult
+from gamwarm.records import GROUP, FitResult
 from gamwarm.store import FitInProgress, FrozenView, WarmStartStore
 
 __all__ = ["FitFold", "leave_one_out", "of_engine"]
@@ -23,8 +23,6 @@ __all__ = ["FitFold", "leave_one_out", "of_engine"]
 log = logging.getLogger("gamwarm")
 
 PARENT_FLUSH_SECONDS = 2.0
-FOLD_LABEL = "group"
-"""Attribute of record and artifact of a fold: the group that it leaves out."""
 
 
 class FitFold(Protocol):
@@ -127,7 +125,7 @@ def leave_one_out(
 
         def one(fold: Fold | None) -> FoldOutcome | None:
             left_out = None if fold is None else fold.group
-            labelled = view if left_out is None else view.labelled({FOLD_LABEL: left_out})
+            labelled = view if left_out is None else view.labelled({GROUP: left_out})
             made = fit(fold, store=labelled, parent=parent, leave_out=left_out, each=True)
             if fold is None:
                 return None

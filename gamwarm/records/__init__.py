@@ -12,12 +12,25 @@ from gamwarm.records.curvature import (
     settled_flags,
 )
 from gamwarm.records.gates import SATURATION_MARGIN, artifact_refusal, gate_record, rejection_reason
-from gamwarm.records.provenance import LATEST, Cost, Lineage, Producer, Provenance, StartSource, check_entry_id
+from gamwarm.records.provenance import (
+    COLD_RUN,
+    LATEST,
+    Cost,
+    Lineage,
+    Producer,
+    Provenance,
+    StartSource,
+    attributes_of_cold_run,
+    check_entry_id,
+    cold_run_of,
+)
 from gamwarm.records.result import ConstrainedWarmStart, FitResult
-from gamwarm.records.seeds import GroupSeeds, group_label
+from gamwarm.records.seeds import GROUP, GroupSeeds, group_label
 
 __all__ = [
     "AT_BOUND",
+    "COLD_RUN",
+    "GROUP",
     "LATEST",
     "PLATEAU_EDF",
     "SATURATION_MARGIN",
@@ -38,8 +51,10 @@ __all__ = [
     "StartSource",
     "TermArtifact",
     "artifact_refusal",
+    "attributes_of_cold_run",
     "check_attributes",
     "check_entry_id",
+    "cold_run_of",
     "cut_coordinates",
     "gate_record",
     "group_label",

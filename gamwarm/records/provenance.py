@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -9,10 +10,22 @@ from typing import Final
 
 from gamwarm.checks import as_finite_float, as_int, as_str, as_tuple
 from gamwarm.display import brief_repr, counted, short
-from gamwarm.errors import InvalidInput, InvalidKey
+from gamwarm.errors import GamwarmError, InvalidInput, InvalidKey
 from gamwarm.version import __version__
 
-__all__ = ["Cost", "Lineage", "Producer", "Provenance", "StartSource", "check_entry_id", "facts_of_making"]
+__all__ = [
+    "COLD_RUN",
+    "LATEST",
+    "Cost",
+    "Lineage",
+    "Producer",
+    "Provenance",
+    "StartSource",
+    "attributes_of_cold_run",
+    "check_entry_id",
+    "cold_run_of",
+    "facts_of_making",
+]
 
 
 class StartSource(StrEnum):
@@ -136,6 +149,24 @@ class Cost:
             f"{counted(own.evaluations, 'evaluation')}, {counted(own.hessian_formations, 'Hessian formation')}{extra}, "
             f"{own.seconds:.3g} s"
         )
+
+
+COLD_RUN: Final = "cold_"
+"""Beginning of the attributes that say what the same fit took cold."""
+_COLD_RUN: Final = ("evaluations", "outer_iterations", "inner_iterations", "hessian_formations", "seconds")
+
+
+def attributes_of_cold_run(cost: Cost) -> dict[str, int | float]:
+    """Return the attributes by which a fit's entries state what the same fit took cold."""
+    return {COLD_RUN + name: getattr(cost.own, name) for name in _COLD_RUN}
+
+
+def cold_run_of(attributes: Mapping[str, str | int | float]) -> Cost | None:
+    """Read `attributes_of_cold_run`; None where they are absent, or not of that form."""
+    try:
+        return Cost(**{name: attributes[COLD_RUN + name] for name in _COLD_RUN})  # type: ignore[arg-type]
+    except (KeyError, GamwarmError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from gamwarm.display import brief_repr
 from gamwarm.errors import InvalidInput
 from gamwarm.records.equality import ContentEquality
 
-__all__ = ["GroupSeeds", "group_label"]
+__all__ = ["GROUP", "GroupSeeds", "group_label"]
+
+GROUP: Final = "group"
+"""Attribute of a fold's entries: the group that it leaves out."""
 
 
 def group_label(value: Any) -> str:

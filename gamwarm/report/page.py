@@ -13,17 +13,20 @@ from gamwarm.checks import file_path
 from gamwarm.display import html
 from gamwarm.entries import EntryStore, EntrySummary, list_entries
 from gamwarm.errors import StoreError
-from gamwarm.report.figures import bars_of_cost, growth, lineage, number, stacked
-from gamwarm.report.summary import PROVENANCES, FitGroup, Summary, summarize
+from gamwarm.report.figures import bars, number, pairs, stacked
+from gamwarm.report.summary import PROVENANCES, SHORT, FitGroup, Plot, Summary, Tree, label_of, summarize
 from gamwarm.storage import replace_text, status_of
+from gamwarm.store import Savings, SourceSavings
 from gamwarm.version import __version__
 
 __all__ = ["write_report"]
 
-NEWEST: Final = 40
+NEWEST: Final = 20
 MOST_GROUPS: Final = 12
 MOST_TERMS: Final = 40
 MOST_ROWS: Final = 160
+DEEPEST: Final = 8
+"""Steps of indentation; what lies deeper is drawn there."""
 
 
 def write_report(
@@ -52,8 +55,8 @@ def write_report(
 
     Notes
     -----
-    Summaries of entries are read without their seals; ``verify`` checks those. Costs are means over
-    different fits that began from each source: a comparison of jobs, not a paired one.
+    Summaries of entries are read without their seals; ``verify`` checks those. What starts saved is
+    what `WarmStartStore.savings` says. Means by start are means over different fits.
     """
     path, target = file_path(store_path, "store_path"), file_path(out_html, "out_html")
     there, store_there = status_of(target), status_of(path)
@@ -74,11 +77,12 @@ def write_report(
 def _page(nbytes: int, title: str, summary: Summary, unreadable: Sequence[str], generation: int) -> str:
     style = files("gamwarm.report").joinpath("style.css").read_text(encoding="utf-8")
     sections = [
-        _overview(summary, nbytes, generation, unreadable),
-        _costs(summary),
+        _glance(summary, unreadable),
+        _fits(summary.plot),
         _terms(summary),
         _lineage(summary),
-        _growth(summary),
+        _costs(summary),
+        _contents(summary, nbytes, generation),
         _newest(summary.newest),
     ]
     return "\n".join(
@@ -104,35 +108,143 @@ def _note(text: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numeric: int = 0) -> str:
-    """Return a table of HTML cells; from column ``numeric`` on they stand to the right."""
+    """Return a table of HTML cells; from column ``numeric`` on they stand to the right.
 
-    def cells(tag: str, row: Sequence[str]) -> str:
-        right = ' class="num"'
-        return "".join(
-            f"<{tag}{right if numeric and n >= numeric else ''}>{cell}</{tag}>" for n, cell in enumerate(row)
-        )
+    Every cell knows its heading: on a phone a row is drawn as a list of headings and cells.
+    """
 
-    body = "".join(f"<tr>{cells('td', row)}</tr>\n" for row in rows)
-    head = cells("th", [html(name) for name in heads])
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>'
+    def cell(n: int, html_text: str) -> str:
+        right = ' class="num"' if numeric and n >= numeric else ""
+        return f'<td{right} data-name="{html(heads[n])}">{html_text}</td>'
+
+    body = "".join(f"<tr>{''.join(cell(n, each) for n, each in enumerate(row))}</tr>\n" for row in rows)
+    right = ' class="num"'
+    head = "".join(f"<th{right if numeric and n >= numeric else ''}>{html(name)}</th>" for n, name in enumerate(heads))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
 
 
-def _overview(summary: Summary, size: int, generation: int, unreadable: Sequence[str]) -> str:
+def _cards(facts: Iterable[tuple[str, str]]) -> str:
+    cards = "".join(f"<div><b>{html(value)}</b><span>{html(name)}</span></div>" for value, name in facts)
+    return f'<div class="cards">{cards}</div>'
+
+
+# -- what the file saved ---------------------------------------------------------------------------
+
+
+def _glance(summary: Summary, unreadable: Sequence[str]) -> str:
+    savings, every = summary.savings, summary.savings.all
+    parts = [f'<p class="headline">{html(_headline(savings))}</p>']
+    if every.compared:
+        parts += [_cards(_saved_facts(savings)), *map(_note, _how_known(summary))]
+    elif sum(summary.counts.values()):
+        parts.append(_note(_why_nothing(savings)))
+    if unreadable:
+        some = ", ".join(unreadable[:3])
+        which = "1 entry cannot" if len(unreadable) == 1 else f"{len(unreadable):,} entries cannot"
+        parts.append(f'<p class="warning">{which} be read ({html(some)}); run gamwarm verify.</p>')
+    return f"<section>{''.join(parts)}</section>"
+
+
+def _headline(savings: Savings) -> str:
+    every = savings.all
+    if not every.compared:
+        return "No saving is known." if every.fits else "The file holds no fit that says how it began."
+    name, cold, own = _work_of(every)
+    gains = [(float(cold - own), name)] if name else []
+    gains.append((savings.total.seconds, "s"))
+    words = [
+        " and ".join(f"{number(abs(gain))} {unit}" for gain, unit in gains if (gain >= 0) is saved) + what
+        for saved, what in ((True, " saved"), (False, " more than cold"))
+        if any((gain >= 0) is saved for gain, _ in gains)
+    ]
+    return f"{', '.join(words)} ({savings.basis})."
+
+
+def _work_of(every: SourceSavings) -> tuple[str, int, int]:
+    """Return what counts as work, and how much of it cold and warm fits took."""
+    for name, what in (("Hessian formations", "hessian_formations"), ("evaluations", "evaluations")):
+        if getattr(every.cold, what):
+            return name, getattr(every.cold, what), getattr(every.own, what)
+    return "", 0, 0
+
+
+def _saved_facts(savings: Savings) -> list[tuple[str, str]]:
+    every = savings.all
+    name, cold, own = _work_of(every)
+    facts = [(f"{every.compared:,}", "fits that started from this file")]
+    if name:
+        facts.append((number(own), f"{name}, instead of {number(cold)}"))
+        if own:
+            facts.append((f"{number(cold / own)}×", f"{name}, cold to warm"))
+    facts.append((f"{number(every.own.seconds)} s", f"instead of {number(every.cold.seconds)} s"))
+    return facts
+
+
+def _how_known(summary: Summary) -> Iterable[str]:
+    every = summary.savings.all
+    estimated = every.compared - every.measured
+    if every.measured:
+        which = "each of these fits was" if not estimated else f"{every.measured:,} of these fits were"
+        yield f"Measured: {which} also run cold."
+    if estimated:
+        against = [f"{basis} ({n:,})" for basis, n in summary.bases.items() if not basis.is_measured]
+        rest = "" if not every.measured else " of the others"
+        yield f"Estimated{rest}, against {' and '.join(against)}."
+    later = every.cost.for_children
+    left_out = "Left out: the start-up time of a process (imports, caches)"
+    if later:
+        left_out += f", and {later:,} Hessian formations that served later fits only"
+    yield left_out + ". Repeats that were answered from the file write nothing, so they are not counted."
+    if every.refused:
+        yield f"{every.refused:,} starts were offered and not used; what they cost counts."
+
+
+def _why_nothing(savings: Savings) -> str:
+    started = {name: part.fits for name, part in savings.by_source.items() if part.fits}
+    if not started:
+        return "Records that were put directly, not by keep, do not say how the fit began."
+    if set(started) == {"cold"}:
+        return "All fits were cold: none started from another one."
+    return "The file no longer tells what the fits would have taken cold, or they state no cost."
+
+
+def _fits(plot: Plot | None) -> str:
+    if plot is None:
+        return ""
+    heading = f"Cold and warm, fit by fit ({plot.unit})"
+    parts = []
+    key = '<span class="key fill-transfer"></span>warm '
+    if any(pair.source == "exact" for pair in plot.pairs):
+        key += '<span class="key fill-exact"></span>continued '
+    if any(pair.measured for pair in plot.pairs):
+        key += '<span class="key fill-cold"></span>cold, measured '
+    if any(not pair.measured for pair in plot.pairs):
+        key += '<span class="key estimate"></span>cold, estimated '
+    if plot.gains:
+        total = sum(bar.count for bar in plot.gains)
+        parts.append(_note(f"How many times less than cold {total:,} fits took:"))
+        parts.append(f"<figure>{bars(plot.gains, 'fits by gain')}</figure>")
+        parts.append(_note(f"The {len(plot.pairs)} that gained least:"))
+    parts.append(f"<p>{key}</p><figure>{pairs(plot.pairs, heading)}</figure>")
+    if plot.without_unit:
+        parts.append(_note(f"{plot.without_unit:,} more fits do not count {plot.unit}."))
+    return _section(heading, *parts)
+
+
+# -- what is in the file ---------------------------------------------------------------------------
+
+
+def _contents(summary: Summary, size: int, generation: int) -> str:
     names = {"final": "final records", "checkpoint": "checkpoints", "artifact": "artifacts"}
     cards = [(number(count), names[kind]) for kind, count in summary.counts.items()]
     cards += [(_bytes(size), "file"), (number(generation), "transactions")]
-    facts = "".join(f"<div><b>{html(value)}</b><span>{html(name)}</span></div>" for value, name in cards)
-    lists = [("families", summary.families), ("engines", summary.engines)]
+    lists = [("Families", summary.families), ("Engines", summary.engines)]
     lines = "".join(
         f"<p><b>{name}</b> {html(', '.join(f'{word} ({count:,})' for word, count in counts.items()))}</p>"
         for name, counts in lists
         if counts
     )
-    warning = ""
-    if unreadable:
-        some = ", ".join(unreadable[:3])
-        warning = f'<p class="warning">{len(unreadable)} entries cannot be read ({html(some)}); run verify.</p>'
-    return _section("What is in the file", f'<div class="cards">{facts}</div>', lines, warning)
+    return _section("What is in the file", _cards(cards), lines)
 
 
 def _bytes(count: int) -> str:
@@ -145,10 +257,10 @@ def _bytes(count: int) -> str:
 
 
 def _costs(summary: Summary) -> str:
-    heading = "Cost, cold against warm"
+    heading = "Mean cost by start"
     if not summary.costs:
         return _section(heading, _note("No final record states both its cost and its start."))
-    note = "Mean cost per fit by type of start, for fits with the same engine and blocks. These are different fits."
+    note = "Per fit, without work for later fits; fits with the same engine and blocks. These are different fits."
     if summary.without_lineage:
         note += f" {summary.without_lineage:,} final records without a cost or a start are not counted."
     shown = summary.costs[:MOST_GROUPS]
@@ -162,24 +274,18 @@ def _group(group: FitGroup) -> str:
     rows = []
     for row in group.rows:
         costs = (row.evaluations, row.outer_iterations, row.inner_iterations, row.hessian_formations, row.seconds)
-        rows.append([html(row.source), f"{row.fits:,}", *map(number, costs), group.gain(row)])
-    heads = ["start", "fits", "evaluations", "outer", "inner", "Hessians", "seconds", "fewer Hessians"]
-    words = f"{', '.join(group.blocks)}"
+        rows.append([html(row.source), f"{row.fits:,}", *map(number, costs)])
+    heads = ["start", "fits", "evaluations", "outer", "inner", "Hessians", "seconds"]
     engine = f' <span class="quiet">{html(group.engine)}</span>' if group.engine else ""
-    figure = (
-        ""
-        if len(group.rows) == 1
-        else f"<figure>{bars_of_cost(group)}<figcaption>Hessian formations</figcaption></figure>"
-    )
-    return f"<h3>{html(words)}{engine}</h3>{figure}{_table(heads, rows, 1)}"
+    return f"<h3>{_few(group.blocks)}{engine}</h3>{_table(heads, rows, 1)}"
 
 
 def _terms(summary: Summary) -> str:
-    heading = "Transfers by term"
+    heading = "Terms: what starts took over"
     if not summary.terms:
         return _section(heading, _note("No final record started from another fit."))
     rows = [
-        [html(name), stacked(counts), *(f"{counts[p]:,}" for p in PROVENANCES)]
+        [f'<span class="name">{html(name)}</span>', stacked(counts), *(f"{counts[p]:,}" for p in PROVENANCES)]
         for name, counts in list(summary.terms.items())[:MOST_TERMS]
     ]
     key = "".join(f'<span class="key fill-{p}"></span>{p} ' for p in PROVENANCES)
@@ -190,24 +296,32 @@ def _terms(summary: Summary) -> str:
 
 
 def _lineage(summary: Summary) -> str:
-    heading = "Which fit started from which"
+    heading = "Lineage: which fit started from which"
     if not summary.trees:
         return _section(heading, _note("No fit in the file started from another one in it."))
-    figure, left_out = lineage(summary.trees, MOST_ROWS)
+    drawn, left_out = _drawn(summary.trees)
     key = "".join(f'<span class="key round fill-{s}"></span>{s} ' for s in ("cold", "transfer", "exact"))
-    note = f"{summary.alone:,} fits stand alone." if summary.alone else ""
+    note = _stand_alone(summary.alone)
     if left_out:
         note += f" {left_out:,} more fits are not shown."
-    return _section(heading, f"<p>{key}</p>", f'<div class="scroll">{figure}</div>', _note(note) if note else "")
+    return _section(heading, f"<p>{key}</p>", drawn, _note(note.strip()) if note else "")
 
 
-def _growth(summary: Summary) -> str:
-    heading = "Growth"
-    if not summary.created:
-        return _section(heading, _note("The file holds no entry."))
-    return _section(
-        heading, f"<figure>{growth(summary.created)}<figcaption>entries by time of creation</figcaption></figure>"
-    )
+def _stand_alone(count: int) -> str:
+    return "" if not count else "1 fit stands alone." if count == 1 else f"{count:,} fits stand alone."
+
+
+def _drawn(trees: Sequence[Tree]) -> tuple[str, int]:
+    """Return trees of fits as lists, one row per fit, and how many rows were left out."""
+    rows = [row for tree in trees for row in tree.rows]
+    body = []
+    for depth, fit in rows[:MOST_ROWS]:
+        ring = " hollow" if fit.kind == "checkpoint" else ""
+        body.append(
+            f'<li style="--depth:{min(depth, DEEPEST)}"><span class="dot fill-{html(fit.source or "unknown")}{ring}">'
+            f'</span><b>{html(fit.label)}</b> <span class="quiet">{html(fit.facts)}</span></li>'
+        )
+    return f'<ul class="tree">{"".join(body)}</ul>', max(len(rows) - MOST_ROWS, 0)
 
 
 def _few(names: Sequence[str]) -> str:
@@ -215,25 +329,25 @@ def _few(names: Sequence[str]) -> str:
     rest = f" and {len(names) - 3} more" if len(names) > 4 else ""
     shown = names[:3] if rest else names
     everything = html(", ".join(names))
-    return f'<span title="{everything}">{html(", ".join(shown))}{rest}</span>'
+    return f'<span class="name" title="{everything}">{html(", ".join(shown))}{rest}</span>'
 
 
 def _newest(newest: Sequence[EntrySummary]) -> str:
     heading = "Newest entries"
     if not newest:
         return _section(heading, _note("None."))
-    heads = ["entry", "kind", "blocks", "rows", "objective", "start", "from", "made"]
+    heads = ["fit", "kind", "blocks", "rows", "objective", "start", "made", "entry"]
     rows = [
         [
-            f"<code>{html(entry.entry_id[:12])}</code>",
+            f'<span class="name">{html(label_of(entry))}</span>',
             html(entry.kind),
             _few(entry.blocks),
             f"{entry.n_rows:,}",
             "" if entry.objective is None else html(f"{entry.objective:.6g}"),
             html(entry.source or ""),
-            f"<code>{html((entry.parent or '')[:12])}</code>",
             html(datetime.fromtimestamp(entry.created / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")),
+            f"<code>{html(entry.entry_id[:SHORT])}</code>",
         ]
         for entry in newest
     ]
-    return _section(heading, _table(heads, rows))
+    return _section(heading, f"<details><summary>{len(rows)} entries</summary>{_table(heads, rows)}</details>")

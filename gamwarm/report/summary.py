@@ -3,17 +3,67 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from gamwarm.entries import EntrySummary, entry_labels
 from gamwarm.records import Cost
+from gamwarm.store import Basis, ComparedFit, Savings, compare_costs, total_of
 
-__all__ = ["SOURCES", "CostRow", "FitGroup", "FitNode", "Summary", "Tree", "summarize"]
+__all__ = ["PROVENANCES", "SOURCES", "Bar", "CostRow", "FitGroup", "FitNode", "Pair", "Plot", "Summary", "Tree"]
+__all__ += ["summarize"]
 
 SOURCES: Final = ("cold", "transfer", "exact")
 PROVENANCES: Final = ("projected", "rho-only", "cold")
+MOST_PAIRS: Final = 40
+"""Up to so many fits are drawn one by one; else a distribution, and those that gained least."""
+LEAST_GAINS: Final = 12
+SHORT: Final = 12
+"""Characters of a key."""
+GAINS: Final = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One fit in the plot: its label, and what it took and would have taken cold."""
+
+    label: str
+    source: str
+    cold: float
+    own: float
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Bar:
+    """How many fits there are of a kind."""
+
+    label: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Cold against warm.
+
+    Attributes
+    ----------
+    unit : str
+        What is compared: Hessian formations where engines count them, else evaluations or seconds.
+    pairs : tuple of Pair
+        In the order of their creation; of many fits those that gained least.
+    gains : tuple of Bar
+        Of many fits, how many times less than cold they took.
+    without_unit : int
+        Fits that do not tell that unit.
+    """
+
+    unit: str
+    pairs: tuple[Pair, ...]
+    gains: tuple[Bar, ...] = ()
+    without_unit: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,13 +87,6 @@ class FitGroup:
     blocks: tuple[str, ...]
     rows: tuple[CostRow, ...]
 
-    def gain(self, row: CostRow) -> str:
-        """Return how many times fewer Hessian formations than cold; empty without meaning."""
-        cold = next((each for each in self.rows if each.source == "cold"), row)
-        if cold is row or not row.hessian_formations:
-            return ""
-        return f"{cold.hessian_formations / row.hessian_formations:.1f}×"
-
 
 @dataclass(frozen=True)
 class FitNode:
@@ -51,6 +94,7 @@ class FitNode:
 
     name: str
     label: str
+    facts: str
     source: str | None
     kind: str
     parent: str | None
@@ -71,30 +115,81 @@ class Summary:
     counts: dict[str, int]
     families: dict[str, int]
     engines: dict[str, int]
+    savings: Savings
+    bases: dict[Basis, int]
+    plot: Plot | None
     costs: tuple[FitGroup, ...]
     without_lineage: int
     terms: dict[str, dict[str, int]]
     trees: tuple[Tree, ...]
     alone: int
-    created: tuple[int, ...]
     newest: tuple[EntrySummary, ...]
 
 
 def summarize(summaries: Sequence[EntrySummary], newest: int) -> Summary:
-    """Count, average and order."""
+    """Count, compare, average and order."""
     finals = [entry for entry in summaries if entry.kind == "final"]
+    fits = compare_costs(summaries)
     trees, alone = _trees(summaries)
     return Summary(
         counts={kind: sum(entry.kind == kind for entry in summaries) for kind in entry_labels()},
         families=dict(Counter(entry.family for entry in summaries if entry.family is not None).most_common()),
         engines=dict(Counter(entry.producer.build or "unknown" for entry in summaries).most_common()),
+        savings=total_of(summaries, fits),
+        bases=dict(Counter(fit.basis for fit in fits if fit.basis is not None).most_common()),
+        plot=_plot([fit for fit in fits if fit.saved is not None]),
         costs=_costs(finals),
         without_lineage=sum(entry.cost is None or entry.source is None for entry in finals),
         terms=_terms(finals),
         trees=trees,
         alone=alone,
-        created=tuple(sorted(entry.created for entry in summaries)),
         newest=tuple(sorted(summaries, key=lambda h: (h.created, h.entry_id), reverse=True)[:newest]),
+    )
+
+
+def label_of(entry: EntrySummary) -> str:
+    """Return what names a fit: its label, else the beginning of its key."""
+    return entry.label or (entry.fit_key or entry.entry_id)[:SHORT]
+
+
+_UNITS: Final[dict[str, Callable[[Cost], float]]] = {
+    "Hessian formations": lambda cost: cost.hessian_formations,
+    "evaluations": lambda cost: cost.evaluations,
+    "seconds": lambda cost: cost.seconds,
+}
+
+
+def _plot(fits: Sequence[ComparedFit]) -> Plot | None:
+    for unit, told in _UNITS.items():
+        shown = [_pair(fit, fit.own, fit.cold, told) for fit in _in_order(fits) if fit.own and fit.cold]
+        shown = [pair for pair in shown if pair.cold > 0]
+        if not shown:
+            continue
+        left = len(fits) - len(shown)
+        if len(shown) <= MOST_PAIRS:
+            return Plot(unit, tuple(shown), without_unit=left)
+        shown.sort(key=lambda pair: pair.cold / max(pair.own, 1e-300))
+        return Plot(unit, tuple(shown[:LEAST_GAINS]), _gains(shown), left)
+    return None
+
+
+def _in_order(fits: Sequence[ComparedFit]) -> list[ComparedFit]:
+    return sorted(fits, key=lambda fit: (fit.summary.created, fit.summary.entry_id))
+
+
+def _pair(fit: ComparedFit, own: Cost, cold: Cost, told: Callable[[Cost], float]) -> Pair:
+    measured = fit.basis is not None and fit.basis.is_measured
+    return Pair(label_of(fit.summary), str(fit.summary.source), told(cold), told(own), measured)
+
+
+def _gains(shown: Sequence[Pair]) -> tuple[Bar, ...]:
+    edges = [0.0, *map(float, GAINS), float("inf")]
+    names = ["more than cold", *(f"{a} to {b}×" for a, b in pairwise(GAINS))]
+    names.append(f"over {GAINS[-1]}×")
+    gains = [pair.cold / pair.own if pair.own else float("inf") for pair in shown]
+    return tuple(
+        Bar(name, sum(low <= gain < high or (high == gain == float("inf")) for gain in gains))
+        for name, low, high in zip(names, edges, edges[1:], strict=False)
     )
 
 
@@ -111,14 +206,10 @@ def _costs(finals: Sequence[EntrySummary]) -> tuple[FitGroup, ...]:
 
 
 def _mean_cost(source: str, summaries: Sequence[EntrySummary]) -> CostRow:
-    costs = [entry.cost for entry in summaries if entry.cost is not None]
-    return CostRow(source, len(costs), *(sum(each) / len(costs) for each in zip(*map(_counted, costs), strict=True)))
-
-
-def _counted(cost: Cost) -> tuple[float, ...]:
-    """Work for the fit itself, not for its children."""
-    formations = cost.hessian_formations - cost.for_children
-    return cost.evaluations, cost.outer_iterations, cost.inner_iterations, formations, cost.seconds
+    costs = [entry.cost.own for entry in summaries if entry.cost is not None]
+    total = sum(costs, Cost())
+    counted = (total.evaluations, total.outer_iterations, total.inner_iterations, total.hessian_formations)
+    return CostRow(source, len(costs), *(each / len(costs) for each in (*counted, total.seconds)))
 
 
 def _terms(finals: Sequence[EntrySummary]) -> dict[str, dict[str, int]]:
@@ -167,7 +258,10 @@ def _fits(summaries: Sequence[EntrySummary]) -> tuple[dict[str, FitNode], dict[s
         # The first one says what the fit started from; a repeat starts from its own answer.
         first = min(entries, key=lambda h: (h.created, h.entry_id))
         record = next((entry for entry in entries if entry.kind == "final"), first)
-        short = name.removeprefix("cf-")[:10]
-        width = f"{record.n_rows:,} rows, {record.width:,} coefficients"
-        fits[name] = FitNode(name, f"{short}  {width}", first.source, record.kind, first.parent, first.created)
+        formations = "" if record.cost is None else f"{record.cost.own.hessian_formations:,} Hessian formations, "
+        facts = f"{first.source or 'unknown start'}, {formations}{record.n_rows:,} rows"
+        label = label_of(record)
+        if record.label:
+            facts += f", {name[:SHORT]}"
+        fits[name] = FitNode(name, label, facts, first.source, record.kind, first.parent, first.created)
     return fits, fit_of_entry

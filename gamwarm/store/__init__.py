@@ -12,7 +12,6 @@ from gamwarm.store.savings import (
     Savings,
     SourceSavings,
     add_up,
-    attributes_of_cold_run,
     compare_costs,
     total_of,
 )
@@ -35,7 +34,6 @@ __all__ = [
     "StoreWrapper",
     "WarmStartStore",
     "add_up",
-    "attributes_of_cold_run",
     "compare_costs",
     "compare_records",
     "open_store",

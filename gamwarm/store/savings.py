@@ -8,13 +8,12 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from math import isfinite
 from types import MappingProxyType
 from typing import Final
 
 from gamwarm.display import counted
 from gamwarm.entries import EntrySummary
-from gamwarm.records import Cost, StartSource
+from gamwarm.records import Cost, StartSource, cold_run_of
 from gamwarm.transfer import StartReport
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "Session",
     "SourceSavings",
     "add_up",
-    "attributes_of_cold_run",
     "compare_costs",
     "saving_of",
     "total_of",
@@ -156,25 +154,6 @@ def saving_of(start: StartReport | None, cost: Cost | None, rows: int) -> Saving
         return _less(start.entry_cost.own + own, own)
     rate = _seconds_of_work(own) if start.source == StartSource.TRANSFER else None
     return _less(_scaled(start.entry_cost, start.entry_rows, rows, rate, rows), own)
-
-
-_COLD_RUN: Final = {name: f"cold_{name}" for name in vars(Saving())}
-
-
-def attributes_of_cold_run(cost: Cost) -> dict[str, int | float]:
-    """Return the attributes by which a fit's record states what the same fit took cold."""
-    return {label: getattr(cost.own, name) for name, label in _COLD_RUN.items()}
-
-
-def _cold_run(attributes: Mapping[str, str | int | float]) -> Cost | None:
-    """Read `attributes_of_cold_run`; None where they are absent, or not of that form."""
-    told = {name: attributes.get(label) for name, label in _COLD_RUN.items()}
-    seconds = told.pop("seconds")
-    if not isinstance(seconds, int | float) or not isfinite(seconds) or seconds < 0:
-        return None
-    if not all(type(value) is int and value >= 0 for value in told.values()):
-        return None
-    return Cost(**told, seconds=float(seconds))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -443,7 +422,7 @@ class _Baselines:
         parent = None if line.lineage.entry is None else self._by_entry.get(line.lineage.entry)
         if parent is not None and parent.is_checkpoint:
             return parent.cost.own + own, Basis.CHECKPOINT
-        audit = _cold_run(line.attributes)
+        audit = cold_run_of(line.attributes)
         if audit is not None:
             return audit, Basis.AUDIT
         nothing = _FitsOfModel()

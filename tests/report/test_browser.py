@@ -26,9 +26,10 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium (apt-get in
 @pytest.fixture
 def page(tmp_path):
     with gamwarm.open(tmp_path / "fits.h5") as opened:
-        for problem in (carrier_fit(), carrier_fit(range(36))):
-            with opened.fit(problem) as fit:
-                fit.keep(result_of(problem))
+        for levels, group in ((37, "A"), (36, "W" * 200), (35, "\u7a7a" * 40), (34, "a site with a long name " * 9)):
+            problem = carrier_fit(range(levels))
+            with opened.fit(problem, attributes={"group": group}) as fit:
+                fit.keep(result_of(problem, cost=gamwarm.Cost(4, 3, 20, 10**6 + levels, seconds=1e5)))
     return write_report(tmp_path / "fits.h5", tmp_path / "page.html", title="A" * 90)
 
 
@@ -51,11 +52,14 @@ def test_light_and_dark_pictures_are_light_and_dark(page, tmp_path):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_sticks_out_sideways(page, tmp_path, width):
     source = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text())  # the page forbids the measuring script
+    source = source.replace("<details>", "<details open>")
     frame = tmp_path / "frame.html"
     frame.write_text(
         f'<iframe style="border:0;width:{width}px;height:900px" srcdoc="{html.escape(source)}"></iframe><script>'
         "onload = () => { const d = document.querySelector('iframe').contentDocument.documentElement;"
-        "document.title = d.scrollWidth + ' of ' + d.clientWidth; }</script>"
+        "const out = [...d.querySelectorAll('table, td, svg, li, p, b, text')].filter("
+        "  e => e.getBoundingClientRect().right > d.clientWidth).map(e => e.tagName + ' ' + e.textContent);"
+        "document.title = d.scrollWidth + ' of ' + d.clientWidth + ', outside: ' + out.join('; '); }</script>"
     )
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     flags += "--disable-component-update --disable-sync --virtual-time-budget=2000 --dump-dom"
@@ -67,8 +71,9 @@ def test_nothing_sticks_out_sideways(page, tmp_path, width):
         timeout=100,
     )
 
-    needed, there = re.search(r"<title>(\d+) of (\d+)</title>", said.stdout).groups()
+    needed, there, outside = re.search(r"<title>(\d+) of (\d+), outside: ([^<]*)</title>", said.stdout).groups()
     assert needed == there
+    assert outside == ""
     assert width - 20 <= int(there) <= width, "the frame has another width"
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import Cost, Saving, Savings, StartReport
-from gamwarm.entries import EntrySummary
-from gamwarm.store import Basis, add_up, attributes_of_cold_run, compare_costs
+from gamwarm.records import attributes_of_cold_run
+from gamwarm.store import Basis, add_up, compare_costs
+from tests.support.entries import line_of
 from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
 from tests.support.thread_ranks import on_ranks
 
@@ -237,30 +238,6 @@ def test_attributes_that_only_look_like_a_cold_run_are_not_one(wrong):
     lines = [line_of(0, "cold", COLD, 60), replace(line_of(1, "transfer", WARM, 60), attributes=told)]
 
     assert add_up(lines).basis == "estimated"
-
-
-def line_of(n, source, cost, rows):
-    """An artifact as `add_up` sees it; those of one ``n`` have one key, all are of one model."""
-    return EntrySummary(
-        section="fit_artifacts",
-        path=f"model/{n:032x}",
-        entry_id=f"{n:032x}",
-        kind="artifact",
-        created=n,
-        producer=gamwarm.Producer("tests", source),
-        lineage=gamwarm.Lineage(source),
-        cost=cost,
-        attributes={},
-        n_rows=rows,
-        n_outer=1,
-        width=1,
-        reduced_width=1,
-        objective=1.0,
-        converged=True,
-        blocks=("x",),
-        fit_key=f"cf-{n:064x}",
-        structural_key="model",
-    )
 
 
 def test_a_store_that_cannot_read_says_so(tmp_path):

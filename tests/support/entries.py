@@ -6,10 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from gamwarm.entries import EntrySummary
 from gamwarm.identity import FitDescriptor
-from gamwarm.records import BlockRecord, FitArtifact, GlobalFitSummary, InnerMode, TermArtifact
+from gamwarm.records import (
+    BlockRecord,
+    Cost,
+    FitArtifact,
+    GlobalFitSummary,
+    InnerMode,
+    Lineage,
+    Producer,
+    TermArtifact,
+)
 
-__all__ = ["KEY", "artifact", "hex_of", "inner", "record", "term"]
+__all__ = ["KEY", "artifact", "hex_of", "inner", "line_of", "record", "term"]
 
 KEY = "cf-" + 64 * "0"
 
@@ -73,3 +83,27 @@ def artifact(*terms: TermArtifact, **changes: Any) -> FitArtifact:
         "rho_bound": 10.0,
     }
     return FitArtifact(**whole | changes)
+
+
+def line_of(n: int, source: str, cost: Cost | None, rows: int) -> EntrySummary:
+    """An artifact as `add_up` sees it; those of one ``n`` have one key, all are of one model."""
+    return EntrySummary(
+        section="fit_artifacts",
+        path=f"model/{n:032x}",
+        entry_id=f"{n:032x}",
+        kind="artifact",
+        created=n,
+        producer=Producer("tests", source),
+        lineage=Lineage(source),
+        cost=cost,
+        attributes={},
+        n_rows=rows,
+        n_outer=1,
+        width=1,
+        reduced_width=1,
+        objective=1.0,
+        converged=True,
+        blocks=("x",),
+        fit_key=f"cf-{n:064x}",
+        structural_key="model",
+    )
