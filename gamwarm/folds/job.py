@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from gamwarm.errors import CollectiveError, InvalidInput, InvalidType
-from gamwarm.folds.outcome import FoldFit, FoldOutcome, FoldsReport, outcome_of
+from gamwarm.folds.outcome import FoldFit, FoldOutcome, FoldsReport, outcome_of, told, without_answer
 from gamwarm.folds.progress import bar
 from gamwarm.folds.rounds import Shown, in_rounds
 from gamwarm.folds.splits import Fold, all_rows, digest_of, folds_of
+from gamwarm.folds.view import FoldView
 from gamwarm.identity import FitProblem
-from gamwarm.parallel import agree, mark_agreed
+from gamwarm.parallel import agree, already_agreed, mark_agreed
 from gamwarm.records import GROUP, FitResult
 from gamwarm.store import FitInProgress, FrozenView, WarmStartStore
 
@@ -82,12 +83,14 @@ def leave_one_out(
     Returns
     -------
     FoldsReport
-        The same on every rank.
+        The same on every rank. A fold whose ``fit`` raised is listed with the reason
+        (`FoldsReport.unanswered`) and the others go on.
 
     Raises
     ------
     CollectiveError
-        A rank failed; a note names its fold. The folds of earlier rounds are kept.
+        A rank failed in something else than a fold's fit: the fit on all rows, ``value``, the
+        store; a note names its fold. The folds of earlier rounds are kept.
     """
     comm = store.comm
     folds, error = list[Fold](), None
@@ -125,8 +128,15 @@ def leave_one_out(
 
         def one(fold: Fold | None) -> FoldOutcome | None:
             left_out = None if fold is None else fold.group
-            labelled = view if left_out is None else view.labelled({GROUP: left_out})
-            made = fit(fold, store=labelled, parent=parent, leave_out=left_out, each=True)
+            own = FoldView(view if left_out is None else view.labelled({GROUP: left_out}))
+            try:
+                made = fit(fold, store=own, parent=parent, leave_out=left_out, each=True)
+            except Exception as caught:
+                if fold is None or own.refused or already_agreed(caught):
+                    raise
+                own.stay_in_step()
+                log.warning("%r has no answer (%s); the others go on", fold, told(caught), exc_info=True)
+                return without_answer(fold, comm.rank, caught)
             if fold is None:
                 return None
             return outcome_of(fold, comm.rank, made, None if value is None else value(made))

@@ -62,6 +62,8 @@ class FoldOutcome:
         What ``value=`` made of the fit.
     stopped : bool
         Whether the search was ended early by `FitInProgress.should_stop`; its checkpoint is kept.
+    failure : str
+        Why there is no answer: what the fit raised, or that it did not converge; else empty.
     """
 
     group: str | None
@@ -78,6 +80,20 @@ class FoldOutcome:
     not_kept: str
     value: Any = None
     stopped: bool = False
+    failure: str = ""
+
+
+def told(error: Exception) -> str:
+    """Return an exception in one line."""
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def without_answer(fold: Fold, rank: int, error: Exception) -> FoldOutcome:
+    """Return the report of a fit that raised."""
+    why = told(error)
+    return FoldOutcome(
+        fold.group, fold.n_rows, rank, "", "", None, None, False, Cost(), None, None, "no answer", failure=why
+    )
 
 
 def outcome_of(fold: Fold, rank: int, fit: Any, value: Any) -> FoldOutcome:
@@ -107,7 +123,12 @@ def outcome_of(fold: Fold, rank: int, fit: Any, value: Any) -> FoldOutcome:
         not_kept="" if record is None or record.written else record.reason,
         value=value,
         stopped=kept is not None and getattr(kept, "stopped", False),
+        failure="" if result.converged else f"did not converge{_because(getattr(fit, 'reason', ''))}",
     )
+
+
+def _because(reason: object) -> str:
+    return f": {reason}" if reason else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +160,14 @@ class FoldsReport:
         return bool(self.remaining)
 
     @property
+    def unanswered(self) -> tuple[FoldOutcome, ...]:
+        """The folds whose fit raised or did not converge; `FoldOutcome.failure` says why."""
+        return tuple(fold for fold in self.folds if fold.failure)
+
+    @property
     def sources(self) -> dict[str, int]:
         """How many folds started how."""
-        return dict(Counter(fold.source for fold in self.folds))
+        return dict(Counter(fold.source for fold in self.folds if fold.source))
 
     @property
     def cost(self) -> Cost:
@@ -173,6 +199,7 @@ class FoldsReport:
             )
             for line in lines
         ]
+        text += [f"no answer without {fold.group}: {fold.failure}" for fold in self.unanswered]
         if self.remaining:
             text.append(f"stopped; {len(self.remaining)} folds remain: {', '.join(self.remaining)}")
         return "\n".join(visible(line.rstrip()) for line in text)
@@ -182,7 +209,10 @@ class FoldsReport:
 
 
 def _row(fold: FoldOutcome) -> tuple[str, ...]:
-    note = "" if fold.converged else " (not converged)"
+    note = "" if fold.converged or fold.objective is None else " (not converged)"
+    stored = (
+        fold.record[:12] if fold.record else "no answer" if fold.objective is None else f"not stored: {fold.not_kept}"
+    )
     return (
         "(none)" if fold.group is None else fold.group,
         f"{fold.n_rows:,}",
@@ -192,5 +222,5 @@ def _row(fold: FoldOutcome) -> tuple[str, ...]:
         str(fold.cost.own.hessian_formations),
         f"{fold.cost.own.seconds:.2f}",
         "" if fold.objective is None else f"{fold.objective:.6g}",
-        (fold.record[:12] if fold.record else f"not stored: {fold.not_kept}") + note,
+        stored + note,
     )

@@ -1,0 +1,112 @@
+"""The store as one fold sees it: labelled, and a fit that raises leaves the other ranks in step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from gamwarm.identity import FitProblem
+from gamwarm.interrupts import critical
+from gamwarm.parallel import already_agreed
+from gamwarm.records import FitResult
+from gamwarm.store import FitInProgress, FrozenView, KeepOutcome, StoreWrapper
+from gamwarm.transfer import StartReport
+
+__all__ = ["FoldView"]
+
+
+class FoldView(StoreWrapper):
+    """The view of a campaign that is handed to the fit of one fold, on every rank of a round.
+
+    A round is two calls that all ranks make together, the look-up and the keeping, in one ``with
+    store.fit(...)``. A fit that raises in between would end the other ranks' fits; here it keeps
+    nothing instead, and the exception is its own rank's alone.
+
+    Attributes
+    ----------
+    begun : bool
+        Whether the fit has made its look-up.
+    refused : bool
+        Whether one of the two calls itself raised: a wrong argument, a failing store.
+    """
+
+    def __init__(self, store: FrozenView) -> None:
+        super().__init__(store)
+        self.begun = False
+        self.refused = False
+
+    def fit(
+        self,
+        problem: FitProblem | None,
+        parent: str | KeepOutcome | None = None,
+        leave_out: Any = None,
+        attributes: Mapping[str, str | int | float] | None = None,
+        *,
+        each: bool = False,
+    ) -> FitInProgress:
+        """Begin a fit, one per rank whatever ``each`` says; see `WarmStartStore.fit`."""
+        going = _FoldInProgress(self, problem, parent, leave_out, attributes, each=True)
+        going.view = self
+        return going
+
+    @critical
+    def start_for(
+        self,
+        problem: FitProblem | None,
+        parent: str | KeepOutcome | None = None,
+        leave_out: Any = None,
+        *,
+        each: bool = False,
+    ) -> StartReport:
+        """Look the fold up. Collective."""
+        self.begun = True
+        try:
+            found: StartReport = self.store.start_for(problem, parent, leave_out, each=each)
+        except BaseException:
+            self.refused = True
+            raise
+        return found
+
+    @critical
+    def keep(
+        self,
+        problem: FitProblem | None,
+        result: FitResult | None,
+        start: StartReport | None = None,
+        *,
+        each: bool = False,
+    ) -> KeepOutcome:
+        """File the fold's result. Collective."""
+        try:
+            kept: KeepOutcome = self.store.keep(problem, result, start, each=each)
+        except BaseException:
+            self.refused = True
+            raise
+        return kept
+
+    def stay_in_step(self) -> None:
+        """Take part in the round's calls if the fit raised before it made any. Collective."""
+        if not self.begun:
+            with self.fit(None, each=True) as nothing:
+                nothing.keep(None)
+
+
+class _FoldInProgress(FitInProgress):
+    kept = False
+    view: FoldView
+
+    @critical
+    def keep(self, result: FitResult | None) -> KeepOutcome:
+        self.kept = True
+        return super().keep(result)
+
+    @critical
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not already_agreed(error) and not self.view.refused:
+            if not self.kept:
+                super().keep(None)
+            kind, error, trace = None, None, None  # the block's exception goes on, on this rank alone
+        super().__exit__(kind, error, trace)
