@@ -7,7 +7,17 @@ or without a store.
 
 from gamwarm.engine.cold import ColdStart
 from gamwarm.engine.driver import fit
-from gamwarm.engine.families import Binomial, Family, Gaussian, GaussianLocationScale, Poisson
+from gamwarm.engine.families import (
+    Binomial,
+    Family,
+    Gamma,
+    Gaussian,
+    GaussianLocationScale,
+    LogLogistic,
+    LogNormal,
+    NegativeBinomial,
+    Poisson,
+)
 from gamwarm.engine.model import ENGINE, Bound, Case, CaseFamily, bind
 from gamwarm.engine.prediction import HeldOut, Prediction
 from gamwarm.engine.report import ColdTrial, EngineFit
@@ -28,13 +38,17 @@ __all__ = [
     "EngineFit",
     "Factor",
     "Family",
+    "Gamma",
     "Gaussian",
     "GaussianLocationScale",
     "GuardReport",
     "HeldOut",
     "Intercept",
     "Linear",
+    "LogLogistic",
+    "LogNormal",
     "Monotone",
+    "NegativeBinomial",
     "PenaltyRow",
     "Poisson",
     "Prediction",

@@ -64,38 +64,40 @@ def cold_evaluations(
     others = (ColdStart.HEURISTIC, ColdStart.ZERO, ColdStart.FELLNER_SCHALL)
     limit = rho_bound - START_MARGIN
     for each in dict.fromkeys((first, *others)):
-        if laml.q == 0 and each is not first:
+        if laml.smoothing == 0 and each is not first:
             return
         if each is ColdStart.HEURISTIC:
-            yield each, evaluate(np.clip(_heuristic(laml), -limit, limit), laml.null)
+            yield each, evaluate(_heuristic(laml, limit), laml.null)
             continue
         # rho = 0 is balanced: `bind` scales penalties to the data's information.
-        at = evaluate(np.zeros(laml.q), laml.null)
+        at = evaluate(np.array(laml.origin), laml.null)
         if each is ColdStart.FELLNER_SCHALL:
             at = _refined(laml, evaluate, at, limit)
         yield each, at
 
 
-def _heuristic(laml: Objective) -> FloatArray:
+def _heuristic(laml: Objective, limit: float) -> FloatArray:
     """Balance mean diagonals of data information and penalty per term, as mgcv does."""
     diagonal = np.diagonal(laml.information(laml.null))
-    rho, penalties = np.zeros(laml.q), laml.penalties
-    for j in range(laml.q):
+    rho, penalties = np.array(laml.origin), laml.penalties
+    for j in range(laml.smoothing):
         own = penalties.slots == j
         if own.any():  # not so where a fold has no row of the term's level
             data, penalty = float(diagonal[penalties.columns[own]].mean()), float(penalties.weights[own].mean())
-            rho[j] = np.log(data / penalty) if data > 0.0 else 0.0
+            rho[j] = np.clip(np.log(data / penalty), -limit, limit) if data > 0.0 else 0.0
     return rho
 
 
 def _refined(laml: Objective, evaluate: Evaluate, at: gamwarm.Evaluation, limit: float) -> gamwarm.Evaluation:
     """Make two Fellner-Schall updates (Wood and Fasiolo 2017) of lambda."""
     begin = at
-    for _ in range(_FS_UPDATES if laml.q else 0):
+    smoothing = slice(0, laml.smoothing)
+    for _ in range(_FS_UPDATES if laml.smoothing else 0):
         if not at.is_finite:
             return begin
         quadratic = laml.penalties.at(at.rho).sums(at.theta**2 / at.state.scale)
         ratio = np.log(np.maximum(at.edf, 1e-8)) - np.log(np.maximum(quadratic, 1e-300))
-        rho = np.clip(at.rho + np.clip(ratio, -_FS_MAX_MOVE, _FS_MAX_MOVE), -limit, limit)
-        at = evaluate(rho, predicted_mode(at, rho, laml.q, laml.penalised_nll))
+        rho = np.array(at.rho)
+        rho[smoothing] = np.clip((rho + np.clip(ratio, -_FS_MAX_MOVE, _FS_MAX_MOVE))[smoothing], -limit, limit)
+        at = evaluate(rho, predicted_mode(at, rho, laml.smoothing, laml.penalised_nll))
     return at if at.is_finite else begin

@@ -155,6 +155,7 @@ class CaseObjective:
         self.counters = Counters()
         self.laml: Objective = case.objective(self.counters)
         self.null = self.laml.null
+        self.nuisance = self.laml.origin[self.laml.smoothing :]
         self.one_mode = self.laml.family.log_concave
         self.cold: list[ColdTrial] = []
         self.seed_cost = SeedCost()
@@ -180,6 +181,7 @@ class CaseObjective:
             cycles=at.cycles,
             last_step=partial(self._last_step, at),
             last_block=partial(self._last_block, at),
+            objection=partial(self.laml.objection, at),
             failure=at.failure,
             state=at,
         )
@@ -221,7 +223,7 @@ class CaseObjective:
 
         def make() -> dict[str, FloatArray]:
             values = etas or case.predictors_at(theta)
-            return {**dict(zip(family.predictors, values, strict=True)), "response": family.mean(values)}
+            return {**dict(zip(family.predictors, values, strict=False)), "response": family.mean(values)}
 
         return make
 
@@ -259,7 +261,7 @@ class CaseObjective:
             logdet_h,
             logdet_s,
             self.options.inner_tol,
-            self.case.problem(self.options).layout.expand(at.rho),
+            self.case.problem(self.options).layout.expand(at.rho[: laml.smoothing]),
         )
 
     def edf(self, at: Evaluation) -> dict[str, float]:

@@ -5,13 +5,17 @@ minimiser of P and H its Hessian there, over p coefficients of which M are unpen
 
     V(rho) = P(theta) + log|H| / 2 - log|S|_+ / 2 - M log(2 pi) / 2
 
+A nuisance parameter of the family is an outer coordinate after those of rho, and to the derivative
+tables one more predictor: it moves by 1 with its own coordinate and by 0 with the others, where a
+predictor moves by ``X dtheta/drho``.
+
 Penalties are diagonal (terms choose their reduced coordinates so), which keeps every trace free of
 cancellation even where lambda is 1e6 times the data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations_with_replacement
 
@@ -35,6 +39,10 @@ _CHORD_RATE = 0.3
 _CHORD_STEPS = 3
 _CHORD_MARGIN = 0.3
 _MOST_INNER_HALVINGS = 40
+# 1 where a nuisance parameter runs to infinity, of the size of outer_tol at an optimum.
+_NUISANCE_STEP = 0.1
+# Below it the objective is flat in a nuisance parameter, whatever its gradient rounds to.
+_LEAST_CURVATURE = 1e-4
 # A step compares its end point with its starting point, and the next one begins at one of them.
 _POINTS = 3
 
@@ -55,7 +63,8 @@ class Laml(Objective):
     family, penalties, null, names
         As in `Objective`.
     flat : sequence of float
-        Each predictor of the null model, offset left out: the same number in every row.
+        Each predictor of the null model, offset left out: the same number in every row. The
+        nuisance parameters follow.
     constant : float
         The rows' part of the negative log-likelihood that no predictor enters.
 
@@ -86,6 +95,8 @@ class Laml(Objective):
         self.products = products
         self.constant, self.flat = constant, tuple(flat)
         self._predictors = range(len(family.predictors))
+        self._every = range(len(family.predictors) + len(family.nuisance))
+        self.origin[self.smoothing :] = self.flat[len(family.predictors) :]
         self.w = w
 
     @property
@@ -97,30 +108,33 @@ class Laml(Objective):
     def w(self, weights: FloatArray) -> None:
         self._w = weights
         self._points: dict[bytes, _Point] = {}
-        self._null_nll: float | None = None
+        self._null_nll: dict[bytes, float] = {}
 
     # -- the inner problem -------------------------------------------------------------------------
 
-    def etas(self, theta: FloatArray) -> list[FloatArray]:
-        """Return the linear predictors, offset included."""
+    def etas(self, rho: FloatArray, theta: FloatArray) -> list[FloatArray]:
+        """Return the linear predictors, offset included, and the nuisance parameters."""
         etas = self.products.predict(theta)
         etas[0] = etas[0] + self.offset
-        return etas
+        return etas + self._nuisance(rho)
+
+    def _nuisance(self, rho: FloatArray) -> list[FloatArray]:
+        return [np.full(1, value) for value in rho[self.smoothing :]]
 
     def penalised_nll(self, rho: FloatArray, theta: FloatArray) -> float:
         """Return P(theta), inf where it is not a number. No Hessian formation."""
         if not np.isfinite(theta).all():
             return np.inf
-        nll = self._nll_of_null() if theta is self.null else self._at(theta)[1]
+        nll = self._nll_of_null(rho) if theta is self.null else self._at(rho, theta)[1]
         value = nll + 0.5 * float(self.penalties.at(rho).diagonal @ theta**2)
         return value if np.isfinite(value) else np.inf
 
-    def _at(self, theta: FloatArray) -> _Point:
+    def _at(self, rho: FloatArray, theta: FloatArray) -> _Point:
         """Return predictors and negative log-likelihood; those of the last few theta are known."""
-        key = theta.tobytes()
+        key = self._key(rho, theta)
         point = self._points.get(key)
         if point is None:
-            etas = self.etas(theta)
+            etas = self.etas(rho, theta)
             point = etas, self.family.nll(self.y, self.w, etas)
             self._remember(key, point)
         return point
@@ -130,20 +144,24 @@ class Laml(Objective):
         if len(self._points) > _POINTS:
             del self._points[next(iter(self._points))]
 
-    def _nll_of_null(self) -> float:
-        if self._null_nll is None:
-            etas = [np.full(1, value) for value in self.flat]
+    def _key(self, rho: FloatArray, theta: FloatArray) -> bytes:
+        return theta.tobytes() + rho[self.smoothing :].tobytes()
+
+    def _nll_of_null(self, rho: FloatArray) -> float:
+        key = rho[self.smoothing :].tobytes()
+        if key not in self._null_nll:
+            etas = [np.full(1, value) for value in self.flat[: len(self._predictors)]]
             if self.offset.any():
                 etas[0] = etas[0] + self.offset
-            self._null_nll = self.family.nll(self.y, self.w, etas)
-        return self._null_nll
+            self._null_nll = {key: self.family.nll(self.y, self.w, etas + self._nuisance(rho))}
+        return self._null_nll[key]
 
     def log_likelihood(self, at: Evaluation) -> float:
         return -at.nll - self.constant
 
     def information(self, theta: FloatArray) -> FloatArray:
-        """Return the expected Hessian of the negative log-likelihood at theta, of shape (p, p)."""
-        return self.products.gram(self.family.expected(self.y, self.w, self.etas(theta)))  # type: ignore[arg-type]
+        etas = self.etas(self.origin, theta)
+        return self.products.gram(self.family.expected(self.y, self.w, etas))  # type: ignore[arg-type]
 
     def admissible(self, theta: FloatArray) -> FloatArray:
         """Return coefficients from which the inner solve may begin: ``theta``, or near it."""
@@ -182,11 +200,11 @@ class Laml(Objective):
         penalties = self.penalties.at(rho)
         s = penalties.diagonal
         theta = np.array(self.admissible(theta))
-        etas, nll = self._at(theta)
+        etas, nll = self._at(rho, theta)
         objective = nll + 0.5 * float(s @ theta**2)
         if not np.isfinite(objective):
             theta, gram = np.array(self.null), None
-            etas, nll = self._at(theta)
+            etas, nll = self._at(rho, theta)
             objective = nll + 0.5 * float(s @ theta**2)
         cycles = 0
         matrix, reused = self._factor(gram, s) if gram is not None and self.reuse else (None, None)
@@ -240,7 +258,7 @@ class Laml(Objective):
             length = 1.0
             for _ in range(_MOST_INNER_HALVINGS):
                 trial = theta + length * step
-                trial_etas = self.etas(trial)
+                trial_etas = self.etas(rho, trial)
                 trial_nll = self.family.nll(self.y, self.w, trial_etas)
                 value = trial_nll + 0.5 * float(s @ trial**2)
                 if value <= objective - ARMIJO * length * decrement**2 + slack:
@@ -270,8 +288,28 @@ class Laml(Objective):
         rate = reached / before
         return rate < _CHORD_RATE and reached * rate**_CHORD_STEPS < tol
 
-    def _rows(self, first: Table) -> list[FloatArray]:
-        return [first[(k,)] for k in self._predictors]
+    def _rows(self, table: Table, *more: int) -> list[FloatArray]:
+        """Return a table's entries for each predictor and ``more``; zeros where missing."""
+        found = [table.get(tuple(sorted((k, *more)))) for k in self._predictors]
+        return [np.zeros(self.products.n) if rows is None else rows for rows in found]
+
+    def tables(self, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
+        """Return derivative tables over predictors and nuisance parameters."""
+        tables = self.family.derivatives(self.y, self.w, etas, orders)
+        if not self.family.nuisance:
+            return tables
+        rest = self.family.nuisance_derivatives(self.y, self.w, etas, orders)
+        return {order: {**tables[order], **rest[order]} for order in orders}
+
+    def _nuisance_places(self) -> Iterator[tuple[int, int]]:
+        """Yield outer coordinate and number in the derivative tables of each nuisance parameter."""
+        return zip(range(self.smoothing, self.q), range(len(self._predictors), len(self._every)), strict=True)
+
+    def moves(self, at: Evaluation) -> list[FloatArray]:
+        """Return how predictors (n, q) and nuisance parameters (1, q) move with the outer
+        coordinates.
+        """
+        return [*self.products.predict(at.tangent), *np.eye(self.q)[self.smoothing :, None]]
 
     def _escape(self, second: Table, s: FloatArray) -> FloatArray:
         matrix = self.products.gram(second)  # type: ignore[arg-type]
@@ -298,7 +336,7 @@ class Laml(Objective):
         converged: bool,
         face: Face | None,
     ) -> Evaluation:
-        self._remember(theta.tobytes(), (etas, nll))
+        self._remember(self._key(rho, theta), (etas, nll))
         assert gram is not None
         unsafe = self._nearly_singular(gram, penalties.diagonal, factor)
         if unsafe:
@@ -306,12 +344,19 @@ class Laml(Objective):
         inverse = factor.inverse()
         pairs = [(i[0], i[1]) for i in _indices(2, len(self._predictors))]
         leverage = self.products.leverages(inverse, pairs)
-        third = self.family.derivatives(self.y, self.w, etas, (3,))[3]
-        pull = self.products.adjoint(self._contract_third(leverage, third))
-        tangent = -(factor if face is None else face).solve(penalties.derivative() * theta[:, None])
+        tables = self.tables(etas, (1, 2, 3))
+        third = tables[3]
+        curve = self._contract_third(leverage, third)
+        pull = self.products.adjoint(curve[: len(self._predictors)])
+        force = penalties.derivative() * theta[:, None]
+        for j, nuisance in self._nuisance_places():
+            force[:, j] = self.products.adjoint(self._rows(tables[2], nuisance))
+        tangent = -(factor if face is None else face).solve(force)
         penalty_by = penalties.sums(theta**2)
         edf = penalties.log_det_gradient - penalties.sums(np.diagonal(inverse))
         gradient = 0.5 * penalty_by - 0.5 * edf + 0.5 * (tangent.T @ pull)
+        for j, nuisance in self._nuisance_places():
+            gradient[j] += float(tables[1][(nuisance,)].sum()) + 0.5 * float(curve[nuisance].sum())
         penalty = 0.5 * (float(penalty_by.sum()) + float(self.penalties.fixed @ theta**2))
         correction = 0.5 * float(pull @ step) - 0.5 * decrement**2
         constant = self.constant - 0.5 * self.penalties.unpenalised * LOG_2PI
@@ -351,6 +396,29 @@ class Laml(Objective):
             largest = max(largest, size / self._spread if name in self.family.response_units else size)
         return largest
 
+    def objection(self, at: Evaluation) -> str:
+        """Say which nuisance parameter still moves by a Newton step of its own: it has no finite
+        optimum.
+
+        Towards its limit the objective is ``V_inf + c exp(-|tau|)``: gradient and curvature vanish
+        together and the step stays 1. The curvature here leaves the change of log|H| out, which
+        takes a formation; that is a matter of a few parts in a hundred.
+        """
+        if not self.family.nuisance:
+            return ""
+        second = self.tables(at.etas, (2,))[2]
+        for (j, nuisance), name in zip(self._nuisance_places(), self.family.nuisance, strict=True):
+            curvature = float(second[nuisance, nuisance].sum())
+            curvature += float(np.sum(self.products.adjoint(self._rows(second, nuisance)) @ at.tangent[:, j]))
+            gradient = abs(float(at.gradient[j]))
+            if not curvature > max(gradient / _NUISANCE_STEP, _LEAST_CURVATURE):
+                step = gradient / curvature if curvature > 0.0 else np.inf
+                return (
+                    f"one more Newton step would change {name!r}, now {at.rho[j]:.4g}, by {step:.2g} (at most "
+                    f"{_NUISANCE_STEP:g} at an optimum): {self.family.nuisance_advice}"
+                )
+        return ""
+
     @cached_property
     def _spread(self) -> float:
         """Standard deviation of the response."""
@@ -358,9 +426,9 @@ class Laml(Objective):
         return max(float(np.sqrt(self.w @ (self.y - centre) ** 2 / self.w.sum())), 1e-300)
 
     def _contract_third(self, leverage: Mapping[tuple[int, int], FloatArray], third: Table) -> list[FloatArray]:
-        """Per predictor m: sum over (k, l) of leverage_kl d3_klm."""
-        out = [np.zeros(self.products.n) for _ in self._predictors]
-        for m in self._predictors:
+        """Per predictor and nuisance parameter m: sum over (k, l) of leverage_kl d3_klm."""
+        out = [np.zeros(self.products.n) for _ in self._every]
+        for m in self._every:
             for (k, level), lev in leverage.items():
                 d = third.get(tuple(sorted((k, level, m))))
                 if d is not None:
@@ -375,16 +443,16 @@ class Laml(Objective):
             raise FitFailed("no outer Hessian at a point where the objective is not finite")
         q, penalties = self.q, at.penalties
         own = penalties.derivative()
-        tangents = self.products.predict(at.tangent)
+        moves = self.moves(at)
         moved = []
         for j in range(q):
             weights: Table = {}
             for k, level in _indices(2, len(self._predictors)):
                 total: FloatArray | None = None
-                for m in self._predictors:
+                for m in self._every:
                     d = at.third.get(tuple(sorted((k, level, m))))
                     if d is not None:
-                        part = d * tangents[m][:, j]
+                        part = d * moves[m][:, j]
                         total = part if total is None else total + part
                 if total is not None:
                     weights[k, level] = total
@@ -392,9 +460,10 @@ class Laml(Objective):
             np.einsum("ii->i", matrix)[:] += own[:, j]
             moved.append(matrix)
         solved = [at.inverse @ matrix for matrix in moved]
-        fourth = self._contract_fourth(at, tangents)
+        fourth = self._contract_fourth(at, moves)
         back = at.mode_inverse @ at.pull
         force = own * at.theta[:, None]
+        direct = self._nuisance_terms(at, moves, back)
         penalty_by = penalties.sums(at.theta**2)
         shrinkage = penalties.sums(np.diagonal(at.inverse))
         out = -0.5 * penalties.log_det_hessian()
@@ -404,6 +473,7 @@ class Laml(Objective):
                 if i == j:
                     second = second + force[:, j]
                 value = float(force[:, j] @ at.tangent[:, i]) - 0.5 * float(np.sum(solved[i] * solved[j].T))
+                value += float(direct[i, j])
                 value += 0.5 * float(fourth[i, j]) - 0.5 * float(back @ second)
                 if i == j:
                     value += 0.5 * float(penalty_by[j]) + 0.5 * float(shrinkage[j])
@@ -411,11 +481,33 @@ class Laml(Objective):
         at.hessian, at.moved = out, moved
         return out
 
-    def _contract_fourth(self, at: Evaluation, tangents: Etas) -> FloatArray:
-        fourth = self.family.derivatives(self.y, self.w, at.etas, (4,))[4]
+    def _nuisance_terms(self, at: Evaluation, moves: Etas, back: FloatArray) -> FloatArray:
+        """Return what the outer Hessian (q, q) has for nuisance coordinates j and any i <= j: the
+        likelihood's direct derivatives, and those of the force on theta along ``back``.
+        """
         out = np.zeros((self.q, self.q))
-        for m in self._predictors:
-            for o in self._predictors:
+        along = self.products.predict(back) if self.family.nuisance else []
+        second = self.tables(at.etas, (2,))[2] if self.family.nuisance else {}
+        for j, nuisance in self._nuisance_places():
+            for k in self._predictors:
+                pull = second.get((k, nuisance))
+                if pull is not None:
+                    out[:, j] += pull @ moves[k]
+                for m in self._every:
+                    d = at.third.get(tuple(sorted((k, nuisance, m))))
+                    if d is not None:
+                        out[:, j] -= 0.5 * ((d * along[k]) @ np.broadcast_to(moves[m], (self.products.n, self.q)))
+            for i, other in self._nuisance_places():
+                d = second.get(tuple(sorted((nuisance, other))))
+                if d is not None:
+                    out[i, j] += float(d.sum())
+        return out
+
+    def _contract_fourth(self, at: Evaluation, moves: Etas) -> FloatArray:
+        fourth = self.tables(at.etas, (4,))[4]
+        out = np.zeros((self.q, self.q))
+        for m in self._every:
+            for o in self._every:
                 rows: FloatArray | None = None
                 for (k, level), lev in at.leverage.items():
                     d = fourth.get(tuple(sorted((k, level, m, o))))
@@ -423,5 +515,5 @@ class Laml(Objective):
                         part = (1.0 if k == level else 2.0) * lev * d
                         rows = part if rows is None else rows + part
                 if rows is not None:
-                    out += tangents[m].T @ (rows[:, None] * tangents[o])
+                    out += np.broadcast_to(moves[m], (rows.size, self.q)).T @ (rows[:, None] * moves[o])
         return out

@@ -72,7 +72,7 @@ class CaseFamily:
         for spec, predictor in zip(specs, self.predictor_of, strict=True):
             fp.write_str(spec.name)
             fp.write_str(predictor)
-        for array in (self.y, self.w, self.offset):
+        for array in (*np.atleast_2d(self.y.T), self.w, self.offset):
             # Weights and offset are mostly one number, whether a column says so or none was given.
             constant = array.size > 0 and bool((array == array[0]).all())
             fp.write_bool(constant)
@@ -119,7 +119,7 @@ class Case:
 
     @cached_property
     def y(self) -> FloatArray:
-        """Response, of shape (n,)."""
+        """Response, of shape (n,), or (n, columns) where a family has several."""
         return self.bound.y[self._picked]
 
     @cached_property
@@ -139,7 +139,7 @@ class Case:
 
     @cached_property
     def null(self) -> tuple[float, ...]:
-        """Constant predictors that fit best, roughly."""
+        """Constant predictors that fit best, roughly, and nuisance parameters to match."""
         return self.bound.family.null(self.y, self.w, self.offset)
 
     @cached_property
@@ -188,7 +188,13 @@ class Case:
         predictors = [term.predictor for term in terms]
         family = CaseFamily(self.bound.family, self.y, self.w, self.offset, predictors, rows)
         problem = FitProblem(
-            family, specs, options, engine=ENGINE, engine_version=ENGINE_VERSION, gauge=self._gauge(lifts)
+            family,
+            specs,
+            options,
+            engine=ENGINE,
+            engine_version=ENGINE_VERSION,
+            gauge=self._gauge(lifts),
+            nuisance=self.bound.family.nuisance,
         )
         self._problems.append((options, problem))
         return problem
@@ -226,7 +232,7 @@ class Case:
             Piece(predictors.index(term.predictor), term.group, term.columns(kept), columns)
             for term, kept, columns in zip(terms, self.kept, self.slices, strict=True)
         ]
-        null, flat = np.zeros(columns.size), [0.0 for _ in predictors]
+        null, flat = np.zeros(columns.size), [*(0.0 for _ in predictors), *self.null[len(predictors) :]]
         for predictor, column in constants.items():
             k = predictors.index(predictor)
             null[column] = flat[k] = self.null[k]
@@ -340,7 +346,8 @@ class Bound:
         self._group_moments: dict[str, tuple[Moments, dict[str, Moments]]] = {}
         # Taken out of a Gaussian response beforehand, so that its moments keep their digits.
         constant = any(term.basis.kind == "intercept" for term in terms)
-        self.centre = float(self.w @ (self.y - self.offset) / self.w.sum()) if constant else 0.0
+        centred = constant and isinstance(family, Gaussian)
+        self.centre = float(self.w @ (self.y - self.offset) / self.w.sum()) if centred else 0.0
 
     @cached_property
     def starts(self) -> list[int]:
@@ -372,7 +379,8 @@ class Bound:
                 slot = slots if penalty.label is None else labels.setdefault(penalty.label, slots)
                 slots = max(slots, slot + 1)
                 entries.append((slot, diagonal))
-        return DiagonalPenalties(len(self.coefficients), slots, entries)
+        # A nuisance parameter has a slot of its own, which scales nothing.
+        return DiagonalPenalties(len(self.coefficients), slots + len(self.family.nuisance), entries)
 
     @cached_property
     def constants(self) -> FloatArray:
@@ -468,8 +476,9 @@ class Bound:
 
 
 def response_of(source: Source, family: Family) -> tuple[FloatArray, FloatArray]:
-    """Return response and prior weights of the rows of ``source``, checked, each of shape (n,)."""
-    y = source.numbers(family.response, "the response")
+    """Return response and prior weights of the rows of ``source``, checked."""
+    read = [source.numbers(name, "the response") for name in family.columns]
+    y = read[0] if len(read) == 1 else np.column_stack(read)
     family.check(y)
     w = np.ones(y.shape[0]) if family.weights is None else source.numbers(family.weights, "the prior weights")
     if (w < 0).any():
@@ -487,7 +496,9 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
         Only the columns that terms and family name are read.
     terms : sequence of Intercept, Linear, Factor, Smooth, Tensor, RandomEffect
         Every predictor of the family needs at least one.
-    family : Gaussian, GaussianLocationScale, Poisson or Binomial
+    family : Family
+        `Gaussian`, `GaussianLocationScale`, `Poisson`, `NegativeBinomial`, `Binomial`, `Gamma`,
+        `LogLogistic` or `LogNormal`.
 
     Raises
     ------
@@ -495,7 +506,7 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
         Naming the column or term, and the next step.
     """
     if not isinstance(family, Family):
-        raise InvalidType(f"family is {family!r}; use Gaussian, GaussianLocationScale, Poisson or Binomial")
+        raise InvalidType(f"family is {family!r}; use one of gamwarm.engine's, such as Gaussian(response)")
     for term in terms:
         if not hasattr(term, "bind"):
             raise InvalidType(
@@ -520,9 +531,9 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
     offset = np.zeros(y.shape[0]) if family.offset is None else source.numbers(family.offset, "the offset")
     null = family.null(y, w, offset)
     flat = [np.full(1, value) for value in null]
-    if family.offset is None:
+    if family.offset is None and y.ndim == 1:
         unit = family.expected(np.full(1, float(family.mean(flat)[0])), np.full(1, float(w.mean())), flat)
-    else:  # the null model's predictor is not the same for all rows
+    else:  # the null model's information is not the same for all rows
         unit = family.expected(y, w, [null[0] + offset, *flat[1:]])
 
     def information(predictor: str) -> float:

@@ -81,8 +81,12 @@ class Objective(ABC):
 
     Attributes
     ----------
+    smoothing : int
+        Log smoothing parameters.
     q : int
-        Outer coordinates.
+        Outer coordinates: the smoothing parameters, then the family's nuisance parameters.
+    origin : array of shape (q,)
+        Where a search that knows nothing begins: rho = 0, nuisance parameters of the null model.
     """
 
     def __init__(
@@ -96,6 +100,8 @@ class Objective(ABC):
         self.family, self.counters = family, counters
         self.penalties, self.null, self.names = penalties, null, names
         self.q = penalties.q
+        self.smoothing = self.q - len(family.nuisance)
+        self.origin = np.zeros(self.q)
 
     @abstractmethod
     def evaluate(
@@ -117,6 +123,10 @@ class Objective(ABC):
         In units of the response's standard deviation where the predictor has the response's units.
         """
         return 0.0
+
+    def objection(self, at: Evaluation) -> str:
+        """Return why a point with a flat gradient is no answer, in words; empty if it may be."""
+        return ""
 
     @abstractmethod
     def information(self, theta: FloatArray) -> FloatArray:

@@ -107,6 +107,8 @@ class FittedModel:
         Inverse of the penalized Hessian; times ``scale`` it is the posterior covariance.
     scale : float
         Variance of a Gaussian response; 1 for other families.
+    nuisance : list of arrays of shape (1,)
+        The family's nuisance parameters.
     """
 
     family: Family
@@ -114,6 +116,7 @@ class FittedModel:
     theta: FloatArray
     inverse: FloatArray
     scale: float
+    nuisance: list[FloatArray]
 
     def predict(self, columns: Any, *, standard_errors: bool = False) -> Prediction:
         """Return what the fit predicts for new rows; see `EngineFit.predict`."""
@@ -125,7 +128,8 @@ class FittedModel:
         new, family = Source(columns), self.family
         y, w = response_of(new, family)
         found = self._predict(new, standard_errors=False).fitted
-        return HeldOut(family.log_likelihood(y, w, [found[name] for name in family.predictors], self.scale))
+        etas = [*(found[name] for name in family.predictors), *self.nuisance]
+        return HeldOut(family.log_likelihood(y, w, etas, self.scale))
 
     def _predict(self, new: Source, *, standard_errors: bool) -> Prediction:
         predictors = self.family.predictors
@@ -138,7 +142,7 @@ class FittedModel:
         for term, (group, table) in zip(self.terms, tables, strict=True):
             values = table[:, term.kept] @ self.theta[term.columns]
             etas[predictors.index(term.predictor)] += values[groups[group].index]
-        fitted = {**dict(zip(predictors, etas, strict=True)), "response": self.family.mean(etas)}
+        fitted = {**dict(zip(predictors, etas, strict=True)), "response": self.family.mean([*etas, *self.nuisance])}
         if not standard_errors:
             return Prediction(fitted)
         pieces = [
@@ -172,7 +176,8 @@ class FittedModel:
         slopes = []
         for k in range(len(etas)):
             up, down = ([eta + (k == i) * step for i, eta in enumerate(etas)] for step in (_STEP, -_STEP))
-            slopes.append((self.family.mean(up) - self.family.mean(down)) / (up[k] - down[k]))
+            means = (self.family.mean([*each, *self.nuisance]) for each in (up, down))
+            slopes.append(np.subtract(*means) / (up[k] - down[k]))
         return slopes
 
 
@@ -191,4 +196,5 @@ def fitted_model(case: Case, problem: FitProblem, family: Family, at: Evaluation
             prior = at.scale / sum(float(weight) * float(penalty.to_dense()[0, 0]) for weight, penalty in pairs)
         first = last
         terms.append(FittedTerm(term.name, term.predictor, new_rows, kept, columns, prior))
-    return FittedModel(family, tuple(terms), at.theta, at.inverse, at.scale)
+    nuisance = [np.full(1, value) for value in at.rho[problem.layout.n_outer :]]
+    return FittedModel(family, tuple(terms), at.theta, at.inverse, at.scale, nuisance)

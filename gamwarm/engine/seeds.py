@@ -86,7 +86,7 @@ def group_changes(laml: Laml, at: Evaluation, index: IntArray, size: int, gone: 
     """
     assert at.inverse is not None
     hessian = laml.hessian(at)
-    tables = laml.family.derivatives(laml.y, laml.w, at.etas, (1, 2))
+    tables = laml.tables(at.etas, (1, 2))
     first = [tables[1][(k,)] for k in range(len(laml.family.predictors))]
     score = laml.products.adjoint_by_group(first, index, size)
     gradient = _gradient_changes(laml, at, tables, index, size)
@@ -104,7 +104,7 @@ def group_changes(laml: Laml, at: Evaluation, index: IntArray, size: int, gone: 
     for j in range(laml.q):
         own = penalties.slots == j
         gradient[:, j] += 0.5 * (at.penalties.lambdas[own] * better[:, penalties.columns[own]]).sum(axis=1)
-    rho = np.clip(_newton(hessian, at, gradient), -SEED_STEP, SEED_STEP)
+    rho = np.clip(_newton(hessian, at, gradient, laml.smoothing), -SEED_STEP, SEED_STEP)
     return GroupChanges(rho, theta + rho @ at.tangent.T)
 
 
@@ -123,16 +123,16 @@ def downdated_changes(
             there = own.evaluate(at.rho + rho[g], at.theta[left], tol, 1)
             if not there.is_finite:
                 break
-            step = _newton(own.hessian(there), there, there.gradient[None])[0]
+            step = _newton(own.hessian(there), there, there.gradient[None], own.smoothing)[0]
             moved = np.clip(rho[g] + step, -SEED_STEP, SEED_STEP)
             theta[g, left] = there.theta - at.theta[left] + there.tangent @ (moved - rho[g])
             rho[g] = moved
     return GroupChanges(rho, theta)
 
 
-def _newton(hessian: FloatArray, at: Evaluation, gradient: FloatArray) -> FloatArray:
+def _newton(hessian: FloatArray, at: Evaluation, gradient: FloatArray, smoothing: int) -> FloatArray:
     """Newton steps from changes of the outer gradient (m, q), none for coordinates on a plateau."""
-    live = np.flatnonzero((at.edf >= PLATEAU_EDF) | (at.rho < 0.0))
+    live = np.flatnonzero((at.edf >= PLATEAU_EDF) | (at.rho < 0.0) | (np.arange(at.rho.size) >= smoothing))
     out = np.zeros(gradient.shape)
     if live.size:
         values, vectors = floored_eigen(hessian[np.ix_(live, live)])
@@ -145,14 +145,15 @@ def _gradient_changes(laml: Laml, at: Evaluation, tables: dict[int, Table], inde
     assert at.inverse is not None
     assert at.pull is not None
     predictors = range(len(laml.family.predictors))
-    fourth = laml.family.derivatives(laml.y, laml.w, at.etas, (4,))[4]
+    fourth = laml.tables(at.etas, (4,))[4]
     inverse, moved, pairs = at.inverse, at.moved, list(at.leverage)
-    tangents = laml.products.predict(at.tangent)
+    moves = laml.moves(at)
+    every = range(len(moves))
     u = at.mode_inverse @ at.pull
     along = laml.products.predict(u)
     out = np.zeros((size, laml.q))
     for j in range(laml.q):
-        move = [tangents[m][:, j] for m in predictors]
+        move = [each[:, j] for each in moves]
         leverage = laml.products.leverages(-(inverse @ moved[j] @ inverse), pairs)
         pull_rows = [np.zeros(laml.products.n) for _ in predictors]
         change = np.zeros(laml.products.n)
@@ -161,20 +162,25 @@ def _gradient_changes(laml: Laml, at: Evaluation, tables: dict[int, Table], inde
             second = tables[2].get(pair)
             if second is not None:
                 change += 0.5 * twice * leverage[pair] * second
-            for m in predictors:
+            for m in every:
                 third = at.third.get(tuple(sorted((*pair, m))))
                 if third is not None:
                     change += 0.5 * twice * at.leverage[pair] * third * move[m]
+                if m not in predictors:
+                    continue
+                if third is not None:
                     pull_rows[m] += twice * leverage[pair] * third
-                for o in predictors:
+                for o in every:
                     d = fourth.get(tuple(sorted((*pair, m, o))))
                     if d is not None:
                         pull_rows[m] += twice * at.leverage[pair] * d * move[o]
         moved_u = at.mode_inverse @ (laml.products.adjoint(pull_rows) - moved[j] @ u)
         moved_along = laml.products.predict(moved_u)
+        for m in every:
+            change += tables[1][(m,)] * move[m]
         for m in predictors:
-            change += tables[1][(m,)] * (move[m] - 0.5 * moved_along[m])
-            for o in predictors:
+            change -= 0.5 * tables[1][(m,)] * moved_along[m]
+            for o in every:
                 d2 = tables[2].get((min(m, o), max(m, o)))
                 if d2 is not None:
                     change -= 0.5 * along[m] * d2 * move[o]
@@ -259,7 +265,10 @@ def _coefficients(
         x = np.vstack(rows)
         n = picked.size
         weights = np.zeros((n * predictors, n * predictors))
-        for (k, level), d in tables[2].items():
+        for k, level in at.leverage:
+            d = tables[2].get((k, level))
+            if d is None:
+                continue
             place = np.arange(n)
             weights[k * n + place, level * n + place] = d[picked]
             weights[level * n + place, k * n + place] = d[picked]

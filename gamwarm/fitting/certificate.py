@@ -145,7 +145,12 @@ class Certificate:
             far = ", ".join(repr(self.names[j]) for j in np.flatnonzero(false))
             words = f"{far}: a false plateau, the objective falls towards less smoothing"
             return Verdict(Refusal.PLATEAU, words, false)
-        return self.runs_away(at) or self.grows(at) or Verdict(None)
+        return self.runs_away(at) or self.grows(at) or self._objection(at) or Verdict(None)
+
+    def _objection(self, at: Evaluation) -> Verdict | None:
+        """Return the engine's own refusal of a flat point, else None."""
+        words = at.objection() if callable(at.objection) else at.objection
+        return Verdict(Refusal.INFINITE, f"no finite optimum: {words}") if words else None
 
     def _far_cuts(self, at: Evaluation) -> list[int]:
         cut = cut_coordinates(at.rho, at.gradient, self.tol, self.bound)
@@ -206,6 +211,8 @@ class Certificate:
             missing.append("(d) effective degrees of freedom")
         if at.last_step is None:
             missing.append("(e) whether the optimum is finite: no last_step")
+        if at.objection is None and len(self.names) > self.smoothing:
+            missing.append("(f) whether nuisance coordinates are at a finite optimum: no objection")
         if at.tangent is None and self._far_cuts(at):
             missing.append("(e) whether the optimum beyond the lower bound is finite: no tangent")
         return missing

@@ -50,6 +50,10 @@ class Evaluation:
         gradient gets.
     last_block : str, or callable () -> str
         Name of the block that this change belongs to.
+    objection : str, or callable () -> str
+        Why the point is no answer although its gradient is flat, empty if it may be one; asked only
+        there. So an engine says that a nuisance coordinate runs to infinity, where gradient and
+        curvature vanish together.
     formations : int
         Hessian formations that the evaluation took. What a callable ``hessian`` takes is added when
         it is asked.
@@ -71,6 +75,7 @@ class Evaluation:
     cycles: int = 0
     last_step: float | Callable[[], float] | None = None
     last_block: str | Callable[[], str] = ""
+    objection: str | Callable[[], str] | None = None
     formations: int = 0
     failure: str = ""
     state: Any = None
@@ -111,6 +116,8 @@ class Objective(Protocol):
     ----------------
     null : array of shape (p,)
         Coefficients of the null model. Default: the blocks' ``initial_beta``, or zeros.
+    nuisance : array of shape (q - smoothing parameters,)
+        Where nuisance coordinates begin if nothing is offered. Default: 0.
     penalized_nll(rho, theta) -> float
         What the inner solve minimises; no Hessian formation. Without it offered coefficients are
         only asked whether they are finite.
@@ -163,6 +170,8 @@ def checked(at: object, p: int, smoothing: int, names: Sequence[str]) -> Evaluat
         at.converged = as_bool(at.converged, "an evaluation's converged")
     if not (at.last_step is None or callable(at.last_step)):
         at.last_step = as_float(at.last_step, "an evaluation's last_step")
+    if not (at.objection is None or callable(at.objection)):
+        at.objection = as_str(at.objection, "an evaluation's objection", empty=True)
     at.failure = as_str(at.failure, "an evaluation's failure", empty=True)
     at.cycles = as_int(at.cycles, "an evaluation's cycles")
     at.formations = as_int(at.formations, "an evaluation's formations")

@@ -148,7 +148,9 @@ class _Fit:
         self.q, self.ends = problem.n_outer, np.cumsum(problem.block_dims)
         limit = problem.options.rho_bound
         initial = np.clip(problem.layout.initial_rho, -limit, limit)
-        self.default_rho = np.concatenate([initial, np.zeros(len(problem.nuisance))])
+        count = len(problem.nuisance)
+        nuisance = getattr(objective, "nuisance", np.zeros(count))
+        self.default_rho = np.concatenate([initial, float_vector(nuisance, "objective.nuisance", length=count)])
         self.off_plateau = off_plateau(self.default_rho, initial.size)
         self.null = self._null()
         self.guard = GuardReport()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gamwarm.checks import as_int
+from gamwarm.identity import FitProblem
 from gamwarm.records import StartSource
 from gamwarm.store import open_store
 from gamwarm.testing.corruptions import Corruption, corruptions_of, tamperings_of
@@ -277,7 +278,7 @@ class _Check:
         """Offer a record that is wrong: what another build took for its answer, say."""
         i = 1
         problem = self.judges[i].problem
-        for corruption in corruptions_of(problem.layout.n_outer, problem.options.rho_bound, self.rng):
+        for corruption in self._corruptions(problem):
             if corruption.name in _WRONG_RECORDS:
                 self.copy("warm.h5", "wrong.h5")
                 with self.open("wrong.h5") as store:
@@ -300,10 +301,13 @@ class _Check:
         if text not in self.report.remarks:
             self.report.remarks.append(text)
 
+    def _corruptions(self, problem: FitProblem) -> list[Corruption]:
+        return corruptions_of(problem.n_outer, problem.options.rho_bound, self.rng, len(problem.nuisance))
+
     def corrupted(self, count: int) -> None:
         for i in range(1, min(len(self.cases), count + 1)):
             problem = self.judges[i].problem
-            for corruption in corruptions_of(problem.layout.n_outer, problem.options.rho_bound, self.rng):
+            for corruption in self._corruptions(problem):
                 self.copy("primed.h5", "corrupted.h5")
                 with self.open("corrupted.h5") as store:
                     answer, offering = self.fit("corrupted", i, store, corruption)

@@ -14,6 +14,7 @@ __all__ = ["Corruption", "corruptions_of", "tamperings_of"]
 
 FAR = 6.0
 NOISE = 3.0
+NUISANCE = 30.0
 LIE = 1000.0
 
 
@@ -35,11 +36,12 @@ class Corruption:
         return self.name
 
 
-def corruptions_of(n_outer: int, rho_bound: float, rng: np.random.Generator) -> list[Corruption]:
+def corruptions_of(n_outer: int, rho_bound: float, rng: np.random.Generator, nuisance: int = 0) -> list[Corruption]:
     """Return corruptions of a start of ``n_outer`` coordinates, within ±``rho_bound``, by ``rng``.
 
-    rho: each coordinate ±6, permuted, all at either bound, NaN; beta: negated, times 5, noise, NaN,
-    zero; both of another model of the same shape; the metric: shrunk, negated, NaN.
+    Outer coordinates: each ±6, permuted, all at either bound, NaN, nuisance ones 30 and -30; beta:
+    negated, times 5, noise, NaN, zero; both of another model of the same shape; the metric: shrunk,
+    negated, NaN.
 
     Parameters
     ----------
@@ -48,10 +50,17 @@ def corruptions_of(n_outer: int, rho_bound: float, rng: np.random.Generator) -> 
         Where "at the bound" is; 30 if it is infinite.
     rng : numpy.random.Generator
         For noise.
+    nuisance : int
+        The last so many coordinates are nuisance coordinates.
     """
     bound = rho_bound if np.isfinite(rho_bound) else 30.0
     found = [
         Corruption(f"rho[{j}] {sign:+g}", _shifted(j, sign, bound)) for j in range(n_outer) for sign in (FAR, -FAR)
+    ]
+    found += [
+        Corruption(f"nuisance[{j}] = {value:+g}", _placed(n_outer - nuisance + j, value))
+        for j in range(nuisance)
+        for value in (NUISANCE, -NUISANCE)
     ]
     if n_outer > 1:
         found.append(Corruption("rho permuted", _rho(lambda rho: np.roll(rho, 1))))
@@ -90,6 +99,15 @@ def _shifted(j: int, by: float, bound: float) -> Callable[[ConstrainedWarmStart]
     def apply(start: ConstrainedWarmStart) -> ConstrainedWarmStart:
         rho = np.array(start.rho)
         rho[j] = np.clip(rho[j] + by, -bound, bound)
+        return replace(start, rho=rho)
+
+    return apply
+
+
+def _placed(j: int, value: float) -> Callable[[ConstrainedWarmStart], ConstrainedWarmStart]:
+    def apply(start: ConstrainedWarmStart) -> ConstrainedWarmStart:
+        rho = np.array(start.rho)
+        rho[j] = value
         return replace(start, rho=rho)
 
     return apply

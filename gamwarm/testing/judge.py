@@ -43,7 +43,7 @@ class Judge:
         self.problem: FitProblem = problem_of(driver, case)
 
     def max_edf(self, rho: Any) -> FloatArray:
-        """Largest edf per outer coordinate: its penalties' share of their blocks' at ``rho``.
+        """Largest edf per smoothing parameter: its penalties' share of their blocks' at ``rho``.
 
         That is the rank of a penalty that overlaps with no other.
         """
@@ -123,9 +123,12 @@ class Judge:
             return np.zeros(len(result.rho), dtype=np.bool_)
         options = self.problem.options
         most = self.max_edf(result.rho)
-        flags = plateau_flags(result.rho, curvature.gradient, curvature.edf, most, options.outer_tol, options.rho_bound)
+        flags = np.zeros(len(result.rho), dtype=np.bool_)  # nuisance coordinates have no plateau
+        smoothing = slice(0, most.size)
+        rho, gradient, edf = (np.asarray(v)[smoothing] for v in (result.rho, curvature.gradient, curvature.edf))
+        flags[smoothing] = plateau_flags(rho, gradient, edf, most, options.outer_tol, options.rho_bound)
         # Without the penalty's coefficients nothing says how many edf there may be.
-        without_lineage = (most == 0.0) & (np.asarray(result.rho) < 0.0)
+        without_lineage = np.flatnonzero((most == 0.0) & (rho < 0.0))
         flags[without_lineage] = False if curvature.plateau is None else curvature.plateau[without_lineage]
         return flags
 
@@ -140,6 +143,8 @@ class Judge:
         if claimed.size == 0:
             return None
         j = int(claimed[0])
+        if j >= self.problem.layout.n_outer:
+            return f"coordinate {j} is a nuisance coordinate, and is claimed to be on a plateau"
         most = self.max_edf(result.rho)[j]
         return (
             f"coordinate {j} is claimed to be on a plateau: rho = {result.rho[j]:.4g}, edf = {curvature.edf[j]:.4g} of "
@@ -166,7 +171,9 @@ class Judge:
         wrong = self.wrong_objective(result)
         if wrong is not None:
             return wrong
-        rho, bound = np.array(result.rho), self.problem.options.rho_bound
+        rho = np.array(result.rho)
+        smoothing = np.arange(rho.size) < self.problem.layout.n_outer
+        bound = np.where(smoothing, self.problem.options.rho_bound, np.inf)
         gradient = np.zeros(rho.size)
         for j in range(rho.size):
             step = np.zeros(rho.size)
@@ -180,13 +187,16 @@ class Judge:
         if steep.size:
             j = int(steep[0])
             return f"the objective falls there: its derivative along rho[{j}] is {gradient[j]:.3g}"
-        for far in np.flatnonzero(np.abs(rho) > _FAR_OUT):
-            if self._falls_inwards(result, int(far)):
-                return f"rho[{far}] = {rho[far]:.4g} is a false plateau: the objective falls towards 0"
+        # A nuisance coordinate is far out where it is far from the cold fit's.
+        centre = np.where(smoothing, 0.0, np.asarray(self.cold.result.rho))
+        for far in np.flatnonzero(np.abs(rho - centre) > _FAR_OUT):
+            if self._falls_inwards(result, int(far), float(centre[far])):
+                return f"rho[{far}] = {rho[far]:.4g} is a false plateau: the objective falls towards {centre[far]:.3g}"
         return None
 
-    def _falls_inwards(self, result: FitResult, j: int) -> bool:
-        """Whether the first change of the objective on the way from far out to 0 is a fall.
+    def _falls_inwards(self, result: FitResult, j: int, centre: float) -> bool:
+        """Whether the first change of the objective on the way from far out to the centre is a
+        fall.
 
         A gradient there is lost in rounding, whatever the fit should be.
         """
@@ -194,7 +204,7 @@ class Judge:
         noise = _SLACK * _NOISE * (1.0 + abs(value))
         for share in _WAY_IN:
             inner = np.array(rho)
-            inner[j] *= 1.0 - share
+            inner[j] = centre + (1.0 - share) * (rho[j] - centre)
             change = objective_at(self.driver, self.case, result, inner) - value
             if abs(change) > noise:
                 return change < 0.0

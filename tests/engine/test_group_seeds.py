@@ -31,7 +31,7 @@ def test_the_change_of_the_outer_gradient_is_its_derivative_with_respect_to_a_gr
     case, laml, at = at_optimum(family)
     index, labels, _ = case.grouped("group")
     laml.hessian(at)
-    tables = laml.family.derivatives(laml.y, laml.w, at.etas, (1, 2))
+    tables = laml.tables(at.etas, (1, 2))
 
     change = _gradient_changes(laml, at, tables, index, len(labels))
 

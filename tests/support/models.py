@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
+import gamwarm.engine
 from gamwarm import BlockwiseFitOptions
 from gamwarm.engine import (
-    Binomial,
     Bound,
     Factor,
     Gaussian,
     GaussianLocationScale,
     Intercept,
     Linear,
-    Poisson,
     RandomEffect,
     Smooth,
     Tensor,
@@ -28,7 +27,15 @@ from gamwarm.engine import (
 TIGHT = BlockwiseFitOptions(inner_tol=1e-9, outer_tol=1e-6, rho_bound=15.0)
 USUAL = BlockwiseFitOptions(inner_tol=3e-4, outer_tol=1e-3, rho_bound=15.0)
 
-MODELS = {"GaussianLocationScale": "gaussian", "Poisson": "poisson", "Binomial": "binomial"}
+MODELS = {
+    "GaussianLocationScale": "gaussian",
+    "Poisson": "poisson",
+    "Binomial": "binomial",
+    "NegativeBinomial": "overdispersed",
+    "Gamma": "skewed",
+    "LogLogistic": "loglogistic",
+    "LogNormal": "lognormal",
+}
 """Families of the engine with derivative tables, each with the model and the response column that
 tests fit.
 """
@@ -47,7 +54,7 @@ def columns(n: int = 400, seed: int = 5, groups: int = 12) -> dict[str, Any]:
     eta = np.sin(x) + 0.3 * z + rng.normal(0, 0.5, groups)[group] + 0.4 * (kind == "b")
     trials = rng.integers(1, 6, n).astype(float)
     exposure = rng.uniform(-0.5, 0.5, n)
-    return {
+    found = {
         "x": x,
         "z": z,
         "group": np.array([f"g{i:02d}" for i in group]),
@@ -59,6 +66,14 @@ def columns(n: int = 400, seed: int = 5, groups: int = 12) -> dict[str, Any]:
         "binomial": rng.binomial(trials.astype(int), 1 / (1 + np.exp(-eta))) / trials,
         "u": np.round(rng.normal(size=n), 1),
     }
+    mu = np.exp(eta + exposure)
+    found["overdispersed"] = rng.negative_binomial(2.0, 2.0 / (2.0 + mu)).astype(float)
+    found["skewed"] = rng.gamma(3.0, mu / 3.0)
+    sigma, limit = np.exp(-1.0 + 0.7 * np.cos(x)), rng.exponential(6.0, n)
+    for name, noise in (("loglogistic", rng.logistic(size=n)), ("lognormal", rng.normal(size=n))):
+        times = np.exp(eta + exposure + sigma * noise)
+        found[name], found[f"{name} seen"] = np.minimum(times, limit), times <= limit
+    return found
 
 
 def mean_terms() -> list[Any]:
@@ -90,12 +105,15 @@ def model(family: str, data: dict[str, Any] | None = None, terms: Sequence[Any] 
     """Bind the shared model for one family, with its weights and offsets."""
     data = columns() if data is None else data
     terms = mean_terms() if terms is None else list(terms)
-    if family == "gaussian":
+    kind = vars(gamwarm.engine)[next(name for name, column in MODELS.items() if column == family)]
+    how: dict[str, str] = {} if family == "binomial" else {"offset": "exposure"}
+    if family in ("gaussian", "binomial", "skewed"):
+        how["weights"] = "trials"
+    if "scale" in kind.predictors:
         terms = [*terms, Intercept("scale"), Smooth("x", 8, predictor="scale")]
-        return bind(data, terms, GaussianLocationScale("gaussian", weights="trials", offset="exposure"))
-    if family == "poisson":
-        return bind(data, terms, Poisson("poisson", offset="exposure"))
-    return bind(data, terms, Binomial("binomial", weights="trials"))
+    if f"{family} seen" in data:
+        how["event"] = f"{family} seen"
+    return bind(data, terms, kind(family, **how))
 
 
 def mcycle() -> Bound:

@@ -10,8 +10,7 @@ import numpy as np
 from scipy.special import expit, gammaln
 
 from gamwarm.engine.arrays import FloatArray
-from gamwarm.engine.families.family import Etas, Family, Table
-from gamwarm.errors import InvalidInput
+from gamwarm.engine.families.family import Etas, Family, Table, refuse
 
 __all__ = ["Binomial"]
 
@@ -23,13 +22,7 @@ class Binomial(Family):
     kind: ClassVar[str] = "gamwarm.engine.Binomial"
 
     def check(self, y: FloatArray) -> None:
-        bad = (y < 0) | (y > 1)
-        if bad.any():
-            row = int(np.flatnonzero(bad)[0])
-            raise InvalidInput(
-                f"column {self.response!r} holds {y[row]} at row {row}; "
-                "give 0/1, or proportions and their trials as weights"
-            )
+        refuse(self.response, y, (y < 0) | (y > 1), "give 0/1, or proportions and their trials as weights")
 
     def loss(self, y: FloatArray, etas: Etas) -> FloatArray:
         rows: FloatArray = np.logaddexp(0.0, etas[0]) - y * etas[0]

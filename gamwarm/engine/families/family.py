@@ -15,10 +15,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from gamwarm.engine.arrays import FloatArray
+from gamwarm.engine.arrays import BoolArray, FloatArray
 from gamwarm.errors import InvalidInput
 
-__all__ = ["HALF_LOG_2PI", "Etas", "Family", "Table", "moments"]
+__all__ = ["HALF_LOG_2PI", "Etas", "Family", "Table", "log_mean", "moments", "refuse"]
 
 Table = dict[tuple[int, ...], FloatArray]
 Etas = Sequence[FloatArray]
@@ -47,10 +47,22 @@ class Family:
 
     predictors: ClassVar[tuple[str, ...]] = ("mean",)
     kind: ClassVar[str] = ""
+    nuisance: ClassVar[tuple[str, ...]] = ()
+    """Parameters without a predictor, one number each for all rows; outer coordinates of a fit.
+
+    Where a method takes predictors, these follow them, each of shape (1,).
+    """
+    nuisance_advice: ClassVar[str] = ""
+    """What to do where the likelihood has no optimum in a nuisance parameter."""
     response_units: ClassVar[tuple[str, ...]] = ()
     """Predictors that are measured in the units of the response."""
     log_concave: ClassVar[bool] = True
     """Whether the likelihood is log-concave in the predictors: the inner problem has one mode."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the response; where there are several, y has shape (n, columns)."""
+        return (self.response,)
 
     def check(self, y: FloatArray) -> None:
         """Refuse responses outside the family's range, naming the column."""
@@ -80,20 +92,44 @@ class Family:
         raise NotImplementedError
 
     def derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
-        """Return the tables of the asked orders (1 to 4)."""
+        """Return the tables of the asked orders (1 to 4), over the predictors."""
         raise NotImplementedError
 
+    def nuisance_derivatives(self, y: FloatArray, w: FloatArray, etas: Etas, orders: Sequence[int]) -> dict[int, Table]:
+        """Return the rest of the tables: the tuples in which a nuisance parameter occurs.
+
+        Nuisance parameters are numbered after the predictors.
+        """
+        return {order: {} for order in orders}
+
     def expected(self, y: FloatArray, w: FloatArray, etas: Etas) -> Table:
-        """Return the expected second derivatives (Fisher information per row)."""
+        """Return the expected second derivatives by the predictors (Fisher information per row)."""
         raise NotImplementedError
 
     def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
-        """Return the constant predictors that fit best, roughly."""
+        """Return the constants that fit best, roughly: predictors, then nuisances."""
         raise NotImplementedError
 
     def mean(self, etas: Etas) -> FloatArray:
         """Return the response's mean of shape (n,)."""
         raise NotImplementedError
+
+
+def refuse(column: str | None, values: FloatArray, bad: BoolArray, why: str) -> None:
+    """Raise where a column holds what a family cannot fit, naming the first such row."""
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise InvalidInput(f"column {column!r} holds {values[row]:g} at row {row}; {why}")
+
+
+def log_mean(name: str, y: FloatArray, w: FloatArray, offset: FloatArray) -> float:
+    """Return the constant of a log mean, refusing a response that is zero everywhere."""
+    events = float(w @ y)
+    if not events > 0.0:
+        raise InvalidInput(f"column {name!r} is zero in all of these rows; a log mean cannot fit it")
+    most = float(offset[w > 0.0].max())
+    exposure = w @ np.exp(np.minimum(offset - most, 0.0))  # beside the largest, which may be beyond exp
+    return float(np.log(events / exposure)) - most
 
 
 def moments(name: str, z: FloatArray, w: FloatArray, what: str) -> tuple[float, float]:

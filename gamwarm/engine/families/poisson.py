@@ -10,8 +10,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from gamwarm.engine.arrays import FloatArray
-from gamwarm.engine.families.family import Etas, Family, Table
-from gamwarm.errors import InvalidInput
+from gamwarm.engine.families.family import Etas, Family, Table, log_mean, refuse
 
 __all__ = ["Poisson"]
 
@@ -23,9 +22,7 @@ class Poisson(Family):
     kind: ClassVar[str] = "gamwarm.engine.Poisson"
 
     def check(self, y: FloatArray) -> None:
-        if (y < 0).any():
-            row = int(np.flatnonzero(y < 0)[0])
-            raise InvalidInput(f"column {self.response!r} holds {y[row]} at row {row}; counts cannot be negative")
+        refuse(self.response, y, y < 0, "counts cannot be negative")
 
     def loss(self, y: FloatArray, etas: Etas) -> FloatArray:
         rows: FloatArray = np.exp(etas[0]) - y * etas[0]
@@ -43,12 +40,7 @@ class Poisson(Family):
         return {(0, 0): w * np.exp(etas[0])}
 
     def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
-        events = float(w @ y)
-        if not events > 0.0:
-            raise InvalidInput(f"column {self.response!r} is zero in all of these rows; a log mean cannot fit it")
-        most = float(offset[w > 0.0].max())
-        exposure = w @ np.exp(np.minimum(offset - most, 0.0))  # beside the largest, which may be beyond exp
-        return (float(np.log(events / exposure)) - most,)
+        return (log_mean(self.response, y, w, offset),)
 
     def mean(self, etas: Etas) -> FloatArray:
         return np.exp(etas[0])
