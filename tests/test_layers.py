@@ -35,6 +35,7 @@ KNOWS = {
     "interrupts": set(),
     "checks": {"errors", "display"},
     "columns": {"errors", "display"},
+    "families": {"errors", "display", "checks"},
     "parallel": {"errors", "display", "interrupts", "checks"},
     "walltime": {"errors", "display", "interrupts", "checks", "parallel"},
     "problem": UNDER_PROBLEM,
@@ -53,10 +54,10 @@ KNOWS = {
     "__init__": PURE | {"walltime", "transfer", *FILE, "store", "fitting"},
     "folds": PURE | {"walltime", "transfer", *FILE, "store"},
     # On top of the public names, as a third-party engine would be.
-    "engine": PURE | {"walltime", "transfer", *FILE, "store", "fitting", "__init__"},
+    "engine": PURE | {"walltime", "transfer", *FILE, "store", "fitting", "__init__", "families"},
     "cli": PURE | {"walltime", "transfer", *FILE, "store", "archive", "report"},
     "__main__": PURE | {"walltime", "transfer", *FILE, "store", "archive", "report", "cli"},
-    "demo": PURE | {"walltime", "transfer", *FILE, "store", "fitting", "__init__", "engine", "folds"},
+    "demo": PURE | {"walltime", "transfer", *FILE, "store", "fitting", "__init__", "families", "engine", "folds"},
     "adapters": PURE | {"walltime", "transfer", *FILE, "store", "fitting", "__init__"},
     "testing": PURE | {"walltime", "transfer", *FILE, "store", "fitting", "__init__"},
 }

@@ -7,7 +7,13 @@ or without a store.
 
 from gamwarm.engine.cold import ColdStart
 from gamwarm.engine.driver import fit
-from gamwarm.engine.families import (
+from gamwarm.engine.model import ENGINE, Bound, Case, CaseFamily, bind
+from gamwarm.engine.prediction import HeldOut, Prediction
+from gamwarm.engine.report import ColdTrial, EngineFit
+from gamwarm.engine.shapes import Convex, Monotone
+from gamwarm.engine.term_table import PenaltyRow, TermRow
+from gamwarm.engine.terms import Factor, Intercept, Linear, RandomEffect, Smooth, Tensor, Term
+from gamwarm.families import (
     Binomial,
     Family,
     Gamma,
@@ -18,12 +24,6 @@ from gamwarm.engine.families import (
     NegativeBinomial,
     Poisson,
 )
-from gamwarm.engine.model import ENGINE, Bound, Case, CaseFamily, bind
-from gamwarm.engine.prediction import HeldOut, Prediction
-from gamwarm.engine.report import ColdTrial, EngineFit
-from gamwarm.engine.shapes import Convex, Monotone
-from gamwarm.engine.term_table import PenaltyRow, TermRow
-from gamwarm.engine.terms import Factor, Intercept, Linear, RandomEffect, Smooth, Tensor, Term
 from gamwarm.fitting import GuardReport
 
 __all__ = [

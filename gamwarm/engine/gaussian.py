@@ -21,10 +21,10 @@ import numpy as np
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
 from gamwarm.engine.cholesky import Cholesky, factorise
 from gamwarm.engine.constraints import Face
-from gamwarm.engine.families import Family
 from gamwarm.engine.objective import LOG_2PI, Evaluation, Objective
 from gamwarm.engine.penalty import DiagonalPenalties
 from gamwarm.errors import FitFailed
+from gamwarm.families import Family
 
 __all__ = ["GaussianReml", "Moments"]
 

@@ -25,10 +25,10 @@ from gamwarm.engine.arrays import FloatArray
 from gamwarm.engine.cholesky import Cholesky, factorise
 from gamwarm.engine.constraints import Face
 from gamwarm.engine.design import Products
-from gamwarm.engine.families import Etas, Family, Table
 from gamwarm.engine.objective import LOG_2PI, Evaluation, Objective
 from gamwarm.engine.penalty import DiagonalPenalties, Penalties
 from gamwarm.errors import FitFailed
+from gamwarm.families import Etas, Family, Table
 from gamwarm.fitting import ARMIJO
 
 __all__ = ["Laml"]

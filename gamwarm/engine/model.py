@@ -16,7 +16,6 @@ from gamwarm.engine.bound_term import BoundTerm, Information
 from gamwarm.engine.constrained import ConstrainedGaussian, ConstrainedLaml
 from gamwarm.engine.constraints import Constraints
 from gamwarm.engine.design import Group, Piece, Products
-from gamwarm.engine.families import Family, Gaussian
 from gamwarm.engine.gaussian import GaussianReml, Moments
 from gamwarm.engine.laml import Laml
 from gamwarm.engine.new_rows import NewRows
@@ -27,6 +26,7 @@ from gamwarm.engine.source import Source
 from gamwarm.engine.tensor import Tensor, check_tensors
 from gamwarm.engine.terms import Term
 from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.families import Family, Gaussian
 from gamwarm.formats import ENGINE_FAMILY
 from gamwarm.identity import Fingerprinter, FitProblem
 from gamwarm.problem import BlockwiseFitOptions, Gauge, IndexedDesign, ParameterBlockSpec, infer_role

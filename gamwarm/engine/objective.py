@@ -11,8 +11,8 @@ import numpy as np
 from gamwarm.engine.arrays import Counters, FloatArray
 from gamwarm.engine.cholesky import Cholesky
 from gamwarm.engine.constraints import Face
-from gamwarm.engine.families import Family, Table
 from gamwarm.engine.penalty import DiagonalPenalties, Penalties
+from gamwarm.families import Family, Table
 
 __all__ = ["LOG_2PI", "Evaluation", "Objective"]
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
 from gamwarm.engine.design import Group, Piece, Products
-from gamwarm.engine.families import Family
 from gamwarm.engine.model import Case, response_of
 from gamwarm.engine.new_rows import NewRows
 from gamwarm.engine.objective import Evaluation
 from gamwarm.engine.source import Source
+from gamwarm.families import Family
 from gamwarm.identity import FitProblem
 
 __all__ = ["FittedModel", "FittedTerm", "HeldOut", "Prediction", "fitted_model"]

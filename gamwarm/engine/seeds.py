@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from gamwarm.engine.arrays import FloatArray, IntArray
-from gamwarm.engine.families import Table
 from gamwarm.engine.gaussian import GaussianReml, Moments
 from gamwarm.engine.laml import Laml
 from gamwarm.engine.objective import Evaluation
+from gamwarm.families import Table
 from gamwarm.records import PLATEAU_EDF
 from gamwarm.transfer import SEED_STEP, floored_eigen
 

@@ -15,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import expit, log_ndtr, ndtri
 
-from gamwarm.engine.arrays import FloatArray
-from gamwarm.engine.families.family import HALF_LOG_2PI, Etas, Family, Table, refuse
+from gamwarm.checks import FloatArray
 from gamwarm.errors import InvalidInput
+from gamwarm.families.family import HALF_LOG_2PI, Etas, Family, Table, refuse
 
 __all__ = ["LogLogistic", "LogNormal"]
 

@@ -17,8 +17,8 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import bernoulli, gammaln, polygamma
 
-from gamwarm.engine.arrays import FloatArray
-from gamwarm.engine.families.family import HALF_LOG_2PI, Etas, Family, Table, log_mean, moments, refuse
+from gamwarm.checks import FloatArray
+from gamwarm.families.family import HALF_LOG_2PI, Etas, Family, Table, log_mean, moments, refuse
 
 __all__ = ["Gamma"]
 

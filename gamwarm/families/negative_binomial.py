@@ -18,8 +18,8 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import expit, gammaln
 
-from gamwarm.engine.arrays import FloatArray
-from gamwarm.engine.families.family import Etas, Family, Table, log_mean, refuse
+from gamwarm.checks import FloatArray
+from gamwarm.families.family import Etas, Family, Table, log_mean, refuse
 
 __all__ = ["NegativeBinomial"]
 

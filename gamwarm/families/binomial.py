@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import expit, gammaln
 
-from gamwarm.engine.arrays import FloatArray
-from gamwarm.engine.families.family import Etas, Family, Table, refuse
+from gamwarm.checks import FloatArray
+from gamwarm.families.family import Etas, Family, Table, refuse
 
 __all__ = ["Binomial"]
 

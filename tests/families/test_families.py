@@ -9,7 +9,7 @@ from pkgutil import iter_modules
 import pytest
 
 import gamwarm.engine
-from gamwarm.engine import families
+from gamwarm import families
 from tests.support import models
 from tests.support.declared import DOCS, public_classes
 

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from gamwarm.engine.arrays import BoolArray, FloatArray
+from gamwarm.checks import FloatArray
 from gamwarm.errors import InvalidInput
 
 __all__ = ["HALF_LOG_2PI", "Etas", "Family", "Table", "log_mean", "moments", "refuse"]
 
+BoolArray = npt.NDArray[np.bool_]
 Table = dict[tuple[int, ...], FloatArray]
 Etas = Sequence[FloatArray]
 HALF_LOG_2PI = 0.5 * float(np.log(2.0 * np.pi))

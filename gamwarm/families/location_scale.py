@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from gamwarm.engine.arrays import FloatArray
-from gamwarm.engine.families.family import HALF_LOG_2PI, Etas, Family, Table, moments
+from gamwarm.checks import FloatArray
+from gamwarm.families.family import HALF_LOG_2PI, Etas, Family, Table, moments
 
 __all__ = ["GaussianLocationScale"]
 
