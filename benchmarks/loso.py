@@ -21,6 +21,7 @@ from rich.table import Table
 
 import gamwarm
 from benchmarks.loso_data import DATA_SETS, DataSet
+from benchmarks.loso_terms import TERM_SETS
 from benchmarks.store import machine
 from gamwarm import ConstrainedWarmStart, engine
 from gamwarm.engine.laml import Laml
@@ -37,6 +38,7 @@ RESUME_TARGET = 15.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the benchmark can be told."""
     parser.add_argument("--data", default=",".join(DATA_SETS), help="names, by commas (default: %(default)s)")
+    parser.add_argument("--terms", action="store_true", help=f"{', '.join(TERM_SETS)} instead")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there; plots beside it")
     parser.add_argument("--folds", type=int, metavar="N", help="at most N folds per data set, spread over their sizes")
     parser.add_argument("--repeats", type=int, metavar="N", help="timed runs per fit, the median counts (3; large: 1)")
@@ -343,17 +345,20 @@ def main(arguments: argparse.Namespace) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)
+    sets = DATA_SETS | TERM_SETS
     names = QUICK if arguments.quick else tuple(n for n in arguments.data.split(",") if n)
-    unknown = [n for n in names if n not in DATA_SETS]
+    if arguments.terms:
+        names = tuple(TERM_SETS)
+    unknown = [n for n in names if n not in sets]
     if unknown:
-        raise SystemExit(f"no data set {unknown}; there are {', '.join(DATA_SETS)}")
+        raise SystemExit(f"no data set {unknown}; there are {', '.join(sets)}")
     folds = arguments.folds or (QUICK_FOLDS if arguments.quick else None)
     figures, unanswered = [], []
     with tempfile.TemporaryDirectory(prefix="gamwarm-bench-") as folder:
         where = machine(Path(folder))
         for name in names:
             began = time.perf_counter()
-            bench = Bench(DATA_SETS[name], folds, arguments.repeats, console)
+            bench = Bench(sets[name], folds, arguments.repeats, console)
             figure = bench.run(Path(folder))
             console.print(f"{name}: {time.perf_counter() - began:.0f} s")
             unanswered += [f"{name}, {line}" for line in bench.unanswered]
