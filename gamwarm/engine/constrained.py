@@ -7,9 +7,11 @@ all coefficients: on the face they would jump where it changes, and with them th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from gamwarm.engine.arrays import BoolArray, FloatArray, IntArray
 from gamwarm.engine.cholesky import Cholesky
@@ -17,8 +19,13 @@ from gamwarm.engine.constraints import Constraints, Face
 from gamwarm.engine.gaussian import GaussianReml, Moments
 from gamwarm.engine.laml import Laml
 from gamwarm.engine.objective import Evaluation, Objective
+from gamwarm.engine.walls import Walls
 
-__all__ = ["ConstrainedGaussian", "ConstrainedLaml"]
+__all__ = ["ConstrainedGaussian", "ConstrainedLaml", "least_of_hull"]
+
+# Where a move of this many units of log lambda changes the face, the objective has a kink: there it
+# is as flat as the least of the gradients on either side and between.
+_KINK = 1e-4
 
 
 class _Constrained(Objective):
@@ -67,8 +74,81 @@ class ConstrainedLaml(_Constrained, Laml):
     def _newton(
         self, matrix: FloatArray, factor: Cholesky, gradient: FloatArray, theta: FloatArray
     ) -> tuple[FloatArray, Face | None]:
+        self._gradient = gradient
         face = self._face(matrix, factor, gradient, theta)
         return face.step(gradient, theta), face
+
+    def _observed(
+        self, gram: FloatArray, s: FloatArray, gradient: FloatArray, theta: FloatArray
+    ) -> tuple[FloatArray, Cholesky | None]:
+        matrix, factor = self._factor(gram, s)
+        if factor is None:
+            # Constraints may hold a mode where H is not positive definite. Along the face, where
+            # the step goes, the walls change nothing.
+            walls = Walls(Face(self.constraints, matrix, self.constraints.on_face(theta)), gradient)
+            matrix, factor = walls.matrix, walls.factor
+        return matrix, factor
+
+    def _walls(self, matrix: FloatArray, face: Face | None) -> Walls | None:
+        if face is None or self.family.log_concave:  # H is positive definite wherever the mode is
+            return None
+        return Walls(Face(self.constraints, matrix, face.active), self._gradient)
+
+    def _escape(self, matrix: FloatArray, theta: FloatArray) -> FloatArray | None:
+        along = self.constraints.along(self._working)
+        step = super()._escape(along.T @ matrix @ along, theta)
+        assert step is not None
+        step = along @ step
+        if step @ matrix @ step >= 0.0:
+            return None
+        return self.admissible(theta + step) - theta
+
+    def evaluate(
+        self, rho: FloatArray, theta: FloatArray, tol: float, max_cycles: int, gram: FloatArray | None = None
+    ) -> Evaluation:
+        at = super().evaluate(rho, theta, tol, max_cycles, gram)
+        if at.is_finite and self.q:
+            at.gradient = least_of_hull(np.stack([at.gradient, *self._gradients_beyond(at)]))
+        return at
+
+    def _gradients_beyond(self, at: Evaluation) -> Iterator[FloatArray]:
+        """Yield the gradients on the faces that some move of rho within `_KINK` leads to."""
+        assert at.face is not None
+        assert at.pull is not None
+        constraints, matrix, active = self.constraints, at.face.matrix, at.face.active
+        assert at.force is not None
+        force = at.force
+        room = np.where(active, at.face.multipliers(self._gradient), constraints.slack(at.theta))
+        dual = constraints.basis[:, constraints.place].T @ (matrix @ at.tangent + force)
+        change = np.where(active[:, None], dual, constraints.rows @ at.tangent)
+        near = np.flatnonzero(room < _KINK * np.abs(change).sum(axis=1))
+        own = 0.0 if at.walls is None else at.walls.gradient()
+        for rows in [*near[:, None], near] if near.size > 1 else [near] * near.size:
+            other = np.array(active)
+            other[rows] = ~active[rows]
+            face = Face(constraints, matrix, other)
+            tangent = -face.solve(force)
+            beyond = at.gradient - own + 0.5 * (tangent - at.tangent).T @ at.pull
+            if at.walls is not None:
+                walls = Walls(face, self._gradient)
+                if walls.factor is None:
+                    continue
+                walls.move(tangent, force)
+                beyond += walls.gradient()
+            yield beyond
+
+    def hessian(self, at: Evaluation) -> FloatArray:
+        if at.hessian is not None:
+            return at.hessian
+        out = super().hessian(at)
+        if at.walls is None:
+            return out
+        own, q = at.penalties.derivative(), np.arange(self.q)
+        moved = np.array(at.moved).reshape(self.q, at.theta.size, at.theta.size)
+        second = np.swapaxes(moved @ at.tangent, 1, 2) + np.einsum("pj,pi->ijp", own, at.tangent)
+        second[q, q] += (own * at.theta[:, None]).T
+        at.hessian = out + at.walls.hessian(moved, second)
+        return at.hessian
 
 
 class ConstrainedGaussian(_Constrained, GaussianReml):
@@ -80,3 +160,15 @@ class ConstrainedGaussian(_Constrained, GaussianReml):
 
     def of(self, moments: Moments, columns: IntArray) -> GaussianReml:
         return ConstrainedGaussian(*self._arguments(moments, columns), constraints=self.constraints.of(columns))
+
+
+def least_of_hull(gradients: FloatArray) -> FloatArray:
+    """Return the shortest of all weighted means of the rows (k, q)."""
+    if len(gradients) == 1:
+        return np.array(gradients[0])
+    # Weights that sum to 1, as a row that outweighs the others.
+    weight = 1e4 * max(float(np.abs(gradients).max()), 1e-300)
+    system = np.vstack([gradients.T, np.full(len(gradients), weight)])
+    shares = nnls(system, np.append(np.zeros(gradients.shape[1]), weight))[0]
+    out: FloatArray = shares @ gradients / shares.sum()
+    return out

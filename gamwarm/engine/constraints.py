@@ -101,6 +101,12 @@ class Constraints:
         moved: FloatArray = theta - self.basis[:, self.place] @ np.minimum(slack, 0.0)
         return moved
 
+    def along(self, active: BoolArray) -> FloatArray:
+        """Return directions in which these rows stay unchanged, of shape (p, p - active)."""
+        kept = np.ones(self.p, dtype=np.bool_)
+        kept[self.place[active]] = False
+        return self.basis[:, kept]
+
     def newton_face(
         self, matrix: FloatArray, factor: Cholesky, gradient: FloatArray, theta: FloatArray, working: BoolArray
     ) -> Face:
@@ -138,24 +144,24 @@ class Face:
     matrix : array of shape (p, p)
     active : array of bool of shape (m,)
         Rows that are 0 here.
-    whole : Cholesky
-        Factor of ``matrix``, which is all there is to know where no row is active.
+    whole : Cholesky, optional
+        Factor of ``matrix``, where it is known.
     """
 
-    def __init__(self, constraints: Constraints, matrix: FloatArray, active: BoolArray, whole: Cholesky) -> None:
+    def __init__(
+        self, constraints: Constraints, matrix: FloatArray, active: BoolArray, whole: Cholesky | None = None
+    ) -> None:
         self.constraints, self.matrix, self.active, self._whole = constraints, matrix, active, whole
 
     @cached_property
     def _parts(self) -> tuple[FloatArray, Cholesky | None]:
         """Directions in the face (p, p - active), and the factor of the Hessian along them."""
-        kept = np.ones(self.constraints.p, dtype=np.bool_)
-        kept[self.constraints.place[self.active]] = False
-        along = self.constraints.basis[:, kept]
+        along = self.constraints.along(self.active)
         return along, factorise(along.T @ self.matrix @ along)
 
     def solve(self, rhs: FloatArray) -> FloatArray:
         """Return ``Z (Z'HZ)^-1 Z' rhs`` for directions Z in the face, of rhs's shape."""
-        if not self.active.any():
+        if self._whole is not None and not self.active.any():
             return self._whole.solve(rhs)
         along, factor = self._parts
         if factor is None:  # the whole is positive definite, so this is its rounding
@@ -166,12 +172,14 @@ class Face:
     @cached_property
     def inverse(self) -> FloatArray:
         """``Z (Z'HZ)^-1 Z'``, of shape (p, p)."""
-        return self._whole.inverse() if not self.active.any() else self.solve(np.eye(self.constraints.p))
+        return self.solve(np.eye(self.constraints.p))
 
     def step(self, gradient: FloatArray, theta: FloatArray) -> FloatArray:
         """Return the Newton step from ``theta`` onto the face and to the minimum there."""
+        if not self.active.any():
+            return -self.solve(gradient)
         onto = self.onto(theta)
-        return onto - self.solve(gradient + self.matrix @ onto) if self.active.any() else -self._whole.solve(gradient)
+        return onto - self.solve(gradient + self.matrix @ onto)
 
     def onto(self, theta: FloatArray) -> FloatArray:
         """Return the step that makes the active rows 0 and leaves the others unchanged."""

@@ -27,6 +27,7 @@ from gamwarm.engine.constraints import Face
 from gamwarm.engine.design import Products
 from gamwarm.engine.objective import LOG_2PI, Evaluation, Objective
 from gamwarm.engine.penalty import DiagonalPenalties, Penalties
+from gamwarm.engine.walls import Walls
 from gamwarm.errors import FitFailed
 from gamwarm.families import Etas, Family, Table
 from gamwarm.fitting import ARMIJO
@@ -43,6 +44,9 @@ _MOST_INNER_HALVINGS = 40
 _NUISANCE_STEP = 0.1
 # Below it the objective is flat in a nuisance parameter, whatever its gradient rounds to.
 _LEAST_CURVATURE = 1e-4
+_ONLY_ON_FACE = (
+    "the penalized Hessian is positive definite on the face of the constraints that hold with equality, and not off it"
+)
 # A step compares its end point with its starting point, and the next one begins at one of them.
 _POINTS = 3
 
@@ -163,6 +167,16 @@ class Laml(Objective):
         etas = self.etas(self.origin, theta)
         return self.products.gram(self.family.expected(self.y, self.w, etas))  # type: ignore[arg-type]
 
+    def _observed(
+        self, gram: FloatArray, s: FloatArray, gradient: FloatArray, theta: FloatArray
+    ) -> tuple[FloatArray, Cholesky | None]:
+        """Return the Hessian for a Newton step from ``theta``, and its factor."""
+        return self._factor(gram, s)
+
+    def _walls(self, matrix: FloatArray, face: Face | None) -> Walls | None:
+        """Return what active constraints add to a Hessian at the mode."""
+        return None
+
     def admissible(self, theta: FloatArray) -> FloatArray:
         """Return coefficients from which the inner solve may begin: ``theta``, or near it."""
         return theta
@@ -225,7 +239,7 @@ class Laml(Objective):
             if factor is None:
                 second = self.family.derivatives(self.y, self.w, etas, (2,))[2]
                 gram = self.products.gram(second)  # type: ignore[arg-type]
-                matrix, factor = self._factor(gram, s)
+                matrix, factor = self._observed(gram, s, gradient, theta)
                 observed = factor is not None
                 if factor is None:
                     expected = self.family.expected(self.y, self.w, etas)
@@ -251,7 +265,10 @@ class Laml(Objective):
                     )
                 if not observed and decrement <= tol:
                     # Not a minimum: leave it along the most negative curvature.
-                    step = self.admissible(theta + self._escape(second, s)) - theta
+                    escape = self._escape(self._factor(self.products.gram(second), s)[0], theta)  # type: ignore[arg-type]
+                    if escape is None:
+                        return self._failed(rho, theta, cycles, _ONLY_ON_FACE)
+                    step = escape
                 reused = factor if observed and self.reuse else None
                 reached, before = decrement, np.inf
             slack = 1e-13 * (1.0 + abs(objective))
@@ -311,9 +328,8 @@ class Laml(Objective):
         """
         return [*self.products.predict(at.tangent), *np.eye(self.q)[self.smoothing :, None]]
 
-    def _escape(self, second: Table, s: FloatArray) -> FloatArray:
-        matrix = self.products.gram(second)  # type: ignore[arg-type]
-        matrix[np.diag_indices_from(matrix)] += s
+    def _escape(self, matrix: FloatArray, theta: FloatArray) -> FloatArray | None:
+        """Return a step along the most negative curvature; None if there is none to be had."""
         scale = 1.0 / np.sqrt(np.maximum(np.abs(np.diagonal(matrix)), 1e-300))
         _, vectors = np.linalg.eigh(scale[:, None] * matrix * scale)
         direction: FloatArray = scale * vectors[:, 0]
@@ -338,6 +354,11 @@ class Laml(Objective):
     ) -> Evaluation:
         self._remember(self._key(rho, theta), (etas, nll))
         assert gram is not None
+        walls = None if face is None else self._walls(gram + np.diag(penalties.diagonal), face)
+        if walls is not None:
+            if walls.factor is None:
+                return self._failed(rho, theta, cycles, _ONLY_ON_FACE)
+            factor = walls.factor
         unsafe = self._nearly_singular(gram, penalties.diagonal, factor)
         if unsafe:
             return self._failed(rho, theta, cycles, unsafe)
@@ -359,6 +380,10 @@ class Laml(Objective):
             gradient[j] += float(tables[1][(nuisance,)].sum()) + 0.5 * float(curve[nuisance].sum())
         penalty = 0.5 * (float(penalty_by.sum()) + float(self.penalties.fixed @ theta**2))
         correction = 0.5 * float(pull @ step) - 0.5 * decrement**2
+        if walls is not None:
+            walls.move(tangent, force)
+            gradient += walls.gradient()
+            correction += walls.along(step)
         constant = self.constant - 0.5 * self.penalties.unpenalised * LOG_2PI
         value = nll + penalty + constant + 0.5 * factor.logdet - 0.5 * penalties.log_det + correction
         return Evaluation(
@@ -382,7 +407,9 @@ class Laml(Objective):
             pull,
             gram=gram,
             step=step,
+            force=force,
             face=face,
+            walls=walls,
         )
 
     def newton_changes(self, at: Evaluation, columns: slice) -> float:

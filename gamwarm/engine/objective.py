@@ -12,6 +12,7 @@ from gamwarm.engine.arrays import Counters, FloatArray
 from gamwarm.engine.cholesky import Cholesky
 from gamwarm.engine.constraints import Face
 from gamwarm.engine.penalty import DiagonalPenalties, Penalties
+from gamwarm.engine.walls import Walls
 from gamwarm.families import Family, Table
 
 __all__ = ["LOG_2PI", "Evaluation", "Objective"]
@@ -50,7 +51,9 @@ class Evaluation:
     moved: list[FloatArray] = field(default_factory=list)
     gram: FloatArray | None = None
     failure: str = ""
+    force: FloatArray | None = None
     face: Face | None = None
+    walls: Walls | None = None
 
     @property
     def mode_inverse(self) -> FloatArray:
