@@ -18,8 +18,9 @@ from gamwarm.engine.cholesky import Cholesky, factorise
 
 __all__ = ["Constraints", "Face"]
 
-# A row within this part of what its block's coefficients could give is 0 to rounding.
-_ON_FACE = 1e-10
+# A row within this part of what its block's coefficients could give is 0 to rounding, or within
+# this part of what the largest coefficient of all could: a block may be all noise around 0.
+_ON_FACE, _NOISE = 1e-10, 1e-14
 
 
 class Constraints:
@@ -85,7 +86,8 @@ class Constraints:
     def rounding(self, theta: FloatArray) -> FloatArray:
         """Return, per row, what counts as 0 at these coefficients, of shape (m,)."""
         sizes = np.array([np.abs(theta[columns]).max(initial=0.0) for columns in self.columns])
-        out: FloatArray = _ON_FACE * self._reach * sizes[self.block]
+        floor = _NOISE * float(np.abs(theta).max(initial=0.0))
+        out: FloatArray = self._reach * np.maximum(_ON_FACE * sizes, floor)[self.block]
         return out
 
     def on_face(self, theta: FloatArray) -> BoolArray:
