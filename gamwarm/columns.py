@@ -15,7 +15,15 @@ import numpy.typing as npt
 
 from gamwarm.errors import InvalidInput, InvalidType
 
-__all__ = ["Alignment", "columns_of", "index_of", "known_values", "level_values", "numeric_values"]
+__all__ = [
+    "Alignment",
+    "columns_of",
+    "index_of",
+    "known_values",
+    "level_values",
+    "numeric_values",
+    "values_and_missing",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -72,15 +80,13 @@ class Alignment:
         )
 
 
-def known_values(column: Any, what: str, rows: str = "rows") -> npt.NDArray[Any]:
-    """Return a column as an array of shape (n,) of which every row has a value.
+def values_and_missing(column: Any, what: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Return a column as an array of shape (n,), and which of its rows have no value.
 
     Raises
     ------
-    InvalidInput
-        Not one column, or the first row without a value.
-    InvalidType
-        Complex numbers, records.
+    InvalidInput, InvalidType
+        As `known_values`, but for missing values.
     """
     mask = np.ma.getmaskarray(column) if isinstance(column, np.ma.MaskedArray) else None
     try:
@@ -98,6 +104,20 @@ def known_values(column: Any, what: str, rows: str = "rows") -> npt.NDArray[Any]
     if values.dtype.kind in "cV":
         raise InvalidType(f"{what} holds {values.dtype} values; give real numbers, or text for groups")
     mask = _missing(values) if mask is None else mask | _missing(values)
+    return values, mask
+
+
+def known_values(column: Any, what: str, rows: str = "rows") -> npt.NDArray[Any]:
+    """Return a column as an array of shape (n,) of which every row has a value.
+
+    Raises
+    ------
+    InvalidInput
+        Not one column, or the first row without a value.
+    InvalidType
+        Complex numbers, records.
+    """
+    values, mask = values_and_missing(column, what)
     if mask.any():
         row = int(np.flatnonzero(mask)[0])
         raise InvalidInput(

@@ -8,6 +8,7 @@ the next step.
 handler                         class
 ==============================  =========================================================
 correct the description         `InvalidInput`, `InvalidType`, `UnsupportedOption`
+install what is missing         `MissingDependency`
 fit without a cache             `UnkeyableFit`
 start cold                      `TransferError` (`ParentUnusable`, `DescriptorMismatch`)
 check the file or the disk    `StoreError` and its children
@@ -31,6 +32,7 @@ __all__ = [
     "InvalidKey",
     "InvalidType",
     "LockTimeout",
+    "MissingDependency",
     "NewerFormat",
     "NoSuchKey",
     "NotAStore",
@@ -102,6 +104,12 @@ class UnsupportedOption(GamwarmError, NotImplementedError):
     """An engine was asked for an option that it does not implement; the message names it."""
 
     code = "unsupported-option"
+
+
+class MissingDependency(GamwarmError, ImportError):
+    """An optional part needs a package or program that is not there; the message installs it."""
+
+    code = "missing-dependency"
 
 
 class UnkeyableFit(GamwarmError, ValueError):

@@ -20,6 +20,7 @@ TREE = {
     "InvalidKey": ("invalid-key", "InvalidInput", ValueError),
     "NoSuchKey": ("no-such-key", "InvalidKey", ValueError),
     "UnsupportedOption": ("unsupported-option", "GamwarmError", NotImplementedError),
+    "MissingDependency": ("missing-dependency", "GamwarmError", ImportError),
     "UnkeyableFit": ("unkeyable-fit", "GamwarmError", ValueError),
     "TransferError": ("transfer", "GamwarmError", ValueError),
     "ParentUnusable": ("parent-unusable", "TransferError", ValueError),
