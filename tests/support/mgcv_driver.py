@@ -1,4 +1,4 @@
-"""Data for mgcv, plain calls of mgcv, and `gamwarm.adapters.mgcv` as the neutrality check sees it."""
+"""Data for mgcv, plain calls of it, and its adapter as the neutrality check sees it."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class _Lost(Enum):
 def _vector(
     column: Any, name: str, fixed: tuple[str, ...], whole: bool
 ) -> tuple[Any, tuple[str, ...] | None, int, _Lost]:
-    """Return R's vector, its levels if it is a factor, its length, and which levels were dropped."""
+    """Return R's vector, its levels if it is a factor, its length, and what levels it lost."""
     what = f"column {name!r}"
     categories = _categories(column)
     values, missing = values_and_missing(column, what)

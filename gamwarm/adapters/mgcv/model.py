@@ -114,7 +114,7 @@ def _checked(out: Any, what: str) -> dict[str, Any]:
 
 
 def _check_basis(smooth: Any) -> None:
-    """Refuse a basis that depends on the data: its coefficients mean something else in each fold."""
+    """Refuse a basis that depends on the data: its coefficients mean nothing elsewhere."""
     for bs in ["t2"] if smooth["kind"] == ["t2"] else smooth["bs"]:
         if bs not in _FIXED:
             several = len(smooth["terms"]) > 1 and not smooth["tensor"]
@@ -209,7 +209,7 @@ class Model:
         return lsp
 
     def from_mgcv(self, lsp: Any) -> FloatArray:
-        """Return outer coordinates: log smoothing parameters of penalties of norm 1, then nuisance."""
+        """Return outer coordinates: of penalties of norm 1, then nuisance."""
         return np.asarray(lsp, dtype=np.float64)[self.order] + self._shift
 
     @cached_property

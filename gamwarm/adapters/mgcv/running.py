@@ -276,7 +276,7 @@ class Run:
         return found if not isinstance(other, Point) else self._or_other(mgcv, found, (other.lsp, other.coef))
 
     def _or_other(self, mgcv: _Steering, found: Any, other: tuple[FloatArray, FloatArray | None]) -> Any:
-        """Search from the other start where the first gave no answer; of the two the lower counts."""
+        """Search from the other start where the first gave no answer; the lower counts."""
         if isinstance(found, Point) and found.converged:
             return found
         why = found.message if isinstance(found, Point) else "mgcv failed"
