@@ -451,8 +451,7 @@ def test_a_store_reads_well_without_the_adapter(tmp_path, capsys, monkeypatch):
     shown = gamwarm_command("show", str(path), fit.kept.record.entry_id[:12]).out
     assert fit.kept.artifact.entry_id[:12] in listed
     assert "s(x)" in shown
-    assert "theta" in shown
-    assert "mgcv" in shown
+    assert "mgcv.negative binomial(log)" in shown
 
 
 def test_the_log_says_where_it_began(store, caplog):
