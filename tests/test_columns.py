@@ -19,7 +19,7 @@ pd = pytest.importorskip("pandas")
 
 N = 24
 LETTERS = list("abcdef") * (N // 6)
-DAYS = np.datetime64("2020-01-01") + np.arange(N)
+DAYS = np.datetime64("2020-01-01") + np.arange(N) * np.timedelta64(1, "D")
 
 
 def holed(values, hole):
@@ -43,9 +43,12 @@ MISSING_TEXT = {
     "pandas category": pd.Series(pd.Categorical(holed(LETTERS, None))),
     "pandas boolean": pd.Series(holed([True, False] * 12, pd.NA), dtype="boolean"),
     "pandas period": pd.Series(pd.period_range("2020-01", periods=N, freq="M")).mask(np.arange(N) == 3),
-    "NumPy strings, NaN": np.array(holed(LETTERS, np.nan), dtype=np.dtypes.StringDType(na_object=np.nan)),
-    "NumPy strings, None": np.array(holed(LETTERS, None), dtype=np.dtypes.StringDType(na_object=None)),
 }
+if hasattr(np.dtypes, "StringDType"):  # NumPy 2
+    MISSING_TEXT |= {
+        "NumPy strings, NaN": np.array(holed(LETTERS, np.nan), dtype=np.dtypes.StringDType(na_object=np.nan)),
+        "NumPy strings, None": np.array(holed(LETTERS, None), dtype=np.dtypes.StringDType(na_object=None)),
+    }
 MISSING_NUMBERS = {
     "NaN": np.array(holed(range(N), np.nan)),
     "half precision": np.array(holed(range(N), np.nan), dtype=np.float16),
@@ -56,8 +59,8 @@ MISSING_NUMBERS = {
     "Float64": pd.Series(holed(range(N), pd.NA), dtype="Float64"),
 }
 MISSING_TIMES = {
-    "dates": np.array(holed(DAYS, np.datetime64("NaT"))),
-    "durations": np.array(holed(DAYS - DAYS[0], np.timedelta64("NaT"))),
+    "dates": np.array(holed(DAYS, np.datetime64("NaT", "D"))),
+    "durations": np.array(holed(DAYS - DAYS[0], np.timedelta64("NaT", "D"))),
     "pandas dates": pd.Series(DAYS).mask(np.arange(N) == 3),
     "pandas dates with a zone": pd.Series(DAYS).dt.tz_localize("UTC").mask(np.arange(N) == 3),
     "pandas durations": pd.Series(DAYS - DAYS[0]).mask(np.arange(N) == 3),
@@ -67,7 +70,7 @@ MISSING = MISSING_TEXT | MISSING_NUMBERS | MISSING_TIMES
 
 def others(name):
     """Columns of polars and Arrow with a null at row 3, where these are installed."""
-    library = pytest.importorskip(name)
+    library = pytest.importorskip(name, exc_type=ImportError)
     numbers, dates = holed(range(N), None), holed([datetime.date(2020, 1, 1 + i) for i in range(N)], None)
     if name == "polars":
         return {
@@ -161,7 +164,7 @@ def test_a_table_of_another_library_is_the_same_model(library):
     if library == "polars":
         table = pytest.importorskip("polars").DataFrame(data)
     elif library == "pyarrow":
-        table = pytest.importorskip("pyarrow").table(data)
+        table = pytest.importorskip("pyarrow", exc_type=ImportError).table(data)
     else:
         table = pd.DataFrame(data).to_records(index=False)
 

@@ -88,6 +88,25 @@ def test_the_version_is_written_once():
     assert [path.relative_to(ROOT).as_posix() for path in stating] == ["gamwarm/version.py"]
 
 
+def test_the_citation_is_of_this_version_and_the_date_of_its_release():
+    words = (ROOT / "CITATION.cff").read_text()
+    released = re.search(r"^date-released: (\S+)$", words, re.MULTILINE)
+
+    assert re.search(r"^version: (\S+)$", words, re.MULTILINE).group(1) == gamwarm.__version__
+    assert f"## {gamwarm.__version__} ({released.group(1)})" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_conda_recipe_needs_what_the_project_declares():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["cli"]]
+    recipe = (ROOT / "scripts" / "conda" / "meta.yaml").read_text()
+    run = recipe[recipe.index("  run:\n") : recipe.index("  run_constrained:")]
+
+    needed = {line.strip(" -").replace(" ", "") for line in run.splitlines() if line.startswith("    - ")}
+
+    assert needed == {each.replace(" ", "") for each in declared} | {"python" + project["requires-python"]}
+
+
 def test_the_changelog_knows_this_version():
     assert f"## {gamwarm.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 

@@ -124,7 +124,7 @@ class Attempts:
         None where the file is in another state, or anything at all went wrong: the handle is then
         closed, so that nothing is written through it, and `fn` has to be called again.
         """
-        if self._writer.h5 is None or not self.opened_here:
+        if self._writer.h5 is None or not self.opened_here or self._reader.copies:
             return None
         before = self._seen = self._guard(self._reader.look)
         h5 = self._writer.committed(before)

@@ -133,7 +133,9 @@ class Overlay:
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:
-        # h5py ignores the returned count, so every byte must be set: zeros past the end.
+        # h5py ignores the returned count, so every byte must be set: zeros past the end. Before
+        # 3.11 it hands over Cython's own view, which cannot be filled from bytes.
+        buffer = memoryview(buffer)
         offset, count = self._position, len(buffer)
         self._position += count
         try:
@@ -185,6 +187,7 @@ class Overlay:
         return bytes(buffer)
 
     def write(self, data: memoryview) -> int:
+        data = memoryview(data)
         count = len(data)
         offset = self._position
         self._position += count

@@ -32,6 +32,10 @@ __all__ = ["Peek", "ReadHandle", "Reader", "RetryRead", "Snapshot", "Unsettled",
 READ_CACHE_BYTES: Final = 32 * 1024 * 1024
 READ_CACHE_LIMIT: Final = 2 * READ_CACHE_BYTES
 
+SURVIVES_CHANGES: Final = h5py.version.hdf5_version_tuple >= (2, 0, 0)
+"""Whether HDF5 reports metadata that turns to zeros under it; before 2.0 it corrupts memory."""
+COPY_BYTES: Final = 8 * 1024 * 1024
+
 Peek = Callable[[int, int], bytes]
 """``peek(count, address)``: up to `count` bytes of the HDF5 image; fewer only at its end."""
 
@@ -91,6 +95,12 @@ class Reader:
         self._at: Snapshot | None = None
         self._h5: h5py.File | None = None
         self._overlay: Overlay | None = None
+        self._copy = -1
+
+    @property
+    def copies(self) -> bool:
+        """Whether handles are on a copy in memory, not on the file."""
+        return not SURVIVES_CHANGES
 
     def look(self) -> Snapshot:
         """Header and file status now, following the path if the file was replaced."""
@@ -228,11 +238,24 @@ class Reader:
     def _keep(self, snapshot: Snapshot, overlay: Overlay) -> h5py.File:
         overlay.dead = True
         # A writer marks the header first: bytes read while it is valid are of that state.
-        overlay.still_current = partial(has_header, self._fd, snapshot.block, forget=self.shared)
+        still_current = partial(has_header, self._fd, snapshot.block, forget=self.shared)
+        if self.copies:
+            overlay.fd = self._copied(snapshot.size)
+            if not still_current():
+                raise Unsettled(moved=True)
+        else:
+            overlay.still_current = still_current
         self._overlay = overlay
         self._h5 = _open(overlay)
         self._at = snapshot
         return self._h5
+
+    def _copied(self, size: int) -> int:
+        """A descriptor of the file's bytes in memory, which no writer changes."""
+        self._copy = os.memfd_create("gamwarm", os.MFD_CLOEXEC)
+        for start in range(0, size, COPY_BYTES):
+            os.pwrite(self._copy, vfs.DISK.pread(self._fd, min(COPY_BYTES, size - start), start), start)
+        return self._copy
 
     @property
     def latched(self) -> BaseException | None:
@@ -247,6 +270,9 @@ class Reader:
         self._h5 = self._at = self._overlay = None
         if h5 is not None:
             close_quietly(h5)
+        if self._copy >= 0:
+            os.close(self._copy)
+            self._copy = -1
 
     def close(self) -> None:
         self.drop()

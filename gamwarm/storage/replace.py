@@ -45,6 +45,7 @@ class _Through:
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:
+        buffer = memoryview(buffer)
         count = len(buffer)
         try:
             buffer[:] = vfs.DISK.pread(self.fd, count, self._position).ljust(count, b"\0")

@@ -1,16 +1,16 @@
-"""What the batch scripts run: leave one subject out, from a fit of all rows; ended early, it goes
-on where it was.
+"""What the batch scripts run: a fit of all rows, then one without each subject.
 
-    python campaign.py --file fits.h5                                   one process python
-    campaign.py --file fits.h5 --parent-only                     the fit of all rows alone python
-    campaign.py --file fits.h5 --share 3 --of 16                 an array task: every 16th fold,
-    from the 4th python campaign.py --file own.h5 --from fits.h5 --share 3 --of 16   the same, into
-    a file of the task's own mpirun -n 8 python -m mpi4py campaign.py --file fits.h5 --mpi
-    folds dealt over ranks
+Ended early, it continues where it was::
+
+    python campaign.py --file fits.h5                           one process
+    python campaign.py --file fits.h5 --parent-only             the fit of all rows alone
+    python campaign.py --file fits.h5 --share 3 --of 16         an array task: folds 3, 19, 35, ...
+    python campaign.py --file own.h5 --from fits.h5 --share 3 --of 16    into a file of its own
+    mpirun -n 8 python -m mpi4py campaign.py --file fits.h5 --mpi        folds dealt over ranks
 
 Exit code 0: every fold of the share is fitted and in the file; 75: time was up or a signal came,
 run it again; 1: it failed, or a fold has no answer; 2: the command line is wrong. The last line
-says how many folds of how many are in the file. Data and terms are made up: put your own into
+says how many folds of how many are in the file. Data and terms are synthetic: put your own into
 `model`.
 """
 

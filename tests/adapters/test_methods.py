@@ -75,7 +75,8 @@ def store(tmp_path):
         yield opened
 
 
-ALL = list(METHODS.values())
+OF_SCIPY = {name.lower() for name in scipy.optimize._minimize.MINIMIZE_METHODS}
+ALL = [method for name, method in METHODS.items() if name in OF_SCIPY]
 BOUNDED = [method for method in ALL if method.bounds]
 DIFFERENTIATING = [method for method in ALL if method.jac == "differences"]
 
@@ -85,7 +86,8 @@ def ids(method):
 
 
 def test_the_table_has_every_method_of_scipy():
-    assert set(METHODS) == {name.lower() for name in scipy.optimize._minimize.MINIMIZE_METHODS}
+    assert set(METHODS) - OF_SCIPY <= {"cobyqa"}, "of SciPy 1.14"
+    assert set(METHODS) >= OF_SCIPY
 
 
 @pytest.mark.parametrize("method", ALL, ids=ids)

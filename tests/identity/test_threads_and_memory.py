@@ -123,7 +123,7 @@ def design(form):
     if form == "negative zeros":
         rows[:, 3] = -0.0
     if form == "sparse":
-        return sparse.random_array((400_000, 200), density=0.05, rng=np.random.default_rng(1), format="csr")
+        return sparse.random(400_000, 200, 0.05, "csr", random_state=1)
     if form == "distributed":
         return DistributedRows(rows, None)
     return Counted() if form == "lazy" else rows

@@ -7,6 +7,8 @@ or corruption".
 
 from __future__ import annotations
 
+import os
+
 import h5py
 import pytest
 
@@ -70,6 +72,20 @@ def test_bytes_of_a_later_state_are_refused_and_the_read_begins_again(container,
     assert first == 1.0
     assert len(names) in (42, 43)
     assert {"r39b", "r00b"} <= set(names)
+
+
+def test_an_hdf5_that_a_change_would_crash_reads_a_copy_in_memory(container, written, monkeypatch):
+    monkeypatch.setattr(reader, "SURVIVES_CHANGES", False)
+    container.drop_handles()
+    open_before = len(os.listdir("/proc/self/fd"))
+
+    (first, names), tries = read_beside_a_commit(container, written)
+
+    assert tries == [38.0, 38.0], "the first try saw its own state to the end"
+    assert first == 1.0
+    assert {"r39b", "r00b"} <= set(names), "and was then found to be an older one"
+    container.drop_handles()
+    assert len(os.listdir("/proc/self/fd")) <= open_before + 1
 
 
 def test_without_the_check_hdf5_would_be_shown_them(container, written, monkeypatch):
