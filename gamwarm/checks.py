@@ -248,7 +248,7 @@ def as_finite_float(value: Any, what: str, *, minimum: float | None = None, infi
 def as_float(value: Any, what: str) -> float:
     """Return ``value`` as a float; non-finite numbers may pass, a gate sees them later."""
     # NumPy before 2.5 takes an array of one element for a number.
-    if isinstance(value, (bool, np.bool_, str, bytes, np.complexfloating)) or getattr(value, "ndim", 0):
+    if isinstance(value, (bool, np.bool_, str, bytes, np.complexfloating)) or getattr(value, "ndim", 0) != 0:
         raise InvalidType(f"{what} must be a number; it is {brief_repr(value)}")
     try:
         return float(value)
