@@ -28,8 +28,11 @@ class BoundPenalty:
 
     Parameters
     ----------
-    diagonal : array of shape (p,)
-        At lambda = 1.
+    unscaled : array of shape (p,)
+        Diagonal of the penalty of raw coefficients as the term defines it.
+    scale : float
+        Times ``unscaled`` it is the penalty at rho = 0: ``rho + log(scale)`` is the log smoothing
+        parameter of the penalty as it is defined, independent of the data.
     make : callable (diagonal of the kept columns) -> Penalty, optional
         What the penalty looks like to others; default dense.
     label : str, optional
@@ -40,12 +43,14 @@ class BoundPenalty:
 
     def __init__(
         self,
-        diagonal: FloatArray,
+        unscaled: FloatArray,
+        scale: float = 1.0,
         make: Callable[[FloatArray], Penalty] | None = None,
         label: str | None = None,
         log_lambda: float | None = None,
     ) -> None:
-        self.diagonal, self.label, self.log_lambda = frozen(diagonal), label, log_lambda
+        self.diagonal, self.scale = frozen(scale * unscaled), scale
+        self.label, self.log_lambda = label, log_lambda
         self._make = make or (lambda kept: DensePenalty(np.diag(kept)))
         self._known: dict[bytes, Penalty] = {}
 

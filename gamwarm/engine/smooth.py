@@ -158,13 +158,14 @@ class Smooth:
         if self.log_lambda is not None:
             return (BoundPenalty(eigenvalues, log_lambda=self.log_lambda),)
         informed = informed_directions(table[:, :rank], counts, information)
-        bending = BoundPenalty(penalty_scale(informed, eigenvalues[:rank], n) * eigenvalues, label=label)
+        bending = BoundPenalty(eigenvalues, penalty_scale(informed, eigenvalues[:rank], n), label=label)
         if not self.select:
             return (bending,)
         null = np.array(eigenvalues == 0.0, dtype=np.float64)
         informed = informed_directions(table[:, rank:], counts, information)
         shrinkage = BoundPenalty(
-            penalty_scale(informed, null[rank:], n) * null,
+            null,
+            penalty_scale(informed, null[rank:], n),
             lambda kept: BlockwisePenalty(np.diag(kept[rank:]), min(rank, kept.size), kept.size, kept.size),
             label=None if label is None else f"{label}:null space",
         )

@@ -125,7 +125,9 @@ class Tensor:
         ]
         if held is not None:
             penalties.append(
-                BoundPenalty(np.eye(p)[held], lambda _kept: BlockwisePenalty(np.eye(1), p - 1, p, p), log_lambda=0.0)
+                BoundPenalty(
+                    np.eye(p)[held], 1.0, lambda _kept: BlockwisePenalty(np.eye(1), p - 1, p, p), log_lambda=0.0
+                )
             )
         bound = BoundTerm(
             self.name,
@@ -173,7 +175,7 @@ class Tensor:
         own = np.flatnonzero(diagonal)
         scale = penalty_scale(informed_directions(table[:, own], counts, information), diagonal[own], n)
         pair[0 if along_left else 1] = scale * pair[0 if along_left else 1]
-        return BoundPenalty(np.kron(*pair), lambda _kept: KroneckerPenalty(np.diag(pair[0]), np.diag(pair[1])))
+        return BoundPenalty(diagonal, scale, lambda _kept: KroneckerPenalty(np.diag(pair[0]), np.diag(pair[1])))
 
 
 def check_tensors(tensors: Sequence[Tensor], covariates: Sequence[str]) -> None:

@@ -157,7 +157,7 @@ class RandomEffect:
             group,
             table=np.eye(width),
             lift=np.eye(width),
-            penalties=(BoundPenalty(np.full(width, scale)),),
+            penalties=(BoundPenalty(np.ones(width), scale),),
             basis=BasisMeta("random-effect", nullspace_order=0),
             new_rows=LevelRows(self.name, self.column, levels, contrasts=False),
             by_level=True,
