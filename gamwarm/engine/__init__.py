@@ -8,7 +8,7 @@ or without a store.
 from gamwarm.engine.cold import ColdStart
 from gamwarm.engine.driver import fit
 from gamwarm.engine.model import ENGINE, Bound, Case, CaseFamily, bind
-from gamwarm.engine.prediction import HeldOut, Prediction
+from gamwarm.engine.prediction import Curve, HeldOut, Prediction
 from gamwarm.engine.report import ColdTrial, EngineFit
 from gamwarm.engine.shapes import Convex, Monotone
 from gamwarm.engine.term_table import PenaltyRow, TermRow
@@ -35,6 +35,7 @@ __all__ = [
     "ColdStart",
     "ColdTrial",
     "Convex",
+    "Curve",
     "EngineFit",
     "Factor",
     "Family",

@@ -109,6 +109,11 @@ class LevelRows(NewRows):
     contrasts: bool
     seen: BoolArray | None = None
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether contrasts are to the first level of the full data, or there are none."""
+        return not self.contrasts or self.seen is None or bool(self.seen[0])
+
     def of_case(self, counts: IntArray) -> LevelRows:
         return replace(self, seen=counts > 0)
 

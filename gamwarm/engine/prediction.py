@@ -5,6 +5,7 @@ It needs the fit's coefficients and the inverse of its penalized Hessian, and no
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +13,19 @@ from typing import Any
 import numpy as np
 
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
+from gamwarm.engine.bound_term import BoundTerm
 from gamwarm.engine.design import Group, Piece, Products
 from gamwarm.engine.model import Case, response_of
-from gamwarm.engine.new_rows import NewRows
+from gamwarm.engine.new_rows import LevelRows, NewRows
 from gamwarm.engine.objective import Evaluation
 from gamwarm.engine.source import Source
 from gamwarm.families import Family
 from gamwarm.identity import FitProblem
 
-__all__ = ["FittedModel", "FittedTerm", "HeldOut", "Prediction", "fitted_model"]
+__all__ = ["Curve", "FittedModel", "FittedTerm", "HeldOut", "Prediction", "curves", "fitted_model"]
 
+# Most rows at which a curve is compared; all levels of a random effect or factor are.
+_CURVE_ROWS = 200
 # Step of a central difference in a linear predictor: error 1e-10 of the derivative, as rounding.
 _STEP = 6e-6
 
@@ -68,6 +72,24 @@ class HeldOut:
 
     def __repr__(self) -> str:
         return f"<log-likelihood {self.total:.6g} of {self.per_row.size} rows>"
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A term's contribution to its predictor, at values of the data.
+
+    Attributes
+    ----------
+    points : str
+        Names the values: curves of equal points can be compared.
+    values : array of shape (m,)
+        Not a number at a level that the fit had no rows of.
+    standard_errors : array of shape (m,)
+    """
+
+    points: str
+    values: FloatArray
+    standard_errors: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,3 +220,26 @@ def fitted_model(case: Case, problem: FitProblem, family: Family, at: Evaluation
         terms.append(FittedTerm(term.name, term.predictor, new_rows, kept, columns, prior))
     nuisance = [np.full(1, value) for value in at.rho[problem.layout.n_outer :]]
     return FittedModel(family, tuple(terms), at.theta, at.inverse, at.scale, nuisance)
+
+
+def curves(model: FittedModel, terms: Sequence[BoundTerm]) -> dict[str, Curve]:
+    """Return each term's curve, at up to 200 of its distinct values (all of its levels)."""
+    out = {}
+    for term, bound in zip(model.terms, terms, strict=True):
+        table = bound.table[bound.table.any(axis=1)]
+        if len(table) > _CURVE_ROWS and not bound.by_level:
+            table = table[np.linspace(0, len(table) - 1, _CURVE_ROWS).round().astype(np.intp)]
+        own = table[:, term.kept]
+        values = own @ model.theta[term.columns]
+        block = model.inverse[term.columns, term.columns]
+        if bound.by_level and own.shape[1]:  # no row has two entries
+            column = own.argmax(axis=1)
+            variances = model.scale * np.diagonal(block)[column] * own[np.arange(len(own)), column] ** 2
+        else:
+            variances = model.scale * np.einsum("ij,ij->i", own @ block, own)
+        values[np.delete(table, term.kept, axis=1).any(axis=1)] = np.nan
+        if isinstance(term.new_rows, LevelRows) and not term.new_rows.has_reference:
+            values[:] = np.nan  # contrasts to another level are another curve
+        points = hashlib.sha256(np.ascontiguousarray(table).tobytes()).hexdigest()
+        out[term.name] = Curve(points, values, np.sqrt(np.maximum(variances, 0.0)))
+    return out

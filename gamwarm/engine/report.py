@@ -13,7 +13,7 @@ import numpy as np
 from gamwarm.display import visible
 from gamwarm.engine.arrays import FloatArray
 from gamwarm.engine.model import Case
-from gamwarm.engine.prediction import FittedModel, HeldOut, Prediction
+from gamwarm.engine.prediction import Curve, FittedModel, HeldOut, Prediction, curves
 from gamwarm.engine.term_table import TermRow, term_table
 from gamwarm.errors import InvalidInput
 from gamwarm.fitting import GuardReport, OuterFit
@@ -186,6 +186,16 @@ class EngineFit:
         if self.case is None:
             raise InvalidInput("a fit that was pickled has no data; give held_out(columns=...) with the response")
         return model.log_likelihood(self.case.columns_of(rows))
+
+    def curves(self) -> dict[str, Curve]:
+        """Return each term's contribution with standard errors, at values of the bound data.
+
+        Of each term up to 200 distinct values, the same in every fit of one bound model, so that
+        folds can be compared. Needs the data: a fit that was pickled returns none.
+        """
+        if self.case is None or self.model is None:
+            return {}
+        return curves(self.model, self.case.bound.terms)
 
     def _model(self, what: str) -> FittedModel:
         if self.model is None:

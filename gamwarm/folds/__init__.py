@@ -11,17 +11,23 @@
         report = folds.leave_one_out(store, data["subject"], fit)
 """
 
+from gamwarm.folds.audit import Audit, AuditedFold
 from gamwarm.folds.job import leave_one_out, of_engine
 from gamwarm.folds.outcome import FoldFit, FoldOutcome, FoldsReport
 from gamwarm.folds.progress import bar
 from gamwarm.folds.rounds import in_rounds
 from gamwarm.folds.splits import Fold, folds_of
+from gamwarm.folds.terms import TermChange, TermState
 
 __all__ = [
+    "Audit",
+    "AuditedFold",
     "Fold",
     "FoldFit",
     "FoldOutcome",
     "FoldsReport",
+    "TermChange",
+    "TermState",
     "bar",
     "folds_of",
     "in_rounds",

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
 from gamwarm.errors import CollectiveError, InvalidInput, InvalidType
+from gamwarm.folds.audit import AuditedFold, ColdStore, audited_folds, check_share
 from gamwarm.folds.outcome import FoldFit, FoldOutcome, FoldsReport, outcome_of, told, without_answer
 from gamwarm.folds.progress import bar
 from gamwarm.folds.rounds import Shown, in_rounds
 from gamwarm.folds.splits import Fold, all_rows, digest_of, folds_of
+from gamwarm.folds.terms import Curves, TermState, changes_between, curves_of, states_of
 from gamwarm.folds.view import FoldView
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import agree, already_agreed, mark_agreed
-from gamwarm.records import GROUP, FitResult
+from gamwarm.records import GROUP, Cost, FitResult, StartSource
 from gamwarm.store import FitInProgress, FrozenView, WarmStartStore
 
 __all__ = ["FitFold", "leave_one_out", "of_engine"]
@@ -24,6 +28,7 @@ __all__ = ["FitFold", "leave_one_out", "of_engine"]
 log = logging.getLogger("gamwarm")
 
 PARENT_FLUSH_SECONDS = 2.0
+Score = Callable[[Fold, Any], float]
 
 
 class FitFold(Protocol):
@@ -49,6 +54,8 @@ def leave_one_out(
     *,
     parent: str | None = None,
     value: Callable[[Any], Any] | None = None,
+    score: Score | None = None,
+    audit: float = 0.0,
     progress: bool | Shown = True,
 ) -> FoldsReport:
     """Fit all rows, then all but each group's, every fold from the first fit. Collective.
@@ -57,6 +64,8 @@ def leave_one_out(
     group=AA``). The fit on all rows is made by rank 0 and kept first, with checkpoints; then its
     artifact is named as the parent of every fold. Folds are assigned to ranks largest first, in
     rounds of one fold per rank; a round is one transaction.
+
+    The parent is pinned, so that it stays in the file, until no fold remains.
 
     Interrupted (killed, or stopped by ``store.should_stop()``, which is called between rounds, and
     inside a fit by some engines) and run again, the job finds the stored fits: finished fits are
@@ -67,8 +76,10 @@ def leave_one_out(
     ----------
     store : WarmStartStore or FrozenView
         Open in mode ``"a"``; its communicator's ranks share the work.
-    groups : array_like of shape (n,)
+    groups : array_like of shape (n,), or several such columns
         The group of every row, the same on every rank. Groups are known by the text of their label.
+        Of several columns (a mapping, a data frame) each combination that occurs is a group, its
+        label is theirs joined by ", ".
     fit : callable
         Fits one fold: ``fit(fold, store=…, parent=…, leave_out=…, each=True)``; see `FitFold`.
         `of_engine` makes one of two simpler functions.
@@ -76,6 +87,13 @@ def leave_one_out(
         Entry id of an artifact that serves as parent; then all rows are not fitted.
     value : callable, optional
         What to tell all ranks of a fit besides its outcome; called with what ``fit`` returned.
+    score : callable, optional
+        ``score(fold, fitted)`` returns how well a fit, what ``fit`` returned, foretells the rows
+        that the fold leaves out, higher for better; default the total of ``fitted.held_out``, the
+        log-likelihood, where the fit has it (`gamwarm.engine` does).
+    audit : float
+        Share of the folds that are fitted cold as well, to compare answers and cost; at least one
+        unless it is 0. Which they are depends on the labels alone.
     progress : bool or callable
         True: a bar on rank 0, see `bar`. Or a function that is called there with the number of fits
         done and of all.
@@ -92,84 +110,172 @@ def leave_one_out(
         A rank failed in something else than a fold's fit: the fit on all rows, ``value``, the
         store; a note names its fold. The folds of earlier rounds are kept.
     """
-    comm = store.comm
-    folds, error = list[Fold](), None
+    folds, share, error = list[Fold](), 0.0, None
     try:
-        if not callable(fit):
-            raise InvalidType(f"fit is {type(fit).__name__}; give a function of one fold")
-        folds = folds_of(groups)
+        given: tuple[tuple[str, object], ...] = (("fit", fit), ("value", value), ("score", score))
+        for name, function in given:
+            if not callable(function) and (function is not None or name == "fit"):
+                raise InvalidType(f"{name} is {type(function).__name__}; give a function of one fold")
+        folds, share = folds_of(groups), check_share(audit)
     except Exception as caught:  # every rank must reach the agreement below
         error = caught
-    _agree_equal(store, (digest_of(folds), parent), error)
-    root = comm.rank == 0
+    _agree_equal(store, (digest_of(folds), parent, share), error)
+    labels = [str(fold.group) for fold in folds]
+    campaign = _Campaign(store, fit, value, score, audited_folds(labels, share))
     with ExitStack() as stack:
         shown = None
-        if progress is not False and root:
+        if progress is not False and store.comm.rank == 0:
             shown = stack.enter_context(bar()) if progress is True else progress
         n_before = 0 if parent is not None else 1
-        total = len(folds) + n_before
-        base = None
+        base, pins = None, [parent]
         if parent is None:
             if store.should_stop():
-                return FoldsReport(None, None, (), tuple(str(fold.group) for fold in folds))
-            base = _parent(store, all_rows(groups), fit, value)
-            parent = base.artifact
+                return FoldsReport(None, None, (), tuple(labels))
+            base = campaign.fit_all(all_rows(groups))
+            parent, pins = base.artifact, [base.artifact, base.record]
             if base.stopped:
-                return FoldsReport(base, parent, (), tuple(str(fold.group) for fold in folds))
-            if parent is None and store.disabled_reason is None and root:
-                log.warning(
-                    "the fit on all rows cannot be a parent (%s); folds start from entries that were in the file "
-                    "when the job began",
-                    base.not_kept or "it did not converge",
-                )
+                return FoldsReport(base, parent, (), tuple(labels))
             if shown is not None:
-                shown(1, total)
-        view = store.frozen()
+                shown(1, len(folds) + 1)
+        release = _pinned(store, [entry for entry in pins if entry is not None])
+        outcomes = campaign.fit_folds(folds, parent, None if shown is None else partial(_behind, shown, n_before))
+        ended = {outcome.group for outcome in outcomes}
+        remaining = tuple(label for label in labels if label not in ended)
+        if not remaining:
+            for entry in release:
+                store.pin(entry, False)
+    return FoldsReport(base, parent, outcomes, remaining)
 
-        def one(fold: Fold | None) -> FoldOutcome | None:
-            left_out = None if fold is None else fold.group
-            own = FoldView(view if left_out is None else view.labelled({GROUP: left_out}))
+
+def _pinned(store: WarmStartStore | FrozenView, entries: list[str]) -> list[str]:
+    """Pin the parent's entries until the campaign is finished; return which to release then.
+
+    A job that was killed has left both pinned; of a user's own pin there is one.
+    """
+    if not entries or store.mode == "r":
+        return []
+    before = store.pins()
+    if len(entries) > 1 and before.issuperset(entries):
+        return entries
+    return [entry for entry in entries if entry not in before and store.pin(entry)]
+
+
+class _Campaign:
+    """The fits of one job."""
+
+    def __init__(
+        self,
+        store: WarmStartStore | FrozenView,
+        fit: FitFold,
+        value: Callable[[Any], Any] | None,
+        score: Score | None,
+        audited: frozenset[str],
+    ) -> None:
+        self.store, self.fit, self.value, self.score, self.audited = store, fit, value, score, audited
+        self.whole: dict[str, TermState] = {}
+        self.curves: Curves = {}
+
+    def fit_all(self, fold: Fold) -> FoldOutcome:
+        """Fit all rows on rank 0 alone: it can checkpoint, and no rank's bits are compared."""
+        comm = self.store.comm
+        made, view = None, None
+        with self.store.independent(flush_seconds=PARENT_FLUSH_SECONDS) as own:
+            if comm.rank == 0:
+                view = FoldView(own)
+                made = self.fit(fold, store=view, parent=None, leave_out=None, each=True)
+        found, error = None, None
+        if view is not None:
             try:
-                made = fit(fold, store=own, parent=parent, leave_out=left_out, each=True)
+                curves = curves_of(made)
+                found = self._outcome(fold, made, view), curves
             except Exception as caught:
-                if fold is None or own.refused or already_agreed(caught):
-                    raise
-                own.stay_in_step()
-                log.warning("%r has no answer (%s); the others go on", fold, told(caught), exc_info=True)
-                return without_answer(fold, comm.rank, caught)
-            if fold is None:
-                return None
-            return outcome_of(fold, comm.rank, made, None if value is None else value(made))
+                error = caught
+        answer = agree(comm, "parent of the folds", found, error)[0]
+        assert answer is not None
+        outcome, self.curves = answer
+        self.whole = outcome.terms
+        if outcome.artifact is None and not outcome.stopped and self.store.disabled_reason is None and comm.rank == 0:
+            log.warning(
+                "the fit on all rows cannot be a parent (%s); folds start from entries that were in the file "
+                "when the job began",
+                outcome.not_kept or "it did not converge",
+            )
+        return outcome
 
-        done = in_rounds(
-            comm,
-            folds,
-            one,
-            shown=None if shown is None else partial(_behind, shown, n_before),
-            should_stop=store.should_stop,
-        )
-    fitted = tuple(outcome for outcome in done if not outcome.stopped)
-    ended = {outcome.group for outcome in fitted}
-    return FoldsReport(base, parent, fitted, tuple(str(fold.group) for fold in folds if fold.group not in ended))
+    def fit_folds(self, folds: list[Fold], parent: str | None, shown: Shown | None) -> tuple[FoldOutcome, ...]:
+        """Fit the folds in rounds, then the audits that are missing; those stopped are left out."""
+        comm, view = self.store.comm, self.store.frozen()
+        one = partial(self._fit_fold, view, parent)
+        done = in_rounds(comm, folds, one, shown=shown, should_stop=self.store.should_stop)
+        ended = {outcome.group: outcome for outcome in done if not outcome.stopped}
+        found_again = [
+            fold
+            for fold in folds
+            if fold.group in self.audited and fold.group in ended and ended[fold.group].source == StartSource.EXACT
+        ]
+        missing = []
+        for fold in found_again:
+            outcome = ended[fold.group]
+            record = None if outcome.key is None else self.store.get_record(outcome.key)
+            filed = AuditedFold.filed(record)
+            if filed is None and not outcome.failure:
+                missing.append((fold, None if record is None else record.cost))
+            ended[fold.group] = replace(outcome, audit=filed)
+        audits = in_rounds(comm, missing, self._audit_again, should_stop=self.store.should_stop)
+        for (fold, _), audit in zip(missing, audits, strict=False):
+            ended[fold.group] = replace(ended[fold.group], audit=audit)
+        return tuple(ended.values())
 
-
-def _parent(
-    store: WarmStartStore | FrozenView, fold: Fold, fit: FitFold, value: Callable[[Any], Any] | None
-) -> FoldOutcome:
-    """Fit all rows on rank 0 alone: it can checkpoint, and no rank's bits are compared."""
-    made = None
-    with store.independent(flush_seconds=PARENT_FLUSH_SECONDS) as own:
-        if store.comm.rank == 0:
-            made = fit(fold, store=own, parent=None, leave_out=None, each=True)
-    outcome, error = None, None
-    if store.comm.rank == 0:
+    def _fit_fold(self, view: FrozenView, parent: str | None, fold: Fold | None) -> FoldOutcome | None:
+        left_out = None if fold is None else fold.group
+        audit = partial(self._audit, fold) if fold is not None and left_out in self.audited else None
+        own = FoldView(view if left_out is None else view.labelled({GROUP: left_out}), audit)
         try:
-            outcome = outcome_of(fold, 0, made, None if value is None else value(made))
+            made = self.fit(fold, store=own, parent=parent, leave_out=left_out, each=True)
         except Exception as caught:
-            error = caught
-    told = agree(store.comm, "parent of the folds", outcome, error)[0]
-    assert told is not None
-    return told
+            if fold is None or own.refused or already_agreed(caught):
+                raise
+            own.stay_in_step()
+            log.warning("%r has no answer (%s); the others go on", fold, told(caught), exc_info=True)
+            return without_answer(fold, self.store.comm.rank, caught)
+        return None if fold is None else self._outcome(fold, made, own)
+
+    def _audit(self, fold: Fold, warm: Cost | None) -> AuditedFold:
+        """Fit a fold cold, on this rank alone."""
+        began = time.monotonic()
+        try:
+            made = self.fit(fold, store=ColdStore(self.store), parent=None, leave_out=None, each=True)
+        except Exception as caught:
+            return AuditedFold(None, failure=told(caught), warm=(warm or Cost()).own)
+        return AuditedFold.of(made.result, time.monotonic() - began, warm)
+
+    def _audit_again(self, missing: tuple[Fold, Cost | None] | None) -> AuditedFold | None:
+        return None if missing is None else self._audit(*missing)
+
+    def _outcome(self, fold: Fold, made: Any, view: FoldView) -> FoldOutcome:
+        outcome = outcome_of(fold, self.store.comm.rank, made, None if self.value is None else self.value(made))
+        terms = states_of(view.problem, made, made.result)
+        held_out, not_scored = (None, "") if fold.group is None or outcome.failure else self._scored(fold, made)
+        changes = {} if fold.group is None else changes_between(self.whole, terms, self.curves, curves_of(made))
+        return replace(
+            outcome,
+            key=view.key,
+            terms=terms,
+            changes=changes,
+            held_out=held_out,
+            not_scored=not_scored,
+            audit=view.audited,
+        )
+
+    def _scored(self, fold: Fold, made: Any) -> tuple[float | None, str]:
+        """Return the score of the rows left out, or why there is none."""
+        try:
+            if self.score is not None:
+                return float(self.score(fold, made)), ""
+            own = getattr(made, "held_out", None)
+            return (float(own(fold.left_out).total), "") if callable(own) else (None, "")
+        except Exception as caught:
+            return None, told(caught)
 
 
 def of_engine(describe: Callable[[Fold], FitProblem], solve: Callable[[Fold, FitInProgress], FitResult]) -> FitFold:

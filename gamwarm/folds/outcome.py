@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gamwarm.display import visible
 from gamwarm.errors import InvalidType
-from gamwarm.folds.splits import Fold
-from gamwarm.records import Cost, FitResult, group_label
+from gamwarm.folds.audit import SAME_ANSWER, Audit, AuditedFold
+from gamwarm.folds.splits import Fold, label_of
+from gamwarm.folds.terms import TermChange, TermState
+from gamwarm.records import Cost, FitResult
 from gamwarm.store import KeepOutcome
 from gamwarm.transfer import StartReport
 
@@ -64,6 +66,19 @@ class FoldOutcome:
         Whether the search was ended early by `FitInProgress.should_stop`; its checkpoint is kept.
     failure : str
         Why there is no answer: what the fit raised, or that it did not converge; else empty.
+    key : str or None
+        Exact key of the fit.
+    held_out : float or None
+        Score of the rows left out, higher for better: their log-likelihood, or what ``score=``
+        returned.
+    not_scored : str
+        Why there is no score, if computing it raised.
+    terms : dict of str to TermState
+        Per block: effective degrees of freedom and log lambda.
+    changes : dict of str to TermChange
+        What differs from the fit on all rows.
+    audit : AuditedFold or None
+        The cold fit of the same rows, if this fold is audited.
     """
 
     group: str | None
@@ -81,6 +96,18 @@ class FoldOutcome:
     value: Any = None
     stopped: bool = False
     failure: str = ""
+    key: str | None = None
+    held_out: float | None = None
+    not_scored: str = ""
+    terms: dict[str, TermState] = field(default_factory=dict)
+    changes: dict[str, TermChange] = field(default_factory=dict)
+    audit: AuditedFold | None = None
+
+    @property
+    def largest_change(self) -> tuple[str, float] | None:
+        """The term whose curve changes most, and by how many standard errors, if known."""
+        moves = {name: change.curve for name, change in self.changes.items() if change.curve is not None}
+        return max(moves.items(), key=lambda item: item[1]) if moves else None
 
 
 def told(error: Exception) -> str:
@@ -170,6 +197,40 @@ class FoldsReport:
         return dict(Counter(fold.source for fold in self.folds if fold.source))
 
     @property
+    def held_out(self) -> float | None:
+        """Sum of the folds' scores; None if no fold has one."""
+        scores = [fold.held_out for fold in self.folds if fold.held_out is not None]
+        return sum(scores) if scores else None
+
+    @property
+    def influential(self) -> tuple[FoldOutcome, ...]:
+        """The folds by the largest change of any term's curve, largest first."""
+        moved = [fold for fold in self.folds if fold.largest_change is not None]
+        return tuple(sorted(moved, key=lambda fold: -fold.largest_change[1]))  # type: ignore[index]
+
+    @property
+    def audit(self) -> Audit | None:
+        """What the audited folds say together; None if none was."""
+        pairs = [
+            (fold, fold.audit, fold.objective - fold.audit.objective)
+            for fold in self.folds
+            if fold.audit is not None and fold.audit.objective is not None and fold.objective is not None
+        ]
+        if not any(fold.audit is not None for fold in self.folds):
+            return None
+        relative = [difference / (1.0 + abs(audit.objective or 0.0)) for _, audit, difference in pairs]
+        return Audit(
+            len(pairs),
+            sum(abs(each) <= SAME_ANSWER for each in relative),
+            max(map(abs, relative), default=0.0),
+            tuple(str(fold.group) for (fold, _, _), each in zip(pairs, relative, strict=True) if each > SAME_ANSWER),
+            sum(audit.hessian_formations for _, audit, _ in pairs),
+            sum(audit.warm.hessian_formations for _, audit, _ in pairs),
+            sum(audit.seconds for _, audit, _ in pairs),
+            sum(audit.warm.seconds for _, audit, _ in pairs),
+        )
+
+    @property
     def cost(self) -> Cost:
         """Cost of all folds together, without the parent."""
         return sum((fold.cost for fold in self.folds), Cost())
@@ -177,7 +238,7 @@ class FoldsReport:
     def __getitem__(self, group: object) -> FoldOutcome:
         """Return the outcome of the fold that leaves ``group`` out."""
         for fold in self.folds:
-            if fold.group == group_label(group):
+            if fold.group == label_of(group):
                 return fold
         raise KeyError(group)
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gamwarm.columns import index_of, level_values
+from gamwarm.columns import Alignment, columns_of, index_of, level_values
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Fingerprinter
 from gamwarm.records import group_label
 
-__all__ = ["Fold", "folds_of"]
+__all__ = ["Fold", "folds_of", "label_of"]
 
 Codes = npt.NDArray[np.int64]
 
@@ -65,9 +66,10 @@ def folds_of(groups: Any) -> list[Fold]:
 
     Parameters
     ----------
-    groups : array_like of shape (n,)
+    groups : array_like of shape (n,), or several such columns
         The group of every row: subjects, sites, months; for k-fold cross-validation the number of
-        the fold.
+        the fold. Of a mapping, a data frame or a two-dimensional array, each combination of its
+        columns that occurs is a group.
 
     Raises
     ------
@@ -98,16 +100,52 @@ def digest_of(folds: list[Fold]) -> str:
     return hashed.hexdigest()
 
 
+def label_of(group: Any) -> str:
+    """Return the label of a group: of one column its text, of several columns theirs in a row."""
+    return ", ".join(map(group_label, group)) if isinstance(group, tuple) else group_label(group)
+
+
 def _indexed(groups: Any) -> Any:
-    return None if index_of(groups) is None else groups
+    several = _several(groups)
+    first = groups if several is None else next(iter(several.values()))
+    return None if index_of(first) is None else first
+
+
+def _several(groups: Any) -> dict[str, Any] | None:
+    """Return the columns of a table of groups by name, None if it is one column."""
+    if isinstance(groups, np.ndarray) and groups.ndim == 2:
+        return {str(k): groups[:, k] for k in range(groups.shape[1])}
+    if isinstance(groups, Mapping) or hasattr(groups, "columns") or hasattr(groups, "column_names"):
+        return dict(columns_of(groups))
+    return None
 
 
 def _coded(groups: Any) -> tuple[list[str], Codes]:
     """Return the labels as text and, per row, which of them it has."""
-    values, codes = level_values(groups, "groups")
-    labels = [group_label(value) for value in values]
+    several = _several(groups)
+    if several is None:
+        values, codes = level_values(groups, "groups")
+        labels = [label_of(value) for value in values]
+    else:
+        labels, codes = _crossed(several)
     if len(labels) < 2:
         raise InvalidInput(f"groups has {len(labels)} group(s); leaving one out needs two or more")
     if len(set(labels)) < len(labels):
         raise InvalidInput("groups has different labels with the same text; make them distinct strings")
     return labels, codes.astype(np.int64, copy=False)
+
+
+def _crossed(columns: Mapping[str, Any]) -> tuple[list[str], Codes]:
+    """Return labels and codes of the combinations that occur, sorted by the first column first."""
+    if not columns:
+        raise InvalidInput("groups has no columns; give one or more columns of labels")
+    every, alignment = [], Alignment()
+    for name, column in columns.items():
+        alignment.add(f"groups column {name!r}", column)
+        every.append(level_values(column, f"groups column {name!r}"))
+    lengths = {name: len(codes) for name, (_, codes) in zip(columns, every, strict=True)}
+    if len(set(lengths.values())) > 1:
+        raise InvalidInput(f"the columns of groups have {lengths} rows; make them agree")
+    rows, codes = np.unique(np.column_stack([codes for _, codes in every]), axis=0, return_inverse=True)
+    labels = [label_of(tuple(levels[k] for (levels, _), k in zip(every, row, strict=True))) for row in rows.tolist()]
+    return labels, codes.reshape(-1).astype(np.int64)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from gamwarm.folds.audit import AuditedFold
 from gamwarm.identity import FitProblem
 from gamwarm.interrupts import critical
 from gamwarm.parallel import already_agreed
-from gamwarm.records import FitResult
-from gamwarm.store import FitInProgress, FrozenView, KeepOutcome, StoreWrapper
+from gamwarm.records import Cost, FitResult, StartSource
+from gamwarm.store import FitInProgress, FitStore, KeepOutcome, StoreWrapper
 from gamwarm.transfer import StartReport
 
 __all__ = ["FoldView"]
@@ -29,12 +31,21 @@ class FoldView(StoreWrapper):
         Whether the fit has made its look-up.
     refused : bool
         Whether one of the two calls itself raised: a wrong argument, a failing store.
+    problem : FitProblem or None
+        What the fit kept a result of.
+    key : str or None
+        Its exact key.
+    audited : AuditedFold or None
     """
 
-    def __init__(self, store: FrozenView) -> None:
+    def __init__(self, store: FitStore, audit: Callable[[Cost | None], AuditedFold] | None = None) -> None:
         super().__init__(store)
         self.begun = False
         self.refused = False
+        self.problem: FitProblem | None = None
+        self.key: str | None = None
+        self.audited: AuditedFold | None = None
+        self._audit = audit
 
     def fit(
         self,
@@ -77,7 +88,12 @@ class FoldView(StoreWrapper):
         *,
         each: bool = False,
     ) -> KeepOutcome:
-        """File the fold's result. Collective."""
+        """File the fold's result and, if it is audited, its cold fit's cost. Collective."""
+        self.problem, self.key = problem, None if start is None else start.key
+        new = start is None or start.source != StartSource.EXACT or start.is_checkpoint
+        if self._audit is not None and result is not None and result.converged and new:
+            self.audited = self._audit(result.cost)
+            result = replace(result, attributes={**self.audited.attributes, **result.attributes})
         try:
             kept: KeepOutcome = self.store.keep(problem, result, start, each=each)
         except BaseException:

@@ -99,6 +99,12 @@ class Upkeep:
         return self._writes.run("pin", lambda: self._file.pin(entry_id, pinned=pinned), False)
 
     @critical
+    def pins(self) -> set[str]:
+        """Return the entry ids that are pinned. Collective."""
+        self._ranks.agree("pins", None)
+        return self._ranks.at_root("pins", lambda: self._file.read(lambda view: view.all_pins()), set())
+
+    @critical
     def evict(
         self,
         size_budget: int | None = None,

@@ -67,6 +67,7 @@ class StoreWrapper(FitStore):
     verify = _passed_on(Upkeep.verify)
     savings = _passed_on(Upkeep.savings)
     pin = _passed_on(Upkeep.pin)
+    pins = _passed_on(Upkeep.pins)
     evict = _passed_on(Upkeep.evict)
     compact = _passed_on(Upkeep.compact)
     merge = _passed_on(Upkeep.merge)

@@ -73,6 +73,7 @@ CALLS = {
     "open": lambda s, folder: gamwarm.open(folder / "again.h5", comm=s.comm),
     "path": lambda s, _: s.path,
     "pin": lambda s, _: s.pin("0" * 32),
+    "pins": lambda s, _: s.pins(),
     "put_artifact": lambda s, _: s.put_artifact(artifact_of()),
     "put_record": lambda s, _: s.put_record(record_of(2)),
     "repr": lambda s, _: repr(s),

@@ -111,6 +111,7 @@ CALLS: dict[str, Call] = {
         lambda s, _: s.frozen().start_for(plain_fit()), lambda s, _: s.frozen().start_for(NONSENSE)
     ),
     "should_stop": Call(lambda s, _: s.should_stop(), at_file=False),
+    "pins": Call(lambda s, _: s.pins()),
     "pin": Call(lambda s, _: s.pin("0" * 32), lambda s, _: s.pin(NONSENSE)),
     "evict": Call(lambda s, _: s.evict(10**9), lambda s, _: s.evict(-1)),
     "merge": Call(lambda s, place: s.merge(place / "other.h5"), lambda s, _: s.merge(5)),
