@@ -40,10 +40,12 @@ _CHORD_RATE = 0.3
 _CHORD_STEPS = 3
 _CHORD_MARGIN = 0.3
 _MOST_INNER_HALVINGS = 40
-# 1 where a nuisance parameter runs to infinity, of the size of outer_tol at an optimum.
+# Of a nuisance parameter: 1 where it runs to infinity, of the size of outer_tol at an optimum.
 _NUISANCE_STEP = 0.1
 # Below it the objective is flat in a nuisance parameter, whatever its gradient rounds to.
 _LEAST_CURVATURE = 1e-4
+# Curvature over slope of P: 1 where the parameter runs to infinity.
+_CLEARLY_CURVED = 2.0
 _ONLY_ON_FACE = (
     "the penalized Hessian is positive definite on the face of the constraints that hold with equality, and not off it"
 )
@@ -359,7 +361,8 @@ class Laml(Objective):
             if walls.factor is None:
                 return self._failed(rho, theta, cycles, _ONLY_ON_FACE)
             factor = walls.factor
-        unsafe = self._nearly_singular(gram, penalties.diagonal, factor)
+        unsafe = self.family.degeneracy(self.y, self.w, etas)
+        unsafe = unsafe or self._nearly_singular(gram, penalties.diagonal, factor)
         if unsafe:
             return self._failed(rho, theta, cycles, unsafe)
         inverse = factor.inverse()
@@ -418,7 +421,8 @@ class Laml(Objective):
         part[columns] = at.step[columns]
         changes = self.products.predict(part)
         largest = 0.0
-        for name, change in zip(self.family.predictors, changes, strict=True):
+        relative = self.family.relative_changes(self.y, at.etas, changes)
+        for name, change in zip(self.family.predictors, relative, strict=True):
             size = float(np.abs(change).max(initial=0.0))
             largest = max(largest, size / self._spread if name in self.family.response_units else size)
         return largest
@@ -427,22 +431,26 @@ class Laml(Objective):
         """Say which nuisance parameter still moves by a Newton step of its own: it has no finite
         optimum.
 
-        Towards its limit the objective is ``V_inf + c exp(-|tau|)``: gradient and curvature vanish
-        together and the step stays 1. The curvature here leaves the change of log|H| out, which
-        takes a formation; that is a matter of a few parts in a hundred.
+        Towards its limit the objective is ``V_inf + c exp(-|tau|)``, and so are its two parts, P
+        and log|H| / 2: gradient and curvature vanish together and the step stays 1. Where P curves
+        by more than twice its slope this is not so; elsewhere the outer Hessian decides.
         """
         if not self.family.nuisance:
             return ""
-        second = self.tables(at.etas, (2,))[2]
+        tables = self.tables(at.etas, (1, 2))
         for (j, nuisance), name in zip(self._nuisance_places(), self.family.nuisance, strict=True):
-            curvature = float(second[nuisance, nuisance].sum())
-            curvature += float(np.sum(self.products.adjoint(self._rows(second, nuisance)) @ at.tangent[:, j]))
-            gradient = abs(float(at.gradient[j]))
-            if not curvature > max(gradient / _NUISANCE_STEP, _LEAST_CURVATURE):
-                step = gradient / curvature if curvature > 0.0 else np.inf
+            least = max(abs(float(at.gradient[j])) / _NUISANCE_STEP, _LEAST_CURVATURE)
+            slope = abs(float(tables[1][(nuisance,)].sum()))
+            curvature = float(tables[2][nuisance, nuisance].sum())
+            curvature += float(self.products.adjoint(self._rows(tables[2], nuisance)) @ at.tangent[:, j])
+            if curvature > max(_CLEARLY_CURVED * slope, least):
+                continue
+            curvature = float(self.hessian(at)[j, j])
+            if not curvature > least:
+                fall = abs(float(at.gradient[j]))
                 return (
-                    f"one more Newton step would change {name!r}, now {at.rho[j]:.4g}, by {step:.2g} (at most "
-                    f"{_NUISANCE_STEP:g} at an optimum): {self.family.nuisance_advice}"
+                    f"at {name!r} = {at.rho[j]:.4g} the objective curves by {curvature:.2g} and falls by {fall:.2g}, "
+                    f"as it does where it has no minimum: {self.family.nuisance_advice}"
                 )
         return ""
 

@@ -108,6 +108,17 @@ class Family:
         """Return the expected second derivatives by the predictors (Fisher information per row)."""
         raise NotImplementedError
 
+    def relative_changes(self, y: FloatArray, etas: Etas, changes: Etas) -> list[FloatArray]:
+        """Return changes of the predictors in units in which 1 is a lot.
+
+        Where a row's likelihood vanishes with its predictor, each Newton step is about 1 of these.
+        """
+        return list(changes)
+
+    def degeneracy(self, y: FloatArray, w: FloatArray, etas: Etas) -> str:
+        """Return why nothing can be estimated at predictors like these, empty if it can."""
+        return ""
+
     def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
         """Return the constants that fit best, roughly: predictors, then nuisances."""
         raise NotImplementedError

@@ -22,6 +22,8 @@ from gamwarm.families.family import HALF_LOG_2PI, Etas, Family, Table, log_mean,
 
 __all__ = ["Gamma"]
 
+# A residual sum of squares of logarithms below this part of the total is rounding.
+_EXACT_FIT = 1e-12
 _STIRLING_FROM = 12.0
 _POWERS = np.arange(1, 18, 2)
 # B_2m / (2m (2m - 1)), of a^(1 - 2m).
@@ -71,6 +73,13 @@ class Gamma(Family):
     def expected(self, y: FloatArray, w: FloatArray, etas: Etas) -> Table:
         with np.errstate(over="ignore"):
             return {(0, 0): w * np.exp(-etas[1])}
+
+    def degeneracy(self, y: FloatArray, w: FloatArray, etas: Etas) -> str:
+        logs = np.log(y)
+        z, spread = logs - etas[0], logs - float(w @ logs / w.sum())
+        if float(w @ z**2) > _EXACT_FIT * float(w @ spread**2):
+            return ""
+        return "the model fits the response exactly; its dispersion cannot be estimated"
 
     def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
         constant = log_mean(self.response, y, w, offset)

@@ -120,6 +120,10 @@ class _LogTime(Family):
                 (1, 1): scale * w * seen + z * z * hidden,
             }
 
+    def relative_changes(self, y: FloatArray, etas: Etas, changes: Etas) -> list[FloatArray]:
+        """Return changes of the mean in terms of z."""
+        return [changes[0] * np.exp(-etas[1]), changes[1]]
+
     def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
         times, seen = _split(y)
         events = w * seen
@@ -134,7 +138,7 @@ class _LogTime(Family):
         # Exponential waiting at the observed rate, then scoring with damped steps.
         centre = float(w @ logs / w.sum())
         at = np.array([centre, 0.5 * float(np.log(w @ (logs - centre) ** 2 / w.sum()))])
-        y = np.column_stack([np.exp(np.clip(logs, -700.0, 700.0)), seen])
+        y = np.column_stack([np.exp(np.clip(logs, -700.0, 700.0)), np.broadcast_to(seen, logs.shape)])
         return tuple(float(value) for value in self._fitted_constants(y, w, at))
 
     def _fitted_constants(self, y: FloatArray, w: FloatArray, at: FloatArray) -> FloatArray:
@@ -193,6 +197,14 @@ class LogNormal(_LogTime):
 
     kind: ClassVar[str] = "gamwarm.engine.LogNormal"
     _information: ClassVar[tuple[float, float]] = (1.0, 2.0)
+
+    def relative_changes(self, y: FloatArray, etas: Etas, changes: Etas) -> list[FloatArray]:
+        """Return changes of the mean in terms of z, times 1 + |z|.
+
+        A normal survival function goes to 1 like ``exp(-z^2 / 2)``, where Newton steps are 1 / |z|.
+        """
+        b = np.exp(-etas[1])
+        return [changes[0] * b * (1.0 + np.abs(np.log(_split(y)[0]) - etas[0]) * b), changes[1]]
 
     @classmethod
     def _psi(cls, z: FloatArray, seen: FloatArray, order: int) -> list[FloatArray]:
