@@ -14,12 +14,15 @@ from gamwarm.parallel import SERIAL, Communicator
 __all__ = ["main"]
 
 DEFAULT_ROWS = 60_000
-_PIPE_COLUMNS = 110
+COLUMNS = 80
+"""What is printed fits into so many."""
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gamwarm.demo", description=__doc__)
-    parser.add_argument("--rows", default=str(DEFAULT_ROWS), help="sample size, or 'all' (default %(default)s)")
+    parser.add_argument(
+        "--rows", default=str(DEFAULT_ROWS), help="flights, at least 20000, or 'all' (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=13, help="seed of the sample (default %(default)s)")
     parser.add_argument(
         "--folder",
@@ -27,8 +30,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=Path("out/demo"),
         help="folder for a new file and plot (default %(default)s)",
     )
-    parser.add_argument("--resume", action="store_true", help="continue with the file of the latest run")
-    parser.add_argument("--serial", action="store_true", help="do not use MPI")
+    parser.add_argument("--resume", action="store_true", help="continue the latest run in the folder")
+    parser.add_argument("--serial", action="store_true", help="one process, without MPI")
     return parser.parse_args(argv)
 
 
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         if comm.rank == 0:
-            print("gamwarm.demo: interrupted; --resume continues with the folds that are stored", file=sys.stderr)
+            print("\ngamwarm.demo: interrupted; --resume continues where it ended", file=sys.stderr)
         return 130
     return 0
 
@@ -69,46 +72,37 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
         raise InvalidInput(f"the demo needs its extra ({error}): pip install 'gamwarm[demo]'") from None
     from gamwarm import engine, folds  # noqa: PLC0415
     from gamwarm.demo import flights, job, report  # noqa: PLC0415
+    from gamwarm.demo.kept import ColdResults  # noqa: PLC0415
 
-    console = Console(quiet=comm.rank != 0, width=_width())
+    console = Console(quiet=comm.rank != 0, width=_width(), highlight=False)
     rows = None if arguments.rows == "all" else _whole(arguments.rows)
     columns = flights.load(rows, arguments.seed)
     path = _prepare(arguments.folder, comm, resume=arguments.resume)
     groups = columns[flights.GROUP]
     work = folds.folds_of(groups)
-    console.print(
-        f"[bold]gamwarm demo[/bold]: delay gained in the air, {len(columns['gain']):,} flights, {len(work)} folds "
-        f"(one carrier left out), {comm.size} rank{'s' if comm.size > 1 else ''}\n"
-        "Gaussian location-scale: smooths of departure hour, distance and day of the year for mean and scale, "
-        "carrier as a random effect\n"
-    )
+    report.print_plan(console, len(columns["gain"]), work, comm.size)
     # Ranks share the cores, but the bits of a fit must not depend on how many each was given.
     with threadpool_limits(1):
         bound = engine.bind(columns, flights.TERMS, flights.FAMILY)
+        known = ColdResults(_cold_results(path), job.key_of(bound))
+        if arguments.resume and comm.rank == 0:
+            known.read()
+        known.fits = comm.bcast(known.fits)
+        report.print_resumed(console, known, path)
         with folds.bar(f"cold, {len(job.COLD_STARTS)} starts", console) as shown:
-            cold = job.cold_folds(bound, work, comm, shown)
+            cold = job.cold_folds(bound, work, comm, shown, known)
         with folds.bar("parent, then warm folds", console) as shown:
-            parent, warm = job.warm_folds(bound, groups, flights.GROUP, path, comm, shown)
+            parent, warm = job.warm_folds(bound, groups, flights.GROUP, path, comm, shown, cold)
         with folds.bar("the same job again", console) as shown:
-            _, again = job.warm_folds(bound, groups, flights.GROUP, path, comm, shown)
+            _, again = job.warm_folds(bound, groups, flights.GROUP, path, comm, shown, cold)
     if comm.rank != 0:
         return
-    console.print()
-    console.print(report.cold_table(cold))
-    console.print(
-        f"\nParent on all rows: {parent.source} start, {parent.cost.evaluations} evaluations, "
-        f"{parent.cost.hessian_formations} Hessian formations, {parent.cost.seconds:.2f} s; "
-        f"artifact {parent.artifact}, named as the parent of every fold\n"
-    )
-    console.print(report.fold_table(work, cold, warm))
-    for line in report.verdict(work, cold, warm):
-        console.print(line, highlight=False)
-    console.print()
-    console.print(report.rerun_table(warm, again))
-    plot = path.with_suffix(".png")
-    report.draw(plot, work, cold, warm, again)
-    report.print_how_to_inspect(console, path)
-    console.print(f"[bold]The plot:[/bold] {plot}")
+    compared = [report.Compared.of(bound, fold, cold[fold.group], w) for fold, w in zip(work, warm, strict=True)]
+    report.print_results(console, compared, parent, again, path)
+
+
+def _cold_results(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-cold.json")
 
 
 def _width() -> int | None:
@@ -116,9 +110,9 @@ def _width() -> int | None:
     if "FORCE_COLOR" in os.environ:  # scripts/demo has checked the terminal and set COLUMNS
         return None
     try:
-        return None if os.get_terminal_size(sys.stdout.fileno()).columns else _PIPE_COLUMNS
+        return None if os.get_terminal_size(sys.stdout.fileno()).columns else COLUMNS
     except (OSError, ValueError):
-        return _PIPE_COLUMNS
+        return COLUMNS
 
 
 def _whole(text: str) -> int:
@@ -128,18 +122,24 @@ def _whole(text: str) -> int:
         raise InvalidInput(f"--rows {text!r}: give an integer, or 'all'") from None
 
 
+def _written(path: Path) -> tuple[Path, ...]:
+    """Return what a run writes."""
+    return path, path.with_suffix(".png"), path.with_suffix(".html"), _cold_results(path)
+
+
 def _prepare(folder: Path, comm: Communicator, *, resume: bool) -> Path:
     """Make the folder and return the file to write (rank 0 decides for all).
 
-    A new one; to resume, the latest. Nothing that is there is removed: it may not be the demo's.
+    A new one; to resume, that of the latest run. Nothing that is there is removed: it may not be
+    the demo's.
     """
     path, trouble = folder.resolve() / "flights.h5", ""
     if comm.rank == 0:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             numbered = [path, *(path.with_stem(f"flights-{n}") for n in range(2, 1000))]
-            taken = [each for each in numbered if any(map(os.path.lexists, (each, each.with_suffix(".png"))))]
-            there = [each for each in taken if each.exists()]
+            taken = [each for each in numbered if any(map(os.path.lexists, _written(each)))]
+            there = [each for each in taken if each.exists() or _cold_results(each).exists()]
             free = [each for each in numbered if each not in taken]
             path = there[-1] if resume and there else free[0]
         except OSError as error:

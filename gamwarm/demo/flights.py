@@ -13,7 +13,7 @@ import numpy as np
 from gamwarm import engine
 from gamwarm.errors import InvalidInput
 
-__all__ = ["FAMILY", "GROUP", "TERMS", "load"]
+__all__ = ["FAMILY", "GROUP", "LEAST_ROWS", "TERMS", "load"]
 
 GROUP: Final = "carrier"
 FAMILY: Final = engine.GaussianLocationScale("gain")
@@ -26,7 +26,7 @@ TERMS: Final[Sequence[engine.Term]] = (
     *(engine.Smooth(name, k=12, predictor="scale") for name in _COVARIATES),
 )
 
-_LEAST_ROWS: Final = 20_000  # below, the scale smooths can follow single flights and the likelihood has no maximum
+LEAST_ROWS: Final = 20_000  # below, the scale smooths can follow single flights and the likelihood has no maximum
 
 
 def load(rows: int | None, seed: int) -> dict[str, Any]:
@@ -40,8 +40,8 @@ def load(rows: int | None, seed: int) -> dict[str, Any]:
 
     table = table.dropna(subset=["dep_delay", "arr_delay"])
     if rows is not None:
-        if not _LEAST_ROWS <= rows <= len(table):
-            raise InvalidInput(f"--rows {rows}: give a number from {_LEAST_ROWS} to {len(table)}, or 'all'")
+        if not LEAST_ROWS <= rows <= len(table):
+            raise InvalidInput(f"--rows {rows}: give a number from {LEAST_ROWS} to {len(table)}, or 'all'")
         keep = np.sort(np.random.default_rng(seed).choice(len(table), size=rows, replace=False))
         table = table.iloc[keep]
     dates = (table["year"] * 10000 + table["month"] * 100 + table["day"]).astype(str)

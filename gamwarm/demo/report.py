@@ -1,43 +1,146 @@
-"""What the demo prints and draws."""
+"""What the demo prints and draws, within 80 columns."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from gamwarm.demo.job import CarrierFit
+import gamwarm
+from gamwarm import engine
+from gamwarm.demo.flights import LEAST_ROWS
+from gamwarm.demo.job import COLD_STARTS, CarrierFit, best_cold
+from gamwarm.demo.kept import ColdResults
 from gamwarm.folds import Fold
 
-__all__ = ["best_cold", "cold_table", "draw", "fold_table", "print_how_to_inspect", "rerun_table", "verdict"]
+__all__ = ["Compared", "print_plan", "print_results", "print_resumed"]
 
 SAME_OBJECTIVE: Final = 1e-3
+SECONDS: Final = (10.0, 0.6e-3)
+"""CPU seconds of a run, at least, and per flight: measured at 20,000 and 60,000, rounded up."""
 
 
-def best_cold(fits: Sequence[CarrierFit]) -> CarrierFit:
-    """Return the cheapest converged cold fit: fewest Hessian formations, then seconds."""
-    return min(fits, key=lambda f: (not f.converged, f.cost.hessian_formations, f.cost.seconds))
+@dataclass(frozen=True)
+class Compared:
+    """One fold, cold and warm.
+
+    Attributes
+    ----------
+    fold : Fold
+    cold : tuple of CarrierFit
+        From each of the starts.
+    best : CarrierFit
+        The cheapest of them.
+    warm : CarrierFit
+    gap, gap_to_lowest : float
+        Largest difference of a linear predictor between warm and best cold, and between warm and
+        the cold fit with the lowest objective, in standard deviations.
+    """
+
+    fold: Fold
+    cold: tuple[CarrierFit, ...]
+    best: CarrierFit
+    warm: CarrierFit
+    gap: float
+    gap_to_lowest: float
+
+    @classmethod
+    def of(cls, bound: engine.Bound, fold: Fold, cold: Sequence[CarrierFit], warm: CarrierFit) -> Compared:
+        """Evaluate the predictors of the fold's rows and compare."""
+        case, best = bound.case(fold.rows), best_cold(cold)
+        mine, others = case.predictors_at(warm.theta), (case.predictors_at(c.theta) for c in (best, _lowest(cold)))
+        return cls(fold, tuple(cold), best, warm, *(_gap(np.concatenate(o), np.concatenate(mine)) for o in others))
+
+    @property
+    def lowest(self) -> CarrierFit:
+        """The cold fit with the lowest objective."""
+        return _lowest(self.cold)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the fold was in the file already: then its cost says nothing about warm starts."""
+        return self.warm.source == "exact"
 
 
-def fitted_gap(a: CarrierFit, b: CarrierFit) -> float:
-    """Return the largest difference of linear predictors, in standard deviations of ``a``'s."""
-    return float(np.abs(a.fitted - b.fitted).max() / max(float(a.fitted.std()), 1e-300))
+def _lowest(cold: Sequence[CarrierFit]) -> CarrierFit:
+    return min(cold, key=lambda fit: (not fit.converged, fit.objective))
 
 
-def cold_table(cold: dict[str | None, list[CarrierFit]]) -> Table:
+def _gap(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max() / max(float(a.std()), 1e-300))
+
+
+def print_plan(console: Console, rows: int, work: Sequence[Fold], ranks: int) -> None:
+    """Say what is about to happen, and how long it takes."""
+    seconds = (SECONDS[0] + SECONDS[1] * rows) / ranks
+    length = f"{10 * math.ceil(seconds / 10)} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    console.print(
+        f"[bold]gamwarm demo[/bold]: minutes gained in the air, {rows:,} flights, {len(work)} folds (one carrier\n"
+        f"left out), {ranks} rank{'s' if ranks > 1 else ''}. About {length} on quiet cores; --rows {LEAST_ROWS} is the "
+        "shortest.\n"
+        "Ctrl-C ends it at any time; --resume then continues where it ended.\n\n"
+        "Gaussian location-scale: smooths of departure hour, distance and day of the\n"
+        "year for mean and scale, carrier as a random effect\n"
+    )
+
+
+def print_resumed(console: Console, known: ColdResults, path: Path) -> None:
+    """Say what an earlier run left."""
+    if known.fits:
+        console.print(f"{len(known.fits)} cold fits are taken from {known.path.name}, stored folds from {path.name}\n")
+
+
+def print_results(
+    console: Console, compared: Sequence[Compared], parent: CarrierFit, again: Sequence[CarrierFit], path: Path
+) -> None:
+    """Print the tables and draw the plot."""
+    console.print()
+    console.print(_cold_table(compared))
+    later = f" (and {parent.for_children} for the folds)" if parent.for_children else ""
+    console.print(
+        f"\nParent on all rows: {_START[parent.source]}, {parent.cost.hessian_formations} Hessian formations{later},\n"
+        f"{parent.cost.seconds:.2f} s; every fold started from its artifact {str(parent.artifact)[:12]}\n"
+    )
+    console.print(_fold_table(compared))
+    for line in (*_notes(compared), "", *verdict(compared)):
+        console.print(line)
+    console.print()
+    console.print(_rerun_table([each.warm for each in compared], again))
+    with gamwarm.open(path, "r") as store:
+        savings = store.savings()
+    if savings.basis:
+        console.print(f"\n[bold]Saved[/bold] ({savings.basis}): {savings.total}")
+    plot = path.with_suffix(".png")
+    _draw(plot, compared, again)
+    _print_how_to_inspect(console, path)
+    console.print(f"[bold]The plot:[/bold] {plot}", soft_wrap=True)
+
+
+_START: Final = {"cold": "cold start", "exact": "stored already", "transfer": "warm start"}
+
+
+def _table(title: str, *names: str, left: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for n, name in enumerate(names):
+        table.add_column(name, justify="left" if n < left else "right", no_wrap=True)
+    return table
+
+
+def _cold_table(compared: Sequence[Compared]) -> Table:
     """Compare the three cold starts over all folds."""
-    table = Table(title="Cold starts (mean per fold)", title_justify="left")
-    for name in ("start", "evaluations", "Hessian formations", "seconds", "best of three in"):
-        table.add_column(name, justify="left" if name == "start" else "right")
-    fits = list(cold.values())
-    for i, first in enumerate(fits[0]):
-        column = [three[i] for three in fits]
-        wins = sum(best_cold(three) is three[i] for three in fits)
-        table.add_row(first.label, *_mean_costs(column), f"{wins} of {len(fits)} folds")
+    names = ("start", "evaluations", "Hessian formations", "seconds", "best of three in")
+    table = _table("Cold starts, mean per fold", *names)
+    for i, start in enumerate(COLD_STARTS):
+        column = [each.cold[i] for each in compared]
+        wins = sum(each.best is each.cold[i] for each in compared)
+        table.add_row(start, *_mean_costs(column), f"{wins} of {len(compared)}")
     return table
 
 
@@ -49,66 +152,65 @@ def _mean_costs(fits: Sequence[CarrierFit]) -> tuple[str, str, str]:
     )
 
 
-def fold_table(folds: Sequence[Fold], cold: dict[str | None, list[CarrierFit]], warm: Sequence[CarrierFit]) -> Table:
-    """One row per fold: best cold against warm."""
-    table = Table(title="Best cold start against warm start, one carrier left out per fold", title_justify="left")
-    for name in ("left out", "rows", "evals", "Hessians", "seconds", "ratio", "objective", "max fitted"):
-        table.add_column(name, justify="left" if name == "left out" else "right")
-    table.caption = (
-        "cold → warm. objective: warm less cold (negative: warm found the better optimum). "
-        "max fitted: largest difference of a linear predictor, in its standard deviations"
-    )
-    table.caption_justify = "left"
-    best = [best_cold(cold[fold.group]) for fold in folds]
-    for fold, c, w in zip(folds, best, warm, strict=True):
+def _fold_table(compared: Sequence[Compared]) -> Table:
+    """One row per fold: best cold against warm; at the right what shows that answers agree."""
+    names = ("left out", "Hessians", "seconds", "gain", "objective", "max fitted")
+    table = _table("Best cold start → warm start, one carrier left out per fold", *names)
+    for each in compared:
+        c, w = each.best.cost, each.warm.cost
         table.add_row(
-            str(fold.group),
-            f"{fold.n_rows:,}",
-            *_pair(c, w),
-            f"{w.objective - c.objective:+.1e}",
-            f"{fitted_gap(c, w):.1e}",
+            str(each.fold.group),
+            f"{c.hessian_formations} → {w.hessian_formations}",
+            f"{c.seconds:.2f} → {w.seconds:.2f}",
+            "exact" if each.is_exact else f"{c.hessian_formations / max(w.hessian_formations, 1):.1f}×",
+            f"{each.warm.objective - each.best.objective:+.1e}",
+            f"{each.gap:.1e}",
         )
     table.add_section()
-    table.add_row("all folds", "", *_pair_means(best, warm), *_worst(best, warm))
+    warm = [each for each in compared if not each.is_exact]
+    table.add_row("all folds", *_means(warm), *_worst(compared))
     return table
 
 
-def _pair(c: CarrierFit, w: CarrierFit) -> tuple[str, str, str, str]:
-    return (
-        f"{c.cost.evaluations} → {w.cost.evaluations}",
-        f"{c.cost.hessian_formations} → {w.cost.hessian_formations}",
-        f"{c.cost.seconds:.2f} → {w.cost.seconds:.2f}",
-        f"{c.cost.hessian_formations / max(w.cost.hessian_formations, 1):.1f}×",
-    )
+def _notes(compared: Sequence[Compared]) -> list[str]:
+    lines = [
+        "objective: warm less cold (negative: warm found the better optimum)",
+        "max fitted: largest difference of a predictor, in standard deviations",
+    ]
+    if any(each.is_exact for each in compared):
+        lines.append("exact: was in the file already, one evaluation confirmed it; not in the means")
+    return lines
 
 
-def _pair_means(cold: Sequence[CarrierFit], warm: Sequence[CarrierFit]) -> tuple[str, str, str, str]:
-    c, w = _mean_costs(cold), _mean_costs(warm)
-    hessians = sum(f.cost.hessian_formations for f in cold) / sum(f.cost.hessian_formations for f in warm)
-    return (f"{c[0]} → {w[0]}", f"{c[1]} → {w[1]}", f"{c[2]} → {w[2]}", f"{hessians:.1f}×")
+def _means(warm: Sequence[Compared]) -> tuple[str, str, str]:
+    if not warm:
+        return "", "", "exact"
+    c, w = [each.best for each in warm], [each.warm for each in warm]
+    (_, c_hessians, c_seconds), (_, w_hessians, w_seconds) = _mean_costs(c), _mean_costs(w)
+    gain = sum(f.cost.hessian_formations for f in c) / max(sum(f.cost.hessian_formations for f in w), 1)
+    return f"{c_hessians} → {w_hessians}", f"{c_seconds} → {w_seconds}", f"{gain:.1f}×"
 
 
-def _worst(cold: Sequence[CarrierFit], warm: Sequence[CarrierFit]) -> tuple[str, str]:
-    gaps = [w.objective - c.objective for c, w in zip(cold, warm, strict=True)]
-    return f"{max(gaps, key=abs):+.1e}", f"{max(fitted_gap(c, w) for c, w in zip(cold, warm, strict=True)):.1e}"
+def _worst(compared: Sequence[Compared]) -> tuple[str, str]:
+    gaps = [each.warm.objective - each.best.objective for each in compared]
+    return f"{max(gaps, key=abs):+.1e}", f"{max(each.gap for each in compared):.1e}"
 
 
-def verdict(folds: Sequence[Fold], cold: dict[str | None, list[CarrierFit]], warm: Sequence[CarrierFit]) -> list[str]:
+def verdict(compared: Sequence[Compared]) -> list[str]:
     """Describe where cold and warm agree, and name the folds where one found a better optimum."""
     same: list[float] = []
     better: list[str] = []
     worse: list[str] = []
-    for fold, w in zip(folds, warm, strict=True):
+    for each in compared:
         # The yardstick is the lowest objective that any of the three cold starts found.
-        c = min(cold[fold.group], key=lambda fit: (not fit.converged, fit.objective))
-        gap = w.objective - c.objective
+        gap = each.warm.objective - each.lowest.objective
         if abs(gap) <= SAME_OBJECTIVE:
-            same.append(fitted_gap(c, w))
+            same.append(each.gap_to_lowest)
         else:
-            (better if gap < 0 else worse).append(f"{fold.group} (by {abs(gap):.2g})")
-    lines = [f"Same optimum in {len(same)} of {len(folds)} folds (objective within {SAME_OBJECTIVE:g})"]
+            (better if gap < 0 else worse).append(f"{each.fold.group} (by {abs(gap):.2g})")
+    lines = [f"Same optimum in {len(same)} of {len(compared)} folds (objective within {SAME_OBJECTIVE:g});"]
     if same:
-        lines[0] += f"; fitted predictors there differ by at most {max(same):.1e} standard deviations"
+        lines.append(f"predictors there differ by at most {max(same):.1e} standard deviations")
     if better:
         lines.append(f"A warm start found a better optimum than any cold start: {', '.join(better)}")
     if worse:
@@ -119,11 +221,10 @@ def verdict(folds: Sequence[Fold], cold: dict[str | None, list[CarrierFit]], war
     return lines
 
 
-def rerun_table(first: Sequence[CarrierFit], again: Sequence[CarrierFit]) -> Table:
+def _rerun_table(first: Sequence[CarrierFit], again: Sequence[CarrierFit]) -> Table:
     """The same job run a second time."""
-    table = Table(title="The same job again, from the file", title_justify="left")
-    for name in ("", "starts", "evaluations", "outer iterations", "Hessians", "seconds in fits"):
-        table.add_column(name, justify="left" if name in ("", "starts") else "right")
+    names = ("", "starts", "evaluations", "outer iterations", "Hessians", "seconds")
+    table = _table("The same job again, from the file", *names, left=2)
     for name, fits in (("first run", first), ("second run", again)):
         sources = sorted({f.source for f in fits})
         starts = ", ".join(f"{sum(f.source == s for f in fits)} {s}" for s in sources)
@@ -138,49 +239,48 @@ def rerun_table(first: Sequence[CarrierFit], again: Sequence[CarrierFit]) -> Tab
     return table
 
 
-def print_how_to_inspect(console: Console, path: Path) -> None:
-    """Say where the file is and how to read it without gamwarm."""
-    console.print(f"\n[bold]The file:[/bold] {path} ({path.stat().st_size / 1024:.0f} KiB)")
-    console.print("Inspect it with plain h5py, without gamwarm:\n")
+def _print_how_to_inspect(console: Console, path: Path) -> None:
+    """Say where the file is and how to read it, with the command and without gamwarm."""
+    console.print(f"\n[bold]The file:[/bold] {path} ({path.stat().st_size / 1024:.0f} KiB)", soft_wrap=True)
+    console.print("Look into it with `gamwarm ls`, `gamwarm report`, or plain h5py without gamwarm:\n")
     console.print(
         f"""    import h5py, json
     with h5py.File({str(path)!r}) as f:
         print(f.attrs["README"].decode())
         for key, entry in f["block_records"].items():
             meta = json.loads(entry.attrs["meta"])
-            print(key[:12], meta["kind"], meta["n_rows"], "rows", dict(zip(meta["blocks"], meta["widths"])))
+            print(key[:12], meta["attributes"], meta["n_rows"], "rows")
+            print("   blocks:", dict(zip(meta["blocks"], meta["widths"])))
             print("   log lambda:", entry.attrs["rho"])
 """,
-        highlight=False,
         markup=False,
         soft_wrap=True,
     )
 
 
-def draw(
-    path: Path,
-    folds: Sequence[Fold],
-    cold: dict[str | None, list[CarrierFit]],
-    warm: Sequence[CarrierFit],
-    again: Sequence[CarrierFit],
-) -> None:
+def _draw(path: Path, compared: Sequence[Compared], again: Sequence[CarrierFit]) -> None:
     """Draw cold against warm cost per fold."""
     import matplotlib as mpl  # noqa: PLC0415 - only rank 0 draws
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    at = np.arange(len(folds))
+    at = np.arange(len(compared))
     figure, axes = plt.subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained")
     panels: tuple[tuple[str, Callable[[CarrierFit], float]], ...] = (
         ("Hessian formations", lambda fit: fit.cost.hessian_formations),
         ("seconds", lambda fit: fit.cost.seconds),
     )
+    stored = np.array([each.is_exact for each in compared])
     for axis, (name, value) in zip(axes, panels, strict=True):
-        for i, start in enumerate(fit.label for fit in next(iter(cold.values()))):
-            axis.plot(at, [value(cold[f.group][i]) for f in folds], "o", ms=4, mfc="none", label=f"cold, {start}")
-        axis.bar(at, [value(best_cold(cold[f.group])) for f in folds], color="0.85", label="cold, best of three")
-        axis.bar(at, [value(w) for w in warm], width=0.5, color="tab:blue", label="warm, from the parent")
+        for i, start in enumerate(COLD_STARTS):
+            axis.plot(at, [value(each.cold[i]) for each in compared], "o", ms=4, mfc="none", label=f"cold, {start}")
+        axis.bar(at, [value(each.best) for each in compared], color="0.85", label="cold, best of three")
+        costs = np.array([value(each.warm) for each in compared])
+        if not stored.all():
+            axis.bar(at[~stored], costs[~stored], width=0.5, color="tab:blue", label="warm, from the parent")
+        if stored.any():
+            axis.bar(at[stored], costs[stored], width=0.5, color="tab:green", label="exact, stored by an earlier run")
         axis.plot(at, [value(a) for a in again], "_", color="black", ms=12, label="second run, exact")
         axis.set_ylabel(name)
         axis.set_ylim(bottom=0)
@@ -188,7 +288,7 @@ def draw(
     # Below both panels: inside, it would lie on the marks of a cold start.
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    axes[1].set_xticks(at, [f.group for f in folds])
+    axes[1].set_xticks(at, [each.fold.group for each in compared])
     axes[1].set_xlabel("carrier left out, largest fold first")
     figure.savefig(path, dpi=120)
     plt.close(figure)

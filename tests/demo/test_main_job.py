@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import gamwarm
+from gamwarm import engine
+from gamwarm.demo import flights
 from gamwarm.demo.__main__ import _prepare, main
 from gamwarm.parallel import SERIAL
 from tests.support.ranks import find_mpiexec
@@ -62,11 +67,14 @@ def test_two_ranks_fit_every_fold_warm_and_then_find_every_fold_again(finished):
     means = next(line for line in said.splitlines() if "all folds" in line)
     ratio = float(re.search(r"([\d.]+)×", means).group(1))
     again = next(line for line in said.splitlines() if "second run" in line)
-    _, _, starts, evaluations, iterations, hessians, *_ = (cell.strip() for cell in again.split("│"))
 
     assert ratio >= 2.5
     assert "16 transfer" in said
-    assert (starts, evaluations, iterations, hessians) == ("16 exact", "16", "0", "16")
+    assert again.split()[:-1] == ["second", "run", "16", "exact", "16", "0", "16"]
+    assert "Saved (measured):" in said
+    assert "--rows 20000 is the shortest" in said
+    assert [line for line in said.splitlines() if len(line.rstrip()) > 80 and str(folder) not in line] == []
+    assert "…" not in said
     assert "Same optimum in 16 of 16 folds" in said
     assert (folder / "flights.png").stat().st_size > 10_000
     assert len(content(folder)[1]) == 2 * 17
@@ -83,6 +91,7 @@ def test_what_the_demo_says_of_plain_h5py_is_true(finished):
 
     assert "log lambda" in done.stdout
     assert "'mean:re(carrier)': 15" in done.stdout
+    assert "'group': 'UA'" in done.stdout
     assert "import gamwarm" not in snippet
 
 
@@ -133,12 +142,154 @@ def test_resuming_takes_the_file_of_the_latest_run_and_without_one_a_new_one(tmp
 
     assert _prepare(tmp_path, SERIAL, resume=True).name == "flights-2.h5"
 
+    (tmp_path / "flights-4-cold.json").touch()  # ended before its first fold was stored
+    assert _prepare(tmp_path, SERIAL, resume=True).name == "flights-4.h5"
 
-def test_an_interrupt_ends_in_one_line(tmp_path, monkeypatch, capsys):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr("gamwarm.demo.flights.load", interrupted)
+# -- a small job of the same form: interrupts, and going on after them ----------------------------
 
-    assert main(["--serial", "--folder", str(tmp_path)]) == 130
-    assert capsys.readouterr().err.count("\n") == 1
+CARRIERS = ("AA", "B6", "DL", "UA")
+COLD, FITS = 3 * len(CARRIERS), 3 * len(CARRIERS) + 2 * (1 + len(CARRIERS))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Four carriers, two terms; returns what counts calls of the engine and interrupts one."""
+    return make_small(monkeypatch)
+
+
+def make_small(monkeypatch):
+    rng = np.random.default_rng(5)
+    x = rng.uniform(0, 24, 400)
+    columns = {"gain": np.sin(x / 4) + 0.5 * rng.normal(size=400), "hour": x, "carrier": rng.choice(CARRIERS, 400)}
+    monkeypatch.setattr(flights, "load", lambda *_: columns)
+    terms = [engine.Intercept(), engine.Smooth("hour", k=6), engine.Intercept(predictor="scale")]
+    monkeypatch.setattr(flights, "TERMS", terms)
+    monkeypatch.setattr("gamwarm.demo.report._draw", lambda path, *_: path.write_bytes(b""))
+    return Interrupting(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patched:
+        small = make_small(patched)
+        assert small.run(folder) == 0
+    assert len(small.calls) == FITS
+    return folder
+
+
+class Interrupting:
+    """Calls the engine; sends this process a SIGINT in place of the call with a given number."""
+
+    def __init__(self, monkeypatch):
+        self.calls, self.at, self._fit = [], None, engine.fit
+        monkeypatch.setattr(engine, "fit", self)
+
+    def __call__(self, case, **how):
+        if len(self.calls) == self.at:
+            signal.raise_signal(signal.SIGINT)
+        self.calls.append(how.get("cold_start", "warm"))
+        return self._fit(case, **how)
+
+    def run(self, folder, *arguments, interrupted_at=None):
+        self.calls, self.at = [], interrupted_at
+        return main(["--serial", "--folder", str(folder), *arguments])
+
+
+def cold_results(folder):
+    told = json.loads((folder / "flights-cold.json").read_text())
+    for fit in told["fits"]:
+        del fit["cost"]["seconds"]
+    return sorted(told["fits"], key=lambda fit: (fit["group"], fit["start"]))
+
+
+@pytest.mark.parametrize("at", [0, 5, COLD, COLD + 3, FITS - 1])
+def test_a_run_that_was_interrupted_anywhere_resumes_to_the_same_end(small, whole, tmp_path, capsys, at):
+    cut = tmp_path / "cut"
+    capsys.readouterr()
+
+    assert small.run(cut, interrupted_at=at) == 130
+    assert capsys.readouterr().err.strip() == "gamwarm.demo: interrupted; --resume continues where it ended"
+    assert small.run(cut, "--resume") == 0
+
+    assert small.calls.count("warm") == FITS - COLD
+    assert len(small.calls) == FITS - min(at, COLD), "cold fits are not repeated"
+    assert cold_results(cut) == cold_results(whole)
+    assert content(cut) == content(whole)
+    said = capsys.readouterr().out
+    assert "Same optimum in 4 of 4 folds" in said
+    assert (f"{min(at, COLD)} cold fits are taken from flights-cold.json" in said) == (at > 0)
+
+
+def test_folds_that_were_stored_already_are_shown_as_exact_and_not_as_a_gain(small, tmp_path, capsys):
+    assert small.run(tmp_path, interrupted_at=COLD + 3) == 130
+    assert small.run(tmp_path, "--resume") == 0
+    lines = capsys.readouterr().out.splitlines()
+
+    rows = [line for line in lines if line.split()[:1] and line.split()[0] in CARRIERS and "→" in line]
+    assert [line.split()[7] == "exact" for line in rows] == [True, True, False, False]
+    assert any("not in the means" in line for line in lines)
+    assert "Parent on all rows: stored already, 1 Hessian formations" in "\n".join(lines)
+
+
+def test_an_interrupt_while_it_draws_ends_in_one_line_too(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("gamwarm.demo.report._draw", lambda *_: signal.raise_signal(signal.SIGINT))
+
+    assert small.run(tmp_path) == 130
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_cold_results_of_other_data_or_of_a_cut_file_are_not_taken(small, tmp_path, capsys, monkeypatch):
+    assert small.run(tmp_path) == 0
+    columns = flights.load(None, 0)
+    monkeypatch.setattr(flights, "load", lambda *_: columns | {"gain": columns["gain"] * 2})
+    assert small.run(tmp_path, "--resume") == 0
+    assert len(small.calls) == FITS
+
+    path = tmp_path / "flights-cold.json"
+    path.write_text(path.read_text()[:-40])
+    assert small.run(tmp_path, "--resume") == 0
+    assert len(small.calls) == FITS
+
+
+def test_the_file_states_what_each_fold_took_cold_so_that_its_report_measures(small, tmp_path, capsys):
+    assert small.run(tmp_path) == 0
+    said = capsys.readouterr().out
+
+    with gamwarm.open(tmp_path / "flights.h5", "r") as store:
+        savings = store.savings()
+    assert savings.basis == "measured"
+    assert f"Saved (measured): {savings.total}" in said
+    means = next(line for line in said.splitlines() if "all folds" in line).split()
+    cold, warm = float(means[2]), float(means[4])
+    assert savings.total.hessian_formations == pytest.approx((cold - warm) * len(CARRIERS), abs=0.05 * len(CARRIERS))
+
+
+def test_a_serial_run_writes_nothing_but_what_it_names(small, tmp_path):
+    assert small.run(tmp_path) == 0
+
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written - {"flights.h5.lock"} == {"flights-cold.json", "flights.h5", "flights.png"}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("after", ["cold, 3 starts", "parent, then warm folds", "the same job again"])
+def test_ctrl_c_ends_a_real_run_in_one_line(tmp_path, after):
+    command = [sys.executable, "-m", "gamwarm.demo", "--serial", "--rows", ROWS, "--folder", tmp_path]
+    with subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as demo:
+        while not demo.stdout.readline().startswith(after):
+            assert demo.poll() is None
+        demo.send_signal(signal.SIGINT)
+        _, err = demo.communicate(timeout=60)
+
+    assert demo.returncode == 130
+    assert err.strip() == "gamwarm.demo: interrupted; --resume continues where it ended"
