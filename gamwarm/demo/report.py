@@ -65,7 +65,7 @@ class Compared:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the fold was in the file already: then its cost says nothing about warm starts."""
+        """Whether the fold was in the file already: then its cost says nothing of warm starts."""
         return self.warm.source == "exact"
 
 
