@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import sys
@@ -142,9 +143,11 @@ def wrong_type(what: str, value: object, expected: Any) -> InvalidType | None:
 
 def require(what: str, value: object, expected: Any) -> None:
     """Refuse a value of another type."""
+    if isinstance(value, expected):
+        return
     error = wrong_type(what, value, expected)
-    if error is not None:
-        raise error
+    assert error is not None
+    raise error
 
 
 def file_path(value: object, what: str = "path") -> Path:
@@ -170,6 +173,8 @@ def file_path(value: object, what: str = "path") -> Path:
 
 def as_tuple(value: Iterable[Any], what: str) -> tuple[Any, ...]:
     """Return a sequence as a tuple; a single object or a string in its place is refused."""
+    if type(value) is tuple:
+        return value
     single = isinstance(value, (str, bytes)) or (isinstance(value, np.ndarray) and value.ndim == 0)
     if single or not isinstance(value, Iterable):
         raise InvalidType(f"{what} must be a sequence; it is {type(value).__name__}")
@@ -222,6 +227,8 @@ MOST: Final = 2**63 - 1
 
 def as_int(value: Any, what: str, *, minimum: int = 0, maximum: int = MOST) -> int:
     """Return ``value`` as an int within the limits; booleans and fractions are refused."""
+    if type(value) is int and minimum <= value <= maximum:
+        return value
     if isinstance(value, (bool, np.bool_)):
         raise InvalidType(f"{what} must be an integer; it is a boolean")
     try:
@@ -238,7 +245,7 @@ def as_int(value: Any, what: str, *, minimum: int = 0, maximum: int = MOST) -> i
 def as_finite_float(value: Any, what: str, *, minimum: float | None = None, infinite: bool = False) -> float:
     """Return ``value`` as a float of at least ``minimum``; +inf only if ``infinite``."""
     number = as_float(value, what)
-    if not np.isfinite(number) and not (infinite and number == np.inf):
+    if not math.isfinite(number) and not (infinite and number == math.inf):
         raise InvalidInput(f"{what} is {number}; it must be finite")
     if minimum is not None and number < minimum:
         raise InvalidInput(f"{what} is {number}; it cannot be below {minimum}")
@@ -247,6 +254,8 @@ def as_finite_float(value: Any, what: str, *, minimum: float | None = None, infi
 
 def as_float(value: Any, what: str) -> float:
     """Return ``value`` as a float; non-finite numbers may pass, a gate sees them later."""
+    if type(value) is float:
+        return value
     # NumPy before 2.5 takes an array of one element for a number.
     if isinstance(value, (bool, np.bool_, str, bytes, np.complexfloating)) or getattr(value, "ndim", 0) != 0:
         raise InvalidType(f"{what} must be a number; it is {brief_repr(value)}")
@@ -258,6 +267,8 @@ def as_float(value: Any, what: str) -> float:
 
 def as_bool(value: Any, what: str) -> bool:
     """Return ``value`` as a bool; only real booleans are taken."""
+    if type(value) is bool:
+        return value
     if not isinstance(value, (bool, np.bool_)):
         raise InvalidType(f"{what} must be True or False; it is {brief_repr(value)}")
     return bool(value)
@@ -265,6 +276,8 @@ def as_bool(value: Any, what: str) -> bool:
 
 def as_str(value: Any, what: str, *, empty: bool = False) -> str:
     """Return ``value`` if it is a non-empty string that UTF-8 can encode."""
+    if type(value) is str and value and value.isascii():
+        return value
     if not isinstance(value, str):
         raise InvalidType(f"{what} must be a string; it is {brief_repr(value)} ({type(value).__name__})")
     if not value and not empty:

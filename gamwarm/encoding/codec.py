@@ -44,8 +44,10 @@ __all__ = [
 RECORDS: Final = "block_records"
 ARTIFACTS: Final = "fit_artifacts"
 _ENTRY_ID_BYTES: Final = 16
-# Left out of the content digest: times, and components, which follow from the key.
+# Left out of the content digest: times, and components, which follow from the key; of two fields
+# a part.
 _VOLATILE: Final = ("created", "entry_id", "penalties")
+_APART: Final = ("attributes", "cost", *_VOLATILE)
 DERIVED: Final = "components"
 
 Array = npt.NDArray[Any]
@@ -71,8 +73,8 @@ class Encoded(NamedTuple):
         ``rho``, ``beta``, and where present ``curvature``, ``inner``, ``active``, ``components``,
         ``seeds``; float64 or int64 vectors.
     segments : tuple of str
-        JSON of the fields before, between and after those that the entry id leaves out, where it is
-        known already.
+        JSON of the fields before, between and after those that the entry id leaves out or changes,
+        where it is known already.
     stored : bytes
         The text as it was read; empty if the entry was not.
     """
@@ -107,13 +109,7 @@ class Encoded(NamedTuple):
             return self.stored
         if not self.segments:
             return _write_json(self.meta).encode()
-        parts = []
-        for segment, name in zip_longest(self.segments, _VOLATILE):
-            if segment:
-                parts.append(segment)
-            if name in self.meta:
-                parts.append(f'"{name}":{_write_json(self.meta[name])}')
-        return f"{{{','.join(parts)}}}".encode()
+        return _joined(self.segments, {name: self.meta[name] for name in _APART if name in self.meta})
 
     @property
     def nbytes(self) -> int:
@@ -124,17 +120,34 @@ class Encoded(NamedTuple):
 _write_json: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
+def _short_json(value: Any) -> str:
+    if value is None or value == {}:
+        return "null" if value is None else "{}"
+    return str(value) if type(value) is int else _write_json(value)
+
+
 def _segments_of(meta: Meta) -> tuple[str, ...]:
-    parts: tuple[Meta, ...] = ({}, {}, {}, {})
+    parts: list[Meta] = [{} for _ in range(len(_APART) + 1)]
     for name, value in meta.items():
-        if name not in _VOLATILE:
+        if name not in _APART:
             parts[_segment_of(name)][name] = value
-    return tuple([_write_json(part)[1:-1] for part in parts])
+    return tuple([_write_json(part)[1:-1] if part else "" for part in parts])
 
 
 @lru_cache(maxsize=256)
 def _segment_of(name: str) -> int:
-    return bisect(_VOLATILE, name)
+    return bisect(_APART, name)
+
+
+def _joined(segments: Sequence[str], apart: Meta) -> bytes:
+    """Return the JSON of an entry from that of its segments and the fields between them."""
+    parts = []
+    for segment, name in zip_longest(segments, _APART):
+        if segment:
+            parts.append(segment)
+        if name in apart:
+            parts.append(f'"{name}":{_short_json(apart[name])}')
+    return f"{{{','.join(parts)}}}".encode()
 
 
 def seal_of(section: str, key: str, text: bytes, arrays: Mapping[str, Array | bytes]) -> str:
@@ -195,15 +208,13 @@ def _content_id(section: str, key: str, meta: Meta, arrays: dict[str, Array], se
 
     ``segments`` are those of ``meta``. A user's attributes are labels, no content.
     """
-    changed: Meta = {}
-    if isinstance(meta.get("cost"), dict):
-        changed["cost"] = {name: value for name, value in meta["cost"].items() if not name.startswith("seconds")}
-    if meta.get("attributes"):
-        changed["attributes"] = {}
-    if changed:
-        first = {name: value for name, value in meta.items() if not _segment_of(name) and name not in _VOLATILE}
-        segments = (_write_json(first | changed)[1:-1], *segments[1:])
-    content = f"{{{','.join(filter(None, segments))}}}".encode()
+    apart: Meta = {}
+    if "attributes" in meta:
+        apart["attributes"] = {} if meta["attributes"] else meta["attributes"]
+    if "cost" in meta:
+        cost = meta["cost"]
+        apart["cost"] = {n: v for n, v in cost.items() if not n.startswith("seconds")} if isinstance(cost, dict) else cost
+    content = _joined(segments, apart)
     parts: list[Buffer] = []
     for text in (ENTRY_ID, section.encode(), key.encode(), content):
         parts += [_U64.pack(len(text)), text]

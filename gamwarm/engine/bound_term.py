@@ -86,6 +86,7 @@ class BoundTerm:
     def __post_init__(self) -> None:
         # Nothing can write to it: all folds name one table, and its digest is taken once.
         object.__setattr__(self, "table", frozen(self.table))
+        object.__setattr__(self, "lift", frozen(self.lift))
 
     def columns(self, kept: IntArray) -> FloatArray:
         """Return the kept (ascending) columns of the table, of shape (m, len(kept))."""

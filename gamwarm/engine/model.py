@@ -182,7 +182,7 @@ class Case:
                     basis=term.basis,
                 )
             )
-            lifts.append(term.lift[:, kept])
+            lifts.append(term.lift if len(kept) == term.lift.shape[1] else term.lift[:, kept])
         terms = self.bound.terms
         rows = {term.name: term.constraint for term in terms if term.constraint is not None}
         predictors = [term.predictor for term in terms]

@@ -1,7 +1,13 @@
 """Naming a fit: fingerprints, matrix digests, exact key, term identities, descriptor."""
 
 from gamwarm.identity.components import Components, Label
-from gamwarm.identity.descriptor import FitDescriptor, check_descriptor_key, relation_keys, term_identity
+from gamwarm.identity.descriptor import (
+    FitDescriptor,
+    check_descriptor_key,
+    descriptor_key,
+    relation_keys,
+    term_identity,
+)
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.identity.fit_problem import FitProblem
 from gamwarm.identity.key import EXCLUDED, check_exact_key, check_nuisance, component_labels, exact_key
@@ -21,6 +27,7 @@ __all__ = [
     "check_exact_key",
     "check_nuisance",
     "component_labels",
+    "descriptor_key",
     "exact_key",
     "family",
     "matrix_digest",

@@ -122,10 +122,22 @@ class ComponentFingerprinter(Fingerprinter):
 
     def end_part(self) -> None:
         """Note the digest of the part."""
-        part = self._part or blake3()
-        part.update(self._pending[self._begun :])
-        self.parts.append(_first_bytes(part.digest()))
+        rest = self._pending[self._begun :]
+        if self._part is None:
+            self.parts.append(_part_of(bytes(rest)))
+        else:
+            self._part.update(rest)
+            self.parts.append(_first_bytes(self._part.digest()))
         self._part = self._begun = None
+
+    def recorded(self) -> tuple[bytes, tuple[int, ...]]:
+        """Return all that was written, which is little, and its parts."""
+        return bytes(self._pending), tuple(self.parts)
+
+    def write_recorded(self, data: bytes, parts: tuple[int, ...]) -> None:
+        """Write what another one `recorded`."""
+        self._add(data)
+        self.parts += parts
 
     def _hash(self, data: Any) -> None:
         super()._hash(data)
@@ -139,6 +151,11 @@ class ComponentFingerprinter(Fingerprinter):
         """Write a `zero_vector` as a part of its own, whose digest depends on its length alone."""
         self.write_f64_array(zeros)
         self.parts.append(_zeros_part(zeros.shape[0]))
+
+
+@lru_cache(maxsize=1024)  # most are short, and those of the last fold
+def _part_of(data: bytes) -> int:
+    return _first_bytes(blake3(data).digest())
 
 
 def _first_bytes(digest: bytes) -> int:

@@ -16,6 +16,7 @@ from gamwarm.problem import ParameterBlockSpec, Role
 __all__ = [
     "FitDescriptor",
     "check_descriptor_key",
+    "descriptor_key",
     "relation_keys",
     "strict_identity",
     "structural_identity",
@@ -165,11 +166,12 @@ class FitDescriptor:
     @cached_property
     def key(self) -> str:
         """Descriptor key, 64 hex digits; the order of the terms does not matter."""
-        return _descriptor_key(self.family_kind, self.term_identities)
+        return descriptor_key(self.family_kind, self.term_identities)
 
 
 @lru_cache(maxsize=256)  # the folds of a campaign share their structural key, and many their strict one
-def _descriptor_key(family_kind: str, term_identities: tuple[str, ...]) -> str:
+def descriptor_key(family_kind: str, term_identities: tuple[str, ...]) -> str:
+    """Return the key of a descriptor, 64 hex digits, from identities that are well-formed."""
     fp = Fingerprinter()
     fp.write_str("gamwarm-descriptor")
     fp.write_str(family_kind)

@@ -9,7 +9,7 @@ from typing import Any, cast
 from gamwarm.checks import as_str, require
 from gamwarm.errors import InvalidInput
 from gamwarm.identity.components import Components
-from gamwarm.identity.descriptor import FitDescriptor, strict_identity, structural_identity
+from gamwarm.identity.descriptor import FitDescriptor, descriptor_key, strict_identity, structural_identity
 from gamwarm.identity.key import check_nuisance, name_fit
 from gamwarm.interrupts import critical
 from gamwarm.parallel import Communicator
@@ -196,7 +196,7 @@ class FitProblem:
     @cached_property
     def structural_key(self) -> str | None:
         """Structural descriptor key: the strict one's construction over structural identities."""
-        return FitDescriptor(family_kind_of(self.family), self.structural_identities).key
+        return descriptor_key(family_kind_of(self.family), self.structural_identities)
 
     def __repr__(self) -> str:
         family = type(self.family).__name__

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -191,6 +191,8 @@ def _check_walked(blocks: Sequence[ParameterBlockSpec], options: BlockwiseFitOpt
     for described, writers, cls in [(b, _BLOCK, ParameterBlockSpec) for b in blocks] + [
         (options, _OPTIONS, BlockwiseFitOptions)
     ]:
+        if type(described) is cls:  # `_check_exhaustive` has seen its fields
+            continue
         for field in fields(described):
             if field.name not in writers and f"{cls.__name__}.{field.name}" not in EXCLUDED:
                 raise UnkeyableFit(
@@ -353,15 +355,24 @@ def name_fit(
 
 
 def _write_options(fp: ComponentFingerprinter, options: BlockwiseFitOptions) -> None:
-    for name, write in _OPTIONS.items():
-        _write_part(write, fp, getattr(options, name), SERIAL)
+    values = [getattr(options, name) for name in _OPTIONS]
+    plain = not any(isinstance(value, np.ndarray) for value in values)
+    fp.write_recorded(*(_recorded_options if plain else _record_options)(*values))
+
+
+def _record_options(*values: Any) -> tuple[bytes, tuple[int, ...]]:
+    fp = ComponentFingerprinter()
+    for write, value in zip(_OPTIONS.values(), values, strict=True):
+        _write_part(write, fp, value, SERIAL)
+    return fp.recorded()
+
+
+_recorded_options = lru_cache(maxsize=64, typed=True)(_record_options)
 
 
 @cache
 def _default_parts() -> tuple[int, ...]:
-    fp = ComponentFingerprinter()
-    _write_options(fp, BlockwiseFitOptions())
-    return tuple(fp.parts)
+    return _record_options(*(getattr(BlockwiseFitOptions(), name) for name in _OPTIONS))[1]
 
 
 def component_labels(components: Components, block_names: Sequence[str]) -> dict[Label, int]:

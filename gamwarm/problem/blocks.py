@@ -30,6 +30,8 @@ class Role(StrEnum):
     @classmethod
     def of(cls, value: Any, what: str) -> Role:
         """Return ``value`` as a role; `InvalidInput` names ``what`` if it is none."""
+        if type(value) is cls:
+            return value
         try:
             return cls(value)
         except ValueError:

@@ -83,7 +83,9 @@ class Gauge:
         lift = np.zeros((int(raw[-1]), int(reduced[-1])))
         for b, slab in enumerate(slabs):
             lift[raw[b] : raw[b + 1], reduced[b] : reduced[b + 1]] = slab
-        return cls(lift, raw.tolist(), reduced.tolist(), shift)
+        gauge = cls(lift, raw.tolist(), reduced.tolist(), shift)
+        gauge.__dict__["_slabs"] = tuple(slabs)  # those that fits share stay the same objects
+        return gauge
 
     @classmethod
     def sum_to_zero(cls, basis: Any) -> Gauge:
@@ -122,6 +124,8 @@ class Gauge:
     @property
     def is_block_diagonal(self) -> bool:
         """Whether every block lifts from its own reduced coefficients alone."""
+        if "_slabs" in self.__dict__:
+            return True
         outside = np.array(self.lift)
         for b in range(self.n_blocks):
             outside[self._raw(b), self._reduced(b)] = 0.0
@@ -141,7 +145,8 @@ class Gauge:
     def block(self, b: int) -> FloatArray:
         """Return the diagonal slab T_b of shape (raw_b, reduced_b), read-only."""
         self._check_block(b)
-        slab: FloatArray = self.lift[self._raw(b), self._reduced(b)]
+        slabs: tuple[FloatArray, ...] | None = self.__dict__.get("_slabs")
+        slab: FloatArray = self.lift[self._raw(b), self._reduced(b)] if slabs is None else slabs[b]
         return slab
 
     def block_shift(self, b: int) -> FloatArray:

@@ -11,7 +11,7 @@ import numpy as np
 from gamwarm.checks import FloatArray, as_bool, as_finite_float, as_float, as_int, as_str, as_tuple, require
 from gamwarm.display import NotebookTable, few, short, visible
 from gamwarm.formats import ARTIFACT_SCHEMA
-from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key, check_nuisance
+from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key, check_nuisance, descriptor_key
 from gamwarm.problem import BasisMeta, Role
 from gamwarm.records.block import check_attributes
 from gamwarm.records.curvature import Curvature, flag_vector, loose_vector
@@ -77,6 +77,18 @@ class TermArtifact(ContentEquality):
             object.__setattr__(self, "rho_slots", slots)
         as_str(self.name, "term name", empty=True)
 
+    @classmethod
+    def of_checked(cls, **values: Any) -> TermArtifact:
+        """Return a term of all its fields, which are as the constructor would make them; arrays are
+        not copied.
+        """
+        term = object.__new__(cls)
+        vars(term).update(values)
+        for value in (term.raw_beta, term.rho_for_term, term.plateau, term.settled):
+            if value is not None:
+                value.flags.writeable = False
+        return term
+
     def with_raw_beta(self, raw_beta: FloatArray) -> TermArtifact:
         """Return this term with other coefficients, a vector of the same length."""
         moved = object.__new__(TermArtifact)
@@ -85,17 +97,25 @@ class TermArtifact(ContentEquality):
 
     def invalid_reason(self) -> str | None:
         """Return why counts disagree or a number is not finite, else None."""
-        label = f"term {self.name or self.identity[:12]!r}"
-        if not np.isfinite(self.raw_beta).all():
-            return f"{label}: raw_beta holds a non-finite number"
-        if not np.isfinite(self.rho_for_term).all():
-            return f"{label}: rho_for_term holds a non-finite number"
+        return self._non_finite() or self._miscounted()
+
+    @property
+    def _label(self) -> str:
+        return f"term {self.name or self.identity[:12]!r}"
+
+    def _non_finite(self) -> str | None:
+        for name in ("raw_beta", "rho_for_term"):
+            if not np.isfinite(getattr(self, name)).all():
+                return f"{self._label}: {name} holds a non-finite number"
+        return None
+
+    def _miscounted(self) -> str | None:
         for name in ("plateau", "settled"):
             flags = getattr(self, name)
             if flags is not None and len(flags) != len(self.rho_for_term):
-                return f"{label}: {len(flags)} {name} flags for {len(self.rho_for_term)} rho"
+                return f"{self._label}: {len(flags)} {name} flags for {len(self.rho_for_term)} rho"
         if self.rho_slots is not None and len(self.rho_slots) != len(self.rho_for_term):
-            return f"{label}: {len(self.rho_slots)} rho_slots for {len(self.rho_for_term)} rho"
+            return f"{self._label}: {len(self.rho_slots)} rho_slots for {len(self.rho_for_term)} rho"
         return None
 
 
@@ -220,10 +240,10 @@ class FitArtifact(ContentEquality, NotebookTable):
     @property
     def structural_key(self) -> str | None:
         """Descriptor key over structural identities; None if a term lacks one."""
-        identities = [t.structural_identity for t in self.terms]
-        if any(i is None for i in identities):
+        identities = tuple(t.structural_identity for t in self.terms if t.structural_identity is not None)
+        if len(identities) < len(self.terms):
             return None
-        return FitDescriptor(self.descriptor.family_kind, tuple(i for i in identities if i is not None)).key
+        return descriptor_key(self.descriptor.family_kind, identities)
 
     @property
     def reduced_width(self) -> int:
@@ -236,8 +256,10 @@ class FitArtifact(ContentEquality, NotebookTable):
             return f"its schema is {self.schema!r}, this gamwarm reads {ARTIFACT_SCHEMA!r}"
         if not np.isfinite(self.summary.outer_objective):
             return f"its objective is {self.summary.outer_objective}"
+        numbers = [values for term in self.terms for values in (term.raw_beta, term.rho_for_term)]
+        finite = not numbers or bool(np.isfinite(np.concatenate(numbers)).all())
         for term in self.terms:
-            reason = term.invalid_reason()
+            reason = term._miscounted() if finite else term.invalid_reason()
             if reason is not None:
                 return reason
         for name, value in self.nuisance.items():

@@ -74,6 +74,14 @@ class Curvature(ContentEquality):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, flag_vector(getattr(self, name), f"curvature {name}"))
 
+    def with_settled(self, flags: npt.NDArray[np.bool_] | None) -> Curvature:
+        """Return this with other settled flags, which are not copied."""
+        again = object.__new__(Curvature)
+        vars(again).update(vars(self), settled=flags)
+        if flags is not None:
+            flags.flags.writeable = False
+        return again
+
     def invalid_reason(self, n_outer: int) -> str | None:
         """Return why this is not finite or not of ``n_outer`` coordinates, else None."""
         for name in ("gradient", "hessian", "edf", "plateau", "settled"):

@@ -20,7 +20,7 @@ from gamwarm.records import (
     StartSource,
 )
 from gamwarm.store.savings import Saving, Session, saving_of
-from gamwarm.transfer import StartReport, capture_artifact, capture_record, check_result, producer_of
+from gamwarm.transfer import StartReport, capture_fit, check_result, producer_of
 
 __all__ = ["Filing", "KeepOutcome", "content_of", "file_fit", "lineage_of", "prepare"]
 
@@ -103,11 +103,11 @@ def prepare(problem: FitProblem, key: str, result: FitResult, start: StartReport
     """
     check_result(problem, result)
     lineage = lineage_of(problem, result, start)
-    artifact, reason = capture_artifact(problem, key, result, lineage)
+    record, artifact, reason = capture_fit(problem, key, result, lineage)
     return Filing(
         key,
         producer_of(problem),
-        encode(capture_record(problem, key, result, lineage), producer),
+        encode(record, producer),
         Refused(key, reason) if artifact is None else encode(artifact, producer),
         result.converged,
         lineage,

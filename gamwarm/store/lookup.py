@@ -212,7 +212,7 @@ def start_from(
         return StartReport(
             StartSource.COLD, None, key, reason=f"{found.reason}; nothing of {parent.entry_id} transferred ({reasons})"
         )
-    if not (np.isfinite(start.rho).all() and all(np.isfinite(b).all() for b in start.block_beta)):
+    if not np.isfinite(np.concatenate([start.rho, *start.block_beta])).all():
         return StartReport(
             StartSource.COLD, None, key, reason=f"{found.reason}; the start built from {parent.entry_id} is not finite"
         )

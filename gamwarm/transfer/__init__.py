@@ -3,7 +3,7 @@ engine.
 """
 
 from gamwarm.transfer.build import SEED_STEP, START_MARGIN, build_warm_start
-from gamwarm.transfer.capture import capture_artifact, capture_record, check_result, producer_of
+from gamwarm.transfer.capture import capture_artifact, capture_fit, capture_record, check_result, producer_of
 from gamwarm.transfer.guard import (
     FALSE_PLATEAU_EDF,
     PREDICTED_STEP_LIMIT,
@@ -53,6 +53,7 @@ __all__ = [
     "beta_gate",
     "build_warm_start",
     "capture_artifact",
+    "capture_fit",
     "capture_record",
     "check_result",
     "false_plateaus",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,12 +11,12 @@ import numpy as np
 
 from gamwarm.checks import FloatArray, as_tuple, float_vector, require
 from gamwarm.errors import DescriptorMismatch, InvalidInput, ParentUnusable
-from gamwarm.identity import Fingerprinter, FitDescriptor, check_nuisance
+from gamwarm.identity import Fingerprinter, FitDescriptor, check_nuisance, descriptor_key
 from gamwarm.parallel import Communicator, as_communicator, run_distributed
 from gamwarm.problem import Gauge
 from gamwarm.records import PLATEAU_EDF, SATURATION_MARGIN, Curvature, FitArtifact, Provenance, TermArtifact
 from gamwarm.transfer.policy import TransferPolicy
-from gamwarm.transfer.project import project, projection_cost, relative_residual, resample
+from gamwarm.transfer.project import has_finite_numbers, project, projection_cost, relative_residual, resample
 from gamwarm.transfer.report import BetaOutcome, MatchKind, RhoOutcome, SlotReport, TermReport, TransferredStart
 from gamwarm.transfer.terms import TermContext
 
@@ -180,9 +181,13 @@ def _add_seed_rho(
             # have.
             inner = bound - START_MARGIN
             limit = bound if report.outcome is RhoOutcome.PLATEAU or abs(rho[slot]) > inner else inner
-            step = float(np.clip(change[source], -SEED_STEP, SEED_STEP))
-            rho[slot] = float(np.clip(rho[slot] + step, -limit, limit))
-            reports[place] = replace(report, value=float(rho[slot]))
+            step = _clipped(float(change[source]), SEED_STEP)
+            rho[slot] = value = _clipped(float(rho[slot]) + step, limit)
+            reports[place] = SlotReport(slot, report.outcome, value, report.reason)
+
+
+def _clipped(value: float, limit: float) -> float:
+    return value if abs(value) <= limit else math.copysign(limit, value)
 
 
 def _check_parent(parent: FitArtifact, policy: TransferPolicy) -> None:
@@ -198,11 +203,11 @@ def _check_parent(parent: FitArtifact, policy: TransferPolicy) -> None:
 def _are_same_terms(descriptor: FitDescriptor, terms: Sequence[TermContext], parent: FitArtifact) -> bool:
     if descriptor.key == parent.descriptor.key:
         return True
-    mine = [t.structural_identity for t in terms]
-    if parent.structural_key is None or not all(i is not None for i in mine):
+    there = parent.structural_key
+    mine = tuple(t.structural_identity for t in terms if t.structural_identity is not None)
+    if there is None or len(mine) < len(terms):
         return False
-    own = FitDescriptor(descriptor.family_kind, tuple(i for i in mine if i is not None)).key
-    return own == parent.structural_key
+    return descriptor_key(descriptor.family_kind, mine) == there
 
 
 def _mismatch(
@@ -417,11 +422,12 @@ def _gap_reason(context: TermContext, parent: TermArtifact, policy: TransferPoli
 
 
 def _theta_reason(theta: FloatArray) -> str:
-    if not np.isfinite(theta).all():
+    largest = float(np.abs(theta).max()) if theta.size else 0.0
+    if largest <= _THETA_LIMIT:
+        return ""
+    if not math.isfinite(largest):
         return "the projection is not finite"
-    if theta.size and float(np.abs(theta).max()) > _THETA_LIMIT:
-        return f"a projected coefficient exceeds {_THETA_LIMIT:g}"
-    return ""
+    return f"a projected coefficient exceeds {_THETA_LIMIT:g}"
 
 
 def _joint_betas(
@@ -469,7 +475,7 @@ def _slab_beta(context: TermContext, match: _Match | None, policy: TransferPolic
     if gap:
         return cold(gap)
     target = raw if context.gauge_shift is None else raw - context.gauge_shift
-    if not (np.isfinite(block).all() and np.isfinite(target).all()):
+    if not (has_finite_numbers(block) and np.isfinite(target).all()):
         return cold("the gauge or the parent's coefficients hold a non-finite number")
     theta = project(block, target)
     reason = _theta_reason(theta)

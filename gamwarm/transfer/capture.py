@@ -4,13 +4,13 @@ coordinates.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem
+from gamwarm.problem import Role
 from gamwarm.records import (
     BlockRecord,
     Curvature,
@@ -26,7 +26,7 @@ from gamwarm.records import (
     settled_flags,
 )
 
-__all__ = ["capture_artifact", "capture_record", "check_result", "producer_of"]
+__all__ = ["capture_artifact", "capture_fit", "capture_record", "check_result", "producer_of"]
 
 
 def producer_of(problem: FitProblem) -> Producer:
@@ -81,15 +81,33 @@ def _settled(problem: FitProblem, result: FitResult) -> Curvature | None:
     flags = None
     if result.converged and known.gradient is not None and len(known.gradient) == len(result.rho):
         tol, smoothing = problem.options.outer_tol, problem.layout.n_outer
-        parts = ((slice(smoothing), problem.options.rho_bound), (slice(smoothing, None), np.inf))
+        parts = [(slice(smoothing), problem.options.rho_bound)]
+        if problem.nuisance:
+            parts.append((slice(smoothing, None), np.inf))
         flags = np.concatenate([settled_flags(result.rho[s], known.gradient[s], tol, bound) for s, bound in parts])
-    return replace(known, settled=flags)
+    return known.with_settled(flags)
+
+
+def capture_fit(
+    problem: FitProblem, key: str, result: FitResult, lineage: Lineage | None = None
+) -> tuple[BlockRecord, FitArtifact | None, str]:
+    """Return `capture_record`, and `capture_artifact` before its gate, which a put asks anyway."""
+    settled = _settled(problem, result)
+    record = _record(problem, key, result, lineage, settled)
+    reason = _capture_refusal(problem, result)
+    return record, None if reason else _artifact(problem, key, result, lineage, settled), reason
 
 
 def capture_record(problem: FitProblem, key: str, result: FitResult, lineage: Lineage | None = None) -> BlockRecord:
     """Return the exact record of ``result``: final if it converged, else a checkpoint. The gates
     check it later.
     """
+    return _record(problem, key, result, lineage, _settled(problem, result))
+
+
+def _record(
+    problem: FitProblem, key: str, result: FitResult, lineage: Lineage | None, curvature: Curvature | None
+) -> BlockRecord:
     return BlockRecord(
         key=key,
         n_rows=problem.n_rows,
@@ -102,7 +120,7 @@ def capture_record(problem: FitProblem, key: str, result: FitResult, lineage: Li
         objective=result.objective,
         kind=RecordKind.FINAL if result.converged else RecordKind.CHECKPOINT,
         iteration=result.iteration,
-        curvature=_settled(problem, result),
+        curvature=curvature,
         rho_bound=problem.options.rho_bound,
         producer=producer_of(problem),
         lineage=lineage,
@@ -123,15 +141,22 @@ def capture_artifact(
     reason = _capture_refusal(problem, result)
     if reason:
         return None, reason
+    artifact = _artifact(problem, key, result, lineage, _settled(problem, result))
+    refusal = artifact_refusal(artifact)
+    return (artifact, "") if refusal is None else (None, refusal)
+
+
+def _artifact(
+    problem: FitProblem, key: str, result: FitResult, lineage: Lineage | None, curvature: Curvature | None
+) -> FitArtifact:
     raw = list(result.block_beta) if problem.gauge is None else problem.gauge.lift_blocks(result.block_beta)
-    curvature = _settled(problem, result)
     terms = []
     for b, (spec, slots) in enumerate(zip(problem.specs, problem.layout.per_block_slots(), strict=True)):
         picked = np.array(slots, dtype=np.intp)
         terms.append(
-            TermArtifact(
+            TermArtifact.of_checked(
                 identity=problem.strict_identities[b],
-                role=spec.role or "generic",
+                role=spec.role or Role.GENERIC,
                 basis_meta=spec.basis,
                 raw_beta=raw[b],
                 rho_for_term=result.rho[picked],
@@ -143,7 +168,7 @@ def capture_artifact(
                 name=spec.name,
             )
         )
-    artifact = FitArtifact(
+    return FitArtifact(
         descriptor=problem.descriptor,
         terms=terms,
         summary=GlobalFitSummary(float(result.objective or 0.0), result.converged, problem.n_rows),
@@ -157,8 +182,6 @@ def capture_artifact(
         nuisance=dict(zip(problem.nuisance, result.rho[problem.layout.n_outer :].tolist(), strict=True)),
         seeds=_raw_seeds(problem, result),
     )
-    refusal = artifact_refusal(artifact)
-    return (artifact, "") if refusal is None else (None, refusal)
 
 
 def _raw_seeds(problem: FitProblem, result: FitResult) -> GroupSeeds | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
-from gamwarm.checks import FloatArray
+from gamwarm.checks import FloatArray, notes_of
 from gamwarm.problem import BasisMeta
 
-__all__ = ["project", "projection_cost", "relative_residual", "resample"]
+__all__ = ["has_finite_numbers", "project", "projection_cost", "relative_residual", "resample"]
 
 # Enough to survive a rank-deficient gauge, too little to move a coefficient.
 _RELATIVE_RIDGE = 1e-8
@@ -33,16 +36,49 @@ def project(lift: FloatArray, target: FloatArray) -> FloatArray:
     reduced = lift.shape[1]
     if reduced == 0:
         return np.zeros(0)
-    chosen = _chosen_rows(lift)
-    if chosen is not None:  # T'T is the identity, and the solution a division
-        return target[chosen] / (1.0 + _RELATIVE_RIDGE) if np.isfinite(target).all() else np.full(reduced, np.nan)
+    normal = _normal_equations(lift)
+    if normal.chosen is not None:  # T'T is the identity, and the solution a division
+        finite = np.isfinite(target).all()
+        return target[normal.chosen] / (1.0 + _RELATIVE_RIDGE) if finite else np.full(reduced, np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
-        gram, moment = lift.T @ lift, lift.T @ target
-    if not (np.isfinite(gram).all() and np.isfinite(moment).all()):
+        moment = lift.T @ target
+    if normal.gram is None or not np.isfinite(moment).all():
         return np.full(reduced, np.nan)  # a solver given infinities may answer with innocent zeros
-    ridge = max(_RELATIVE_RIDGE * float(np.trace(gram)) / reduced, _LEAST_RIDGE)
-    gram[np.diag_indices(reduced)] += ridge
-    return np.asarray(np.linalg.solve(gram, moment), dtype=np.float64)
+    return np.asarray(np.linalg.solve(normal.gram, moment), dtype=np.float64)
+
+
+class _Normal(NamedTuple):
+    """What depends on T alone: whether it is finite, `_chosen_rows`, else T'T and ridge (None
+    where that is not finite).
+    """
+
+    finite: bool
+    chosen: npt.NDArray[np.intp] | None
+    gram: FloatArray | None
+
+
+def _normal_equations(lift: FloatArray) -> _Normal:
+    """Return what `project` needs of T; folds that share it (nothing can write to it) share that."""
+    notes = notes_of(lift)
+    known: _Normal | None = notes.get("normal equations")
+    if known is not None:
+        return known
+    chosen, gram = _chosen_rows(lift), None
+    if chosen is None and lift.shape[1]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            gram = lift.T @ lift
+        if np.isfinite(gram).all():
+            ridge = max(_RELATIVE_RIDGE * float(np.trace(gram)) / lift.shape[1], _LEAST_RIDGE)
+            gram[np.diag_indices(lift.shape[1])] += ridge
+        else:
+            gram = None
+    notes["normal equations"] = found = _Normal(bool(np.isfinite(lift).all()), chosen, gram)
+    return found
+
+
+def has_finite_numbers(lift: FloatArray) -> bool:
+    """Whether all numbers of T are finite."""
+    return _normal_equations(lift).finite
 
 
 def _chosen_rows(lift: FloatArray) -> npt.NDArray[np.intp] | None:
@@ -73,8 +109,13 @@ def projection_cost(lift: FloatArray | None) -> float:
 
 def relative_residual(lift: FloatArray, theta: FloatArray, target: FloatArray) -> float:
     """Return ``|T theta - target| / |target|`` (0 for a zero target)."""
-    norm = float(np.linalg.norm(target))
-    return float(np.linalg.norm(lift @ theta - target)) / norm if norm > 0.0 else 0.0
+    norm = _norm(target)
+    return _norm(lift @ theta - target) / norm if norm > 0.0 else 0.0
+
+
+def _norm(vector: FloatArray) -> float:
+    """Return what `numpy.linalg.norm` would, without its overhead."""
+    return math.sqrt(vector @ vector)
 
 
 def resample(raw: FloatArray, there: BasisMeta | None, here: BasisMeta | None) -> FloatArray | None:

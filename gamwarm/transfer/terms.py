@@ -85,18 +85,18 @@ def term_contexts(problem: FitProblem) -> tuple[TermContext, ...]:
             block, shift = gauge.block(b), gauge.block_shift(b)
         elif problem.raw_widths[b] == spec.width:
             block = np.eye(spec.width)
-        contexts.append(
-            TermContext(
-                problem.strict_identities[b],
-                slots,
-                spec.width,
-                block,
-                shift,
-                problem.structural_identities[b],
-                spec.name,
-                spec.role or Role.GENERIC,
-                spec.basis,
-                spec.penalties,
-            )
+        context = object.__new__(TermContext)  # the problem has checked all of it
+        vars(context).update(
+            identity=problem.strict_identities[b],
+            rho_slots=slots,
+            reduced_width=spec.width,
+            gauge_block=block,
+            gauge_shift=shift,
+            structural_identity=problem.structural_identities[b],
+            name=spec.name,
+            role=spec.role or Role.GENERIC,
+            basis=spec.basis,
+            penalties=spec.penalties,
         )
+        contexts.append(context)
     return tuple(contexts)
