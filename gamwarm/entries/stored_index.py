@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 from gamwarm.encoding import ARTIFACTS, KINDS, DamagedEntry, Encoded, is_entry_id
@@ -71,6 +72,7 @@ class Recent(NamedTuple):
         return f"{self.entry_id} {self.section}/{self.key}{newest}"
 
     @classmethod
+    @lru_cache(maxsize=1024)  # one look-up after another reads the same rows
     def parse(cls, text: str) -> Recent | None:
         """Return the row of a text; None if it is none."""
         entry_id, place, *newest = [*text.split(" "), ""][:5]
@@ -115,6 +117,7 @@ class StoredIndex:
         self._root, self._section, self._size = root, section_group, size
         self._keeps = keeps_tables
         self._kept: dict[tuple[str, bytes], list[Any]] = {}
+        self._attributes: dict[tuple[str, bytes], tuple[Any, int]] = {}  # those written last, and their rows
         self._unwritten: set[tuple[str, bytes]] = set()
         self._kept_recent: list[Recent] | None = None
         self._recent_is_written = True
@@ -250,16 +253,29 @@ class StoredIndex:
         """Write what has changed in memory."""
         if not self._recent_is_written:
             texts = [row.text() for row in self._recent()]
-            stored_values.set_strings(self._root, _RECENT, texts + [""] * (RECENT_ROWS - len(texts)))
+            self._set_rows("", _RECENT, texts + [""] * (RECENT_ROWS - len(texts)), lambda: self._root)
             self._recent_is_written = True
-        section = self._section(ARTIFACTS) if self._unwritten else None
         while self._unwritten:
             key, name = self._unwritten.pop()
-            if not key:
-                stored_values.set_strings(section, name, [row.text() for row in self._kept[key, name]])
-            elif stored_values.has(section, key.encode()):
-                gid = stored_values.open_group(section, key.encode())
-                stored_values.set_strings(gid, name, [row.text() for row in self._kept[key, name]])
+            self._set_rows(key, name, [row.text() for row in self._kept[key, name]], partial(self._table_group, key))
+        if not self._keeps:
+            self._attributes.clear()
+
+    def _table_group(self, key: str) -> Any:
+        section = self._section(ARTIFACTS)
+        if not key:
+            return section
+        return stored_values.open_group(section, key.encode()) if stored_values.has(section, key.encode()) else None
+
+    def _set_rows(self, key: str, name: bytes, texts: list[str], group: Callable[[], Any]) -> None:
+        stored, count = self._attributes.pop((key, name), (None, 0))
+        if stored is not None and count == len(texts):
+            stored_values.rewrite_strings(stored, name, texts)
+        else:
+            gid = group()
+            stored = None if gid is None else stored_values.set_strings(gid, name, texts)
+        if stored is not None:
+            self._attributes[key, name] = stored, len(texts)
 
     def forget(self, section: str, entry_id: str) -> None:
         """Take a removed entry out of the ids; for an artifact call `drop` or `rebuild` too."""
@@ -421,3 +437,4 @@ class StoredIndex:
     def _forget_tables(self) -> None:
         self.write()
         self._kept.clear()
+        self._attributes.clear()

@@ -153,10 +153,12 @@ def _seeded(parent: FitArtifact, leave_out: Any) -> tuple[tuple[TermArtifact, ..
     place = seeds.place(leave_out)
     if place is None:
         return terms, None, f"the parent's group seeds ({seeds.column}) have no group {leave_out!r}"
-    ends = np.cumsum([len(t.raw_beta) for t in terms])
-    changes = np.split(seeds.beta[place], ends[:-1])
-    moved = tuple(t.with_raw_beta(t.raw_beta + change) for t, change in zip(terms, changes, strict=True))
-    return moved, seeds.rho[place], "used"
+    change, end = seeds.beta[place], 0
+    moved = []
+    for term in terms:
+        start, end = end, end + len(term.raw_beta)
+        moved.append(term.with_raw_beta(term.raw_beta + change[start:end]))
+    return tuple(moved), seeds.rho[place], "used"
 
 
 def _add_seed_rho(
