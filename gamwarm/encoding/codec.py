@@ -213,7 +213,8 @@ def _content_id(section: str, key: str, meta: Meta, arrays: dict[str, Array], se
         apart["attributes"] = {} if meta["attributes"] else meta["attributes"]
     if "cost" in meta:
         cost = meta["cost"]
-        apart["cost"] = {n: v for n, v in cost.items() if not n.startswith("seconds")} if isinstance(cost, dict) else cost
+        counts = {n: v for n, v in cost.items() if not n.startswith("seconds")} if isinstance(cost, dict) else cost
+        apart["cost"] = counts
     content = _joined(segments, apart)
     parts: list[Buffer] = []
     for text in (ENTRY_ID, section.encode(), key.encode(), content):
