@@ -21,6 +21,7 @@ from gamwarm.encoding.codec import (
     decode_curvature,
     encode_curvature,
     encoded,
+    flags_over_bytes,
     over_bytes,
     split,
 )
@@ -41,7 +42,7 @@ from gamwarm.encoding.texts import (
 )
 from gamwarm.formats import ARTIFACT_SCHEMA
 from gamwarm.identity import FitDescriptor, relation_keys
-from gamwarm.problem import BasisMeta
+from gamwarm.problem import BasisMeta, Role
 from gamwarm.records import Curvature, FitArtifact, GlobalFitSummary, GroupSeeds, TermArtifact, artifact_refusal
 
 __all__ = ["ARTIFACT", "encode_artifact"]
@@ -109,20 +110,18 @@ def _decode_artifact(entry: Encoded) -> FitArtifact:
     *rhos, nuisance = split(arrays.get("rho"), [*(t["n_rho"] for t in meta["terms"]), len(names)])
     betas = split(arrays.get("beta"), [t["raw_width"] for t in meta["terms"]])
     terms = [
-        over_bytes(
-            TermArtifact(
-                identity=t["identity"],
-                role=t["role"],
-                basis_meta=None if t["basis"] is None else BasisMeta(**t["basis"]),
-                raw_beta=beta,
-                rho_for_term=rho,
-                structural_identity=t["structural_identity"],
-                reduced_width=t["reduced_width"],
-                plateau=None if t["plateau"] is None else np.array(t["plateau"], dtype=np.bool_),
-                rho_slots=t["rho_slots"],
-                name=t["name"],
-                settled=None if t.get("settled") is None else np.array(t["settled"], dtype=np.bool_),
-            )
+        TermArtifact.of_checked(  # by the check of the text; the numbers lie over the bytes that were read
+            identity=t["identity"],
+            role=Role.of(t["role"], "term role"),
+            basis_meta=None if t["basis"] is None else BasisMeta(**t["basis"]),
+            raw_beta=beta,
+            rho_for_term=rho,
+            structural_identity=t["structural_identity"],
+            reduced_width=t["reduced_width"],
+            plateau=None if t["plateau"] is None else flags_over_bytes(t["plateau"]),
+            rho_slots=None if t["rho_slots"] is None else tuple(t["rho_slots"]),
+            name=t["name"],
+            settled=None if t.get("settled") is None else flags_over_bytes(t["settled"]),
         )
         for t, rho, beta in zip(meta["terms"], rhos, betas, strict=True)
     ]

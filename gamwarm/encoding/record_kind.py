@@ -105,7 +105,8 @@ def _decode_record(entry: Encoded) -> BlockRecord:
         )
     components = None
     if "penalties" in meta:
-        components = Components(meta["penalties"], arrays.get(DERIVED, np.zeros(0, dtype=np.int64)).tolist())
+        digests = arrays.get(DERIVED, np.zeros(0, dtype=np.int64)).tolist()
+        components = Components.of_checked(meta["penalties"], digests)
     if len(meta["widths"]) != blocks or (active is not None and len(active) != blocks):
         raise DamagedEntry(f"it has {len(meta['widths'])} widths and {len(active or ())} active sets, {blocks} blocks")
     # Not by the constructor, which would copy and check what the seal covers; types are checked.

@@ -241,7 +241,9 @@ def _look(view: EntryEditor, section: str, path: str, *, decoded: bool, content:
         if content:
             check_content(encoded)
         entry = decode(encoded) if decoded else None
-        return BrowsedEntry(section, path, encoded, summary, entry, indexed=not content or view.is_indexed(encoded))
+        return BrowsedEntry(
+            section, path, encoded, summary, entry, indexed=not content or view.is_indexed(encoded, summary)
+        )
     except DamagedEntry as error:
         stated = _summary_if_readable(view, section, path) if encoded is None else None
         return BrowsedEntry(section, path, encoded, summary, None, str(error), stated)

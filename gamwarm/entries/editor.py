@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Final
 
-from gamwarm.encoding import ARTIFACTS, KINDS, DamagedEntry, Encoded, check_content, decode
+from gamwarm.encoding import ARTIFACTS, KINDS, DamagedEntry, Encoded, EntrySummary, check_content, decode
 from gamwarm.entries import stored_values
 from gamwarm.entries.batch import Batch, Problem
 from gamwarm.entries.index import Index, Place
@@ -196,9 +196,8 @@ class EntryEditor(FileView):
             wrong.append(Problem(f"/{ARTIFACTS}", "the index does not list the artifacts that are best to start from"))
         return tuple(wrong)
 
-    def is_indexed(self, entry: Encoded) -> bool:
+    def is_indexed(self, entry: Encoded, said: EntrySummary) -> bool:
         """Whether the index says where an entry lies, and that an artifact's fit has one as new."""
-        said = entry.summary()
         if self.index.key_of(entry.section, said.entry_id) != entry.key:
             return False
         if KINDS[entry.section].relations is None or said.fit_key is None:

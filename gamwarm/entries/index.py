@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
-from gamwarm.encoding import Encoded, is_descriptor_key, is_entry_id, is_time
+from gamwarm.encoding import Encoded, EntrySummary, is_descriptor_key, is_entry_id, is_time
 
 __all__ = [
     "CANDIDATE_BYTES",
@@ -182,8 +182,9 @@ class Place(NamedTuple):
     fit_key: str | None
 
     @classmethod
-    def of(cls, entry: Encoded) -> Place:
-        said = entry.summary()
+    def of(cls, entry: Encoded, said: EntrySummary | None = None) -> Place:
+        """``said``: its summary, where it is known."""
+        said = said or entry.summary()
         usable = said.converged and said.objective is not None
         row = Candidate(usable, said.n_rows, said.created, said.entry_id, entry.key)
         structural = said.structural_key
@@ -222,9 +223,9 @@ class Index:
         self.models: dict[str, list[Model]] = {}
         """By relation."""
 
-    def add(self, entry: Encoded) -> Place:
-        """Add an artifact; return what the index says of it."""
-        place = Place.of(entry)
+    def add(self, entry: Encoded, said: EntrySummary | None = None) -> Place:
+        """Add an artifact; return what the index says of it. ``said``: its summary, if known."""
+        place = Place.of(entry, said)
         row = place.row
         self.tables[row.key] = with_row(self.tables.get(row.key, []), row, self._most)
         if place.structural_key is not None:

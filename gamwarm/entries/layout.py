@@ -503,6 +503,7 @@ class FileView:
             lambda section: self.section_group(section) if self.has_section(section) else None,
             lambda: self.size,
             keeps_tables=self._kept_totals is not None,
+            is_unchanging=self._keeps_groups,
         )
 
     def path_of(self, section: str, entry_id: str) -> str | None:

@@ -109,13 +109,21 @@ class StoredIndex:
     keeps_tables : bool
         Tables that were changed last are known without reading them, since only this object changes
         them, and change in memory until `write`; new entries go to the recent ones.
+    is_unchanging : bool
+        The file does not change under this object.
     """
 
     def __init__(
-        self, root: Any, section_group: Callable[[str], Any], size: Callable[[], int], *, keeps_tables: bool
+        self,
+        root: Any,
+        section_group: Callable[[str], Any],
+        size: Callable[[], int],
+        *,
+        keeps_tables: bool,
+        is_unchanging: bool = False,
     ) -> None:
         self._root, self._section, self._size = root, section_group, size
-        self._keeps = keeps_tables
+        self._keeps, self._is_unchanging = keeps_tables, is_unchanging
         self._kept: dict[tuple[str, bytes], list[Any]] = {}
         self._attributes: dict[tuple[str, bytes], tuple[Any, int]] = {}  # those written last, and their rows
         self._unwritten: set[tuple[str, bytes]] = set()
@@ -184,7 +192,7 @@ class StoredIndex:
             return self._kept_recent
         texts = self._tolerant(_RECENT, lambda: stored_values.read_strings(self._root, _RECENT, self._size()))
         rows = [row for text in texts or () if (row := Recent.parse(text.rstrip("\0"))) is not None]
-        if self._keeps:
+        if self._keeps or self._is_unchanging:
             self._kept_recent = rows
         return rows
 

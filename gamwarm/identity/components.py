@@ -71,12 +71,21 @@ class Components:
         object.__setattr__(self, "digests", digests)
 
     @classmethod
+    def of_checked(cls, penalties: Sequence[int], digests: Sequence[int]) -> Components:
+        """Return components of counts and signed 64-bit integers."""
+        if len(digests) < len(HEAD) + sum(penalties) + _PER_BLOCK * len(penalties):
+            return cls(penalties, digests)  # says what is wrong
+        components = object.__new__(cls)
+        vars(components).update(penalties=tuple(penalties), digests=tuple(digests))
+        return components
+
+    @classmethod
     def of(cls, penalties: Sequence[int], parts: Sequence[int], defaults: Sequence[int]) -> Components:
         """Take all ``parts``, the options last, and leave out trailing ``defaults``."""
         kept, first = len(parts), len(parts) - len(defaults)
         while kept > first and parts[kept - 1] == defaults[kept - 1 - first]:
             kept -= 1
-        return cls(penalties, parts[:kept])
+        return cls.of_checked(penalties, parts[:kept])
 
     def labelled(
         self, block_names: Sequence[str], option_names: Sequence[str], defaults: Sequence[int]

@@ -78,7 +78,7 @@ def _check_entries(entries: EntryStore, progress: Progress | None) -> tuple[Veri
         elif seen.encoded is not None:
             misplaced |= not seen.indexed
             if seen.section == ARTIFACTS:
-                index.add(seen.encoded)
+                index.add(seen.encoded, seen.summary)
     report_progress(progress, done, done)
     pins = entries.read(lambda view: [view.unread_pins(section) for section in KINDS])
     report = VerifyReport(_sorted([*problems, *filter(None, pins)]), done, nbytes)

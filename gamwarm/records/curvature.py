@@ -74,6 +74,13 @@ class Curvature(ContentEquality):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, flag_vector(getattr(self, name), f"curvature {name}"))
 
+    @classmethod
+    def of_checked(cls, **parts: Any) -> Curvature:
+        """Return one of parts that are as the constructor would make them; they are not copied."""
+        curvature = object.__new__(cls)
+        vars(curvature).update(dict.fromkeys(("gradient", "hessian", "edf", "plateau", "settled")), **parts)
+        return curvature
+
     def with_settled(self, flags: npt.NDArray[np.bool_] | None) -> Curvature:
         """Return this with other settled flags, which are not copied."""
         again = object.__new__(Curvature)

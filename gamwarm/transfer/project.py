@@ -58,7 +58,7 @@ class _Normal(NamedTuple):
 
 
 def _normal_equations(lift: FloatArray) -> _Normal:
-    """Return what `project` needs of T; folds that share it (nothing can write to it) share that."""
+    """Return what `project` needs of T; folds that share T, immutable, share that too."""
     notes = notes_of(lift)
     known: _Normal | None = notes.get("normal equations")
     if known is not None:
