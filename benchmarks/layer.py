@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import gamwarm
-from benchmarks.loso import OPTIONS, Bench
+from benchmarks.loso import OPTIONS, Bench, picked
 from benchmarks.loso_data import DATA_SETS
 from benchmarks.store import machine
 from gamwarm import StartGuard, engine
@@ -138,7 +138,7 @@ def measure(bench: Bench, folder: Path, *, cold: bool) -> list[dict[str, float]]
             with watch.of("road"):
                 engine.fit(case, options=OPTIONS, store=stores[2], parent=entry, leave_out=label)
             if cold:
-                case = _picked(bench.fold(label, warm=False))
+                case = picked(bench.fold(label, warm=False))
                 with watch.of("cold"):
                     engine.fit(case, options=OPTIONS)
             found.append({**seconds, **watch.seconds})
@@ -149,19 +149,12 @@ def _opened(path: Path) -> Any:
     return gamwarm.open(path, engine=engine.ENGINE, engine_version=gamwarm.__version__, on_error="raise")
 
 
-def _picked(case: engine.Case) -> engine.Case:
-    """Return a case whose rows are picked: any fit needs them, and the names too."""
-    if case.left_out is None:
-        _ = case.y, case.w, case.offset, case.groups
-    return case
-
-
 def _fold(bench: Bench, label: Any, store: Any, entry: str) -> dict[str, float]:
     watch = Stopwatch()
     with _watched(watch):
         case = bench.fold(label, warm=True)
         with watch.of("rows"):
-            _picked(case)
+            picked(case)
         with watch.of("describe"):
             problem = case.problem(OPTIONS)
         with watch.of("name"):
