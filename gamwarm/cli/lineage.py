@@ -131,6 +131,7 @@ def _label(family: _Family, fit: _Fit, *, marked: bool = False) -> Text:
     """Return one line; what matters least is at its end, where a narrow terminal cuts it."""
     said = fit.summary
     facts = [
+        *([said.label] if said.label else []),
         _how(family, fit) + ("" if said.kind == "final" else f" ({said.kind})"),
         *([] if said.cost is None else [f"{said.cost.own.hessian_formations:,} Hessians"]),
         f"{said.n_rows:,} rows",
@@ -156,6 +157,8 @@ def _lineage_json(family: _Family, fit: _Fit, known: set[str]) -> dict[str, Any]
     return {
         "key": fit.key,
         "entry_ids": sorted(fit.ids),
+        "label": fit.summary.label,
+        "attributes": dict(fit.summary.attributes),
         "kind": fit.summary.kind,
         "created": fit.summary.created,
         "n_rows": fit.summary.n_rows,

@@ -122,13 +122,26 @@ _COLUMNS: Final = columns(
     *("SECONDS>", "BLOCKS"),
 )
 """What matters most on the left: a narrow terminal gets as many as fit."""
+_LABEL: Final = 2
+_LABEL_WIDTH: Final = 12
+"""Where the labels are, if any entry shown has one, and how much of each without --full."""
 
 
 def _listing(page: Sequence[BrowsedEntry], families: Families, *, full: bool) -> Any:
     width = WIDE if full else page_width()
     rows = [list(_cells(seen, families, full=width >= WIDE, whole_keys=full)) for seen in page]
-    count = fitting(_COLUMNS, rows, width)
-    return table(_COLUMNS[:count], [row[:count] for row in rows])
+    heads = list(_COLUMNS)
+    labels = ["" if seen.summary is None else seen.summary.label for seen in page]
+    if any(labels):
+        heads[_LABEL:_LABEL] = columns("LABEL")
+        for row, label in zip(rows, labels, strict=True):
+            row.insert(_LABEL, label if full else _shortened(label))
+    count = fitting(heads, rows, width)
+    return table(heads[:count], [row[:count] for row in rows])
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= _LABEL_WIDTH else f"{label[: _LABEL_WIDTH - 1]}…"
 
 
 def _cells(seen: BrowsedEntry, families: Families, *, full: bool, whole_keys: bool) -> Iterator[str | Text]:

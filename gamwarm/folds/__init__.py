@@ -13,8 +13,10 @@
 
 from gamwarm.folds.audit import Audit, AuditedFold
 from gamwarm.folds.job import leave_one_out, of_engine
-from gamwarm.folds.outcome import FoldFit, FoldOutcome, FoldsReport
+from gamwarm.folds.outcome import FoldFit, FoldOutcome
+from gamwarm.folds.output import FoldsReport
 from gamwarm.folds.progress import bar
+from gamwarm.folds.results import FoldResults
 from gamwarm.folds.rounds import in_rounds
 from gamwarm.folds.splits import Fold, folds_of
 from gamwarm.folds.terms import TermChange, TermState
@@ -25,6 +27,7 @@ __all__ = [
     "Fold",
     "FoldFit",
     "FoldOutcome",
+    "FoldResults",
     "FoldsReport",
     "TermChange",
     "TermState",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gamwarm.checks import as_finite_float
@@ -17,7 +17,15 @@ from gamwarm.entries import PutOutcome
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import SERIAL, Communicator
-from gamwarm.records import BlockRecord, Cost, FitResult, StartSource
+from gamwarm.records import (
+    COLD_RUN,
+    BlockRecord,
+    Cost,
+    FitResult,
+    StartSource,
+    attributes_of_cold_run,
+    cold_run_of,
+)
 from gamwarm.store import FitStore, KeepOutcome
 from gamwarm.transfer import StartReport
 
@@ -25,7 +33,7 @@ __all__ = ["Audit", "AuditedFold", "ColdStore", "audited_folds", "check_share"]
 
 SAME_ANSWER = 1e-6
 """Two fits have the same answer if their objectives V differ by at most this times 1 + |V|."""
-_NAMES = {"objective": "cold objective", "hessian_formations": "cold formations", "seconds": "cold seconds"}
+_OBJECTIVE = f"{COLD_RUN}objective"
 _WHY = "fitted cold, to be compared"
 
 
@@ -37,45 +45,45 @@ class AuditedFold:
     ----------
     objective : float or None
         None if the cold fit has no answer.
-    hessian_formations : int
-    seconds : float
-    failure : str
-        Why it has no answer.
+    cost : Cost
+        Of the cold fit.
     warm : Cost
-        In this run or, of a fold that was in the file, in an earlier one.
+        Of the fold's own fit, in this run or, if it was in the file, in an earlier one.
+    failure : str
+        Why the cold fit has no answer.
     """
 
     objective: float | None
-    hessian_formations: int = 0
-    seconds: float = 0.0
-    failure: str = ""
+    cost: Cost = field(default_factory=Cost)
     warm: Cost = field(default_factory=Cost)
+    failure: str = ""
 
     @classmethod
     def of(cls, result: FitResult, seconds: float, warm: Cost | None) -> AuditedFold:
         """Return what a cold fit took and found."""
         cost = (result.cost or Cost()).own
+        if not cost.seconds:
+            cost = replace(cost, seconds=seconds)
         answer = result.objective if result.converged else None
         failure = "" if answer is not None else "the cold fit did not converge"
-        return cls(answer, cost.hessian_formations, cost.seconds or seconds, failure, (warm or Cost()).own)
+        return cls(answer, cost, (warm or Cost()).own, failure)
 
     @classmethod
     def filed(cls, record: BlockRecord | None) -> AuditedFold | None:
         """Return the audit that is filed with a record, None if there is none."""
         if record is None:
             return None
-        objective, formations, seconds = (record.attributes.get(name) for name in _NAMES.values())
-        if not all(isinstance(value, (int, float)) for value in (objective, formations, seconds)):
+        cost, objective = cold_run_of(record.attributes), record.attributes.get(_OBJECTIVE)
+        if cost is None or not isinstance(objective, (int, float)):
             return None
-        warm = (record.cost or Cost()).own
-        return cls(float(objective), int(formations), float(seconds), warm=warm)  # type: ignore[arg-type]
+        return cls(float(objective), cost, (record.cost or Cost()).own)
 
     @property
-    def attributes(self) -> dict[str, float]:
+    def attributes(self) -> dict[str, int | float]:
         """What is filed with the fold's entries; nothing of a fit without an answer."""
         if self.objective is None:
             return {}
-        return {name: getattr(self, field) for field, name in _NAMES.items()}
+        return {**attributes_of_cold_run(self.cost), _OBJECTIVE: self.objective}
 
 
 @dataclass(frozen=True)

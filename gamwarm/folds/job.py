@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from gamwarm.errors import CollectiveError, InvalidInput, InvalidType
 from gamwarm.folds.audit import AuditedFold, ColdStore, audited_folds, check_share
-from gamwarm.folds.outcome import FoldFit, FoldOutcome, FoldsReport, outcome_of, told, without_answer
+from gamwarm.folds.outcome import FoldFit, FoldOutcome, outcome_of, told, without_answer
+from gamwarm.folds.output import FoldsReport
 from gamwarm.folds.progress import bar
 from gamwarm.folds.rounds import Shown, in_rounds
 from gamwarm.folds.splits import Fold, all_rows, digest_of, folds_of
@@ -246,7 +247,7 @@ class _Campaign:
         try:
             made = self.fit(fold, store=ColdStore(self.store), parent=None, leave_out=None, each=True)
         except Exception as caught:
-            return AuditedFold(None, failure=told(caught), warm=(warm or Cost()).own)
+            return AuditedFold(None, warm=(warm or Cost()).own, failure=told(caught))
         return AuditedFold.of(made.result, time.monotonic() - began, warm)
 
     def _audit_again(self, missing: tuple[Fold, Cost | None] | None) -> AuditedFold | None:

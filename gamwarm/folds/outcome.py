@@ -1,21 +1,19 @@
-"""What a campaign gave: one outcome per fold, the same on every rank."""
+"""What one fold of a campaign gave, in plain values."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from gamwarm.display import visible
 from gamwarm.errors import InvalidType
-from gamwarm.folds.audit import SAME_ANSWER, Audit, AuditedFold
-from gamwarm.folds.splits import Fold, label_of
+from gamwarm.folds.audit import AuditedFold
+from gamwarm.folds.splits import Fold
 from gamwarm.folds.terms import TermChange, TermState
 from gamwarm.records import Cost, FitResult
 from gamwarm.store import KeepOutcome
 from gamwarm.transfer import StartReport
 
-__all__ = ["FoldFit", "FoldOutcome", "FoldsReport"]
+__all__ = ["FoldFit", "FoldOutcome", "outcome_of", "told", "without_answer"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +64,8 @@ class FoldOutcome:
         Whether the search was ended early by `FitInProgress.should_stop`; its checkpoint is kept.
     failure : str
         Why there is no answer: what the fit raised, or that it did not converge; else empty.
+    n_left_out : int
+        Rows left out.
     key : str or None
         Exact key of the fit.
     held_out : float or None
@@ -96,6 +96,7 @@ class FoldOutcome:
     value: Any = None
     stopped: bool = False
     failure: str = ""
+    n_left_out: int = 0
     key: str | None = None
     held_out: float | None = None
     not_scored: str = ""
@@ -119,7 +120,20 @@ def without_answer(fold: Fold, rank: int, error: Exception) -> FoldOutcome:
     """Return the report of a fit that raised."""
     why = told(error)
     return FoldOutcome(
-        fold.group, fold.n_rows, rank, "", "", None, None, False, Cost(), None, None, "no answer", failure=why
+        fold.group,
+        fold.n_rows,
+        rank,
+        "",
+        "",
+        None,
+        None,
+        False,
+        Cost(),
+        None,
+        None,
+        "no answer",
+        failure=why,
+        n_left_out=fold.n_left_out,
     )
 
 
@@ -150,138 +164,10 @@ def outcome_of(fold: Fold, rank: int, fit: Any, value: Any) -> FoldOutcome:
         not_kept="" if record is None or record.written else record.reason,
         value=value,
         stopped=kept is not None and getattr(kept, "stopped", False),
+        n_left_out=fold.n_left_out,
         failure="" if result.converged else f"did not converge{_because(getattr(fit, 'reason', ''))}",
     )
 
 
 def _because(reason: object) -> str:
     return f": {reason}" if reason else ""
-
-
-@dataclass(frozen=True, eq=False)
-class FoldsReport:
-    """A campaign so far; equal on every rank.
-
-    Attributes
-    ----------
-    parent : FoldOutcome or None
-        The fit on all rows; None if the parent was named by the caller, or the job stopped before
-        it.
-    parent_id : str or None
-        Entry id of the artifact that every fold was offered. The job run again names the same.
-    folds : tuple of FoldOutcome
-        In the order of assignment: largest fold first.
-    remaining : tuple of str
-        Groups whose folds are not fitted yet, those included that were stopped inside their fit.
-        Run the job again.
-    """
-
-    parent: FoldOutcome | None
-    parent_id: str | None
-    folds: tuple[FoldOutcome, ...]
-    remaining: tuple[str, ...] = ()
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the job ended early: folds remain."""
-        return bool(self.remaining)
-
-    @property
-    def unanswered(self) -> tuple[FoldOutcome, ...]:
-        """The folds whose fit raised or did not converge; `FoldOutcome.failure` says why."""
-        return tuple(fold for fold in self.folds if fold.failure)
-
-    @property
-    def sources(self) -> dict[str, int]:
-        """How many folds started how."""
-        return dict(Counter(fold.source for fold in self.folds if fold.source))
-
-    @property
-    def held_out(self) -> float | None:
-        """Sum of the folds' scores; None if no fold has one."""
-        scores = [fold.held_out for fold in self.folds if fold.held_out is not None]
-        return sum(scores) if scores else None
-
-    @property
-    def influential(self) -> tuple[FoldOutcome, ...]:
-        """The folds by the largest change of any term's curve, largest first."""
-        moved = [fold for fold in self.folds if fold.largest_change is not None]
-        return tuple(sorted(moved, key=lambda fold: -fold.largest_change[1]))  # type: ignore[index]
-
-    @property
-    def audit(self) -> Audit | None:
-        """What the audited folds say together; None if none was."""
-        pairs = [
-            (fold, fold.audit, fold.objective - fold.audit.objective)
-            for fold in self.folds
-            if fold.audit is not None and fold.audit.objective is not None and fold.objective is not None
-        ]
-        if not any(fold.audit is not None for fold in self.folds):
-            return None
-        relative = [difference / (1.0 + abs(audit.objective or 0.0)) for _, audit, difference in pairs]
-        return Audit(
-            len(pairs),
-            sum(abs(each) <= SAME_ANSWER for each in relative),
-            max(map(abs, relative), default=0.0),
-            tuple(str(fold.group) for (fold, _, _), each in zip(pairs, relative, strict=True) if each > SAME_ANSWER),
-            sum(audit.hessian_formations for _, audit, _ in pairs),
-            sum(audit.warm.hessian_formations for _, audit, _ in pairs),
-            sum(audit.seconds for _, audit, _ in pairs),
-            sum(audit.warm.seconds for _, audit, _ in pairs),
-        )
-
-    @property
-    def cost(self) -> Cost:
-        """Cost of all folds together, without the parent."""
-        return sum((fold.cost for fold in self.folds), Cost())
-
-    def __getitem__(self, group: object) -> FoldOutcome:
-        """Return the outcome of the fold that leaves ``group`` out."""
-        for fold in self.folds:
-            if fold.group == label_of(group):
-                return fold
-        raise KeyError(group)
-
-    def __len__(self) -> int:
-        return len(self.folds)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def table(self) -> str:
-        """Return a table of the folds, one per line, in plain text."""
-        head = ("left out", "rows", "start", "evals", "outer", "Hessians", "seconds", "objective", "entry")
-        lines = [head, *(_row(fold) for fold in (self.parent, *self.folds) if fold is not None)]
-        widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
-        left = {0, 2, 8}
-        text = [
-            "  ".join(
-                c.ljust(w) if k in left else c.rjust(w) for k, (c, w) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in lines
-        ]
-        text += [f"no answer without {fold.group}: {fold.failure}" for fold in self.unanswered]
-        if self.remaining:
-            text.append(f"stopped; {len(self.remaining)} folds remain: {', '.join(self.remaining)}")
-        return "\n".join(visible(line.rstrip()) for line in text)
-
-    def __str__(self) -> str:
-        return self.table()
-
-
-def _row(fold: FoldOutcome) -> tuple[str, ...]:
-    note = "" if fold.converged or fold.objective is None else " (not converged)"
-    stored = (
-        fold.record[:12] if fold.record else "no answer" if fold.objective is None else f"not stored: {fold.not_kept}"
-    )
-    return (
-        "(none)" if fold.group is None else fold.group,
-        f"{fold.n_rows:,}",
-        fold.source,
-        str(fold.cost.evaluations),
-        str(fold.cost.outer_iterations),
-        str(fold.cost.own.hessian_formations),
-        f"{fold.cost.own.seconds:.2f}",
-        "" if fold.objective is None else f"{fold.objective:.6g}",
-        stored + note,
-    )

@@ -56,6 +56,11 @@ class Fold:
         """Number of rows to fit."""
         return int(np.count_nonzero(self._codes != self._code))
 
+    @property
+    def n_left_out(self) -> int:
+        """Number of rows left out."""
+        return len(self._codes) - self.n_rows
+
     def __repr__(self) -> str:
         what = "all rows" if self.group is None else f"without {self.group!r}"
         return f"<Fold {what}: {self.n_rows} of {len(self._codes)} rows>"

@@ -54,7 +54,7 @@ def test_80_columns_show_what_matters_and_120_more(gamwarm_command, stored):
     wide = gamwarm_command("ls", stored.path, COLUMNS="120").lines[0].split("  ")
 
     narrow, wide = ([name.strip() for name in names if name.strip()] for names in (narrow, wide))
-    assert narrow[:7] == ["KEY", "KIND", "VALID", "CREATED (UTC)", "ROWS", "OBJECTIVE", "START"]
+    assert narrow[:7] == ["KEY", "KIND", "LABEL", "VALID", "CREATED (UTC)", "ROWS", "OBJECTIVE"]
     assert wide[: len(narrow)] == narrow
     assert {"FAMILY", "ENGINE"} <= set(wide) - set(narrow) | {"FAMILY"}
 

@@ -150,7 +150,7 @@ def test_audited_folds_are_fitted_cold_too_and_compared(made):
         if fold.group in audited:
             cold = engine.fit(bound.case(data()["group"] != fold.group))
             assert fold.audit.objective == cold.result.objective
-            assert fold.audit.hessian_formations == cold.cost.own.hessian_formations
+            assert fold.audit.cost.hessian_formations == cold.cost.own.hessian_formations
             assert fold.audit.warm == fold.cost.own
     assert report.audit.folds == report.audit.agree == 3
     assert report.audit.cold_formations > report.audit.warm_formations > 0
@@ -158,6 +158,8 @@ def test_audited_folds_are_fitted_cold_too_and_compared(made):
     assert "3 of 3 audited folds agree" in str(report.audit)
     with gamwarm.open(path, "r") as store:  # the cold fits left no entry of their own
         assert len(store.keys()) == N_GROUPS + 1
+        saved = store.savings().by_source["transfer"]
+        assert saved.measured == 3
 
 
 def test_an_audit_that_was_made_is_not_made_again(made, tmp_path, monkeypatch):

@@ -362,7 +362,7 @@ def test_the_table_has_a_line_per_fold_and_says_what_remains(path):
     assert len(lines) == 1 + 8
     assert lines[1].startswith("(none)")
     assert all(f.group in line and f.record[:12] in line for f, line in zip(report.folds, lines[2:], strict=True))
-    assert str(report) == report.table()
+    assert str(report) == f"{report.table()}\n{report.summary()}"
     assert [f.value for f in report.folds] == [f.objective for f in report.folds]
     assert report.cost.evaluations == 7 * 7
     with pytest.raises(KeyError):
