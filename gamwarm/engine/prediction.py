@@ -187,20 +187,23 @@ class FittedModel:
             if unseen is not None:
                 k = piece.predictor
                 covariance[k, k] = covariance[k, k] + term.prior_variance * unseen[groups[piece.group].index]
-        slopes = self._slopes(etas)
+        means, slopes = self._slopes(etas)
         variances = {name: covariance[k, k] for k, name in enumerate(predictors)} | {"response": np.zeros(etas[0].size)}
-        for (k, other), values in covariance.items():
-            variances["response"] += (1.0 if k == other else 2.0) * slopes[k] * slopes[other] * values
+        with np.errstate(invalid="ignore", over="ignore"):
+            for (k, other), values in covariance.items():
+                variances["response"] += (1.0 if k == other else 2.0) * slopes[k] * slopes[other] * values
+        variances["response"][~np.isfinite(means)] = np.inf  # a mean that a heavy tail makes infinite
         return {name: np.sqrt(np.maximum(values, 0.0)) for name, values in variances.items()}
 
-    def _slopes(self, etas: Sequence[FloatArray]) -> list[FloatArray]:
-        """Return the derivative of the response's mean by each predictor, of shape (n,)."""
+    def _slopes(self, etas: Sequence[FloatArray]) -> tuple[FloatArray, list[FloatArray]]:
+        """Return the response's mean and its derivative by each predictor, of shape (n,)."""
         slopes = []
         for k in range(len(etas)):
             up, down = ([eta + (k == i) * step for i, eta in enumerate(etas)] for step in (_STEP, -_STEP))
             means = (self.family.mean([*each, *self.nuisance]) for each in (up, down))
-            slopes.append(np.subtract(*means) / (up[k] - down[k]))
-        return slopes
+            with np.errstate(invalid="ignore"):
+                slopes.append(np.subtract(*means) / (up[k] - down[k]))
+        return self.family.mean([*etas, *self.nuisance]), slopes
 
 
 def fitted_model(case: Case, problem: FitProblem, family: Family, at: Evaluation) -> FittedModel:

@@ -25,7 +25,8 @@ class PenaltyRow:
     log_lambda : float
     state : str
         Empty, or "plateau" (the objective is flat beyond it), "at bound", "plateau, at bound", "cut
-        by the bound" (the objective still falls there), "fixed".
+        by the bound" (the objective still falls there), "tied" (one with that of other terms),
+        "fixed".
     """
 
     log_lambda: float
@@ -72,7 +73,9 @@ def term_rows(problem: FitProblem, result: FitResult, edf: Mapping[str, float]) 
         at_bound = bool(abs(rho[coordinate]) >= options.rho_bound - AT_BOUND)
         if flat[coordinate]:
             return "plateau, at bound" if at_bound else "plateau"
-        return "cut by the bound" if coordinate in cut else "at bound" if at_bound else ""
+        if coordinate in cut:
+            return "cut by the bound"
+        return "at bound" if at_bound else "tied" * (layout.physical_to_outer.count(coordinate) > 1)
 
     penalties = [
         PenaltyRow(float(value), state(coordinate))

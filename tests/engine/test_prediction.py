@@ -15,7 +15,20 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import InvalidInput, InvalidType
-from gamwarm.engine import EngineFit, Gaussian, GaussianLocationScale, Intercept, RandomEffect, Smooth, bind, fit
+from gamwarm.engine import (
+    EngineFit,
+    Factor,
+    Gaussian,
+    GaussianLocationScale,
+    Intercept,
+    Monotone,
+    Poisson,
+    RandomEffect,
+    Smooth,
+    Tensor,
+    bind,
+    fit,
+)
 from gamwarm.engine.source import Source
 from tests.support import models
 
@@ -184,6 +197,50 @@ def test_standard_errors_are_those_of_the_dense_formula(fits, family):
         expected = np.sqrt(found.model.scale * np.einsum("ij,jk,ik->i", x, inverse, x) + prior)
         np.testing.assert_allclose(said.standard_errors[name], expected, rtol=1e-9)
         assert said.standard_errors[name].min() >= 0.0
+
+
+KINDS: dict[str, list[Any]] = {
+    "monotone": [Monotone("x", k=8), RandomEffect("group")],
+    "surface": [Tensor("x", "z", k=(5, 5))],
+    "surface beside main effects": [Smooth("x", k=6), Smooth("z", k=6), Tensor("x", "z", k=(6, 6))],
+    "by level, tied": [Smooth("x", k=8, by="kind", tied=True), Factor("kind")],
+    "two penalties, a fixed one": [Smooth("x", k=8, select=True), Smooth("z", k=6, log_lambda=2.0)],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", [Poisson("poisson"), Gaussian("gaussian")], ids=lambda family: type(family).__name__)
+def test_every_kind_of_term_predicts_its_own_rows_scores_them_and_is_summarised(kind, family):
+    data = models.columns()
+    data["z"] = data["u"]
+    kept = data["group"] != "g03"
+    found = fit(bind(data, [Intercept(), *KINDS[kind]], family).case(kept), options=models.USUAL)
+
+    said = found.predict(data, standard_errors=True)
+    carried = pickle.loads(pickle.dumps(found))
+
+    np.testing.assert_allclose(said.fitted["mean"][kept], found.fitted["mean"], rtol=1e-10, atol=1e-10)
+    assert np.isfinite(said.standard_errors["mean"]).all()
+    assert said.standard_errors["mean"].min() > 0.0
+    assert found.held_out(kept).total == pytest.approx(found.result.inner.log_likelihood, rel=1e-8)
+    np.testing.assert_array_equal(carried.predict(data).mu, said.mu)
+    assert max(map(len, found.summary().splitlines())) <= 80
+    states = {penalty.state for row in found.terms for penalty in row.penalties}
+    assert ("tied" in states) == ("tied" in kind)
+    assert set(found.curves()) == set(found.names)
+
+
+def test_a_mean_that_is_infinite_has_an_infinite_standard_error():
+    found = fit(models.model("loglogistic").case(), options=models.USUAL)
+    shift = next(term for term in found.model.terms if term.name == "scale:intercept").columns.start
+    theta = found.model.theta.copy()
+    theta[shift] += 5.0
+
+    said = replace(found.model, theta=theta).predict(models.columns(), standard_errors=True)
+
+    assert np.isinf(said.mu).all()
+    assert np.isinf(said.standard_errors["response"]).all()
+    assert np.isfinite(said.standard_errors["mean"]).all()
 
 
 def test_the_prior_variance_of_an_unseen_level_is_the_spread_of_the_levels(fits):
