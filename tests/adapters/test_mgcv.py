@@ -14,6 +14,7 @@ import pytest
 
 import gamwarm
 from gamwarm import FitFailed, InvalidInput, InvalidType, MissingDependency, UnsupportedOption
+from gamwarm.folds import leave_one_out
 from gamwarm.testing import assert_neutral
 from tests.support.command import Runner
 from tests.support.mgcv_driver import HAS_MGCV, Folds, frame, plain_gam
@@ -21,7 +22,7 @@ from tests.support.mgcv_driver import HAS_MGCV, Folds, frame, plain_gam
 if not HAS_MGCV:
     pytest.skip("mgcv: needs R with mgcv and rpy2", allow_module_level=True)
 
-from gamwarm.adapters.mgcv import gam, running, session
+from gamwarm.adapters.mgcv import fold_fit, gam, running, session
 
 SMOOTH = "y ~ s(x, bs='cr', k=8)"
 
@@ -220,6 +221,26 @@ def test_an_entry_id_names_the_parent(store):
     fold = gam(SMOOTH, a_fold(data), store=store, like=first.kept.artifact.entry_id)
 
     assert fold.start.parent == first.kept.artifact.entry_id
+
+
+def test_leave_one_out_fits_every_fold_from_all_rows_with_their_knots(store):
+    data = frame()
+    fit = fold_fit("y ~ s(x, bs='cr') + s(f, bs='re')", data, weights="w")
+
+    report = leave_one_out(store, data["f"], fit, progress=False)
+    again = leave_one_out(store, data["f"], fit, progress=False)
+    alone = gam("y ~ s(x, bs='cr') + s(f, bs='re')", without(data, data["f"] == "c"), weights="w")
+
+    assert report.parent is not None
+    assert len(report.folds) == 8
+    assert {fold.source for fold in report.folds} == {"transfer"}
+    assert {fold.source for fold in again.folds} == {"exact"}
+    objective = next(fold.objective for fold in report.folds if fold.group == "c")
+    assert objective == pytest.approx(alone.objective, abs=0.5)  # alone it has knots of its own
+    with pytest.raises(InvalidType, match="'like'"):
+        fold_fit(SMOOTH, data, like="0" * 32)
+    with pytest.raises(InvalidType, match="column's name"):
+        fold_fit(SMOOTH, data, weights=data["w"])
 
 
 # -- a start never decides -------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from gamwarm.adapters.mgcv.session import session
 from gamwarm.columns import columns_of, values_and_missing
 from gamwarm.errors import InvalidInput, InvalidType
 
-__all__ = ["Frame", "Levels", "columns_named", "data_frame"]
+__all__ = ["Frame", "Levels", "chosen_rows", "columns_named", "data_frame"]
 
 Levels = Mapping[str, tuple[str, ...]]
 """Levels of factors, by the name of their column."""
@@ -29,6 +29,13 @@ def columns_named(data: Any, names: Iterable[str], what: str) -> dict[str, Any]:
             raise InvalidInput(f"{what} uses {name!r}, which is no column of data; there are {near}")
         found[name] = columns[name]
     return found
+
+
+def chosen_rows(column: Any, rows: Any) -> Any:
+    """Return the rows of a column where the mask is true; categories stay known."""
+    if hasattr(column, "filter") and not hasattr(column, "iloc"):  # polars, Arrow
+        return column.filter(rows)
+    return column[rows] if hasattr(column, "dtype") else np.asarray(column)[rows]
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from gamwarm.adapters.mgcv.data import columns_named, data_frame
+from gamwarm.adapters.mgcv.data import chosen_rows, columns_named, data_frame
 from gamwarm.adapters.mgcv.model import Basis, Call, Model
 from gamwarm.adapters.mgcv.running import Run
 from gamwarm.adapters.mgcv.session import entries, plain, session
 from gamwarm.checks import FloatArray, as_bool, as_finite_float
+from gamwarm.columns import columns_of
 from gamwarm.display import NotebookTable, few
 from gamwarm.errors import FitFailed, InvalidInput, InvalidType, UnsupportedOption
 from gamwarm.store import FitStore, KeepOutcome
 
-__all__ = ["GamFit", "gam"]
+__all__ = ["GamFit", "fold_fit", "gam"]
 
 _OUR_CONTROL = ("scalePenalty", "nthreads", "trace", "keepData")
 
@@ -101,7 +103,18 @@ def gam(
     if store is not None and not callable(getattr(store, "fit", None)):
         raise InvalidType(f"store is {type(store).__name__}; give what gamwarm.open(path) returned, or None")
     parent, basis = _parent(like)
-    model = call.model(data, basis)
+    return _fit(call.model(data, basis), store, parent, leave_out, attributes, each=each)
+
+
+def _fit(
+    model: Model,
+    store: FitStore | None,
+    parent: Any,
+    leave_out: Any,
+    attributes: Mapping[str, str | int | float] | None = None,
+    *,
+    each: bool,
+) -> GamFit:
     going: Any = nullcontext(None)
     if store is not None:
         going = store.fit(model.problem, parent, leave_out, attributes, each=each)
@@ -111,6 +124,47 @@ def gam(
         result = run.result()
         kept = None if handle is None else handle.keep(result)
     return GamFit(model, run, result, kept)
+
+
+def fold_fit(formula: str | Sequence[str], data: Any, family: str = "gaussian", **arguments: Any) -> Any:
+    """Return the ``fit`` of `gamwarm.folds.leave_one_out` for a model of mgcv.
+
+    Every fold has the knots and factor levels of all rows.
+
+    Parameters
+    ----------
+    formula, data, family
+        As `gam` takes them; all rows.
+    **arguments
+        ``knots``, ``select``, ``gamma``, ``control``, and ``weights`` and ``offset`` as names of
+        columns, as `gam` takes them.
+
+    Returns
+    -------
+    callable
+        What it returns for a fold is a `GamFit`.
+    """
+    for name in ("weights", "offset"):
+        if not isinstance(arguments.get(name), (str, type(None))):
+            raise InvalidType(f"{name} is {type(arguments[name]).__name__}; put it in data and give its column's name")
+    unknown = sorted(set(arguments) - {"weights", "offset", "knots", "method", "select", "gamma", "control"})
+    if unknown:
+        raise InvalidType(f"fold_fit takes no {unknown[0]!r}; leave_one_out sets what belongs to one fold")
+    defaults = {"weights": None, "offset": None, "knots": None, "method": "REML", "select": False, "gamma": 1.0}
+    call = _call(formula, family, **{**defaults, "control": None, **arguments})
+    columns = columns_of(data)
+    basis = call.model(data, Basis()).basis
+
+    def fit(fold: Any, /, *, store: Any, parent: Any, leave_out: Any, each: bool) -> Any:
+        if fold is None:
+            with store.fit(None, parent, leave_out, each=each) as going:
+                kept = going.keep(None)
+            return SimpleNamespace(result=None, start=going.start, kept=kept)
+        rows = np.asarray(fold.rows)
+        kept_rows = {name: chosen_rows(column, rows) for name, column in columns.items()}
+        return _fit(call.model(kept_rows, basis), store, parent, leave_out, each=each)
+
+    return fit
 
 
 def _call(
