@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -16,16 +18,12 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def _has_mgcv() -> bool:
-    if find_spec("rpy2") is None:
+    """Ask without starting R in this process, which may run no test of it."""
+    rscript = which("Rscript")
+    if rscript is None or find_spec("rpy2") is None:
         return False
-    from gamwarm import MissingDependency
-    from gamwarm.adapters.mgcv.session import session
-
-    try:
-        session()
-    except MissingDependency:
-        return False
-    return True
+    asked = [rscript, "-e", 'stopifnot(requireNamespace("mgcv", quietly = TRUE))']
+    return subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 HAS_MGCV = _has_mgcv()

@@ -392,6 +392,7 @@ local({
       do.call(stats::predict, arguments)
     }),
     predictors = function(object) all.vars(object$pred.formula),
+    edf = function(object) object$edf,
     smooth_edf = function(object) vapply(object$smooth, function(sm) sum(object$edf[sm$first.para:sm$last.para]), 0),
     put = function(object, coef) {
       object$coefficients[] <- coef
