@@ -93,6 +93,49 @@ def stopped_campaign(comm: Any, path: Path) -> folds.FoldsReport:
         return folds.leave_one_out(store, data()["group"], fit, progress=False)
 
 
+# -- what a campaign tells -------------------------------------------------------------------------
+
+
+def measured_campaign(comm: Any, folder: str) -> Any:
+    """A campaign over pairs of columns with audits, in which two folds have no answer at first."""
+    path = Path(folder) / "measured.h5"
+    return [_measured(comm, path, fails=("a, late", "c, early")), _measured(comm, path, fails=())]
+
+
+def _measured(comm: Any, path: Path, fails: tuple[str, ...]) -> dict[str, Any]:
+    columns_ = data()
+    bound = model("poisson", columns_)
+    half = np.array(["early", "late"])[(columns_["x"] > 5.0).astype(int)]
+
+    def fit(fold: folds.Fold | None, /, **how: Any) -> engine.EngineFit:
+        case = None if fold is None else bound.case(fold.rows)
+        if fold is not None and fold.group in fails[:1]:
+            raise ArithmeticError("before the look-up")
+        made = engine.fit(case, options=USUAL, checkpoint=False, **how)
+        if fold is not None and fold.group in fails[1:]:
+            raise ArithmeticError("after the keeping")
+        return made
+
+    with gamwarm.open(path, comm=comm, engine=engine.ENGINE, engine_version="1") as store:
+        report = folds.leave_one_out(store, {"kind": columns_["kind"], "half": half}, fit, audit=0.4, progress=False)
+        pinned = sorted(store.pins())
+    whole = {fold.group: fold for fold in report.folds}
+    return {
+        "folds": content(report),
+        "failures": {fold.group: fold.failure for fold in report.unanswered},
+        "held_out": {group: fold.held_out for group, fold in whole.items()},
+        "changes": {
+            group: {n: [c.edf, *c.log_lambda, c.curve] for n, c in f.changes.items()} for group, f in whole.items()
+        },
+        "audits": {
+            g: [f.audit.objective, f.audit.cost.hessian_formations] for g, f in whole.items() if f.audit is not None
+        },
+        "influential": [fold.group for fold in report.influential],
+        "sources": sources(report),
+        "pinned": pinned,
+    }
+
+
 # -- at their own pace -----------------------------------------------------------------------------
 
 
@@ -178,7 +221,10 @@ def workers_of_a_pool(comm: Any, folder: str) -> Any:
 
 
 def everything(comm: Any, folder: str) -> Any:
-    return {body.__name__: body(comm, folder) for body in (campaigns, at_their_own_pace, workers_of_a_pool)}
+    return {
+        body.__name__: body(comm, folder)
+        for body in (campaigns, measured_campaign, at_their_own_pace, workers_of_a_pool)
+    }
 
 
 # -- killed ----------------------------------------------------------------------------------------

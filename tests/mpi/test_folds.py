@@ -84,6 +84,29 @@ def test_all_ranks_have_folds_and_rank_0_alone_shows_progress(job, n):
     assert all(other["shown"] == [] for other in others)
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    return fold_bodies.measured_campaign(None, str(tmp_path_factory.mktemp("measured")))
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_scores_changes_audits_and_failures_are_those_of_one_process(launch, measured, n):
+    first, again = measured
+    assert first["failures"] == {
+        "a, late": "ArithmeticError: before the look-up",
+        "c, early": "ArithmeticError: after the keeping",
+    }
+    assert len(first["audits"]) + len(first["failures"]) >= 3
+    assert first["sources"].count("transfer") == 4
+    assert again["failures"] == {}
+    assert sorted(again["sources"]) == ["exact"] * 5 + ["transfer"]
+    assert len(again["audits"]) == 3
+    assert again["pinned"] == first["pinned"] == []
+
+    for answer in launch(n)[0]:
+        assert answer["measured_campaign"] == measured
+
+
 @pytest.mark.parametrize("n", RANKS)
 def test_ranks_at_their_own_pace_see_their_own_fits_and_all_are_there_in_the_end(launch, n):
     answers = [answer["at_their_own_pace"] for answer in launch(n)[0]]
