@@ -556,8 +556,8 @@ class FileView:
         if damaged:
             self.recount()
 
-    def write_child(self, entry: Encoded) -> None:
-        """File one entry below its key, in place of a damaged one.
+    def write_child(self, entry: Encoded, *, is_new: bool = False) -> None:
+        """File one entry below its key, in place of a damaged one. ``is_new``: there is none.
 
         Raises
         ------
@@ -574,6 +574,7 @@ class FileView:
             pass_on_others(error)
             raise _irreplaceable(section, entry.key) from error
         child = entry.entry_id.encode()
+        there = there and not is_new
         damaged = there and _may_link_to(gid, child) and self._remove(section, f"{entry.key}/{entry.entry_id}")
         self._write_entry(h5g.create(gid, child, gcpl=_GROUP), entry)
         if damaged:

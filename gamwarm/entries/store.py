@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 from weakref import WeakSet
 
 import h5py
@@ -74,6 +74,13 @@ class _Transaction:
     half_done: str = ""
 
 
+class _Together(NamedTuple):
+    """What the reads of one `read_together` share: a view, and the damage that they met."""
+
+    view: EntryEditor
+    damaged: list[tuple[str, list[_Damaged]]]
+
+
 class EntryStore:
     """Records and artifacts in one file. Every method is local; threads take turns.
 
@@ -106,6 +113,7 @@ class EntryStore:
         self._size_budget = size_budget
         self.held: WeakSet[ParentSnapshot] = WeakSet()
         self._open: _Transaction | None = None
+        self._together: _Together | None = None
         self._seen: tuple[h5py.File, EntryEditor] | None = None
         self._written: tuple[h5py.File, EntryEditor] | None = None
         self._parents: DecodedCache[tuple[str, bytes], StoredArtifact] = DecodedCache()
@@ -126,7 +134,7 @@ class EntryStore:
         self._seen = self._written = None
 
     def _forget_transaction(self) -> None:
-        self._open = None
+        self._open = self._together = None
 
     def _check(self, h5: h5py.File) -> None:
         # Not the store's own, which remembers: while a writer is at work the read repeats.
@@ -326,7 +334,9 @@ class EntryStore:
                 self._warn_damaged(section, [(path, str(error))])
             else:
                 return self._again(new.entry_id)
-        view.write_child(stamped_at(new, view.next_created(clock.now())))
+            view.write_child(stamped_at(new, view.next_created(clock.now())))
+            return PutOutcome(pending=True, entry_id=new.entry_id)
+        view.write_child(stamped_at(new, view.next_created(clock.now())), is_new=True)
         return PutOutcome(pending=True, entry_id=new.entry_id)
 
     # -- looking up --------------------------------------------------------------------------------
@@ -346,7 +356,29 @@ class EntryStore:
         with self.call_lock, self._translated:
             if self._open is not None:
                 return look(self._open.view)
+            if self._together is not None:
+                return look(self._together.view)
             return self.container.read(with_view)
+
+    def read_together(self, act: Callable[[], T]) -> T:
+        """Return what ``act`` returns; its reads are of one state of the file, which is looked at
+        once. Called again where a writer came between.
+        """
+        damaged: list[tuple[str, list[_Damaged]]] = []
+
+        def look(view: EntryEditor) -> T:
+            damaged.clear()
+            outer, self._together = self._together, _Together(view, damaged)
+            try:
+                return act()
+            finally:
+                self._together = outer
+
+        with self.call_lock:
+            found = self.read(look)
+            for section, some in damaged:
+                self._warn_damaged(section, some)
+        return found
 
     def _view_of(self, h5: h5py.File) -> EntryEditor:
         """One view per handle: it keeps open what every look-up goes through."""
@@ -373,6 +405,9 @@ class EntryStore:
         return whole
 
     def _warn_damaged(self, section: str, damaged: list[_Damaged]) -> None:
+        if self._together is not None:  # this look may be repeated
+            self._together.damaged.append((section, damaged))
+            return
         for path, reason in damaged:
             place = f"/{section}/{path}"
             if place not in self._warned:

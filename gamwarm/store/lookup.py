@@ -118,6 +118,10 @@ def answer(entries: EntryStore, request: Request, parents: ParentSnapshot | None
     ``parents``: artifacts that may be chosen (of a frozen campaign); None: all. One that the caller
     names is always taken.
     """
+    return entries.read_together(lambda: _answer(entries, request, parents))
+
+
+def _answer(entries: EntryStore, request: Request, parents: ParentSnapshot | None) -> Answer:
     exact = exact_answer(entries, request)
     if exact.record is not None:
         return exact

@@ -223,3 +223,43 @@ def test_a_record_that_is_replaced_is_read_once(entries, monkeypatch):
 
     assert len(reads) == 1
     assert verify(entries).ok
+
+
+def test_reads_together_are_of_one_state_and_warn_of_what_that_state_has(path, caplog):
+    """A writer that comes between has all of them repeated; a warning is only of the last time."""
+    with contextlib.closing(EntryStore(path)) as writer, contextlib.closing(EntryStore(path, mode="r")) as reader:
+        kept = writer.put_artifact(artifact_of()).entry_id
+        with h5py.File(path, "r+") as h5:
+            (key,) = h5["fit_artifacts"].values()
+            beta = key[kept].attrs["beta"]
+            key[kept].attrs["beta"] = beta + 1.0
+        rounds = []
+
+        def look():
+            rounds.append((reader.find_artifact(kept), found(reader, 1)))
+            if len(rounds) == 1:
+                writer.put_record(record_of(1))
+                writer.close()
+                with h5py.File(path, "r+") as h5:
+                    next(iter(h5["fit_artifacts"].values()))[kept].attrs["beta"] = beta
+            return rounds[-1]
+
+        artifact, record = reader.read_together(look)
+
+    assert rounds[0] == (None, None)
+    assert artifact.entry_id == kept
+    assert record.key == exact_key_of(1)
+    assert "is damaged" not in caplog.text
+
+
+def test_reads_together_look_at_the_file_once(entries, monkeypatch):
+    kept = entries.put_artifact(artifact_of()).entry_id
+    looks = []
+    plain = entries.container.read
+    monkeypatch.setattr(entries.container, "read", lambda fn: looks.append(fn) or plain(fn))
+
+    record, artifact = entries.read_together(lambda: (found(entries, 1), entries.find_artifact(kept)))
+
+    assert record is None
+    assert artifact.entry_id == kept
+    assert len(looks) == 1
