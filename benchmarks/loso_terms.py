@@ -111,8 +111,8 @@ TERM_SETS = {
             "kostecki-fixed", "carData/KosteckiDillon, binomial, one smooth fixed, one subject left out",
             _KOSTECKI,
             (
-                Intercept(), Factor("medication"), Smooth("time", 10, log_lambda=5.0), Smooth("airq", 10),
-                RandomEffect("id"),
+                Intercept(), Factor("medication"), Smooth("time", 10, log_lambda=5.0), Smooth("age", 10),
+                Smooth("airq", 10), RandomEffect("id"),
             ),
             Binomial("headache"), "id", None, _FOUR,
         ),

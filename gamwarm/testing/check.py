@@ -302,7 +302,8 @@ class _Check:
             self.report.remarks.append(text)
 
     def _corruptions(self, problem: FitProblem) -> list[Corruption]:
-        return corruptions_of(problem.n_outer, problem.options.rho_bound, self.rng, len(problem.nuisance))
+        slots = problem.layout.per_block_slots()
+        return corruptions_of(problem.n_outer, problem.options.rho_bound, self.rng, len(problem.nuisance), slots)
 
     def corrupted(self, count: int) -> None:
         for i in range(1, min(len(self.cases), count + 1)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,12 +36,18 @@ class Corruption:
         return self.name
 
 
-def corruptions_of(n_outer: int, rho_bound: float, rng: np.random.Generator, nuisance: int = 0) -> list[Corruption]:
+def corruptions_of(
+    n_outer: int,
+    rho_bound: float,
+    rng: np.random.Generator,
+    nuisance: int = 0,
+    slots: Sequence[Sequence[int]] = (),
+) -> list[Corruption]:
     """Return corruptions of a start of ``n_outer`` coordinates, within ±``rho_bound``, by ``rng``.
 
     Outer coordinates: each ±6, permuted, all at either bound, NaN, nuisance ones 30 and -30; beta:
     negated, times 5, noise, NaN, zero; both of another model of the same shape; the metric: shrunk,
-    negated, NaN.
+    negated, NaN; where blocks share a coordinate, that of another, and each other's coefficients.
 
     Parameters
     ----------
@@ -52,6 +58,8 @@ def corruptions_of(n_outer: int, rho_bound: float, rng: np.random.Generator, nui
         For noise.
     nuisance : int
         The last so many coordinates are nuisance coordinates.
+    slots : sequence of sequences of int
+        Per block, the outer coordinates that it uses (`PenaltyLayout.per_block_slots`).
     """
     bound = rho_bound if np.isfinite(rho_bound) else 30.0
     found = [
@@ -73,6 +81,10 @@ def corruptions_of(n_outer: int, rho_bound: float, rng: np.random.Generator, nui
             Corruption("metric negated", _metric(lambda h: -h)),
             Corruption("metric NaN", _metric(lambda h: np.full_like(h, np.nan))),
         ]
+    users = {slot: [b for b, own in enumerate(slots) if slot in own] for own in slots for slot in own}
+    tied = {slot: blocks for slot, blocks in users.items() if len(blocks) > 1}
+    if tied:
+        found.append(Corruption("ties swapped", lambda start: _swapped(start, tied)))
     found += [
         Corruption("beta negated", _beta(lambda beta: -beta)),
         Corruption("beta times 5", _beta(lambda beta: 5.0 * beta)),
@@ -129,6 +141,16 @@ def _metric(change: Callable[[Any], Any]) -> Callable[[ConstrainedWarmStart], Co
         return replace(start, curvature=replace(known, hessian=change(np.array(known.hessian))))
 
     return apply
+
+
+def _swapped(start: ConstrainedWarmStart, tied: dict[int, list[int]]) -> ConstrainedWarmStart:
+    rho, betas = np.array(start.rho), list(start.block_beta)
+    for slot, blocks in tied.items():
+        rho[slot] = start.rho[(slot + 1) % len(rho)]
+        for here, there in zip(blocks, [*blocks[1:], blocks[0]], strict=True):
+            if betas[here].shape == start.block_beta[there].shape:
+                betas[here] = np.array(start.block_beta[there])
+    return replace(start, rho=rho, block_beta=tuple(betas))
 
 
 def _stranger(start: ConstrainedWarmStart, bound: float, rng: np.random.Generator) -> ConstrainedWarmStart:

@@ -10,7 +10,7 @@ import gamwarm.transfer.guard
 from gamwarm.engine import fit
 from gamwarm.testing import assert_neutral, check_neutrality
 from tests.support import models
-from tests.support.reference_driver import Motorcycle, ReferenceDriver, Seeded
+from tests.support.reference_driver import Motorcycle, ReferenceDriver, Seeded, Several
 
 
 @pytest.mark.parametrize("family", [*models.MODELS, "Gaussian"])
@@ -23,6 +23,23 @@ def test_no_start_moves_an_answer_of_the_reference_engine(family):
         report.evaluations("cold") + report.formations("cold")
     )
     assert report.modes == []
+
+
+@pytest.mark.parametrize("name", models.PENALTIES)
+def test_no_start_moves_an_answer_of_a_model_with_several_penalties(name):
+    report = assert_neutral(Several(name))
+
+    assert report.evaluations("exact") == 1.0
+    assert report.modes == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["Gaussian", "gaussian", "binomial"])
+@pytest.mark.parametrize("name", models.PENALTIES)
+def test_no_start_moves_an_answer_with_several_penalties_of_any_family(name, family):
+    report = assert_neutral(Several(name, family))
+
+    assert report.evaluations("exact") == 1.0
 
 
 def test_no_start_with_group_seeds_moves_an_answer():

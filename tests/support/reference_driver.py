@@ -9,12 +9,12 @@ import numpy as np
 
 import gamwarm.engine
 from gamwarm import FitProblem
-from gamwarm.engine import fit
+from gamwarm.engine import RandomEffect, fit
 from gamwarm.engine.arrays import Counters
 from gamwarm.testing import Fitted
 from tests.support import models
 
-__all__ = ["Motorcycle", "ReferenceDriver", "Seeded"]
+__all__ = ["Motorcycle", "ReferenceDriver", "Seeded", "Several"]
 
 
 class ReferenceDriver:
@@ -85,6 +85,18 @@ class Motorcycle(ReferenceDriver):
     def bind(self) -> tuple[Any, Any]:
         bound = models.mcycle()
         return bound, np.array([str(time) for time in bound.source.columns["times"]])
+
+
+class Several(ReferenceDriver):
+    """Models with several, tied and fixed penalties."""
+
+    def __init__(self, name: str, family: str = "poisson") -> None:
+        super().__init__(family)
+        self.name = name
+
+    def bind(self) -> tuple[Any, Any]:
+        data = models.columns(self.n)
+        return models.several(self.name, self.family, data, RandomEffect("group")), data["group"]
 
 
 class Seeded(ReferenceDriver):

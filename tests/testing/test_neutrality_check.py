@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from gamwarm import FitFailed, InvalidInput, InvalidType
-from gamwarm.testing import NotNeutral, Tolerances, Verdict, assert_neutral, check_neutrality
+from gamwarm import ConstrainedWarmStart, FitFailed, InvalidInput, InvalidType
+from gamwarm.testing import NotNeutral, Tolerances, Verdict, assert_neutral, check_neutrality, corruptions_of
 from gamwarm.testing.driver import problem_of
 from tests.support import engines
 
@@ -173,3 +173,15 @@ def test_a_better_answer_is_reported_and_not_failed():
 
     assert {run.verdict for run in report.runs if run.phase == "warm"} == {Verdict.BETTER}
     assert "answer" not in {finding.check for finding in report.findings}
+
+
+def test_swapped_ties_are_another_coordinates_value_and_each_others_coefficients():
+    rng = np.random.default_rng(0)
+    start = ConstrainedWarmStart(np.array([1.0, 5.0]), [np.zeros(1), np.ones(2), np.full(2, 2.0), np.full(3, 3.0)])
+
+    named = {c.name: c for c in corruptions_of(2, 15.0, rng, slots=[(), (0,), (0,), (1,)])}
+    swapped = named["ties swapped"].apply(start)
+
+    assert swapped.rho.tolist() == [5.0, 5.0]
+    assert [b.tolist() for b in swapped.block_beta] == [[0.0], [2.0, 2.0], [1.0, 1.0], [3.0, 3.0, 3.0]]
+    assert "ties swapped" not in {c.name for c in corruptions_of(2, 15.0, rng, slots=[(), (0,), (1,)])}
