@@ -46,7 +46,7 @@ ARTIFACTS: Final = "fit_artifacts"
 _ENTRY_ID_BYTES: Final = 16
 # Left out of the content digest: times, and components, which follow from the key; of two fields
 # a part.
-_VOLATILE: Final = ("created", "entry_id", "penalties")
+_VOLATILE: Final = ("created", "entry_id", "penalties", "penalty_forms")
 _APART: Final = ("attributes", "cost", *_VOLATILE)
 DERIVED: Final = "components"
 

@@ -78,6 +78,8 @@ def encode_record(record: BlockRecord) -> Encoded:
         meta["nuisance"] = list(record.nuisance)
     if record.components is not None:
         meta["penalties"] = list(record.components.penalties)
+        if record.components.forms:
+            meta["penalty_forms"] = [list(each) for each in record.components.forms]
         arrays[DERIVED] = np.array(record.components.digests, dtype=np.int64)
     return encoded(RECORDS, record.key, meta, arrays)
 
@@ -106,7 +108,7 @@ def _decode_record(entry: Encoded) -> BlockRecord:
     components = None
     if "penalties" in meta:
         digests = arrays.get(DERIVED, np.zeros(0, dtype=np.int64)).tolist()
-        components = Components.of_checked(meta["penalties"], digests)
+        components = Components.of_checked(meta["penalties"], digests, meta.get("penalty_forms", ()))
     if len(meta["widths"]) != blocks or (active is not None and len(active) != blocks):
         raise DamagedEntry(f"it has {len(meta['widths'])} widths and {len(active or ())} active sets, {blocks} blocks")
     # Not by the constructor, which would copy and check what the seal covers; types are checked.
@@ -154,6 +156,7 @@ _FIELDS: Final[dict[str, Check]] = {
     "widths": list_of(is_count),
     "active": or_none(list_of(or_none(is_count))),
     "penalties": list_of(is_count),
+    "penalty_forms": list_of(list_of(is_string)),
     "iteration": or_none(is_count),
     "inner": or_none(
         object_of(
@@ -184,7 +187,7 @@ RECORD: Final = register(
             "outer search minimises. components: 8 bytes of digest of each thing that the key names."
         ),
         fields=_FIELDS,
-        optional=frozenset({"penalties"}),
+        optional=frozenset({"penalties", "penalty_forms"}),
         refusal=gate_record,
         encode=encode_record,
         decode=_decode_record,

@@ -54,10 +54,14 @@ class Components:
         Signed 64-bit: engine, family kind, family fingerprint; per block design, offset, each
         penalty, null-space dims, initial log lambdas; then the options in the order of the exact
         key, but those at the end that have their default are left out.
+    forms : sequence of sequences of str
+        Per block, what each penalty is, in words (`penalty_form`); empty where all are dense. For
+        readers of the file: nothing depends on it.
     """
 
     penalties: Sequence[int]
     digests: Sequence[int]
+    forms: Sequence[Sequence[str]] = ()
 
     def __post_init__(self) -> None:
         counts = tuple(as_int(n, "components penalties") for n in as_tuple(self.penalties, "components penalties"))
@@ -67,25 +71,34 @@ class Components:
             raise InvalidInput(
                 f"components has {len(digests)} digests; blocks with {list(counts)} penalties need {least}"
             )
+        forms = tuple(as_tuple(each, "components forms") for each in as_tuple(self.forms, "components forms"))
+        if forms and tuple(map(len, forms)) != counts:
+            raise InvalidInput(
+                f"components has forms of {list(map(len, forms))} penalties; its blocks have {list(counts)}"
+            )
+        object.__setattr__(self, "forms", forms)
         object.__setattr__(self, "penalties", counts)
         object.__setattr__(self, "digests", digests)
 
     @classmethod
-    def of_checked(cls, penalties: Sequence[int], digests: Sequence[int]) -> Components:
-        """Return components of counts and signed 64-bit integers."""
-        if len(digests) < len(HEAD) + sum(penalties) + _PER_BLOCK * len(penalties):
-            return cls(penalties, digests)  # says what is wrong
+    def of_checked(
+        cls, penalties: Sequence[int], digests: Sequence[int], forms: Sequence[Sequence[str]] = ()
+    ) -> Components:
+        """Return components of counts, signed 64-bit integers and texts."""
+        if forms or len(digests) < len(HEAD) + sum(penalties) + _PER_BLOCK * len(penalties):
+            return cls(penalties, digests, forms)  # says what is wrong
         components = object.__new__(cls)
-        vars(components).update(penalties=tuple(penalties), digests=tuple(digests))
+        vars(components).update(penalties=tuple(penalties), digests=tuple(digests), forms=())
         return components
 
     @classmethod
-    def of(cls, penalties: Sequence[int], parts: Sequence[int], defaults: Sequence[int]) -> Components:
+    def of(cls, forms: Sequence[Sequence[str]], parts: Sequence[int], defaults: Sequence[int]) -> Components:
         """Take all ``parts``, the options last, and leave out trailing ``defaults``."""
         kept, first = len(parts), len(parts) - len(defaults)
         while kept > first and parts[kept - 1] == defaults[kept - 1 - first]:
             kept -= 1
-        return cls.of_checked(penalties, parts[:kept])
+        plain = all(form == "dense" for each in forms for form in each)
+        return cls.of_checked([len(each) for each in forms], parts[:kept], () if plain else forms)
 
     def labelled(
         self, block_names: Sequence[str], option_names: Sequence[str], defaults: Sequence[int]

@@ -34,6 +34,7 @@ from gamwarm.problem import (
     check_specs,
     distributed_of,
     family_kind_of,
+    penalty_form,
 )
 
 __all__ = ["EXCLUDED", "check_exact_key", "check_nuisance", "component_labels", "exact_key", "name_fit"]
@@ -351,7 +352,8 @@ def name_fit(
             fp.write_str(name)
     key = f"cf-{fp.hexdigest()}"
     _check_equal("key", agree(ranks, "exact_key", key))
-    return key, Components.of([len(block.penalties) for block in blocks], fp.parts, _default_parts())
+    forms = [[penalty_form(penalty) for penalty in block.penalties] for block in blocks]
+    return key, Components.of(forms, fp.parts, _default_parts())
 
 
 def _write_options(fp: ComponentFingerprinter, options: BlockwiseFitOptions) -> None:

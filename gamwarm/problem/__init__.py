@@ -25,6 +25,7 @@ from gamwarm.problem.penalties import (
     KroneckerPenalty,
     LabeledPenalty,
     Penalty,
+    penalty_form,
 )
 
 __all__ = [
@@ -57,5 +58,6 @@ __all__ = [
     "family_kind_of",
     "infer_role",
     "is_row_source",
+    "penalty_form",
     "read_rows",
 ]

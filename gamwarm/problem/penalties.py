@@ -26,6 +26,7 @@ __all__ = [
     "LabeledPenalty",
     "Penalty",
     "is_penalty",
+    "penalty_form",
 ]
 
 
@@ -176,6 +177,24 @@ def is_penalty(value: object) -> TypeGuard[Penalty]:
 def _check_inner(inner: object, what: str) -> None:
     if not is_penalty(inner):
         raise InvalidType(f"{what} must wrap a penalty; it wraps {type(inner).__name__}")
+
+
+def penalty_form(penalty: Penalty) -> str:
+    """Return in words what a penalty is, without its matrices.
+
+    Such as ``dense``, ``kron 5 x 4``, ``blockwise 7:8``, ``labeled wiggliness: dense`` or ``fixed
+    2.0: dense``; of a kind that is not of this module ``other``.
+    """
+    match penalty:
+        case LabeledPenalty():
+            return f"labeled {penalty.label}: {penalty_form(penalty.inner)}"
+        case FixedPenalty():
+            return f"fixed {penalty.log_lambda!r}: {penalty_form(penalty.inner)}"
+        case KroneckerPenalty():
+            return f"kron {penalty.left.shape[0]} x {penalty.right.shape[0]}"
+        case BlockwisePenalty():
+            return f"blockwise {penalty.start}:{penalty.stop}"
+    return "dense" if isinstance(penalty, DensePenalty) else "other"
 
 
 class _Around(_Kind):

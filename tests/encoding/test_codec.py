@@ -314,8 +314,9 @@ def test_the_entry_id_leaves_out_nothing_else(changes):
     assert encode_record(replace(RECORD, **changes)).entry_id != encode_record(RECORD).entry_id
 
 
-def test_components_are_no_content_of_their_own_but_are_sealed_and_come_back():
-    made = Components([1, 0], range(-5, 7))
+@pytest.mark.parametrize("forms", [(), [["kron 2 x 3"], []]])
+def test_components_are_no_content_of_their_own_but_are_sealed_and_come_back(forms):
+    made = Components([1, 0], range(-5, 7), forms)
     plain, told = encode_record(RECORD), encode_record(replace(RECORD, components=made))
 
     assert told.entry_id == plain.entry_id

@@ -12,7 +12,15 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
 from gamwarm.errors import InvalidInput, InvalidType
-from gamwarm.problem import BlockwisePenalty, DensePenalty, FixedPenalty, KroneckerPenalty, LabeledPenalty, Penalty
+from gamwarm.problem import (
+    BlockwisePenalty,
+    DensePenalty,
+    FixedPenalty,
+    KroneckerPenalty,
+    LabeledPenalty,
+    Penalty,
+    penalty_form,
+)
 
 
 @st.composite
@@ -148,3 +156,18 @@ def test_a_penalty_copies_its_matrix_and_cannot_be_changed():
     np.testing.assert_array_equal(penalty.to_dense(), np.eye(2))
     with pytest.raises(dataclasses.FrozenInstanceError):
         penalty.matrix = matrix
+
+
+def test_a_penaltys_form_says_in_words_what_it_is():
+    kron = KroneckerPenalty(np.eye(2), np.eye(3))
+    held = FixedPenalty(2.5, LabeledPenalty("a", BlockwisePenalty(np.eye(1), 1, 2, 3)))
+
+    class Own:
+        dim, precision_label, fixed_log_lambda = 1, None, None
+
+        def to_dense(self):
+            return np.eye(1)
+
+    assert [penalty_form(p) for p in (DensePenalty(np.eye(2)), kron, held, Own())] == [
+        "dense", "kron 2 x 3", "fixed 2.5: labeled a: blockwise 1:2", "other",
+    ]  # fmt: skip

@@ -258,6 +258,7 @@ def test_components_of_a_typical_record_stay_under_250_bytes(tmp_path):
     [
         (([1], [0] * 7), "7 digests"),
         (([0], [2**63] * 7), "does not fit 64 bits"),
+        (([1], [0] * 8, [["dense", "dense"]]), r"forms of \[2\] penalties; its blocks have \[1\]"),
     ],
 )
 def test_components_that_contradict_themselves_are_refused(arguments, complaint):
