@@ -108,6 +108,11 @@ class BoundTerm:
         """Whether a fold without some level's rows has fewer columns."""
         return self.by_level or self.of_level is not None
 
+    @property
+    def is_held(self) -> bool:
+        """Whether every coefficient has a penalty."""
+        return bool(np.any([penalty.diagonal > 0.0 for penalty in self.penalties], axis=0).all())
+
     def main_effects(self, columns: Sequence[str]) -> BoolArray:
         """Return which coefficients (p,) belong to a main effect of one of the columns."""
         if len(self.covariates) == 1:

@@ -24,7 +24,7 @@ from gamwarm.engine.penalty import DiagonalPenalties
 from gamwarm.engine.seeds import vanishing
 from gamwarm.engine.source import Source
 from gamwarm.engine.tensor import Tensor, check_tensors
-from gamwarm.engine.terms import Term
+from gamwarm.engine.terms import Smooth, Term
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.families import Family, Gaussian
 from gamwarm.formats import ENGINE_FAMILY
@@ -549,6 +549,25 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
     return Bound(source, _bound_terms(terms, source, information), family, (y, w, offset))
 
 
+def _check_curves(terms: Sequence[Term], free: set[str]) -> None:
+    """Refuse curves by level beside a term that has what no penalty holds of them: their sum.
+
+    ``free`` names the terms with coefficients that no penalty holds.
+    """
+    curves = [term for term in terms if isinstance(term, Smooth) and term.by is not None and term.name in free]
+    for curve in curves:
+        for other in terms:
+            if other.predictor != curve.predictor or other.name not in free or other.name == curve.name:
+                continue
+            columns = (other.column,) if isinstance(other, Smooth) else getattr(other, "columns", ())
+            if curve.column in columns:
+                raise InvalidInput(
+                    f"terms {other.name!r} and {curve.name!r} both have the polynomials of {curve.column!r} that no "
+                    f"penalty holds; give {curve.name!r} select=True, which makes its curves deviations from the other "
+                    "term, or drop one"
+                )
+
+
 def _bound_terms(terms: Sequence[Term], source: Source, information: Information) -> list[BoundTerm]:
     """Bind the terms, surfaces after the main effects that they leave out; in the given order."""
     blocks = {term.name: term.bind(source, information) for term in terms if not isinstance(term, Tensor)}
@@ -561,6 +580,7 @@ def _bound_terms(terms: Sequence[Term], source: Source, information: Information
         near = [block for block in known if block.predictor == term.predictor]
         mains = [block for block in near if set(block.covariates) & set(term.columns)]
         blocks[term.name] = term.bind(source, information, mains)
+    _check_curves(terms, {term.name for term in terms if not blocks[term.name][0].is_held})
     found = [block for term in terms for block in blocks[term.name]]
     names = [block.name for block in found]
     for name in names:

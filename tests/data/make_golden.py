@@ -43,7 +43,7 @@ FIRST = 1_760_000_000_000_000  # October 2025, in microseconds
 LONG = 1000
 # Fields that later versions added: left out where an entry has nothing in them, as in the files of
 # before.
-SINCE = ("settled", "nuisance", "seconds_for_children")
+SINCE = ("settled", "nuisance", "seconds_for_children", "forms")
 PRODUCER = Producer("golden", "1.0", "0.1.0")
 
 

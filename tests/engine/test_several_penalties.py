@@ -7,7 +7,7 @@ import pytest
 
 import gamwarm
 from gamwarm import BlockwisePenalty, DensePenalty, FixedPenalty, LabeledPenalty
-from gamwarm.engine import Factor, Gaussian, Intercept, Poisson, Smooth, bind, fit
+from gamwarm.engine import Factor, Gaussian, Intercept, Linear, Poisson, Smooth, Tensor, bind, fit
 from gamwarm.engine.arrays import Counters
 from tests.engine.test_objective import differences, relative
 from tests.support.models import FAMILIES, PENALTIES, TIGHT, columns, several
@@ -188,3 +188,16 @@ def test_new_rows_of_a_curve_by_level_are_its_table_and_unknown_levels_are_refus
     counts = np.bincount(bound.source.groups[term.group].index[data["kind"] != "c"], minlength=len(term.table))
     with pytest.raises(gamwarm.InvalidInput, match="column 'kind' has the level 'c'"):
         term.rows_of_case(counts).table(type(bound.source)({"x": np.array([1.0]), "kind": np.array(["c"])}))
+
+
+@pytest.mark.parametrize("other", [Smooth("x", 8), Linear("x"), Tensor("x", "u", k=(5, 4)), Smooth("x", 6, by="site")])
+def test_curves_by_level_beside_their_sum_are_deviations_from_it_or_refused(other):
+    data = columns()
+    data["site"] = np.array(["n", "s"])[np.arange(400) % 2]
+    parts = [Intercept(), Factor("kind"), other]
+
+    with pytest.raises(gamwarm.InvalidInput, match=r"give 'mean:s\(x\):(kind|site)' select=True, which makes its "):
+        bind(data, [*parts, Smooth("x", 8, by="kind", tied=True)], Gaussian("gaussian"))
+
+    found = fit(bind(data, [*parts, Smooth("x", 8, by="kind", tied=True, select=True)], Gaussian("gaussian")).case())
+    assert found.converged, found.reason
