@@ -15,6 +15,7 @@ COMMANDS = {
     "fingerprint": "naming a design beside joblib.hash and a copy of memory, serial and over ranks",
     "mpi": "one collective save beside single ones, collective look-ups beside local ones",
     "mgcv": "the reference engine beside mgcv's gam() and bam(discrete=TRUE), and gam() with warm starts",
+    "adapters": "SciPy, scikit-learn and statsmodels alone and with a store, the layer's own cost included",
     "pools": "short fits in every kind of pool, by a store per task and by a store per worker",
     "waiting": "how long many processes that write one file wait for each other",
     "scaling": "what many ranks and many records would cost, computed from measured constants",

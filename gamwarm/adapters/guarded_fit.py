@@ -180,6 +180,8 @@ class GuardedFit:
             found = self.solver.at_answer(np.array(x))
             if found is not None:
                 found.x, found.fun = np.array(x), self.function.value(x)
+                if metric is not None:
+                    found.hess_inv = metric
                 if not self._false_plateaus(found).size:
                     return found
         found = self._tried(x, metric)

@@ -20,7 +20,7 @@ from gamwarm.identity import FitProblem
 from gamwarm.problem import BlockwiseFitOptions
 from gamwarm.store import FitStore
 
-__all__ = ["minimize", "minimize_problem"]
+__all__ = ["minimize", "minimize_problem", "run_minimize"]
 
 
 def minimize(
@@ -130,19 +130,36 @@ def minimize(
     InvalidInput, InvalidType
         Naming the argument, and the next step.
     """
+    return run_minimize(
+        fun, x0, args, store=store, name=name, data=data, rho=rho, blocks=blocks, jac=jac, hess=hess, hessp=hessp,
+        method=method, bounds=bounds, constraints=constraints, tol=tol, callback=callback, options=options, edf=edf,
+        rho_bound=rho_bound, version=version, n_rows=n_rows, parent=parent, attributes=attributes, each=each,
+    )  # fmt: skip
+
+
+def run_minimize(
+    fun: Callable[..., Any],
+    x0: Any,
+    args: Any,
+    *,
+    store: FitStore | None,
+    callback: Callable[..., Any] | None = None,
+    parent: Any,
+    attributes: Mapping[str, str | int | float] | None,
+    each: bool = False,
+    believes_values: bool = False,
+    **described: Any,
+) -> Any:
+    """`minimize`; with ``believes_values`` a stored answer is not searched from."""
     searched: list[Search] = []
 
     def prepare() -> GuardedFit:
-        problem, described, search = _prepared(
-            fun, x0, args, name=name, data=data, rho=rho, blocks=blocks, jac=jac, hess=hess, hessp=hessp,
-            method=method, bounds=bounds, constraints=constraints, tol=tol, options=options, edf=edf,
-            rho_bound=rho_bound, version=version, n_rows=n_rows,
-        )  # fmt: skip
+        problem, description, search = _prepared(fun, x0, args, **described)
         if callback is not None and not callable(callback):
             raise InvalidType(f"callback is {type(callback).__name__}; give a callable")
         searched.append(search)
-        solver = ScipySolver(search, described, callback)
-        return GuardedFit(problem, described, search.function, search.x0, solver, edf)
+        solver = ScipySolver(search, description, callback, believes_values=believes_values)
+        return GuardedFit(problem, description, search.function, search.x0, solver, described.get("edf"))
 
     found = run(prepare, store, parent, attributes, each=each)
     if found is not None:

@@ -16,7 +16,6 @@ import gamwarm
 from gamwarm import InvalidInput, InvalidType
 from gamwarm.adapters import minimize
 from gamwarm.testing import assert_neutral
-from tests.support.gp_driver import GaussianProcess
 from tests.support.scipy_driver import Logit, RidgeByScipy
 
 
@@ -61,16 +60,6 @@ def run(store, centre=(1.0, -2.0, 0.5), **changes):
 )
 def test_no_start_moves_an_answer_of_scipys(driver):
     report = assert_neutral(driver)
-
-    assert report.evaluations("exact") == 1.0
-    assert report.evaluations("warm") < report.evaluations("cold")
-
-
-@pytest.mark.long
-def test_no_start_moves_an_answer_of_a_gaussian_process_of_scikit_learn():
-    pytest.importorskip("sklearn")
-
-    report = assert_neutral(GaussianProcess())
 
     assert report.evaluations("exact") == 1.0
     assert report.evaluations("warm") < report.evaluations("cold")

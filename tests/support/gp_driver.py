@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gamwarm import FitResult
-from gamwarm.adapters import minimize
+from gamwarm.adapters import GaussianProcessOptimizer
 from gamwarm.testing import Fitted
 
 __all__ = ["GaussianProcess"]
@@ -41,18 +41,9 @@ class GaussianProcess:
 
     def fit(self, case: int, store: Any) -> Fitted:
         X, y = self.data(case)
-        found: list[Any] = []
-
-        def optimizer(objective: Any, theta: FloatArray, bounds: FloatArray) -> tuple[FloatArray, float]:
-            result = minimize(
-                objective, theta, store=store, name="tests.gp", data={"X": X, "y": y}, jac=True, method="L-BFGS-B",
-                bounds=bounds,
-            )  # fmt: skip
-            found.append(result.result)
-            return result.x, result.fun
-
+        optimizer = GaussianProcessOptimizer(store)
         model = self.model(optimizer).fit(X, y)
-        return Fitted(found[-1], model.predict(X))
+        return Fitted(optimizer.found.result, model.predict(X))
 
     def objective(self, case: int, result: FitResult) -> float:
         X, y = self.data(case)

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gamwarm import FitProblem, FitResult
-from gamwarm.adapters import remember, remember_problem
+from gamwarm.adapters import curve_fit, least_squares, remember, remember_problem
 from gamwarm.testing import Fitted
 from tests.support.engines import Ridge
 from tests.support.scipy_driver import Logit
 
-__all__ = ["LogitByNewton", "RobustByEM"]
+__all__ = ["Decay", "LogitByNewton", "RobustByEM"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -90,3 +90,50 @@ class RobustByEM:
             start=np.zeros(X.shape[1]), objective=lambda beta: self.value(X, y, beta),
         )  # fmt: skip
         return Fitted(found.result, X @ found.x)
+
+
+class Decay:
+    """A sum of two exponentials by SciPy's `least_squares` or `curve_fit`; a case leaves points
+    out.
+    """
+
+    cases = (0, 1, 2)
+
+    def __init__(self, solver: str = "least_squares", **options: Any) -> None:
+        self.solver, self.options = solver, options
+
+    def data(self, case: int) -> tuple[FloatArray, FloatArray]:
+        rng = np.random.default_rng(5)
+        t = np.linspace(0.0, 10.0, 60)
+        y = self.curve(t, 3.0, 1.5, 1.2, 6.0) + 0.05 * rng.normal(size=60)
+        rows = np.arange(60) % 12 != case - 1 if case else slice(None)
+        return t[rows], y[rows]
+
+    @staticmethod
+    def curve(t: FloatArray, a: float, b: float, c: float, d: float) -> FloatArray:
+        with np.errstate(all="ignore"):
+            return np.asarray(a * np.exp(-t / b) + c * np.exp(-t / d))
+
+    def objective(self, case: int, result: FitResult) -> float:
+        t, y = self.data(case)
+        squares = (self.curve(t, *result.block_beta[0]) - y) ** 2
+        if self.options.get("loss") == "soft_l1":
+            scale = self.options["f_scale"] ** 2
+            return float((scale * (np.sqrt(1.0 + squares / scale) - 1.0)).sum())
+        return 0.5 * float(squares.sum())
+
+    def call(self, case: int, store: Any) -> Any:
+        t, y = self.data(case)
+        begin = [1.0, 1.0, 1.0, 4.0]
+        if self.solver == "curve_fit":
+            answer = curve_fit(
+                self.curve, t, y, begin, store=store, name="tests.decay", full_output=True, **self.options
+            )
+            return answer[2]["fit"]
+        return least_squares(
+            lambda p, t, y: self.curve(t, *p) - y, begin, args=(t, y), store=store, name="tests.decay", **self.options
+        )
+
+    def fit(self, case: int, store: Any) -> Fitted:
+        found = self.call(case, store)
+        return Fitted(found.result, self.curve(self.data(case)[0], *found.x))
