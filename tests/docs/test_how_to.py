@@ -2,7 +2,7 @@
 for a cluster.
 
 A Python block that begins with ``# file: name.py`` is saved under that name, for the blocks after
-it to import.
+it to import. One that begins with ``# needs: module`` is left out where that is not installed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ import re
 import subprocess
 import sys
 import textwrap
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.support.ranks import find_mpiexec
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
 SAVED = re.compile(r"# file: (\w+)\.py\n")
+NEEDS = re.compile(r"# needs: (\w+)\n")
 BLOCK = re.compile(r"^( *)```(python|bash)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
@@ -28,9 +32,13 @@ def blocks_of(page: Path) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def shell(tmp_path):
-    """Return what runs a shell block, with the command on the PATH."""
+    """Return what runs a shell block, with the command, this Python and an mpiexec on the PATH."""
     commands = tmp_path / "bin"
     commands.mkdir()
+    (commands / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (commands / "python").chmod(0o755)
+    if mpiexec := find_mpiexec():
+        (commands / "mpiexec").symlink_to(mpiexec)
     (commands / "gamwarm").write_text(f'#!/bin/sh\nexec {sys.executable} -m gamwarm "$@"\n')
     (commands / "gamwarm").chmod(0o755)
     path = f"{commands}{os.pathsep}{os.environ['PATH']}"
@@ -47,6 +55,10 @@ def shell(tmp_path):
         assert ended.returncode == 0, f"{text}\n{ended.stdout}\n{ended.stderr}"
 
     return run
+
+
+def is_there(module: str) -> bool:
+    return find_spec(module) is not None and (module != "mpi4py" or find_mpiexec() is not None)
 
 
 def test_the_pages_are_there():
@@ -76,6 +88,8 @@ def test_every_block_of_a_page_runs(page, shell, tmp_path, monkeypatch):
     assert blocks
     assert len(blocks) == len(re.findall(r"^ *```(?:python|bash)", page.read_text(), re.MULTILINE))
     for language, text in blocks:
+        if (needed := NEEDS.match(text)) and not (is_there(needed[1])):
+            continue
         if language == "bash":
             shell(text, folder)
         elif named := SAVED.match(text):
