@@ -123,6 +123,8 @@ def counted(count: int, what: str) -> str:
 class NotebookTable:
     """Gives ``_repr_html_`` to what says its title and its facts."""
 
+    __slots__ = ()
+
     def _title(self) -> str:
         return type(self).__name__
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gamwarm
+from gamwarm import engine
 from gamwarm.display import few, json_text, short, visible
 from tests.support.stores import artifact_of, carrier_fit, plain_fit, record_of, result_of
 from tests.support.thread_ranks import on_ranks
@@ -103,6 +104,51 @@ def test_a_keep_outcome_says_what_was_written_and_why_not(store):
     assert re.fullmatch(r"<KeepOutcome: record written as \w{12}; artifact written as \w{12}>", repr(kept))
     assert re.search(r"record written as \w{12}; artifact not written: .*converge", repr(stopped))
     assert cells(stopped)[-1] == str(stopped.artifact)
+
+
+def test_what_a_file_saved_and_whether_it_is_sound_are_tables(store):
+    parent = carrier_fit()
+    store.keep(parent, result_of(parent, cost=gamwarm.Cost(9, 5, 20, 30, seconds=1.0)))
+    child = carrier_fit(range(36))
+    with store.fit(child) as fit:
+        fit.keep(result_of(child, cost=gamwarm.Cost(3, 1, 5, 10, seconds=0.25)))
+
+    saved, sound = store.savings(), store.verify()
+
+    assert repr(saved).startswith("<Savings: 6 evaluations, 20 Hessian formations")
+    assert {"start", "transfer", "3 evaluations, 10 Hessian formations, 0.25 s"} <= set(cells(saved))
+    assert repr(sound) == "<VerifyReport: sound, 4 entries, 0 problems>"
+    assert {"verdict", "sound"} <= set(cells(sound))
+
+
+def test_an_explanation_lists_what_differs(store):
+    stored, asked = carrier_fit(), carrier_fit(range(36))
+    store.keep(stored, result_of(stored))
+
+    hit, miss = store.explain(stored), store.explain(asked)
+
+    assert cells(hit)[1:3] == ["exact hit", hit.reason]
+    assert repr(miss).startswith("<Explanation: miss, no exact record")
+    assert set(miss.differences) <= set(cells(miss))
+    assert any(cell.startswith("transfer start from") for cell in cells(miss))
+
+
+def test_a_fit_its_problem_and_its_result_are_one_line_and_a_table(store):
+    rng = np.random.default_rng(1)
+    columns = {"x": rng.uniform(0, 10, 60), "y": rng.normal(size=60)}
+    bound = engine.bind(columns, [engine.Smooth("x", k=6)], engine.Gaussian("y"))
+    fit = engine.fit(bound.case(), store=store, attributes={HOSTILE: HOSTILE})
+    problem = carrier_fit()
+
+    assert re.fullmatch(r"<EngineFit converged: objective [-.\d]+, cold start; \d+ evaluations, .* s>", repr(fit))
+    assert {"mean:s(x)", "log lambda", "record"} <= set(cells(fit))
+    assert re.fullmatch(
+        r"<FitResult converged: objective [-.\d]+, 1 blocks, 5 coefficients, rho \(1,\)>", repr(fit.result)
+    )
+    assert "objective" in cells(fit.result)
+    assert {problem.family.family_kind, *problem.block_names} <= set(cells(problem))
+    assert "descriptor" not in vars(problem), "nothing is hashed to show a problem"
+    assert repr(engine.fit(None, store=store, each=True)) == "<EngineFit: no work on this rank>"
 
 
 def test_a_store_shows_how_much_it_holds_until_it_is_closed(tmp_path):

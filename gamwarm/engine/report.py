@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from gamwarm.display import visible
+from gamwarm.display import NotebookTable, visible
 from gamwarm.engine.arrays import FloatArray
 from gamwarm.engine.model import Case
 from gamwarm.engine.prediction import Curve, FittedModel, HeldOut, Prediction, curves
 from gamwarm.engine.term_table import TermRow, term_table
 from gamwarm.errors import InvalidInput
-from gamwarm.fitting import GuardReport, OuterFit
+from gamwarm.fitting import GuardReport, OuterFit, fit_facts, fit_repr
 from gamwarm.records import Cost, FitResult
 from gamwarm.transfer import StartReport
 
@@ -50,7 +50,7 @@ class SeedCost:
 
 
 @dataclass(frozen=True, eq=False)
-class EngineFit:
+class EngineFit(NotebookTable):
     """A fit of the reference engine.
 
     Attributes
@@ -126,6 +126,20 @@ class EngineFit:
     def converged(self) -> bool:
         """Whether the certificate holds."""
         return isinstance(self.result, FitResult) and self.result.converged
+
+    def __repr__(self) -> str:
+        return fit_repr(self)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        values = [(name, f"{value:.6g}") for name, value in self.nuisance.items()]
+        return [*fit_facts(self), *values]
+
+    def _detail(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        rows = []
+        for term in self.terms:
+            values = [f"{penalty.log_lambda:.2f} {penalty.state}".rstrip() for penalty in term.penalties]
+            rows.append((term.name, str(term.columns), f"{term.edf:.2f}", ", ".join(values)))
+        return ("term", "coefficients", "edf", "log lambda"), rows
 
     def summary(self) -> str:
         """Describe in lines of 80 columns the terms, the start, the guard, cost and savings."""

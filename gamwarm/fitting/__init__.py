@@ -3,7 +3,7 @@
 from gamwarm.fitting.certificate import LAST_STEP_LIMIT, Certificate, Refusal, Verdict, coordinate_names
 from gamwarm.fitting.evaluation import Evaluation, Objective
 from gamwarm.fitting.outer_fit import fit
-from gamwarm.fitting.report import GuardReport, OuterFit
+from gamwarm.fitting.report import GuardReport, OuterFit, fit_facts, fit_repr
 from gamwarm.fitting.search import ARMIJO, predicted_mode
 
 __all__ = [
@@ -18,5 +18,7 @@ __all__ = [
     "Verdict",
     "coordinate_names",
     "fit",
+    "fit_facts",
+    "fit_repr",
     "predicted_mode",
 ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from gamwarm.display import NotebookTable
 from gamwarm.fitting.evaluation import Evaluation
 from gamwarm.records import Cost, FitResult
 from gamwarm.store import KeepOutcome
 from gamwarm.transfer import GuardOutcome, StartReport
 
-__all__ = ["GuardReport", "OuterFit"]
+__all__ = ["GuardReport", "OuterFit", "fit_facts", "fit_repr"]
 
 
 @dataclass
@@ -58,7 +59,7 @@ class GuardReport:
 
 
 @dataclass(frozen=True, eq=False)
-class OuterFit:
+class OuterFit(NotebookTable):
     """A fit, from its start to the stored entries.
 
     Attributes
@@ -96,6 +97,12 @@ class OuterFit:
         """Whether the certificate holds."""
         return self.result is not None and self.result.converged
 
+    def __repr__(self) -> str:
+        return fit_repr(self)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return fit_facts(self)
+
     def summary(self) -> str:
         """Describe in lines the start, the guard's decision, the cost and the savings."""
         lines = ["no store"] if self.start is None else self.start.summary().splitlines()
@@ -106,3 +113,28 @@ class OuterFit:
             lines.append(f"  saved against the fit it started from: {self.kept.saved}")
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines + ([f"  not converged: {self.reason}"] if self.reason else []))
+
+
+def fit_repr(fit: Any) -> str:
+    """Return one line about an `OuterFit`, or an engine's own fit with the same attributes."""
+    if fit.result is None:
+        return f"<{type(fit).__name__}: no work on this rank>"
+    state = "converged" if fit.converged else "not converged"
+    began = "" if fit.start is None else f", {fit.start.source} start"
+    return f"<{type(fit).__name__} {state}: objective {fit.result.objective:.10g}{began}; {fit.cost}>"
+
+
+def fit_facts(fit: Any) -> list[tuple[str, str]]:
+    """Return what a notebook shows of such a fit."""
+    if fit.result is None:
+        return [("result", "no work on this rank")]
+    return [
+        ("converged", "yes" if fit.converged else f"no: {fit.reason}"),
+        ("objective", f"{fit.result.objective:.10g}"),
+        ("start", "no store" if fit.start is None else str(fit.start)),
+        ("guard", "" if fit.start is None or fit.start.source == "cold" else str(fit.guard)),
+        ("cost", str(fit.cost)),
+        ("record", "" if fit.kept is None else str(fit.kept.record)),
+        ("saved", "" if fit.kept is None or fit.kept.saved is None else str(fit.kept.saved)),
+        *[("note", note) for note in fit.notes],
+    ]

@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from typing import Any, cast
 
 from gamwarm.checks import as_str, require
+from gamwarm.display import NotebookTable
 from gamwarm.errors import InvalidInput
 from gamwarm.identity.components import Components
 from gamwarm.identity.descriptor import FitDescriptor, descriptor_key, strict_identity, structural_identity
@@ -27,7 +28,7 @@ from gamwarm.problem import (
 __all__ = ["FitProblem"]
 
 
-class FitProblem:
+class FitProblem(NotebookTable):
     """Everything gamwarm needs to know of one fit. Immutable; names are computed on demand.
 
     Parameters
@@ -201,3 +202,18 @@ class FitProblem:
     def __repr__(self) -> str:
         family = type(self.family).__name__
         return f"FitProblem({family}, {self.n_rows} rows, {len(self.specs)} blocks, engine {self.engine!r})"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        # No key: it would read every design.
+        kind = getattr(self.family, "family_kind", type(self.family).__name__)
+        return [
+            ("family", str(kind)),
+            ("engine", f"{self.engine} {self.engine_version}".rstrip()),
+            ("rows", f"{self.n_rows:,}"),
+            ("outer coordinates", str(self.n_outer + len(self.nuisance))),
+            ("nuisance", ", ".join(self.nuisance)),
+        ]
+
+    def _detail(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        rows = [(spec.name, str(spec.role), str(spec.width), str(len(spec.penalties))) for spec in self.specs]
+        return ("block", "role", "coefficients", "penalties"), rows

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gamwarm.display import NotebookTable
 from gamwarm.entries import Problem
 
 __all__ = ["CompactReport", "MergeReport", "SalvageReport", "Verdict", "VerifyReport"]
@@ -19,7 +21,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class VerifyReport:
+class VerifyReport(NotebookTable):
     """What `verify` found.
 
     Attributes
@@ -53,6 +55,19 @@ class VerifyReport:
         if self.problems:
             return Verdict.DAMAGED
         return Verdict.REPAIRED if self.repaired else Verdict.SOUND
+
+    def __repr__(self) -> str:
+        partly = "" if self.complete else ", ended early"
+        return f"<VerifyReport: {self.verdict}, {self.entries} entries, {len(self.problems)} problems{partly}>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        ended = "" if self.complete else "early, by the progress callback"
+        entries = f"{self.entries}, {self.nbytes:,} bytes"
+        return [("verdict", str(self.verdict)), ("entries", entries), ("ended", ended)]
+
+    def _detail(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        wrong = [("wrong", each.place, each.reason) for each in self.problems]
+        return ("", "where", "what"), wrong + [("repaired", each.place, each.reason) for each in self.repaired]
 
 
 @dataclass(frozen=True)

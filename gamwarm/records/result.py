@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gamwarm.checks import as_bool, as_float, as_int, as_tuple, require
+from gamwarm.display import NotebookTable, few
 from gamwarm.records.block import InnerMode, check_attributes, normalize_active_sets
 from gamwarm.records.curvature import Curvature, loose_vector
 from gamwarm.records.equality import ContentEquality
@@ -20,7 +21,7 @@ __all__ = ["ConstrainedWarmStart", "FitResult"]
 
 
 @dataclass(frozen=True, eq=False)
-class FitResult(ContentEquality):
+class FitResult(ContentEquality, NotebookTable):
     """The outcome of a fit, or its current state.
 
     Parameters
@@ -73,6 +74,32 @@ class FitResult(ContentEquality):
             object.__setattr__(self, "start_used", as_bool(self.start_used, "result start_used"))
         require("result attributes", self.attributes, (Mapping,))
         object.__setattr__(self, "attributes", check_attributes(self.attributes))
+
+    def __repr__(self) -> str:
+        state = "converged" if self.converged else "not converged"
+        return f"<FitResult {state}: objective {self._value}, {self._sizes}>"
+
+    @property
+    def _value(self) -> str:
+        return "unknown" if self.objective is None else f"{self.objective:.10g}"
+
+    @property
+    def _sizes(self) -> str:
+        width = sum(beta.size for beta in self.block_beta)
+        return f"{len(self.block_beta)} blocks, {width} coefficients, rho ({len(self.rho)},)"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        used = "" if self.start_used is None else "yes" if self.start_used else "no"
+        return [
+            ("converged", "yes" if self.converged else "no"),
+            ("objective", self._value),
+            ("sizes", self._sizes),
+            ("rho", few((f"{value:.4g}" for value in self.rho), 8)),
+            ("iteration", "" if self.iteration is None else str(self.iteration)),
+            ("start used", used),
+            ("cost", "" if self.cost is None else str(self.cost)),
+            ("attributes", ", ".join(f"{name} = {value}" for name, value in self.attributes.items())),
+        ]
 
 
 @dataclass(frozen=True, eq=False)

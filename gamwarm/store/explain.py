@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gamwarm.display import visible
+from gamwarm.display import NotebookTable, short, visible
 from gamwarm.entries import EntryStore, StoredRecord
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, FitProblem, Label, component_labels
@@ -60,7 +60,7 @@ def _difference(text: str, what: str, block: str | None, name: str | None, numbe
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(NotebookTable):
     """Whether a fit is in the file and, if not, what differs from the nearest one that is.
 
     Attributes
@@ -89,6 +89,19 @@ class Explanation:
     differences: list[Difference] = field(default_factory=list)
     reason: str = ""
     start: str = ""
+
+    def __repr__(self) -> str:
+        head = "exact" if self.hit else "miss"
+        return f"<Explanation: {visible(f'{head}, {self.reason}')}>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        stored = "" if self.nearest is None else f"{short(self.nearest)}, key {short(self.nearest_key)}"
+        outcome = ("exact hit" if self.hit else "miss", self.reason)
+        begun = [("" if i else "would start", line.strip()) for i, line in enumerate(self.start.splitlines())]
+        return [outcome, ("this entry" if self.hit else "nearest entry", stored), *begun]
+
+    def _detail(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        return ("differs from the nearest entry in",), [(each,) for each in self.differences]
 
     def __str__(self) -> str:
         head = "exact" if self.hit else "miss"

@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from gamwarm.display import counted
+from gamwarm.display import NotebookTable, counted
 from gamwarm.entries import EntrySummary
 from gamwarm.records import Cost, StartSource, cold_run_of
 from gamwarm.transfer import StartReport
@@ -198,7 +198,7 @@ def _difference(cold: Cost, own: Cost) -> Saving:
 
 
 @dataclass(frozen=True)
-class Savings:
+class Savings(NotebookTable):
     """What starts have saved, added up over a file.
 
     A fit is compared with the best that the file knows (`Basis`): its own cold run, else the
@@ -259,15 +259,41 @@ class Savings:
             return ""
         return "measured" if every.measured == every.compared else "in part measured" if every.measured else "estimated"
 
+    def __repr__(self) -> str:
+        return f"<Savings: {self.reason or self._total}>"
+
+    @property
+    def _total(self) -> str:
+        return f"{self.total} ({self.basis})" if self.basis else "nothing that the file tells"
+
+    @property
+    def _parts(self) -> list[tuple[str, SourceSavings]]:
+        every = [*self.by_source.items(), ("exact hits of this session", self.session)]
+        return [(name, part) for name, part in every if part.fits]
+
+    @property
+    def _left_out(self) -> list[tuple[str, int]]:
+        counts = (("unfinished", self.unfinished), ("without lineage", self.without_lineage), ("damaged", self.damaged))
+        return [(what, count) for what, count in counts if count]
+
+    def _facts(self) -> list[tuple[str, str]]:
+        refused = f"{counted(self.refused, 'converged fit')} of this session; the log says why" if self.refused else ""
+        saved = ("saved", "" if self.reason else self._total)
+        left = [(what, f"{count}, not counted") for what, count in self._left_out]
+        return [("nothing read", self.reason), saved, *left, ("not stored", refused)]
+
+    def _detail(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        rows = [
+            (name, str(part.fits), str(part.cost), str(part.saved) if part.compared else "unknown")
+            for name, part in self._parts
+        ]
+        return ("start", "fits", "took", "saved"), rows
+
     def __str__(self) -> str:
         if self.reason:
             return f"savings: {self.reason}"
-        lines = [f"saved: {self.total} ({self.basis})" if self.basis else "saved: nothing that the file tells"]
-        for name, part in [*self.by_source.items(), ("exact hits of this session", self.session)]:
-            if part.fits:
-                lines.append(f"  {name}: {_line(part)}")
-        left = (("unfinished", self.unfinished), ("without lineage", self.without_lineage), ("damaged", self.damaged))
-        lines += [f"  {what}: {count}, not counted" for what, count in left if count]
+        lines = [f"saved: {self._total}", *(f"  {name}: {_line(part)}" for name, part in self._parts)]
+        lines += [f"  {what}: {count}, not counted" for what, count in self._left_out]
         if self.refused:
             lines.append(f"  not stored in this session: {counted(self.refused, 'converged fit')}; the log says why")
         return "\n".join(lines)
