@@ -35,12 +35,11 @@ def shell(tmp_path):
     """Return what runs a shell block, with the command, this Python and an mpiexec on the PATH."""
     commands = tmp_path / "bin"
     commands.mkdir()
-    (commands / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (commands / "python").chmod(0o755)
-    if mpiexec := find_mpiexec():
-        (commands / "mpiexec").symlink_to(mpiexec)
-    (commands / "gamwarm").write_text(f'#!/bin/sh\nexec {sys.executable} -m gamwarm "$@"\n')
-    (commands / "gamwarm").chmod(0o755)
+    programs = {"gamwarm": f"{sys.executable} -m gamwarm", "python": sys.executable, "mpiexec": find_mpiexec()}
+    for name, program in programs.items():
+        if program is not None:  # not a link: mpiexec looks for its helpers beside itself
+            (commands / name).write_text(f'#!/bin/sh\nexec {program} "$@"\n')
+            (commands / name).chmod(0o755)
     path = f"{commands}{os.pathsep}{os.environ['PATH']}"
 
     def run(text: str, folder: Path) -> None:
@@ -67,6 +66,7 @@ def test_the_pages_are_there():
     assert {"slurm-array", "mpirun", "walltime", "shared-file-systems", "moving", "damaged"} <= names
 
 
+@pytest.mark.timeout(400)  # the page on pools starts a dozen processes
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_of_a_page_runs(page, shell, tmp_path, monkeypatch):
     if page.stem == "mgcv":
