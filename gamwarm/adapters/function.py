@@ -19,6 +19,8 @@ _approx: Any = approx_derivative
 _MOST_REMEMBERED: Final = 4_000_000  # bytes of points
 # Relative: what the order of a sum changes, and far below what another function differs by.
 _SAME_VALUE: Final = 1e-9
+# Relative: ten times what the ridge of a projection takes away.
+_TRANSFER_ERROR: Final = 1e-7
 
 
 class Function:
@@ -61,6 +63,17 @@ class Function:
     def inside(self, x: Any) -> FloatArray:
         """Return a copy of x with its entries clipped to the bounds."""
         return np.clip(np.array(x, dtype=np.float64), self._lower, self._upper)
+
+    def onto_bounds(self, x: FloatArray) -> FloatArray:
+        """Return a copy in which entries that are at a bound, but for a transfer's error, are there.
+
+        A search that begins a hair inside a bound may take the step to it for convergence.
+        """
+        at = np.clip(x, self._lower, self._upper)
+        for bound in (self._lower, self._upper):
+            close = np.isfinite(bound) & (np.abs(at - bound) <= _TRANSFER_ERROR * np.abs(bound))
+            at = np.where(close, bound, at)
+        return np.asarray(at, dtype=np.float64)
 
     def _call(self, x: Any) -> Any:
         assert self._fun is not None

@@ -137,8 +137,8 @@ class GuardedFit:
         if lost.any():
             self.notes.append(f"entries {np.flatnonzero(lost).tolist()} of the start are not finite: they start cold")
             x[lost], metric = self.x0[lost], None
-        x = self.function.inside(x)
         is_own = report.source == StartSource.EXACT and not lost.any()
+        x = self.function.inside(x) if is_own else self.function.onto_bounds(x)
         is_answer = is_own and not report.is_checkpoint
         if is_own and self._reproduces(x, report.start.objective):
             self.used = True

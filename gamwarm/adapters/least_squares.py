@@ -29,6 +29,8 @@ _scipy: Any = scipy.optimize
 _Result: Any = scipy.optimize.OptimizeResult
 _NOT_NAMED: Final = frozenset({"fun", "x0", "f", "p0", "bounds", "full_output", "verbose", "callback", "workers"})
 """Arguments that decide no answer, and bounds, which have several forms."""
+_GTOL: Final = 1e-8  # SciPy's default
+_SHORT: Final = "dogbox stopped because of a short step"
 
 
 def least_squares(
@@ -215,7 +217,10 @@ class _LeastSquares(Solver):
 
     def search(self, x: FloatArray | None, metric: FloatArray | None) -> Any:
         """See `Solver.search`."""
-        return self._searched(self._x0 if x is None else x, self._asked)
+        found = self._searched(self._x0 if x is None else x, self._asked)
+        if x is not None and self._is_doubtful(found.status) and found.optimality > self._asked.get("gtol", _GTOL):
+            found.success, found.message = False, _SHORT
+        return found
 
     def at_answer(self, x: FloatArray) -> Any:
         """See `Solver.at_answer`: residuals and Jacobian there, for SciPy's result."""
@@ -228,6 +233,11 @@ class _LeastSquares(Solver):
     def is_over(self, found: Any) -> bool:
         """See `Solver.is_over`: ``max_nfev`` was reached, or the callback stopped it."""
         return found.get("status") in (0, -2)
+
+    def _is_doubtful(self, status: int) -> bool:
+        # Near a bound dogbox cuts its step to the bound, and may take the short step for
+        # convergence.
+        return self._asked.get("method") == "dogbox" and status in (3, 4)
 
     def finished(self, found: Any) -> Any:
         """Return SciPy's result with its own names."""
@@ -256,9 +266,11 @@ class _CurveFit(_LeastSquares):
         self.evaluations += int(infodict["nfev"])
         fun = self._residuals.half_sum(popt) if self._asked.get("loss", "linear") != "linear" else None
         value = 0.5 * float(infodict["fvec"] @ infodict["fvec"]) if fun is None else fun
+        is_short = x is not None and self._is_doubtful(status)
         return _Result(
-            x=np.array(popt), fun=value, success=True, status=status, message=message, pcov=pcov, infodict=infodict
-        )
+            x=np.array(popt), fun=value, success=not is_short, status=status, message=_SHORT if is_short else message,
+            pcov=pcov, infodict=infodict,
+        )  # fmt: skip
 
     def at_answer(self, x: FloatArray) -> Any:
         """See `Solver.at_answer`."""

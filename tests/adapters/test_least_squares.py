@@ -15,7 +15,7 @@ from tests.support.solver_driver import Decay
 T, Y = Decay().data(0)
 NEAR, NEAR_Y = Decay().data(1)
 BEGIN = [1.0, 1.0, 1.0, 4.0]
-BOUNDS = ([0.0, 0.0, 0.0, 0.0], [5.0, 5.0, 1.0, 10.0])  # one is active
+BOUNDS = ([0.0, 0.0, 0.0, 0.0], [2.8, 5.0, 5.0, 10.0])  # one is active
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def curve(store, t=T, y=Y, f=Decay.curve, **options):
 OPTIONS = [
     {}, {"method": "dogbox"}, {"method": "lm"}, {"jac": jacobian}, {"bounds": BOUNDS}, {"loss": "soft_l1"},
     {"loss": "huber", "f_scale": 0.03}, {"loss": "cauchy", "f_scale": 0.1}, {"loss": "arctan"}, {"loss": own_loss},
-    {"x_scale": [1.0, 2.0, 1.0, 5.0], "diff_step": 1e-6},
+    {"x_scale": [1.0, 2.0, 1.0, 5.0], "diff_step": 1e-6}, {"bounds": BOUNDS, "method": "dogbox"},
 ]  # fmt: skip
 CURVES = [
     {}, {"sigma": np.full(60, 0.05)}, {"sigma": np.diag(np.full(60, 0.0025)), "absolute_sigma": True},
@@ -117,6 +117,23 @@ def test_curve_fit_is_scipys_and_a_repeat_evaluates_once(store, options):
     assert (again[2].start.source, again[2].nfev) == ("exact", 1)
     assert np.array_equal(again[0], popt)
     assert again[1] == pytest.approx(pcov, rel=1e-3)
+
+
+@pytest.mark.parametrize(("upper", "xtol"), [(2.8, 1e-8), (2.8 * (1.0 + 1e-5), 1e-4)], ids=["at", "beside"])
+def test_a_start_at_a_bound_or_beside_it_ends_where_the_cold_fit_ends(store, upper, xtol):
+    def fit(store, t=T, y=Y, upper=upper, **options):
+        options |= {"bounds": ([0.0, 0.0, 0.0, 0.0], [upper, 5.0, 5.0, 10.0]), "method": "dogbox", "xtol": xtol}
+        return least_squares(residuals, BEGIN, args=(t, y), store=store, name="decay", **options)
+
+    parent = fit(store, upper=2.8)
+    near = fit(store, NEAR, NEAR_Y, parent=parent.kept)
+    cold = fit(None, NEAR, NEAR_Y)
+
+    assert parent.active_mask[0] == 1
+    assert near.start.source == "transfer"
+    assert near.start_used == (xtol == 1e-8)
+    assert near.success
+    assert near.cost == pytest.approx(cold.cost, rel=1e-5)
 
 
 def test_a_curve_of_other_points_begins_at_the_answer(store):
