@@ -65,7 +65,7 @@ class Function:
         return np.clip(np.array(x, dtype=np.float64), self._lower, self._upper)
 
     def onto_bounds(self, x: FloatArray) -> FloatArray:
-        """Return a copy in which entries that are at a bound, but for a transfer's error, are there.
+        """Return a copy whose entries are at their bound if they are but for a transfer's error.
 
         A search that begins a hair inside a bound may take the step to it for convergence.
         """
@@ -164,6 +164,6 @@ def _number(found: Any, name: str) -> float:
         return float(np.asarray(found).item())
     except (TypeError, ValueError):
         raise InvalidType(
-            f"{name} returned {type(found).__name__}, which is not a single real number; return a float "
-            "(or value and gradient, with jac=True)"
+            f"{name} returned {type(found).__name__}, which is not a single real number; return a float"
+            f"{' (or value and gradient, with jac=True)' if name == 'fun' else ''}"
         ) from None

@@ -62,9 +62,9 @@ def remember(
     solve : callable
         ``solve(x)``: x is where to begin, an array of shape (k,) of its own that may be written to,
         or None to begin cold. Returns ``(x, converged)``; or a mapping with SciPy's names (an
-        ``OptimizeResult`` is one): ``x``, ``success`` and, where known, ``fun``, ``nit``, ``nfev``,
-        ``message``. What it raises from a cold start reaches the caller. None (with ``each=True``):
-        this rank has nothing to do.
+        ``OptimizeResult`` is one): ``x``, ``success`` and, where known, ``fun``, ``nit``, ``nfev``
+        (else one evaluation per iteration is counted), ``message``. What it raises from a cold
+        start reaches the caller. None (with ``each=True``): this rank has nothing to do.
     store : FitStore or None
         None: nothing is looked up or stored.
     name : str
@@ -154,8 +154,10 @@ class _Called(Solver):
         if outside.size and np.isfinite(found.x).all():
             at = int(outside[0])
             raise InvalidInput(f"solve returned {found.x[at]} in entry {at} of x, outside its bounds; check bounds")
-        self.iterations += as_int(found.get("nit") or 0, "solve returned nit, which")
-        self.evaluations += as_int(found.get("nfev") or 0, "solve returned nfev, which")
+        iterations = as_int(found.get("nit") or 0, "solve returned nit, which")
+        self.iterations += iterations
+        evaluations = found.get("nfev")
+        self.evaluations += iterations if evaluations is None else as_int(evaluations, "solve returned nfev, which")
         found.solved = solved
         if not np.isfinite(found.x).all():
             lost = int(np.flatnonzero(~np.isfinite(found.x))[0])

@@ -92,6 +92,15 @@ def test_the_same_fit_again_is_one_evaluation_and_the_same_bits_and_no_call(stor
     assert store.savings().session.saved.evaluations == first.cost.evaluations - 1
 
 
+def test_iterations_count_as_evaluations_of_a_solver_that_does_not_say_them(store):
+    def solve(x):
+        return {"x": [1.0, -2.0, 0.5], "success": True, "nit": 7}
+
+    found, roots = run(store, solver=solve)
+
+    assert (found.nit, found.nfev, found.cost.evaluations) == (7, 7, 7 + roots.evaluations)
+
+
 def test_a_related_fit_begins_at_the_other_answer(store):
     first, _ = run(store)
 
