@@ -198,6 +198,8 @@ def import_archive(
     archive: str | os.PathLike[str],
     store_path: str | os.PathLike[str],
     progress: Progress | None = None,
+    *,
+    lock_timeout: float = 60.0,
 ) -> MergeReport:
     """Take an archive's entries, times kept, into a store, which is made if it is missing.
 
@@ -210,6 +212,8 @@ def import_archive(
     progress : callable, optional
         Of the check: called with entries done and in all; returning False ends it, and nothing is
         imported.
+    lock_timeout : float
+        Seconds to wait for another writer of the store.
 
     Returns
     -------
@@ -236,7 +240,7 @@ def import_archive(
             "or recover the intact entries with gamwarm.salvage",
             problems=[str(problem) for problem in report.problems],
         )
-    target = EntryStore(store_path, mode="a")
+    target = EntryStore(store_path, mode="a", lock_timeout=lock_timeout)
     try:
         return absorb_bundle(archive, target)
     finally:

@@ -11,6 +11,7 @@ import typer
 
 from gamwarm.cli import archives, doctor, lineage, listing, maintenance  # noqa: F401 - they register their subcommands
 from gamwarm.cli.exit_codes import Exit
+from gamwarm.cli.help import PlainCommand, PlainGroup
 from gamwarm.cli.options import COMMANDS
 from gamwarm.display import visible_lines
 from gamwarm.version import __version__
@@ -19,8 +20,8 @@ __all__ = ["ORDER", "app", "run"]
 
 app = typer.Typer(
     name="gamwarm",
+    cls=PlainGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,7 +53,7 @@ ORDER: Final = (
 
 for _name in ORDER:
     _what, _function = COMMANDS[_name]
-    app.command(_name, short_help=_what)(_function)
+    app.command(_name, cls=PlainCommand, short_help=_what)(_function)
 
 
 _Refusal: Final[Any] = typer.BadParameter.__mro__[2]

@@ -64,7 +64,7 @@ def doctor(
         int | None,
         typer.Option(
             "--peer",
-            metavar="0|1",
+            metavar="NUMBER",
             min=0,
             max=1,
             help="test together with another host: 0 on one, 1 on the other, at the same time; automatic for ranks "

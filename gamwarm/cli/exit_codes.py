@@ -9,6 +9,7 @@ from gamwarm.errors import (
     InvalidInput,
     InvalidType,
     LockTimeout,
+    MissingDependency,
     NewerFormat,
     NoSuchKey,
     NotAStore,
@@ -67,6 +68,10 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (StoreError, Exit.DISK),
     (InvalidInput, Exit.USAGE),
     (InvalidType, Exit.USAGE),
+    (MissingDependency, Exit.USAGE),
+    (PermissionError, Exit.NOT_WRITABLE),
+    (FileNotFoundError, Exit.NO_FILE),
+    (NotADirectoryError, Exit.NO_FILE),
     (OSError, Exit.DISK),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +17,11 @@ from rich.tree import Tree
 from gamwarm.cli.exit_codes import Exit
 from gamwarm.cli.keys import SHORT, looking_into, resolve
 from gamwarm.cli.options import File, Json, Key, command
-from gamwarm.cli.output import followed, human_number, moment, show, write_json
+from gamwarm.cli.output import followed, human_number, moment, page_width, show, write_json
+from gamwarm.display import counted, few, visible
 from gamwarm.entries import ARTIFACTS, KINDS, RECORDS, Browser, EntrySummary, Target
 from gamwarm.errors import NoSuchKey
-from gamwarm.records import BlockRecord, RecordKind
+from gamwarm.records import GROUP, BlockRecord, RecordKind
 from gamwarm.store import Difference, compare_records
 
 __all__ = ["explain", "lineage"]
@@ -178,7 +180,7 @@ def explain(
     file: File,
     key: Key,
     other: Annotated[
-        str | None, typer.Argument(metavar="[OTHER]", help="compare with this fit", show_default=False)
+        str | None, typer.Argument(metavar="OTHER", help="compare with this fit", show_default=False)
     ] = None,
     nearest: Annotated[int, typer.Option("--nearest", metavar="N", min=1, help="fits to compare with")] = 3,
     as_json: Json = False,
@@ -201,7 +203,11 @@ def explain(
             {
                 "key": one.key,
                 "compared": [
-                    {"key": two.key, "differences": None if found is None else [_difference_json(d) for d in found]}
+                    {
+                        "key": two.key,
+                        "same_model": None if found is None else not found or _is_same_model(one, two, found),
+                        "differences": None if found is None else [_difference_json(d) for d in found],
+                    }
                     for two, found in compared
                 ],
             }
@@ -214,11 +220,55 @@ def explain(
             which = one if one.components is None else two
             show(f"{which.key[:SHORT]} has no stored components: it was put directly, not by keep")
             continue
-        count = f"{len(found)} difference{'' if len(found) == 1 else 's'}" if found else "the same components"
-        show(Text.assemble((one.key[:SHORT], "cyan"), " and ", (two.key[:SHORT], "cyan"), f": {count}"))
+        pair = Text.assemble((one.key[:SHORT], "cyan"), " and ", (two.key[:SHORT], "cyan"), ": ")
+        if _is_same_model(one, two, found):
+            text = pair.plain + _same_model(one, two)
+            lines = textwrap.wrap(
+                text, page_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
+            show(*lines)
+            continue
+        show(pair + (counted(len(found), "difference") if found else "the same components"))
         for difference in found:
             show(f"  {difference}")
     return Exit.OK
+
+
+_OF_ROWS: Final = frozenset({"design", "offset", "family fingerprint"})
+_OF_COLUMNS: Final = _OF_ROWS | {"penalty", "null-space dims"}
+
+
+def _is_same_model(one: BlockRecord, two: BlockRecord, found: Sequence[Difference]) -> bool:
+    """Whether only rows and response differ: designs, and what the family has of each row.
+
+    A factor may have lost levels with the rows: then its penalty is another one, too.
+    """
+    widths = dict(zip(one.block_names, one.block_dims, strict=True)).items()
+    same = {name for name, _ in widths & dict(zip(two.block_names, two.block_dims, strict=True)).items()}
+    what = {each.what for each in found}
+    other_rows = one.n_rows != two.n_rows or "family fingerprint" in what
+    return (
+        other_rows
+        and "design" in what
+        and all(each.what in (_OF_ROWS if each.block in same else _OF_COLUMNS) for each in found)
+    )
+
+
+def _same_model(one: BlockRecord, two: BlockRecord) -> str:
+    """Say in one line how two fits of one model differ."""
+    text = f"the same model on other rows, {_rows_of(one)} and {_rows_of(two)}"
+    there = dict(zip(two.block_names, two.block_dims, strict=True))
+    widths = [
+        f"{visible(name)} with {width:,} and {there[name]:,} columns"
+        for name, width in zip(one.block_names, one.block_dims, strict=True)
+        if there[name] != width
+    ]
+    return text + (f"; {few(widths, 2)}" if widths else "")
+
+
+def _rows_of(record: BlockRecord) -> str:
+    group = record.attributes.get(GROUP)
+    return f"{record.n_rows:,}" + ("" if group is None else f" (without {visible(str(group))})")
 
 
 def _difference_json(difference: Difference) -> dict[str, Any]:

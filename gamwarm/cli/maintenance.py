@@ -255,7 +255,7 @@ def pin(
 def merge(
     file: File,
     others: Annotated[
-        list[Path], typer.Argument(metavar="OTHER...", help="files to copy from; not changed", show_default=False)
+        list[Path], typer.Argument(metavar="OTHER", help="files to copy from; not changed", show_default=False)
     ],
     create: Annotated[bool, typer.Option("--create", help="make FILE if it is not there")] = False,
     wait: Wait = 10.0,

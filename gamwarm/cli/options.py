@@ -17,6 +17,7 @@ import typer
 
 from gamwarm.checks import file_path
 from gamwarm.cli.exit_codes import BadUsage, Exit, exit_of
+from gamwarm.cli.wording import in_own_words
 from gamwarm.display import visible
 from gamwarm.errors import GamwarmError
 
@@ -31,7 +32,7 @@ Key = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs")]
 Debug = Annotated[bool, typer.Option("--debug", help="a traceback instead of one line")]
-Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0.0, help="for another writer of the file")]
+Wait = Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0.0, help="how long to wait for another writer")]
 
 COMMANDS: Final[dict[str, tuple[str, Callable[..., Exit]]]] = {}
 """Subcommands: a short description of each."""
@@ -61,6 +62,10 @@ def command(name: str, what: str) -> Callable[[Callable[..., Exit]], Callable[..
         of_function = inspect.signature(function, eval_str=True)
         everywhere = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
         parameters = [*of_function.parameters.values(), everywhere]
+        for each in parameters:
+            for information in getattr(each.annotation, "__metadata__", ()):
+                # What cannot be read is an error with a code of its own, not one of usage.
+                information.readable = False
         guarded.__signature__ = of_function.replace(parameters=parameters)  # type: ignore[attr-defined]
         guarded.__annotations__ = {each.name: each.annotation for each in parameters}
         COMMANDS[name] = what, guarded
@@ -91,12 +96,13 @@ def report(error: BaseException, *, debug: bool) -> None:
         text = f"{error.filename or 'file'}: {error.strerror or error}"
     else:
         text = f"unexpected {type(error).__name__}: {error}; --debug shows where"
-    print(visible(f"gamwarm: {' '.join(text.split())}"), file=sys.stderr)
+    print(visible(f"gamwarm: {in_own_words(' '.join(text.split()))}"), file=sys.stderr)
 
 
 class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"gamwarm: {record.levelname.lower()}: {' '.join(record.getMessage().split())}", file=sys.stderr)
+        text = in_own_words(" ".join(record.getMessage().split()))
+        print(f"gamwarm: {record.levelname.lower()}: {text}", file=sys.stderr)
 
 
 def _speak_through_stderr() -> None:

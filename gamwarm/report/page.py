@@ -30,7 +30,11 @@ DEEPEST: Final = 8
 
 
 def write_report(
-    store_path: str | os.PathLike[str], out_html: str | os.PathLike[str], *, title: str | None = None
+    store_path: str | os.PathLike[str],
+    out_html: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    overwrite: bool = True,
 ) -> Path:
     """Write one HTML page about a file; it loads nothing, and the same file gives the same page.
 
@@ -39,9 +43,10 @@ def write_report(
     store_path : path
         A store or an archive; it is only read.
     out_html : path
-        Replaced if it is there.
     title : str, optional
         Default: the name of the file.
+    overwrite : bool
+        Whether to replace ``out_html`` if it is there.
 
     Returns
     -------
@@ -62,6 +67,8 @@ def write_report(
     there, store_there = status_of(target), status_of(path)
     if there is not None and store_there is not None and os.path.samestat(there, store_there):
         raise StoreError(f"{target}: the report would overwrite the store; give another path")
+    if not overwrite and os.path.lexists(target):
+        raise StoreError(f"{target}: exists already; give another path, or overwrite=True", path=str(target))
     store = EntryStore(path, mode="r")
     try:
         summaries, unreadable = list_entries(store)

@@ -406,8 +406,14 @@ def explain(exc: OSError, path: Path, doing: str) -> StoreError:
         return exc
     what = f"{path}: could not {doing}: {exc.strerror or exc}"
     if exc.errno in _NO_PERMISSION:
+        looks = doing in ("inspect it", "read it")
+        step = (
+            "Give this account permission to read it and to enter its directory."
+            if looks
+            else "Open it with mode='r', or give this account write permission to the file and its directory."
+        )
         return StoreReadOnly(
-            f"{what}. Open it with mode='r', or give this account write permission to the file and its directory.",
+            f"{what}. {step}",
             path=str(path),
             errno=exc.errno,
         )

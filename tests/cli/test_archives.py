@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
+from types import SimpleNamespace
 
 import h5py
 import pytest
 
 import gamwarm
+from gamwarm.cli import archives
 from gamwarm.cli.output import Watch
 
 ABOUT = ["--title", "Fits of a campaign", "--creator", "A. Person", "--creator", "B. Other", "--license", "CC-BY-4.0"]
@@ -111,8 +114,52 @@ def test_a_report_is_one_page_of_the_file(gamwarm_command, stored, tmp_path):
     assert "My fits" in (tmp_path / "report.html").read_text()
 
 
-def test_what_an_archive_needs_is_asked_for(gamwarm_command, stored, tmp_path):
-    ended = gamwarm_command("export", stored.path, "-o", tmp_path / "new.h5")
+def test_a_report_replaces_nothing_without_being_told_to(gamwarm_command, stored, tmp_path):
+    page = tmp_path / "report.html"
+    page.write_text("my own page")
 
-    assert ended.code == 2
-    assert "--title" in ended.err
+    refused = gamwarm_command("report", stored.path, "-o", page)
+
+    assert refused.code == gamwarm_command("export", stored.path, "-o", page, *ABOUT).code == 10
+    assert "exists already; give another path, or add --overwrite" in refused.err
+    assert page.read_text() == "my own page"
+    assert gamwarm_command("report", stored.path, "-o", page, "--overwrite").code == 0
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_an_export_to_take_fits_elsewhere_needs_no_words_and_names_what_it_put_there(
+    gamwarm_command, stored, tmp_path, monkeypatch
+):
+    account = SimpleNamespace(pw_gecos="Ada Person,room 7", pw_name="ada")
+    monkeypatch.setattr("gamwarm.cli.archives.pwd.getpwuid", lambda uid: account)
+
+    ended = gamwarm_command("export", stored.path, "-o", tmp_path / "new.h5", "--title", "Mine")
+
+    assert ended.code == 0
+    assert "not stated: creator, license" in ended.err
+    told = gamwarm_command("verify", tmp_path / "new.h5", "--json").json["archive"]
+    assert (told["title"], told["creators"], told["license"]) == ("Mine", ["Ada Person"], "none stated")
+    assert gamwarm_command("import", tmp_path / "new.h5", tmp_path / "there.h5").code == 0
+
+
+@pytest.mark.parametrize(("gecos", "name"), [("", "ada"), (",,,", "ada"), (None, "user 7")])
+def test_an_account_without_a_name_is_named_by_its_login(monkeypatch, gecos, name):
+    def looked_up(uid):
+        if gecos is None:
+            raise KeyError(uid)
+        return SimpleNamespace(pw_gecos=gecos, pw_name="ada")
+
+    monkeypatch.setattr("gamwarm.cli.archives.pwd.getpwuid", looked_up)
+    monkeypatch.setattr("gamwarm.cli.archives.os.getuid", lambda: 7)
+
+    assert archives._account() == name
+
+
+def test_an_import_waits_for_another_writer_as_long_as_it_is_told(gamwarm_command, archive, tmp_path):
+    with gamwarm.open(tmp_path / "new.h5") as store, store.transaction():
+        began = time.monotonic()
+        ended = gamwarm_command("import", archive, tmp_path / "new.h5", "--wait", "0.2")
+
+    assert ended.code == 8
+    assert time.monotonic() - began < 9
+    assert "give a longer --wait" in ended.err

@@ -179,6 +179,37 @@ def test_explain_says_what_tells_two_fits_apart(gamwarm_command, tmp_path):
     assert nearest.json == ended.json
 
 
+@pytest.mark.parametrize(("levels", "columns"), [(36, ""), (35, "; mean carrier with 36 and 35 columns")])
+def test_explain_of_two_folds_is_one_line(gamwarm_command, tmp_path, levels, columns):
+    one, two = carrier_fit(range(36), n=50, seed=1), carrier_fit(range(levels), n=40, seed=2)
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        for fit, group in ((one, "AA"), (two, "U\x1bA")):
+            with store.fit(fit, attributes={"group": group}) as going:
+                going.keep(result_of(fit))
+
+    ended = gamwarm_command("explain", tmp_path / "fits.h5", one.key, two.key)
+    told = gamwarm_command("explain", tmp_path / "fits.h5", one.key, two.key, "--json").json["compared"][0]
+
+    (line,) = ended.lines
+    assert line.endswith(f": the same model on other rows, 50 (without AA) and 40 (without U\\x1bA){columns}")
+    assert told["same_model"] is True
+    assert len(told["differences"]) > 1
+
+
+def test_another_option_or_another_covariate_is_not_taken_for_other_rows(gamwarm_command, tmp_path):
+    one = carrier_fit(range(36), n=50, seed=1)
+    options, columns = carrier_fit(range(36), n=40, rho_bound=12.0), carrier_fit(range(36), n=50, seed=2)
+    for n, other in enumerate((options, columns)):
+        with gamwarm.open(tmp_path / f"{n}.h5") as store:
+            for fit in (one, other):
+                store.keep(fit, result_of(fit))
+
+        ended = gamwarm_command("explain", tmp_path / f"{n}.h5", one.key, other.key)
+
+        assert "the same model" not in ended.out
+        assert len(ended.lines) > 1
+
+
 def test_explain_ranks_the_nearest_fits_first(gamwarm_command, tmp_path):
     near, far = plain_fit(1, inner_tol=1e-7), plain_fit(2, fingerprint="y:2", inner_tol=1e-7)
     with gamwarm.open(tmp_path / "fits.h5") as store:

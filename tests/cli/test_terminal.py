@@ -131,6 +131,37 @@ def test_every_subcommand_explains_itself_and_offers_json_and_debug(gamwarm_comm
     assert max(map(len, ended.lines)) <= 80
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_help_has_no_braces_types_or_ranges(gamwarm_command, name):
+    out = gamwarm_command(name, "--help", COLUMNS="80").out
+
+    assert re.search(r"[{}]|<\w+(\[|>)|>=|<=|\|", out.replace("<ORCID iD>", "")) is None
+    assert {*re.findall(r"\[[^]]*\]", out)} <= {"[OPTIONS]", "[OTHER]"}
+
+
+def test_defaults_and_what_is_required_are_told(gamwarm_command):
+    out = gamwarm_command("export", "--help", COLUMNS="200").out
+
+    assert re.search(r"-o, --output NEW +the file to write \(required\)", out)
+    assert re.search(r"--lineage, --no-lineage +.*\(default\)", out)
+    assert re.search(r"--wait SECONDS +.*\(default 10\)", gamwarm_command("merge", "-h", COLUMNS="200").out)
+
+
+def test_a_shell_completes_subcommands_and_options(tmp_path):
+    """As the shell calls it: by the environment."""
+
+    def completed(line: str) -> list[str]:
+        words = line.split(" ")
+        environment = {"_GAMWARM_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+        command = [sys.executable, "-m", "gamwarm"]
+        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert completed("gamwarm ex") == ["explain", "export"]
+    assert completed("gamwarm import --w") == ["--wait"]
+
+
 def test_the_command_lists_its_subcommands(gamwarm_command):
     ended = gamwarm_command("--help")
 
