@@ -57,9 +57,7 @@ class FoldView(StoreWrapper):
         each: bool = False,
     ) -> FitInProgress:
         """Begin a fit, one per rank whatever ``each`` says; see `WarmStartStore.fit`."""
-        going = _FoldInProgress(self, problem, parent, leave_out, attributes, each=True)
-        going.view = self
-        return going
+        return _FoldInProgress(self, problem, parent, leave_out, attributes, each=True)
 
     @critical
     def start_for(
@@ -110,7 +108,6 @@ class FoldView(StoreWrapper):
 
 class _FoldInProgress(FitInProgress):
     kept = False
-    view: FoldView
 
     @critical
     def keep(self, result: FitResult | None) -> KeepOutcome:
@@ -121,7 +118,7 @@ class _FoldInProgress(FitInProgress):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception) and not already_agreed(error) and not self.view.refused:
+        if isinstance(error, Exception) and not already_agreed(error):
             if not self.kept:
                 super().keep(None)
             kind, error, trace = None, None, None  # the block's exception goes on, on this rank alone

@@ -124,6 +124,36 @@ def test_the_group_that_bends_a_curve_comes_first(tmp_path):
     )
 
 
+def test_contrasts_to_another_level_are_not_compared(tmp_path):
+    d = data()
+
+    report, _ = campaign(tmp_path / "fits.h5", groups=d["kind"])
+
+    assert report["a"].changes["mean:kind"].curve is None
+    assert report["b"].changes["mean:kind"].curve > 0.0
+    assert report["a"].changes["mean:s(x)"].curve > 0.0
+    # The level that is left out has no coefficient in the fold, so its rows cannot be scored.
+    assert "has the level 'b'" in report["b"].not_scored
+    assert report.held_out is None
+
+
+def test_curves_over_other_values_are_not_compared(tmp_path):
+    d = data()
+
+    def fit(fold, **how):
+        if fold is None:
+            return engine.fit(None, **how)
+        kept = {name: values[fold.rows] for name, values in d.items()}
+        return engine.fit(model("poisson", kept).case(), **how)
+
+    with gamwarm.open(tmp_path / "fits.h5", engine=engine.ENGINE, engine_version="1") as store:
+        report = folds.leave_one_out(store, d["group"], fit, progress=False)
+
+    for fold in report.folds:
+        assert fold.changes["mean:s(x)"].curve is None
+        assert fold.changes["mean:s(x)"].edf is not None
+
+
 def test_an_engine_without_curves_still_has_degrees_of_freedom_and_smoothing(tmp_path):
     with gamwarm.open(tmp_path / "fits.h5", engine="tests", engine_version="1") as store:
         report = folds.leave_one_out(store, GROUPS, Solver(), progress=False)
