@@ -7,7 +7,7 @@ with ``A B = [I 0]``: on a face some coordinates of it are 0, and exactly so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -72,6 +72,21 @@ class Constraints:
                 for b, (start, old) in enumerate(zip(starts, self.columns, strict=True))
             ],
         )
+
+    def by_block(self, active: BoolArray) -> dict[int, IntArray]:
+        """Return, per first coefficient of a block, the numbers of its active rows."""
+        found = {}
+        for b, columns in enumerate(self.columns):
+            found[columns.start] = np.flatnonzero(active[self.block == b])
+        return found
+
+    def mask(self, rows: Mapping[int, Sequence[int] | None]) -> BoolArray:
+        """Return which rows (m,) have these numbers in their blocks, by first coefficient."""
+        out = np.zeros(self.m, dtype=np.bool_)
+        for b, columns in enumerate(self.columns):
+            own = np.flatnonzero(self.block == b)
+            out[own] = np.isin(np.arange(own.size), rows.get(columns.start) or ())
+        return out
 
     @property
     def m(self) -> int:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 import gamwarm
-from gamwarm.engine.arrays import Counters, FloatArray
+from gamwarm.engine.arrays import Counters, FloatArray, IntArray
 from gamwarm.engine.cholesky import log_determinant
 from gamwarm.engine.cold import ColdStart, cold_evaluations, cold_start_of
+from gamwarm.engine.constrained import ConstrainedGaussian, ConstrainedLaml
 from gamwarm.engine.gaussian import GaussianReml
 from gamwarm.engine.laml import Laml
 from gamwarm.engine.model import Case
@@ -182,9 +183,24 @@ class CaseObjective:
             last_step=partial(self._last_step, at),
             last_block=partial(self._last_block, at),
             objection=partial(self.laml.objection, at),
+            active_sets=self._active_sets(at),
             failure=at.failure,
             state=at,
         )
+
+    def _active_sets(self, at: Evaluation) -> list[IntArray | None] | None:
+        """Return per block the rows of its inequalities that are 0 at the mode."""
+        constraints = self.case.constraints
+        if constraints is None or at.face is None:
+            return None
+        by_block = constraints.by_block(at.face.active)
+        return [by_block.get(columns.start) for columns in self.case.slices]
+
+    def offer_active_sets(self, active_sets: Sequence[Sequence[int] | None]) -> None:
+        """Take rows to be active where the next inner solve begins; unknown ones are left out."""
+        if isinstance(self.laml, (ConstrainedGaussian, ConstrainedLaml)):
+            starts = [columns.start for columns in self.case.slices]
+            self.laml.offered = self.laml.constraints.mask(dict(zip(starts, active_sets, strict=True)))
 
     def penalized_nll(self, rho: FloatArray, theta: FloatArray) -> float:
         """Return the inner objective."""
@@ -265,10 +281,13 @@ class CaseObjective:
         )
 
     def edf(self, at: Evaluation) -> dict[str, float]:
-        """Return effective degrees of freedom per block, unpenalised directions included."""
-        assert at.inverse is not None
-        shrunk = at.penalties.diagonal * np.diagonal(at.inverse)
-        return {
-            name: float(columns.stop - columns.start - shrunk[columns].sum())
-            for name, columns in zip(self.case.names, self.case.slices, strict=True)
-        }
+        """Return effective degrees of freedom per block, unpenalised directions included: of a
+        block with active constraints those that are left.
+        """
+        blocks = zip(self.case.names, self.case.slices, strict=True)
+        if at.face is not None and at.face.active.any():
+            assert at.gram is not None
+            own = np.einsum("ij,ji->i", at.mode_inverse, at.gram)
+            return {name: float(own[columns].sum()) for name, columns in blocks}
+        shrunk = at.penalties.diagonal * np.diagonal(at.mode_inverse)
+        return {name: float(columns.stop - columns.start - shrunk[columns].sum()) for name, columns in blocks}

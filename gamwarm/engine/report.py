@@ -118,6 +118,12 @@ class EngineFit(NotebookTable):
         return {**vars(self), "fitted": self.fitted, "fitted_by": None, "case": None}
 
     @property
+    def active(self) -> dict[str, tuple[int, ...]]:
+        """Per block, the rows of its inequality constraints that hold with equality."""
+        sets = self.result.active_sets if self.result is not None else None
+        return {name: rows or () for name, rows in zip(self.names, sets or [None] * len(self.names), strict=True)}
+
+    @property
     def mu(self) -> FloatArray:
         """Response-scale mean, of shape (n,)."""
         return self.fitted["response"]

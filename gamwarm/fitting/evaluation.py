@@ -10,6 +10,7 @@ import numpy as np
 
 from gamwarm.checks import FloatArray, as_bool, as_float, as_int, as_str, real_array
 from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.records import normalize_active_sets
 
 __all__ = ["Evaluation", "Objective", "checked"]
 
@@ -57,6 +58,9 @@ class Evaluation:
     formations : int
         Hessian formations that the evaluation took. What a callable ``hessian`` takes is added when
         it is asked.
+    active_sets : sequence of (None or row numbers), optional
+        Per block, the linear inequality constraints that hold with equality at the mode, as the
+        engine numbers them; kept with the record.
     failure : str
         Where ``value`` is not finite: why, naming the term.
     state : object
@@ -77,6 +81,7 @@ class Evaluation:
     last_block: str | Callable[[], str] = ""
     objection: str | Callable[[], str] | None = None
     formations: int = 0
+    active_sets: Any = None
     failure: str = ""
     state: Any = None
 
@@ -133,6 +138,9 @@ class Objective(Protocol):
         here.
     inner_mode(evaluation) -> InnerMode
         Summary of the inner solve at the answer, kept with its record.
+    offer_active_sets(active_sets)
+        Called before the first evaluation at a start that has active sets, one (None or row
+        numbers) per block. They are where the inner solve may begin, and may be wrong.
     group_seeds(evaluation, column) -> GroupSeeds
         What leaving each group out changes; needed where a fit is asked for ``group_seeds`` by
         column.
@@ -173,6 +181,7 @@ def checked(at: object, p: int, smoothing: int, names: Sequence[str]) -> Evaluat
     if not (at.objection is None or callable(at.objection)):
         at.objection = as_str(at.objection, "an evaluation's objection", empty=True)
     at.failure = as_str(at.failure, "an evaluation's failure", empty=True)
+    at.active_sets = normalize_active_sets(at.active_sets)
     at.cycles = as_int(at.cycles, "an evaluation's cycles")
     at.formations = as_int(at.formations, "an evaluation's formations")
     if at.tangent is not None:

@@ -19,7 +19,7 @@ from gamwarm.fitting.evaluation import Evaluation, Objective
 from gamwarm.fitting.report import GuardReport, OuterFit
 from gamwarm.fitting.search import End, Outcome, Search, complete_metric, usable_metric
 from gamwarm.identity import FitProblem
-from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, StartSource, plateau_flags
+from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, StartSource, normalize_active_sets, plateau_flags
 from gamwarm.store import FitInProgress, FitStore
 from gamwarm.transfer import START_MARGIN, StartGuard, StartReport, is_same_objective, off_plateau
 
@@ -207,6 +207,7 @@ class _Fit:
         on from.
         """
         rho, theta = self._offered(start)
+        self._offer_active_sets(start)
         metric = usable_metric(start, self.q)
         if report is not None and report.source == StartSource.EXACT:
             inside = np.clip(rho, -self.search.bound, self.search.bound)
@@ -352,6 +353,15 @@ class _Fit:
             )
         return rho, np.concatenate([np.zeros(0), *beta])
 
+    def _offer_active_sets(self, start: Any) -> None:
+        sets = normalize_active_sets(getattr(start, "active_sets", None))
+        offer = getattr(self.objective, "offer_active_sets", None)
+        if sets is None or offer is None:
+            return
+        if len(sets) != len(self.ends):
+            raise InvalidInput(f"the start has {len(sets)} active sets; this fit has {len(self.ends)} blocks")
+        offer(sets)
+
     def _cold_starts(self) -> Iterator[Any]:
         own = getattr(self.objective, "cold_starts", None)
         if own is not None:
@@ -403,7 +413,15 @@ class _Fit:
             return
         cost = self._cost()
         self.handle.checkpoint(
-            FitResult(at.rho, self._blocks(at.theta), at.value, False, iteration=cost.outer_iterations, cost=cost)
+            FitResult(
+                at.rho,
+                self._blocks(at.theta),
+                at.value,
+                False,
+                active_sets=at.active_sets,
+                iteration=cost.outer_iterations,
+                cost=cost,
+            )
         )
 
     def _finish(
@@ -423,6 +441,7 @@ class _Fit:
             self._blocks(at.theta),
             at.value,
             converged,
+            active_sets=at.active_sets,
             inner=None if inner is None else inner(at),
             curvature=curvature,
             iteration=cost.outer_iterations,

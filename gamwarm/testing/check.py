@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from gamwarm.checks import as_int
-from gamwarm.identity import FitProblem
 from gamwarm.records import StartSource
 from gamwarm.store import open_store
 from gamwarm.testing.corruptions import Corruption, corruptions_of, tamperings_of
@@ -277,8 +276,7 @@ class _Check:
     def wrong_records(self) -> None:
         """Offer a record that is wrong: what another build took for its answer, say."""
         i = 1
-        problem = self.judges[i].problem
-        for corruption in self._corruptions(problem):
+        for corruption in self._corruptions(i):
             if corruption.name in _WRONG_RECORDS:
                 self.copy("warm.h5", "wrong.h5")
                 with self.open("wrong.h5") as store:
@@ -301,14 +299,16 @@ class _Check:
         if text not in self.report.remarks:
             self.report.remarks.append(text)
 
-    def _corruptions(self, problem: FitProblem) -> list[Corruption]:
-        slots = problem.layout.per_block_slots()
-        return corruptions_of(problem.n_outer, problem.options.rho_bound, self.rng, len(problem.nuisance), slots)
+    def _corruptions(self, i: int) -> list[Corruption]:
+        problem = self.judges[i].problem
+        sets = self.judges[i].cold.result.active_sets
+        active_sets = None if sets is None or not any(sets) else sets
+        bound, nuisance, slots = problem.options.rho_bound, len(problem.nuisance), problem.layout.per_block_slots()
+        return corruptions_of(problem.n_outer, bound, self.rng, nuisance, slots, active_sets)
 
     def corrupted(self, count: int) -> None:
         for i in range(1, min(len(self.cases), count + 1)):
-            problem = self.judges[i].problem
-            for corruption in self._corruptions(problem):
+            for corruption in self._corruptions(i):
                 self.copy("primed.h5", "corrupted.h5")
                 with self.open("corrupted.h5") as store:
                     answer, offering = self.fit("corrupted", i, store, corruption)

@@ -16,6 +16,7 @@ FAR = 6.0
 NOISE = 3.0
 NUISANCE = 30.0
 LIE = 1000.0
+NO_ROW = 1000
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,14 @@ def corruptions_of(
     rng: np.random.Generator,
     nuisance: int = 0,
     slots: Sequence[Sequence[int]] = (),
+    active_sets: Sequence[Sequence[int] | None] | None = None,
 ) -> list[Corruption]:
     """Return corruptions of a start of ``n_outer`` coordinates, within ±``rho_bound``, by ``rng``.
 
     Outer coordinates: each ±6, permuted, all at either bound, NaN, nuisance ones 30 and -30; beta:
     negated, times 5, noise, NaN, zero; both of another model of the same shape; the metric: shrunk,
-    negated, NaN; where blocks share a coordinate, that of another, and each other's coefficients.
+    negated, NaN; where blocks share a coordinate, that of another, and each other's coefficients;
+    active sets, of a fit that has some: of every row so far, and of rows that there are not.
 
     Parameters
     ----------
@@ -60,6 +63,8 @@ def corruptions_of(
         The last so many coordinates are nuisance coordinates.
     slots : sequence of sequences of int
         Per block, the outer coordinates that it uses (`PenaltyLayout.per_block_slots`).
+    active_sets : sequence of (None or row numbers), optional
+        Of an answer of the fit, where its blocks have inequality constraints.
     """
     bound = rho_bound if np.isfinite(rho_bound) else 30.0
     found = [
@@ -93,6 +98,12 @@ def corruptions_of(
         Corruption("beta zero", _beta(np.zeros_like)),
         Corruption("another model's", lambda start: _stranger(start, bound, rng)),
     ]
+    if active_sets is not None:
+        every = tuple(None if rows is None else range(max(rows) + 1) for rows in active_sets)
+        found.append(Corruption("active sets of every row", lambda s: replace(s, active_sets=every)))
+        found.append(
+            Corruption("active sets of other rows", lambda s: replace(s, active_sets=_other_sets(active_sets)))
+        )
     return found
 
 
@@ -104,6 +115,7 @@ def tamperings_of() -> list[Corruption]:
         Corruption("stored inner numbers", lambda s: replace(s, cached_inner=_other_inner(s.cached_inner))),
         Corruption("stored gradient and edf", lambda s: replace(s, curvature=_other_curvature(s.curvature))),
         Corruption("no stored numbers", lambda s: replace(s, objective=None, cached_inner=None, curvature=None)),
+        Corruption("stored active sets", lambda s: replace(s, active_sets=_other_sets(s.active_sets))),
     ]
 
 
@@ -168,6 +180,12 @@ def _stranger(start: ConstrainedWarmStart, bound: float, rng: np.random.Generato
 
 def _spread(beta: Any) -> float:
     return float(np.std(beta)) if beta.size else 0.0
+
+
+def _other_sets(active_sets: Sequence[Sequence[int] | None] | None) -> list[list[int] | None] | None:
+    if active_sets is None:
+        return None
+    return [None if rows is None else [*(row + 1 for row in rows), max(rows) + NO_ROW] for rows in active_sets]
 
 
 def _lie(value: float | None, by: float) -> float:

@@ -10,7 +10,7 @@ import gamwarm.transfer.guard
 from gamwarm.engine import fit
 from gamwarm.testing import assert_neutral, check_neutrality
 from tests.support import models
-from tests.support.reference_driver import Motorcycle, ReferenceDriver, Seeded, Several
+from tests.support.reference_driver import Motorcycle, ReferenceDriver, Seeded, Several, Shaped
 
 
 @pytest.mark.parametrize("family", [*models.MODELS, "Gaussian"])
@@ -33,6 +33,15 @@ def test_no_start_moves_an_answer_of_a_model_with_several_penalties(name):
     assert report.modes == []
 
 
+@pytest.mark.parametrize("family", ["Gaussian", "poisson"])
+def test_no_start_moves_an_answer_with_active_constraints(family):
+    report = assert_neutral(Shaped(family), corrupted_cases=1)
+
+    assert any("active sets" in run.label for run in report.runs)
+    assert report.evaluations("exact") == 1.0
+    assert report.modes == []
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("family", ["poisson", "Gaussian", "gaussian", "binomial"])
 @pytest.mark.parametrize("name", models.PENALTIES)
@@ -40,6 +49,12 @@ def test_no_start_moves_an_answer_with_several_penalties_of_any_family(name, fam
     report = assert_neutral(Several(name, family))
 
     assert report.evaluations("exact") == 1.0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["binomial", "overdispersed", "skewed", "gaussian"])
+def test_no_start_moves_an_answer_with_active_constraints_of_any_family(family):
+    assert_neutral(Shaped(family))
 
 
 def test_no_start_with_group_seeds_moves_an_answer():

@@ -9,12 +9,12 @@ import numpy as np
 
 import gamwarm.engine
 from gamwarm import FitProblem
-from gamwarm.engine import RandomEffect, fit
+from gamwarm.engine import Convex, Gaussian, Intercept, Monotone, RandomEffect, fit
 from gamwarm.engine.arrays import Counters
 from gamwarm.testing import Fitted
 from tests.support import models
 
-__all__ = ["Motorcycle", "ReferenceDriver", "Seeded", "Several"]
+__all__ = ["Motorcycle", "ReferenceDriver", "Seeded", "Several", "Shaped"]
 
 
 class ReferenceDriver:
@@ -65,6 +65,22 @@ class ReferenceDriver:
     def objective(self, case: str, rho: Any) -> float:
         laml = self.cut(case).objective(Counters())
         return float(laml.evaluate(np.array(rho), laml.null, self.options.inner_tol, 200).value)
+
+
+class Shaped(ReferenceDriver):
+    """A monotone curve of x, which the data contradict in part, and a concave one of z."""
+
+    def bind(self) -> tuple[Any, Any]:
+        data = models.columns(self.n)
+        terms: list[Any] = [
+            Intercept(),
+            Monotone("x", k=10),
+            Convex("z", k=6, direction="concave"),
+            RandomEffect("group"),
+        ]
+        if self.family == "Gaussian":
+            return gamwarm.engine.bind(data, terms, Gaussian("gaussian", weights="trials")), data["group"]
+        return models.model(self.family, data, terms), data["group"]
 
 
 class Motorcycle(ReferenceDriver):
