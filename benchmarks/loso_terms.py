@@ -12,10 +12,12 @@ import numpy as np
 from benchmarks.loso_data import Columns, DataSet, table
 from gamwarm.engine import (
     Binomial,
+    Convex,
     Factor,
     Gaussian,
     GaussianLocationScale,
     Intercept,
+    Monotone,
     Poisson,
     RandomEffect,
     Smooth,
@@ -115,6 +117,30 @@ TERM_SETS = {
                 Smooth("airq", 10), RandomEffect("id"),
             ),
             Binomial("headache"), "id", None, _FOUR,
+        ),
+        DataSet(
+            "kostecki-decreasing", "carData/KosteckiDillon, binomial, decreasing in time, one subject left out",
+            _KOSTECKI,
+            (
+                Intercept(), Factor("medication"), Monotone("time", k=15, direction="decreasing"),
+                Smooth("airq", 10), RandomEffect("id"),
+            ),
+            Binomial("headache"), "id", None, _FOUR,
+        ),
+        DataSet(
+            "contraception-concave", "mlmRev/Contraception, binomial, concave in age, one district left out",
+            _CONTRACEPTION,
+            (
+                Intercept(), Factor("livch"), Factor("urban"), Convex("age", k=12, direction="concave"),
+                RandomEffect("district"),
+            ),
+            Binomial("use"), "district", None, _FOUR,
+        ),
+        DataSet(
+            "milk-convex", "nlme/Milk, Gaussian, convex in time, one cow left out",
+            _MILK,
+            (Intercept(), Factor("Diet"), Convex("Time", k=12), RandomEffect("Cow")),
+            Gaussian("protein"), "Cow", None, _NONE,
         ),
     )
 }  # fmt: skip

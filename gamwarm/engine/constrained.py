@@ -1,6 +1,6 @@
 """The objectives of models with inequality constraints.
 
-The mode is the minimiser of P over the feasible coefficients, on a face of which some constraints
+The mode is the minimiser of P over the feasible coefficients, on a face on which some constraints
 hold with equality. How the mode moves with rho is told on that face. The determinants are those of
 all coefficients: on the face they would jump where it changes, and with them the objective.
 """

@@ -1,8 +1,7 @@
 """Smooths of a given shape: monotone, or convex or concave.
 
 A B-spline increases where its coefficients do, and is convex where their second differences, at
-equally spaced knots, are not negative. Both conditions are sufficient; for splines of degree up to
-2 (monotone) and 3 (convex) the difference to what is necessary is small.
+equally spaced knots, are not negative. Both conditions are sufficient.
 """
 
 from __future__ import annotations
