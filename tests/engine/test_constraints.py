@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, minimize
 
 from gamwarm.engine import (
     Binomial,
     Convex,
+    Gamma,
     Gaussian,
     GaussianLocationScale,
     Intercept,
+    LogLogistic,
     Monotone,
+    NegativeBinomial,
     Poisson,
     RandomEffect,
     Smooth,
@@ -20,6 +25,7 @@ from gamwarm.engine import (
     fit,
 )
 from gamwarm.engine.arrays import Counters
+from gamwarm.engine.constrained import least_of_hull
 from gamwarm.errors import InvalidInput
 
 FAMILIES = {
@@ -27,6 +33,9 @@ FAMILIES = {
     "poisson": Poisson("count"),
     "binomial": Binomial("yes"),
     "location-scale": GaussianLocationScale("y"),
+    "negative binomial": NegativeBinomial("count"),
+    "gamma": Gamma("positive"),
+    "log-logistic": LogLogistic("positive", event="event"),
 }
 
 
@@ -37,7 +46,10 @@ def columns(n=240, seed=3):
     f = np.clip(3.0 * (x - 0.35), 0.0, 0.9)
     g = rng.integers(0, 12, n)
     shift = rng.normal(0.0, 0.3, 12)[g]
+    positive = rng.gamma(2.0, 0.5 * np.exp(f + shift))
     return {
+        "positive": positive,
+        "event": (positive < 4.0) * 1.0,
         "x": x,
         "z": rng.uniform(0.0, 1.0, n),
         "g": np.array([f"g{i:02d}" for i in g]),
@@ -50,7 +62,7 @@ def columns(n=240, seed=3):
 def case_of(family, shaped=None, **changes):
     shaped = Monotone("x", k=14) if shaped is None else shaped
     terms = [Intercept(), shaped, Smooth("z", k=6), RandomEffect("g")]
-    if family == "location-scale":
+    if family in ("location-scale", "log-logistic"):
         terms += [Intercept("scale"), Monotone("z", k=8, predictor="scale", direction="decreasing")]
     return bind(columns() | changes, terms, FAMILIES[family]).case()
 
@@ -67,6 +79,7 @@ def test_gradient_and_hessian_are_those_of_finite_differences(family, first):
     rho = np.zeros(laml.q)
     rho[0] = first
     at = laml.evaluate(rho, laml.null, 1e-10, 200)
+    assert (at.walls is not None) == (family in ("location-scale", "log-logistic"))
     step, gradient, hessian = 1e-4, np.zeros(laml.q), np.zeros((laml.q, laml.q))
 
     for j in range(laml.q):
@@ -177,3 +190,60 @@ def test_a_term_that_cannot_be_says_so_by_name(term, words):
     with pytest.raises(InvalidInput) as refused:
         term()
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("direction", ["increasing", "decreasing"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_location_scale_fit_that_contradicts_its_data_has_an_answer(direction, seed):
+    # The residuals keep a trend, so off the face of the constraints the Hessian is indefinite.
+    data = columns(seed=seed)
+    data["y"] = np.sin(6.0 * data["x"]) + 0.3 * data["y"]
+    terms = [Intercept(), Monotone("x", k=12, direction=direction), Intercept("scale")]
+    done = fit(bind(data, terms, GaussianLocationScale("y")).case())
+
+    assert done.converged, done.reason
+    assert done.active[f"mean:{direction}(x)"]
+
+
+def at_a_kink():
+    """A location-scale fit whose objective is least where its face changes."""
+    rng = np.random.default_rng(41)
+    n = int(rng.integers(60, 300))
+    x = rng.uniform(0.0, 1.0, n)
+    g = rng.integers(0, 8, n)
+    y = 1.0 * (x > 0.5) + rng.normal(0.0, 0.3, n) * np.exp(0.5 * x)
+    terms = [Intercept(), Monotone("x", k=12), RandomEffect("g")]
+    terms += [Intercept("scale"), Monotone("x", k=6, predictor="scale")]
+    return bind({"x": x, "g": g.astype(str), "y": y}, terms, GaussianLocationScale("y")).case()
+
+
+def test_a_search_ends_where_the_objective_has_its_minimum_at_a_face_change():
+    case = at_a_kink()
+    done = fit(case)
+
+    assert done.converged, done.reason
+    laml, rho = case.objective(Counters()), done.result.rho
+    theta = np.concatenate(done.result.block_beta)
+    here = laml.evaluate(rho, theta, 1e-9, 200)
+    apart = 1e-2 * np.eye(laml.q)[0]
+    ends = [laml.evaluate(rho + sign * apart, here.theta, 1e-9, 200) for sign in (-1.0, 1.0)]
+    # Not flat on either side, and a minimum nevertheless.
+    assert ends[0].gradient[0] < -1e-3
+    assert ends[1].gradient[0] > 1e-3
+    assert min(end.value for end in ends) > here.value
+    assert active(ends[0]) != active(ends[1])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 4))
+def test_the_least_gradient_of_a_kink_is_the_shortest_of_all_between(seed, k, q):
+    rng = np.random.default_rng(seed)
+    gradients = rng.normal(size=(k, q)) * 10.0 ** rng.integers(-6, 3)
+
+    least = least_of_hull(gradients)
+
+    size = np.linalg.norm(least)
+    between = rng.dirichlet(np.ones(k), 200) @ gradients
+    assert size <= np.linalg.norm(np.vstack([between, gradients]), axis=1).min() * (1.0 + 1e-6)
+    # It is between them: no direction separates it from all.
+    for direction in rng.normal(size=(20, q)):
+        assert least @ direction <= (gradients @ direction).max() + 1e-9 * np.abs(gradients).max()
