@@ -55,7 +55,6 @@ class _Constrained(Objective):
     def evaluate(
         self, rho: FloatArray, theta: FloatArray, tol: float, max_cycles: int, gram: FloatArray | None = None
     ) -> Evaluation:
-        theta = self.admissible(theta)
         self._working = self.constraints.on_face(theta)
         if self.offered is not None:
             self._working |= self.offered

@@ -210,5 +210,6 @@ class Face:
         return out
 
     def holds(self, theta: FloatArray) -> bool:
-        """Whether the active rows are 0 at ``theta``, to rounding."""
-        return bool(self.constraints.on_face(theta)[self.active].all())
+        """Whether the active rows are 0 at ``theta``, and no row is negative, to rounding."""
+        slack, rounding = self.constraints.slack(theta), self.constraints.rounding(theta)
+        return bool((slack >= -rounding).all() and (slack <= rounding)[self.active].all())

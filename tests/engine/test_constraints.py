@@ -145,6 +145,23 @@ def test_the_mode_is_the_one_that_a_general_solver_finds(family, shaped):
     np.testing.assert_allclose(gradient, rows.T @ multipliers, atol=1e-6)
 
 
+@pytest.mark.parametrize("family", ["gaussian", "poisson"])
+def test_coefficients_that_are_nearly_on_their_face_end_on_it(family):
+    case = case_of(family)
+    laml, rho = case.objective(Counters()), np.zeros(3)
+    mode = laml.evaluate(rho, laml.null, 1e-9, 200)
+    held = mode.face.active
+    # Off the face by far less than the tolerance of the inner solve sees.
+    near = mode.theta + 1e-9 * laml.constraints.basis[:, laml.constraints.place[held]].sum(axis=1)
+
+    for start in (near, mode.theta - (near - mode.theta)):
+        at = laml.evaluate(rho, start, 1e-4, 200)
+
+        assert active(at) == active(mode)
+        assert np.abs(laml.constraints.slack(at.theta)[held]).max() <= 1e-14
+    assert np.array_equal(laml.evaluate(rho, mode.theta, 1e-9, 200).theta, mode.theta)
+
+
 def test_what_the_data_contradict_ends_at_a_constant():
     data = columns()
     data["y"] = -3.0 * data["x"] + 0.1 * np.sin(40.0 * data["x"])
