@@ -128,10 +128,10 @@ TERM_SETS = {
             Binomial("headache"), "id", None, _FOUR,
         ),
         DataSet(
-            "contraception-concave", "mlmRev/Contraception, binomial, concave in age, one district left out",
+            "contraception-decreasing", "mlmRev/Contraception, binomial, decreasing in age, one district left out",
             _CONTRACEPTION,
             (
-                Intercept(), Factor("livch"), Factor("urban"), Convex("age", k=12, direction="concave"),
+                Intercept(), Factor("livch"), Factor("urban"), Monotone("age", k=12, direction="decreasing"),
                 RandomEffect("district"),
             ),
             Binomial("use"), "district", None, _FOUR,
