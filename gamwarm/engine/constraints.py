@@ -7,7 +7,7 @@ with ``A B = [I 0]``: on a face some coordinates of it are 0, and exactly so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -63,29 +63,28 @@ class Constraints:
         self._reach = np.abs(self.rows).sum(axis=1)
 
     def of(self, columns: IntArray) -> Constraints:
-        """Return the inequalities on some of the coefficients, whole blocks of them."""
-        starts = [int(np.searchsorted(columns, block.start)) for block in self.columns]
-        return Constraints(
-            columns.size,
-            [
-                (slice(start, start + old.stop - old.start), self.rows[self.block == b][:, old])
-                for b, (start, old) in enumerate(zip(starts, self.columns, strict=True))
-            ],
-        )
+        """Return the inequalities on some of the coefficients (ascending): of the blocks that are
+        still there.
+        """
+        blocks = []
+        for b, old in enumerate(self.columns):
+            start, stop = np.searchsorted(columns, [old.start, old.stop]).tolist()
+            if stop - start == old.stop - old.start:
+                blocks.append((slice(start, stop), self.rows[self.block == b][:, old]))
+        return Constraints(columns.size, blocks)
 
-    def by_block(self, active: BoolArray) -> dict[int, IntArray]:
-        """Return, per first coefficient of a block, the numbers of its active rows."""
-        found = {}
-        for b, columns in enumerate(self.columns):
-            found[columns.start] = np.flatnonzero(active[self.block == b])
-        return found
+    def sets_of(self, active: BoolArray, blocks: Sequence[slice]) -> list[IntArray | None]:
+        """Return the numbers of the active rows of each of the fit's blocks, by its columns."""
+        numbers = [np.flatnonzero(active[self.block == b]) for b in range(len(self.columns))]
+        return [numbers[self.columns.index(block)] if block in self.columns else None for block in blocks]
 
-    def mask(self, rows: Mapping[int, Sequence[int] | None]) -> BoolArray:
-        """Return which rows (m,) have these numbers in their blocks, by first coefficient."""
+    def mask_of(self, sets: Sequence[Sequence[int] | None], blocks: Sequence[slice]) -> BoolArray:
+        """Return which rows (m,) have these numbers, per block; numbers of no row are left out."""
         out = np.zeros(self.m, dtype=np.bool_)
-        for b, columns in enumerate(self.columns):
-            own = np.flatnonzero(self.block == b)
-            out[own] = np.isin(np.arange(own.size), rows.get(columns.start) or ())
+        for rows, block in zip(sets, blocks, strict=True):
+            if rows is not None and block in self.columns:
+                own = np.flatnonzero(self.block == self.columns.index(block))
+                out[own] = np.isin(np.arange(own.size), rows)
         return out
 
     @property

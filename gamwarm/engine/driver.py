@@ -193,14 +193,12 @@ class CaseObjective:
         constraints = self.case.constraints
         if constraints is None or at.face is None:
             return None
-        by_block = constraints.by_block(at.face.active)
-        return [by_block.get(columns.start) for columns in self.case.slices]
+        return constraints.sets_of(at.face.active, self.case.slices)
 
     def offer_active_sets(self, active_sets: Sequence[Sequence[int] | None]) -> None:
         """Take rows to be active where the next inner solve begins; unknown ones are left out."""
         if isinstance(self.laml, (ConstrainedGaussian, ConstrainedLaml)):
-            starts = [columns.start for columns in self.case.slices]
-            self.laml.offered = self.laml.constraints.mask(dict(zip(starts, active_sets, strict=True)))
+            self.laml.offered = self.laml.constraints.mask_of(active_sets, self.case.slices)
 
     def penalized_nll(self, rho: FloatArray, theta: FloatArray) -> float:
         """Return the inner objective."""

@@ -159,7 +159,7 @@ class Case:
         blocks = [
             (columns, term.constraint[:, kept])
             for term, kept, columns in zip(self.bound.terms, self.kept, self.slices, strict=True)
-            if term.constraint is not None
+            if term.constraint is not None and kept.size
         ]
         return Constraints(sum(self.widths), blocks) if blocks else None
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import gamwarm
-from gamwarm.engine import Gaussian, Intercept, Monotone, Poisson, RandomEffect, Smooth, bind, fit
+from gamwarm.engine import Convex, Factor, Gaussian, Intercept, Monotone, Poisson, RandomEffect, Smooth, bind, fit
 from gamwarm.records import ConstrainedWarmStart
 from tests.support import models
 
@@ -229,3 +229,27 @@ def test_a_record_of_a_fit_without_constraints_has_no_active_set(tmp_path):
 
     assert answer(done).active_sets is None
     assert done.active == {"mean:intercept": (), "mean:s(x)": ()}
+
+
+@pytest.mark.parametrize("family", ["gaussian", "poisson"])
+def test_a_constrained_curve_whose_level_a_fold_lacks_has_no_rows(tmp_path, family):
+    data = models.columns(240)
+    terms = [Intercept(), Factor("kind"), Monotone("x", k=8, by="kind"), Convex("z", k=6)]
+    model = bind(data, terms, FAMILIES[family])
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        parent = fit(model.case(), store=store, group_seeds="kind")
+        for kind in "abc":
+            case = model.case(data["kind"] != kind)
+            warm = fit(case, store=store, parent=parent.kept, leave_out=kind)
+
+            result = answer(warm)
+            assert warm.start.source == "transfer"
+            assert result.objective == pytest.approx(answer(fit(case)).objective, rel=1e-6)
+            assert warm.active[f"mean:increasing(x):kind={kind}"] == ()
+            assert len(result.active_sets) == len(warm.names)
+            for name, rows in warm.active.items():
+                if rows:
+                    term = case.bound.terms[warm.names.index(name)]
+                    slack = term.constraint @ result.block_beta[warm.names.index(name)]
+                    assert np.abs(slack[list(rows)]).max() <= 1e-12
+            assert fit(case, store=store).cost.evaluations == 1
