@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import BSpline
 
+from gamwarm.display import counted
 from gamwarm.engine.arrays import BoolArray, FloatArray, IntArray
 from gamwarm.engine.source import Source
 from gamwarm.errors import InvalidInput, InvalidType
@@ -280,10 +281,10 @@ def within_knots(x: FloatArray, lower: float, upper: float, name: str, column: s
     """Refuse distinct values x (m,) outside the knots; ``index`` (n,) says which row has which."""
     outside = ((x < lower) | (x > upper))[index]
     if outside.any():
-        row = int(np.flatnonzero(outside)[0])
+        row, rows = int(np.flatnonzero(outside)[0]), counted(int(outside.sum()), "such row")
         raise InvalidInput(
-            f"column {column!r} holds {x[index[row]]:g} at row {row} ({int(outside.sum())} such rows), outside the "
-            f"knots of term {name!r}, [{lower:g}, {upper:g}]; leave such rows out, or bind the term with wider lower "
+            f"column {column!r} holds {x[index[row]]:g} at row {row} ({rows}), outside the knots of term {name!r}, "
+            f"[{lower:g}, {upper:g}]; leave such rows out, or bind the term with wider lower "
             "and upper"
         )
 

@@ -43,7 +43,7 @@ class TermChange:
     log_lambda : tuple of float
     curve : float or None
         Largest change of the term's curve, in the standard errors that it has in the fit on all
-        rows; None if the engine gives no curves.
+        rows (where these are small, in their root mean square); None without curves.
     """
 
     edf: float | None
@@ -97,10 +97,15 @@ def changes_between(
 
 
 def _largest_move(before: Any, after: Any) -> float | None:
-    """Return the largest change of a curve in its standard errors before, where both have one."""
+    """Return the largest change of a curve in its standard errors before, where both have one.
+
+    A centred line crosses zero with an error of zero: no error counts as less than their root mean
+    square.
+    """
     if before is None or after is None or before.points != after.points:
         return None
-    with np.errstate(divide="ignore", invalid="ignore"):
-        moves: npt.NDArray[np.float64] = np.abs(after.values - before.values) / before.standard_errors
-    moves = moves[np.isfinite(moves)]
-    return float(moves.max()) if moves.size else None
+    moves: npt.NDArray[np.float64] = np.abs(after.values - before.values)
+    both = np.isfinite(moves)
+    errors = before.standard_errors[both]
+    typical = float(np.sqrt(np.mean(errors**2))) if errors.size else 0.0
+    return float((moves[both] / np.maximum(errors, typical)).max()) if typical > 0.0 else None

@@ -9,7 +9,10 @@ import pytest
 
 import gamwarm
 from gamwarm import InvalidInput, InvalidType, engine, folds
+from gamwarm.engine import Curve
+from gamwarm.folds import TermState
 from gamwarm.folds.audit import audited_folds
+from gamwarm.folds.terms import changes_between
 from tests.support.campaigns import GROUPS, Solver
 from tests.support.models import columns, model
 from tests.support.stores import result_of
@@ -19,7 +22,8 @@ N_GROUPS = 6
 
 
 def data():
-    return columns(n=240, groups=N_GROUPS)
+    found = columns(n=240, groups=N_GROUPS)
+    return found | {"z": found["u"]}  # few enough values that a curve is compared at all of them
 
 
 def campaign(path, family="poisson", *, comm=None, groups=None, bound=None, **options):
@@ -98,13 +102,14 @@ def test_changes_are_those_of_the_fits_themselves(made):
             change = fold.changes[name]
             assert change.edf == pytest.approx(fit.edf[name] - whole.edf[name], abs=1e-12)
             before, after = whole.model.terms[k], fit.model.terms[k]
-            table = case.bound.terms[k].table
+            table = case.bound.terms[k].table[case.bound.terms[k].table.any(axis=1)]
             old = table[:, before.kept] @ whole.model.theta[before.columns]
             new = table[:, after.kept] @ fit.model.theta[after.columns]
             block = whole.model.inverse[before.columns, before.columns]
             errors = np.sqrt(np.einsum("ij,jk,ik->i", table[:, before.kept], block, table[:, before.kept]))
-            known = (errors > 0) & ~np.delete(table, after.kept, axis=1).any(axis=1)
-            assert change.curve == pytest.approx((np.abs(new - old) / np.where(errors > 0, errors, 1))[known].max())
+            known = ~np.delete(table, after.kept, axis=1).any(axis=1)
+            errors = np.maximum(errors, np.sqrt(np.mean(errors[known] ** 2)))
+            assert change.curve == pytest.approx((np.abs(new - old) / errors)[known].max())
         rho = fit.result.rho - whole.result.rho
         assert [c for name in case.names for c in fold.changes[name].log_lambda] == pytest.approx(rho)
 
@@ -122,6 +127,16 @@ def test_the_group_that_bends_a_curve_comes_first(tmp_path):
     assert [fold.largest_change[1] for fold in report.influential] == sorted(
         (fold.largest_change[1] for fold in report.folds), reverse=True
     )
+
+
+def test_a_line_that_bends_a_little_is_not_said_to_move_by_many_standard_errors_where_it_crosses_zero():
+    x = np.linspace(-1.0, 1.0, 101)
+    line = Curve("same", x, np.abs(0.1 * x))
+    bent = Curve("same", x + 0.01 * x**2 + 0.01, np.abs(0.1 * x))
+
+    change = changes_between({"s": TermState(2.0, (1.0,))}, {"s": TermState(2.0, (1.0,))}, {"s": line}, {"s": bent})
+
+    assert change["s"].curve == pytest.approx(0.23, abs=0.01)
 
 
 def test_contrasts_to_another_level_are_not_compared(tmp_path):
