@@ -34,7 +34,7 @@ from gamwarm.cli.output import (
     write_json,
 )
 from gamwarm.entries import ARTIFACTS, RECORDS, BrowsedEntry, Families, Selection, Selector, list_sealed
-from gamwarm.records import BlockRecord, Cost, FitArtifact, Lineage
+from gamwarm.records import COLD_RUN, BlockRecord, Cost, FitArtifact, Lineage, cold_objective_of, cold_run_of
 from gamwarm.store import Savings, SourceSavings, add_up
 
 __all__ = ["ls", "show_entry", "stats"]
@@ -266,8 +266,12 @@ def _facts(seen: BrowsedEntry, families: Families, pins: set[str]) -> Iterator[t
     yield "started", _start_text(said.lineage)
     if said.cost is not None:
         yield "cost", _cost_text(said.cost)
+    cold, objective = cold_run_of(said.attributes), cold_objective_of(said.attributes)
+    if cold is not None:
+        yield "its cold run", f"{cold}" + ("" if objective is None else f", objective {human_number(objective)}")
     for name, value in said.attributes.items():
-        yield name, str(value)
+        if cold is None or not name.startswith(COLD_RUN):
+            yield name, str(value)
     yield "size", human_bytes(seen.nbytes)
 
 

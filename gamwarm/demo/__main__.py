@@ -75,6 +75,8 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
     from gamwarm.demo.kept import ColdResults  # noqa: PLC0415
 
     console = Console(quiet=comm.rank != 0, width=_width(), highlight=False)
+    # Tables are cut to the console; a narrow terminal breaks the lines of a wide one instead.
+    wide = Console(quiet=comm.rank != 0, width=max(COLUMNS, console.width), highlight=False)
     rows = None if arguments.rows == "all" else _whole(arguments.rows)
     columns = flights.load(rows, arguments.seed)
     path = _prepare(arguments.folder, comm, resume=arguments.resume)
@@ -98,7 +100,7 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
     if comm.rank != 0:
         return
     compared = [report.Compared.of(bound, fold, cold[fold.group], w) for fold, w in zip(work, warm, strict=True)]
-    report.print_results(console, compared, parent, again, path)
+    report.print_results(wide, compared, parent, again, path)
 
 
 def _cold_results(path: Path) -> Path:

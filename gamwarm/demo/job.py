@@ -131,4 +131,5 @@ def warm_folds(
 
 
 def _measured(cold: Sequence[CarrierFit]) -> dict[str, int | float]:
-    return attributes_of_cold_run(best_cold(cold).cost)
+    best = best_cold(cold)
+    return attributes_of_cold_run(best.cost, best.objective if np.isfinite(best.objective) else None)

@@ -18,12 +18,12 @@ from gamwarm.errors import InvalidInput
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import SERIAL, Communicator
 from gamwarm.records import (
-    COLD_RUN,
     BlockRecord,
     Cost,
     FitResult,
     StartSource,
     attributes_of_cold_run,
+    cold_objective_of,
     cold_run_of,
 )
 from gamwarm.store import FitStore, KeepOutcome
@@ -33,7 +33,6 @@ __all__ = ["Audit", "AuditedFold", "ColdStore", "audited_folds", "check_share"]
 
 SAME_ANSWER = 1e-6
 """Two fits have the same answer if their objectives V differ by at most this times 1 + |V|."""
-_OBJECTIVE = f"{COLD_RUN}objective"
 _WHY = "fitted cold, to be compared"
 
 
@@ -73,17 +72,17 @@ class AuditedFold:
         """Return the audit that is filed with a record, None if there is none."""
         if record is None:
             return None
-        cost, objective = cold_run_of(record.attributes), record.attributes.get(_OBJECTIVE)
-        if cost is None or not isinstance(objective, (int, float)):
+        cost, objective = cold_run_of(record.attributes), cold_objective_of(record.attributes)
+        if cost is None or objective is None:
             return None
-        return cls(float(objective), cost, (record.cost or Cost()).own)
+        return cls(objective, cost, (record.cost or Cost()).own)
 
     @property
     def attributes(self) -> dict[str, int | float]:
         """What is filed with the fold's entries; nothing of a fit without an answer."""
         if self.objective is None:
             return {}
-        return {**attributes_of_cold_run(self.cost), _OBJECTIVE: self.objective}
+        return attributes_of_cold_run(self.cost, self.objective)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from gamwarm.records.provenance import (
     StartSource,
     attributes_of_cold_run,
     check_entry_id,
+    cold_objective_of,
     cold_run_of,
 )
 from gamwarm.records.result import ConstrainedWarmStart, FitResult
@@ -54,6 +55,7 @@ __all__ = [
     "attributes_of_cold_run",
     "check_attributes",
     "check_entry_id",
+    "cold_objective_of",
     "cold_run_of",
     "cut_coordinates",
     "gate_record",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from math import inf
 from typing import Final
 
 from gamwarm.checks import as_finite_float, as_int, as_str, as_tuple
@@ -23,6 +24,7 @@ __all__ = [
     "StartSource",
     "attributes_of_cold_run",
     "check_entry_id",
+    "cold_objective_of",
     "cold_run_of",
     "facts_of_making",
 ]
@@ -153,12 +155,14 @@ class Cost:
 
 COLD_RUN: Final = "cold_"
 """Beginning of the attributes that say what the same fit took cold."""
+_COLD_OBJECTIVE: Final = f"{COLD_RUN}objective"
 _COLD_RUN: Final = ("evaluations", "outer_iterations", "inner_iterations", "hessian_formations", "seconds")
 
 
-def attributes_of_cold_run(cost: Cost) -> dict[str, int | float]:
-    """Return the attributes by which a fit's entries state what the same fit took cold."""
-    return {COLD_RUN + name: getattr(cost.own, name) for name in _COLD_RUN}
+def attributes_of_cold_run(cost: Cost, objective: float | None = None) -> dict[str, int | float]:
+    """Return the attributes by which a fit's entries state what the same fit took and gave cold."""
+    told = {COLD_RUN + name: getattr(cost.own, name) for name in _COLD_RUN}
+    return told if objective is None else {**told, _COLD_OBJECTIVE: objective}
 
 
 def cold_run_of(attributes: Mapping[str, str | int | float]) -> Cost | None:
@@ -167,6 +171,12 @@ def cold_run_of(attributes: Mapping[str, str | int | float]) -> Cost | None:
         return Cost(**{name: attributes[COLD_RUN + name] for name in _COLD_RUN})  # type: ignore[arg-type]
     except (KeyError, GamwarmError):
         return None
+
+
+def cold_objective_of(attributes: Mapping[str, str | int | float]) -> float | None:
+    """Return the objective of the cold run; None if the attributes do not tell it."""
+    told = attributes.get(_COLD_OBJECTIVE)
+    return float(told) if isinstance(told, int | float) and abs(told) < inf else None
 
 
 @dataclass(frozen=True)

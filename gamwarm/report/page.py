@@ -192,7 +192,9 @@ def _how_known(summary: Summary) -> Iterable[str]:
     estimated = every.compared - every.measured
     if every.measured:
         which = "each of these fits was" if not estimated else f"{every.measured:,} of these fits were"
-        yield f"Measured: {which} also run cold."
+        same = summary.largest_difference
+        agree = "" if same is None else f"; the objectives differ by at most {same:.1e} (relative)"
+        yield f"Measured: {which} also run cold{agree}."
     if estimated:
         against = [f"{basis} ({n:,})" for basis, n in summary.bases.items() if not basis.is_measured]
         rest = "" if not every.measured else " of the others"

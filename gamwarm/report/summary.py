@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Final
 
 from gamwarm.entries import EntrySummary, entry_labels
-from gamwarm.records import Cost
+from gamwarm.records import Cost, cold_objective_of
 from gamwarm.store import Basis, ComparedFit, Savings, compare_costs, total_of
 
 __all__ = ["PROVENANCES", "SOURCES", "Bar", "CostRow", "FitGroup", "FitNode", "Pair", "Plot", "Summary", "Tree"]
@@ -117,6 +117,7 @@ class Summary:
     engines: dict[str, int]
     savings: Savings
     bases: dict[Basis, int]
+    largest_difference: float | None
     plot: Plot | None
     costs: tuple[FitGroup, ...]
     without_lineage: int
@@ -137,6 +138,7 @@ def summarize(summaries: Sequence[EntrySummary], newest: int) -> Summary:
         engines=dict(Counter(entry.producer.build or "unknown" for entry in summaries).most_common()),
         savings=total_of(summaries, fits),
         bases=dict(Counter(fit.basis for fit in fits if fit.basis is not None).most_common()),
+        largest_difference=max(map(_difference, finals), default=None, key=lambda gap: -1.0 if gap is None else gap),
         plot=_plot([fit for fit in fits if fit.saved is not None]),
         costs=_costs(finals),
         without_lineage=sum(entry.cost is None or entry.source is None for entry in finals),
@@ -145,6 +147,12 @@ def summarize(summaries: Sequence[EntrySummary], newest: int) -> Summary:
         alone=alone,
         newest=tuple(sorted(summaries, key=lambda h: (h.created, h.entry_id), reverse=True)[:newest]),
     )
+
+
+def _difference(entry: EntrySummary) -> float | None:
+    """Return how far a fit's objective lies from that of its own cold run, relative to 1 + |V|."""
+    cold = cold_objective_of(entry.attributes)
+    return None if cold is None or entry.objective is None else abs(entry.objective - cold) / (1.0 + abs(cold))
 
 
 def label_of(entry: EntrySummary) -> str:

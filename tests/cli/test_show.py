@@ -4,9 +4,12 @@ be.
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import gamwarm
+from gamwarm.records import attributes_of_cold_run
 from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
 
 
@@ -76,6 +79,21 @@ def test_show_tells_what_was_fitted_from_what_at_which_cost(gamwarm_command, sto
     ):
         assert text in ended.out
     assert "mean carrier" in ended.out
+
+
+def test_show_names_the_cold_run_and_the_work_for_later_fits_apart(gamwarm_command, tmp_path):
+    cost = gamwarm.Cost(7, 5, 20, 40, seconds=2.0, for_children=12, seconds_for_children=0.5)
+    fit, cold = plain_fit(1), attributes_of_cold_run(gamwarm.Cost(9, 6, 30, 60, seconds=3.0), 1.25)
+    with gamwarm.open(tmp_path / "fits.h5") as store, store.fit(fit, attributes={"group": "AA", **cold}) as going:
+        going.keep(result_of(fit, cost=cost))
+
+    shown = gamwarm_command("show", tmp_path / "fits.h5", fit.key).out
+    listed = gamwarm_command("ls", tmp_path / "fits.h5", "--json").json_lines
+
+    assert re.search(r"cost +7 evaluations, 28 Hessian formations \(and 12 for later fits\), 1.5 s", shown)
+    assert re.search(r"its cold run +9 evaluations, 60 Hessian formations, 3 s, objective 1.25", shown)
+    assert "cold_evaluations" not in shown
+    assert listed[0]["attributes"]["cold_evaluations"] == 9
 
 
 def test_show_values_prints_every_coefficient(gamwarm_command, stored):

@@ -267,6 +267,22 @@ def test_the_file_states_what_each_fold_took_cold_so_that_its_report_measures(sm
     assert savings.total.hessian_formations == pytest.approx((cold - warm) * len(CARRIERS), abs=0.05 * len(CARRIERS))
 
 
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"FORCE_COLOR": "1", "COLUMNS": "40"}, {"COLUMNS": "60"}])
+def test_a_narrow_terminal_cuts_no_column_and_no_colour_is_none(small, tmp_path, capsys, monkeypatch, environment):
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert small.run(tmp_path) == 0
+
+    said = capsys.readouterr().out
+    tables = said[said.index("Cold starts, mean per fold") :]
+    assert "max fitted" in tables
+    assert "…" not in tables
+    assert ("\x1b[" in said) == ("FORCE_COLOR" in environment)
+
+
 def test_a_serial_run_writes_nothing_but_what_it_names(small, tmp_path):
     assert small.run(tmp_path) == 0
 
