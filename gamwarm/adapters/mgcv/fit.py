@@ -229,6 +229,8 @@ class GamFit(NotebookTable):
         self.problem, self.basis, self.result = model.problem, model.basis, result
         self.start, self.kept = run.report, kept
         self.notes, self.warnings = tuple(run.notes), tuple(dict.fromkeys([*run.warnings, *run.answer.warnings]))
+        # What R has of the search is several times the size of its object.
+        model.fit, run.answer.raw = None, {}
         self.r = run.object
         if self.r is not None and run.bits is not None:
             self.r = session().call("put", self.r, self.coefficients)
