@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gamwarm.checks import as_finite_float
+from gamwarm.checks import as_bool, as_finite_float
 from gamwarm.engine.arrays import FloatArray
 from gamwarm.engine.bound_term import BoundTerm, Information, informed_directions, penalty_scale
 from gamwarm.engine.new_rows import ByLevelRows, SplineRows
@@ -78,6 +78,8 @@ class Smooth:
     def __post_init__(self) -> None:
         check_spline(f"{type(self).__name__}({self.column!r})", self.k, self.degree, self.penalty_order)
         what = f"term {self.name!r}"
+        for name in ("tied", "select"):
+            object.__setattr__(self, name, as_bool(getattr(self, name), f"{what}, {name}"))
         if self.tied and self.by is None:
             raise InvalidInput(
                 f"{what}: tied=True shares smoothing parameters over the levels of by=; name that column"

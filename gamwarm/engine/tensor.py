@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import as_int
+from gamwarm.checks import as_finite_float, as_int
+from gamwarm.display import brief_repr
 from gamwarm.engine.arrays import FloatArray
 from gamwarm.engine.bound_term import BoundTerm, Information, informed_directions, penalty_scale
 from gamwarm.engine.new_rows import SplineRows, TensorRows
@@ -44,6 +46,9 @@ class Tensor:
     penalty_order : int
         Order of the differences of coefficients that are penalised, along each margin.
     predictor : str
+    lower, upper : pair of float or None, optional
+        Ends of the equally spaced knots of each margin; None is the column's range in the full
+        data.
 
     Raises
     ------
@@ -56,6 +61,8 @@ class Tensor:
     degree: int = 3
     penalty_order: int = 2
     predictor: str = "mean"
+    lower: tuple[float | None, float | None] = (None, None)
+    upper: tuple[float | None, float | None] = (None, None)
 
     def __init__(
         self,
@@ -64,17 +71,24 @@ class Tensor:
         degree: int = 3,
         penalty_order: int = 2,
         predictor: str = "mean",
+        lower: Sequence[float | None] = (None, None),
+        upper: Sequence[float | None] = (None, None),
     ) -> None:
         what = f"Tensor{columns!r}"
         if len(columns) != 2 or columns[0] == columns[1]:
             raise InvalidInput(f"{what}: give two different column names; for one column use Smooth")
-        if isinstance(k, (int, np.integer, str)) or len(k) != 2:
-            raise InvalidInput(f"{what}: k = {k!r}; give the basis functions of each margin, such as k=(6, 6)")
-        widths = tuple(as_int(each, f"{what}, k") for each in k)
+        widths = tuple(as_int(each, f"{what}, k") for each in _pair(k, f"{what}, k", "k=(6, 6)"))
+        ends = {
+            name: tuple(
+                None if each is None else as_finite_float(each, f"{what}, {name}")
+                for each in _pair(value, f"{what}, {name}", f"{name}=(0.0, None)")
+            )
+            for name, value in (("lower", lower), ("upper", upper))
+        }
         for column, width in zip(columns, widths, strict=True):
             check_spline(f"{what}, margin {column!r}", width, degree, penalty_order)
         values = {"columns": columns, "k": widths, "degree": degree, "penalty_order": penalty_order}
-        for name, value in {**values, "predictor": predictor}.items():
+        for name, value in {**values, **ends, "predictor": predictor}.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -95,9 +109,10 @@ class Tensor:
         has_main = [any(column in main.covariates for main in mains) for column in self.columns]
         margins, eigenvalues = [], []
         # A margin's constant times the other margin is the other's main effect.
-        for column, k, constant in zip(self.columns, self.k, (not has_main[1], not has_main[0]), strict=True):
+        constants = not has_main[1], not has_main[0]
+        for column, k, constant, low, high in zip(self.columns, self.k, constants, self.lower, self.upper, strict=True):
             x = source.distinct((column,), f"term {self.name!r}")[1][:, 0]
-            lower, upper = knot_range(column, x, None, None)
+            lower, upper = knot_range(column, x, low, high)
             lift, values = difference_basis(np.ones(k), self.penalty_order)
             if constant:
                 lift, values = np.column_stack([lift, np.full(k, k**-0.5)]), np.append(values, 0.0)
@@ -176,6 +191,13 @@ class Tensor:
         scale = penalty_scale(informed_directions(table[:, own], counts, information), diagonal[own], n)
         pair[0 if along_left else 1] = scale * pair[0 if along_left else 1]
         return BoundPenalty(diagonal, scale, lambda _kept: KroneckerPenalty(np.diag(pair[0]), np.diag(pair[1])))
+
+
+def _pair(value: Any, what: str, example: str) -> tuple[Any, Any]:
+    """Return a value per margin."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise InvalidInput(f"{what} is {brief_repr(value)}; give a value per margin, such as {example}")
+    return value[0], value[1]
 
 
 def check_tensors(tensors: Sequence[Tensor], covariates: Sequence[str]) -> None:

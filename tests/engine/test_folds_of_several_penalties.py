@@ -54,6 +54,17 @@ def test_seeds_come_nearer_to_the_fold_than_the_parent_is(name, column):
     assert near < 0.7 * far, (near, far)
 
 
+@pytest.mark.parametrize(("column", "vanishing"), [("kind", [0, 1, 2]), ("group", [-1, -1, -1])])
+def test_a_curve_vanishes_with_the_group_that_alone_has_its_level(column, vanishing):
+    case = several("by", "poisson", DATA, RandomEffect("group")).case()
+
+    _, labels, gone = case.grouped(column)
+
+    blocks = [gone[columns] for name, columns in zip(case.names, case.slices, strict=True) if ":s(x)" in name]
+    assert [set(block.tolist()) for block in blocks] == [{group} for group in vanishing]
+    assert labels == sorted(set(DATA[column]))
+
+
 @pytest.mark.parametrize("name", PENALTIES)
 def test_a_gaussian_fold_by_subtraction_is_the_fold_of_its_rows(name):
     bound = several(name, "Gaussian", DATA, RandomEffect("group"))

@@ -160,6 +160,8 @@ def test_smooths_that_make_no_sense_are_refused_by_name():
         (lambda: Smooth("x", by="kind", tied=True, log_lambda=1.0), "nothing is tied; drop tied"),
         (lambda: Smooth("x", select=True, penalty_order=1), "shrinks the complete term already; drop select"),
         (lambda: Smooth("x", log_lambda=np.inf), r"term 'mean:s\(x\)', log_lambda"),
+        (lambda: Smooth("x", select="yes"), r"term 'mean:s\(x\)', select"),
+        (lambda: Smooth("x", by="kind", tied=1), r"term 'mean:s\(x\):kind', tied"),
         (lambda: Smooth("x", log_lambda="2"), r"term 'mean:s\(x\)', log_lambda"),
     ):
         with pytest.raises(gamwarm.GamwarmError, match=said):

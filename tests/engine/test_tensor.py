@@ -180,9 +180,11 @@ def test_surfaces_that_make_no_sense_are_refused_by_name():
         (lambda: Tensor("x"), r"Tensor\('x',\): give two different column names; for one column use Smooth"),
         (lambda: Tensor("x", "x"), "give two different column names"),
         (lambda: Tensor("x", "u", "z"), "give two different column names"),
-        (lambda: Tensor("x", "u", k=6), r"k = 6; give the basis functions of each margin"),
+        (lambda: Tensor("x", "u", k=6), r"k is 6; give a value per margin, such as k=\(6, 6\)"),
         (lambda: Tensor("x", "u", k=(6, 3)), r"margin 'u': k = 3 is too small; use k >= 4"),
         (lambda: Tensor("x", "u", k=(6, 5), penalty_order=0), "penalty_order at least 1"),
+        (lambda: Tensor("x", "u", lower=0.0), r"lower is 0.0; give a value per margin, such as lower=\(0.0, None\)"),
+        (lambda: Tensor("x", "u", upper=(np.inf, None)), r"Tensor\('x', 'u'\), upper"),
     ):
         with pytest.raises(gamwarm.GamwarmError, match=said):
             make()
@@ -190,6 +192,7 @@ def test_surfaces_that_make_no_sense_are_refused_by_name():
         ([Tensor("x", "u"), Tensor("u", "x")], "are surfaces of the same columns; keep one"),
         ([Tensor("x", "u"), Tensor("x", "z")], r"both include the main effect of 'x'; add Smooth\('x'\)"),
         ([Tensor("x", "kind")], "column 'kind'"),
+        ([Tensor("x", "u", upper=(5.0, None))], r"column 'x' spans .* widen lower and upper"),
         ([Tensor("x", "u"), Tensor("x", "u")], "is given 2 times; keep one"),
     ):
         with pytest.raises(gamwarm.GamwarmError, match=said):
@@ -210,3 +213,14 @@ def test_linear_terms_of_other_columns_are_no_main_effects():
 
     assert bound.terms[-1].couplings == ()
     assert PENALTIES["surface"][0].k == (6, 5)
+
+
+def test_a_surface_with_wider_knots_predicts_beyond_its_data():
+    data = columns()
+    wide = Tensor("x", "u", k=(6, 5), lower=(-1.0, None), upper=(12.0, 6.0))
+    found = fit(bind(data, [Intercept(), Smooth("x", 8, lower=-1.0, upper=12.0), wide], Gaussian("gaussian")).case())
+    new = {"x": np.array([-0.5, 11.0]), "u": np.array([0.0, 5.0])}
+
+    assert np.isfinite(found.predict(new).mu).all()
+    with pytest.raises(gamwarm.InvalidInput, match=r"column 'x' holds 12.5 .* knots of term 'mean:s\(x\)'"):
+        found.predict({"x": np.array([12.5]), "u": np.array([0.0])})
