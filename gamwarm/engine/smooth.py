@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gamwarm.checks import as_bool, as_finite_float
+from gamwarm.checks import as_bool, as_finite_float, as_int
 from gamwarm.engine.arrays import FloatArray
 from gamwarm.engine.bound_term import BoundTerm, Information, informed_directions, penalty_scale
 from gamwarm.engine.new_rows import ByLevelRows, SplineRows
@@ -176,8 +176,9 @@ class Smooth:
 
 def check_spline(what: str, k: int, degree: int, penalty_order: int) -> None:
     """Refuse a B-spline basis that cannot be built, or of which the penalty leaves nothing."""
-    if degree < 0 or penalty_order < 1:
-        raise InvalidInput(f"{what}: degree must be at least 0 and penalty_order at least 1")
+    as_int(degree, f"{what}: degree")
+    as_int(penalty_order, f"{what}: penalty_order", minimum=1)
+    as_int(k, f"{what}: k")
     least = max(degree + 1, penalty_order + 1, 3)
     if k < least:
         raise InvalidInput(f"{what}: k = {k} is too small; use k >= {least}")

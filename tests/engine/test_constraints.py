@@ -26,7 +26,7 @@ from gamwarm.engine import (
 )
 from gamwarm.engine.arrays import Counters
 from gamwarm.engine.constrained import least_of_hull
-from gamwarm.errors import InvalidInput
+from gamwarm.errors import InvalidInput, InvalidType
 
 FAMILIES = {
     "gaussian": Gaussian("y"),
@@ -201,10 +201,12 @@ def test_a_fit_has_the_shape_it_was_asked_for(shaped):
         ),
         (lambda: Monotone("x", direction=["increasing"]), "Monotone('x'): direction"),
         (lambda: Monotone("x", k=2), "Monotone('x'): k = 2 is too small; use k >= 4"),
+        (lambda: Monotone("x", "increasing"), "Monotone('x'): k must be an integer; it is 'increasing' (str)"),
+        (lambda: Smooth("x", 7.5), "Smooth('x'): k must be an integer; it is 7.5 (float)"),
     ],
 )
 def test_a_term_that_cannot_be_says_so_by_name(term, words):
-    with pytest.raises(InvalidInput) as refused:
+    with pytest.raises((InvalidInput, InvalidType)) as refused:
         term()
     assert words in str(refused.value)
 

@@ -142,7 +142,7 @@ def test_everything_the_answer_depends_on_is_in_the_key(change):
         (lambda d: d.update(x=np.ones(400)), "'x' spans"),
         (lambda d: d.update(x=d["kind"]), "'x' holds <U1 values"),
         (lambda d: d.update(x=d["x"].reshape(20, 20)), "'x' has shape (20, 20)"),
-        (lambda d: d.update(poisson=d["poisson"] - 1.0), "'poisson' holds -1.0"),
+        (lambda d: d.update(poisson=d["poisson"] - 1.0), "'poisson' holds -1 at row"),
         (lambda d: d.update(exposure=np.where(np.arange(400) == 2, np.inf, 0.0)), "'exposure' holds inf at row 2"),
         (lambda d: d.update(group=np.where(np.arange(400) == 9, None, d["group"])), "'group' has no value at row 9"),
         (lambda d: d.update(group=np.full(400, "one")), "'group' has one level"),

@@ -182,7 +182,7 @@ def test_surfaces_that_make_no_sense_are_refused_by_name():
         (lambda: Tensor("x", "u", "z"), "give two different column names"),
         (lambda: Tensor("x", "u", k=6), r"k is 6; give a value per margin, such as k=\(6, 6\)"),
         (lambda: Tensor("x", "u", k=(6, 3)), r"margin 'u': k = 3 is too small; use k >= 4"),
-        (lambda: Tensor("x", "u", k=(6, 5), penalty_order=0), "penalty_order at least 1"),
+        (lambda: Tensor("x", "u", k=(6, 5), penalty_order=0), "penalty_order is 0; it cannot be below 1"),
         (lambda: Tensor("x", "u", lower=0.0), r"lower is 0.0; give a value per margin, such as lower=\(0.0, None\)"),
         (lambda: Tensor("x", "u", upper=(np.inf, None)), r"Tensor\('x', 'u'\), upper"),
     ):

@@ -296,6 +296,29 @@ def test_a_cut_answer_is_kept_found_again_and_warned_of_once(store, caplog):
     assert (again.start.source, again.cost.evaluations) == ("exact", 1)
 
 
+def test_active_sets_are_kept_and_offered_to_the_engine_that_restores_them(store):
+    class Constrained(Ridge):
+        offered = None
+
+        def offer_active_sets(self, sets):
+            assert not self.calls
+            self.offered = sets
+
+    first = gamwarm.fit(PROBLEM, Constrained(TERMS, Y, active_sets=[[4, 1, 4], []]), store)
+    assert first.result.active_sets == store.get_record(PROBLEM.key).active_sets == ((1, 4), None)
+    restored, silent = Constrained(TERMS, Y, active_sets=[[2], None]), Ridge(TERMS, Y)
+    again = gamwarm.fit(PROBLEM, restored, store)
+
+    assert restored.offered == ((1, 4), None)
+    assert again.result.active_sets == ((2,), None)
+    assert gamwarm.fit(PROBLEM, silent, store).result.active_sets is None
+    for wrong, error in (([[-1], None], InvalidInput), ([[0.5], None], InvalidType), (3, InvalidType)):
+        with pytest.raises(error, match="active"):
+            gamwarm.fit(PROBLEM, Ridge(TERMS, Y, active_sets=wrong))
+    with pytest.raises(InvalidInput, match="active_sets has 1 entries"):
+        gamwarm.fit(PROBLEM, Ridge(TERMS, Y, active_sets=[[0]]), store)
+
+
 def test_attributes_reach_the_record(store):
     gamwarm.fit(PROBLEM, Ridge(TERMS, Y), store, attributes={"job": "a"})
 
