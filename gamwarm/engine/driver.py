@@ -25,7 +25,7 @@ from gamwarm.engine.seeds import GroupChanges, downdated_changes, group_changes
 from gamwarm.engine.term_table import term_rows
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem import BlockwiseFitOptions
-from gamwarm.records import Cost, GroupSeeds, InnerMode
+from gamwarm.records import GROUP, Cost, GroupSeeds, InnerMode
 from gamwarm.store import FitStore
 
 __all__ = ["CaseObjective", "fit"]
@@ -71,7 +71,8 @@ def fit(
     checkpoint : bool
         Offer the store a checkpoint after each outer iteration.
     attributes : mapping of str to strings and numbers, optional
-        Labels of your own, kept with record and artifact.
+        Labels of your own, kept with record and artifact. A case made with ``bound.without`` has
+        the label ``group``, the value that it leaves out.
     outer_hessian : bool, optional
         Whether the result must carry the exact outer Hessian, which children use as their metric.
         Default: yes for a fit that goes into a store and was not itself a transfer from a parent
@@ -98,6 +99,8 @@ def fit(
         raise InvalidInput("case is None; only a rank without work in a round of each=True passes None")
     if store is not None and leave_out is None and case is not None and case.left_out is not None:
         leave_out = case.left_out[1]
+    if case is not None and case.left_out is not None:
+        attributes = {GROUP: case.left_out[1], **({} if attributes is None else attributes)}
     objective = None if case is None else CaseObjective(case, options, method)
     done = gamwarm.fit(
         None if case is None else case.problem(options),

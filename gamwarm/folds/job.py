@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
-from gamwarm.errors import CollectiveError, InvalidInput, InvalidType
+from gamwarm.errors import CollectiveError, GamwarmError, InvalidInput, InvalidType
 from gamwarm.folds.audit import AuditedFold, ColdStore, audited_folds, check_share
 from gamwarm.folds.outcome import FoldFit, FoldOutcome, outcome_of, told, without_answer
 from gamwarm.folds.output import FoldsReport
@@ -21,7 +21,7 @@ from gamwarm.folds.terms import Curves, TermState, changes_between, curves_of, s
 from gamwarm.folds.view import FoldView
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import agree, already_agreed, mark_agreed
-from gamwarm.records import GROUP, Cost, FitResult, StartSource
+from gamwarm.records import Cost, FitResult, StartSource
 from gamwarm.store import FitInProgress, FrozenView, WarmStartStore
 
 __all__ = ["FitFold", "leave_one_out", "of_engine"]
@@ -230,14 +230,15 @@ class _Campaign:
     def _fit_fold(self, view: FrozenView, parent: str | None, fold: Fold | None) -> FoldOutcome | None:
         left_out = None if fold is None else fold.group
         audit = partial(self._audit, fold) if fold is not None and left_out in self.audited else None
-        own = FoldView(view if left_out is None else view.labelled({GROUP: left_out}), audit)
+        own = FoldView(view if fold is None else view.labelled(fold.attributes), audit)
         try:
             made = self.fit(fold, store=own, parent=parent, leave_out=left_out, each=True)
         except Exception as caught:
             if fold is None or own.refused or already_agreed(caught):
                 raise
             own.stay_in_step()
-            log.warning("%r has no answer (%s); the others go on", fold, told(caught), exc_info=True)
+            is_unforeseen = not isinstance(caught, GamwarmError)  # such messages say all; of others the place helps
+            log.warning("%r has no answer (%s); the others go on", fold, told(caught), exc_info=is_unforeseen)
             return without_answer(fold, self.store.comm.rank, caught)
         return None if fold is None else self._outcome(fold, made, own)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gamwarm.columns import Alignment, columns_of, index_of, level_values
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Fingerprinter
-from gamwarm.records import group_label
+from gamwarm.records import GROUP, group_label
 
 __all__ = ["Fold", "folds_of", "label_of"]
 
@@ -50,6 +50,11 @@ class Fold:
 
     def _mask(self, mask: npt.NDArray[np.bool_]) -> Any:
         return mask if self._column is None else type(self._column)(mask, index=self._column.index)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The labels that `leave_one_out` gives its entries: the group; none for all rows."""
+        return {} if self.group is None else {GROUP: self.group}
 
     @property
     def n_rows(self) -> int:

@@ -92,7 +92,7 @@ def share_of_folds(asked: argparse.Namespace) -> int:
             for fold in mine:
                 if store.should_stop():
                     break
-                fit = engine.fit(bound.case(fold.rows), store=own, parent=parent)
+                fit = engine.fit(bound.case(fold.rows), store=own, parent=parent, attributes=fold.attributes)
                 cost = f"{fit.cost.hessian_formations} Hessian formations"
                 say(f"fold {fold.group}: {fit.start.source} ({fit.start.reason}), {cost}")
                 if fit.kept.stopped:

@@ -127,6 +127,18 @@ def _offer(store, case, entry):
     return store.start_for(case.problem(USUAL), entry).start
 
 
+def test_a_case_without_a_group_is_labelled_with_it_unless_the_caller_says_otherwise(tmp_path):
+    bound = model("poisson")
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        fit(bound.without("group", "g03"), options=USUAL, store=store)
+        fit(bound.without("group", "g04"), options=USUAL, store=store, attributes={"group": "own", "job": 3})
+        keys = store.keys()
+        labels = [store.get_record(key).attributes for key in keys]
+
+    assert {"group": "g03"} in labels
+    assert {"group": "own", "job": 3} in labels
+
+
 def test_a_group_without_seeds_transfers_plainly_and_says_why(tmp_path):
     bound = mcycle()
     times = np.asarray(bound.source.columns["times"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gamwarm import InvalidInput
 from gamwarm.folds import folds_of
+from gamwarm.folds.splits import all_rows
 
 
 @given(st.lists(st.integers(-3, 6), min_size=2, max_size=60).filter(lambda labels: len(set(labels)) > 1))
@@ -56,3 +57,10 @@ def test_labels_may_be_text_numbers_or_dates():
 def test_a_column_that_names_no_groups_is_refused(groups, words):
     with pytest.raises(InvalidInput, match=words):
         folds_of(groups)
+
+
+def test_the_labels_of_a_fold_are_those_that_a_campaign_gives_its_entries():
+    first, *_ = folds_of(["b", "a", "a"])
+
+    assert first.attributes == {"group": "b"}
+    assert all_rows(["b", "a", "a"]).attributes == {}
