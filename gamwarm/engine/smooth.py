@@ -20,6 +20,9 @@ from gamwarm.records import group_label
 
 __all__ = ["Smooth", "check_spline", "difference_basis", "knot_range"]
 
+# Of a fixed log lambda: beyond it lies nothing but overflow, the curve is a polynomial or
+# unpenalised to the last digit long before.
+_MOST_LOG_LAMBDA = 100.0
 # Eigenvalues of a penalty below this part of the largest are its null space.
 _NULL_EIGENVALUE = 1e-9
 
@@ -88,6 +91,11 @@ class Smooth:
             raise InvalidInput(f"{what}: by is the smooth's own column; name a column of levels")
         if self.log_lambda is not None:
             object.__setattr__(self, "log_lambda", as_finite_float(self.log_lambda, f"{what}, log_lambda"))
+            if abs(float(self.log_lambda or 0.0)) > _MOST_LOG_LAMBDA:
+                raise InvalidInput(
+                    f"{what}: log_lambda = {self.log_lambda:g} is beyond ±{_MOST_LOG_LAMBDA:g}; it is a natural "
+                    "logarithm. For a straight line use Linear"
+                )
             if self.select:
                 raise InvalidInput(
                     f"{what}: select=True estimates whether the term is needed, log_lambda fixes its smoothing; "

@@ -8,7 +8,9 @@ import pytest
 import gamwarm.fitting.search
 import gamwarm.transfer.guard
 from gamwarm.engine import fit
-from gamwarm.testing import assert_neutral, check_neutrality
+from gamwarm.engine.arrays import Counters
+from gamwarm.testing import Tolerances, assert_neutral, check_neutrality
+from gamwarm.testing.judge import Judge
 from tests.support import models
 from tests.support.reference_driver import Motorcycle, ReferenceDriver, Seeded, Several, Shaped
 
@@ -40,6 +42,16 @@ def test_no_start_moves_an_answer_with_active_constraints(family):
     assert any("active sets" in run.label for run in report.runs)
     assert report.evaluations("exact") == 1.0
     assert report.modes == []
+
+
+@pytest.mark.parametrize("rho", [(0.0, 0.0, 0.0), (-14.0, 13.0, 0.5), (20.0, -20.0, 1.0)])
+def test_the_judge_knows_how_many_degrees_of_freedom_overlapping_penalties_can_have(rho):
+    driver = Several("surface")
+    judge = Judge(driver, "", None, Tolerances())
+
+    expected = driver.cut("").objective(Counters()).penalties.at(np.array(rho)).log_det_gradient
+
+    np.testing.assert_allclose(judge.max_edf(rho), expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.long

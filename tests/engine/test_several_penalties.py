@@ -151,6 +151,25 @@ def test_smoothing_fixed_at_what_was_estimated_gives_the_same_fit():
     assert again.edf == pytest.approx(found.edf, rel=1e-6)
 
 
+@pytest.mark.parametrize("family", ["poisson", "Gaussian"])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_the_penalty_of_a_mode_counts_every_penalty_of_every_block(name, family):
+    case = several(name, family).case()
+    objective = case.objective(Counters())
+    rho = np.linspace(-1.0, 1.5, objective.q)
+    at = objective.evaluate(rho, objective.null, 1e-10, 500)
+
+    problem = case.problem(TIGHT)
+    penalties = [(columns, p) for spec, columns in zip(problem.specs, case.slices, strict=True) for p in spec.penalties]
+    logs = problem.layout.expand(rho)
+    total = sum(
+        np.exp(log) * at.theta[columns] @ penalty.to_dense() @ at.theta[columns]
+        for log, (columns, penalty) in zip(logs, penalties, strict=True)
+    )
+
+    assert at.penalty == pytest.approx(0.5 * total / at.scale, rel=1e-9)
+
+
 def test_smooths_that_make_no_sense_are_refused_by_name():
     data = columns() | {"number": np.arange(400) % 3}
     for make, said in (
@@ -160,6 +179,7 @@ def test_smooths_that_make_no_sense_are_refused_by_name():
         (lambda: Smooth("x", by="kind", tied=True, log_lambda=1.0), "nothing is tied; drop tied"),
         (lambda: Smooth("x", select=True, penalty_order=1), "shrinks the complete term already; drop select"),
         (lambda: Smooth("x", log_lambda=np.inf), r"term 'mean:s\(x\)', log_lambda"),
+        (lambda: Smooth("x", log_lambda=800.0), "log_lambda = 800 is beyond ±100; it is a natural logarithm"),
         (lambda: Smooth("x", select="yes"), r"term 'mean:s\(x\)', select"),
         (lambda: Smooth("x", by="kind", tied=1), r"term 'mean:s\(x\):kind', tied"),
         (lambda: Smooth("x", log_lambda="2"), r"term 'mean:s\(x\)', log_lambda"),

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem import (
+    PENALTY_KINDS,
     BlockwisePenalty,
     DensePenalty,
     FixedPenalty,
@@ -168,6 +169,7 @@ def test_a_penaltys_form_says_in_words_what_it_is():
         def to_dense(self):
             return np.eye(1)
 
+    assert set(PENALTY_KINDS) == {DensePenalty, KroneckerPenalty, BlockwisePenalty, LabeledPenalty, FixedPenalty}
     assert [penalty_form(p) for p in (DensePenalty(np.eye(2)), kron, held, Own())] == [
         "dense", "kron 2 x 3", "fixed 2.5: labeled a: blockwise 1:2", "other",
     ]  # fmt: skip
