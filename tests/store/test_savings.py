@@ -197,6 +197,16 @@ def test_a_cold_run_of_the_same_fit_bounds_what_it_is_said_to_have_saved():
     assert warm.saved == Saving(7, 4, 27, 36, 2.0 - 0.3)
 
 
+def test_the_nearest_cold_fit_in_rows_counts_and_of_equally_near_ones_the_cheapest():
+    near = [line_of(n, "cold", Cost(1, 1, 1, formations), 62) for n, formations in enumerate((50, 40, 45))]
+    far = line_of(7, "cold", Cost(1, 1, 1, 20), 90)
+    above = line_of(8, "cold", Cost(1, 1, 1, 30), 58)
+    warm = line_of(9, "transfer", Cost(1, 1, 1, 9), 60)
+
+    for lines, formations in (([*near, far], 40), ([*reversed(near), far], 40), ([*near, above], 30)):
+        assert add_up([*lines, warm]).total.hessian_formations == formations - 9
+
+
 def test_seconds_that_only_the_first_fit_of_a_process_took_are_left_out():
     first = line_of(0, "cold", Cost(10, 6, 40, 50, seconds=30.0), 60)
     folds = [line_of(n, "transfer", Cost(3, 2, 6, 10, seconds=0.5), 60) for n in range(1, 9)]
