@@ -136,9 +136,9 @@ def _michaelis() -> Any:
             expected[rows] = np.interp(t[rows], solved.t, solved.y[0])
         return expected - y
 
-    # A step far above the integration's error.
+    # Steps far above the error of the integration.
     return leave_out(subject), _squares(
-        residuals, [0.5, 0.5, 1.0, -0.7], (subject, t, dose, y), "michaelis", diff_step=1e-4
+        residuals, [0.5, 0.5, 1.0, -0.7], (subject, t, dose, y), "michaelis", jac="3-point", diff_step=1e-3
     )
 
 
@@ -253,7 +253,7 @@ def _negative_binomial() -> Any:
             solve, store=store, name="negative binomial", data={"X": X[rows], "y": y[rows]}, start=np.eye(7)[-1],
             objective=objective,
         )  # fmt: skip
-        return Answer(found.fun, found.nit, found.nfev, found.success)
+        return Answer(found.fun, found.nit, found.cost.evaluations, found.success)
 
     return tenths(y.size), fit
 
