@@ -9,7 +9,7 @@ from typing import Any
 
 from gamwarm.folds.audit import AuditedFold
 from gamwarm.identity import FitProblem
-from gamwarm.interrupts import critical
+from gamwarm.interrupts import allowed, critical
 from gamwarm.parallel import already_agreed
 from gamwarm.records import Cost, FitResult, StartSource
 from gamwarm.store import FitInProgress, FitStore, KeepOutcome, StoreWrapper
@@ -90,7 +90,8 @@ class FoldView(StoreWrapper):
         self.problem, self.key = problem, None if start is None else start.key
         new = start is None or start.source != StartSource.EXACT or start.is_checkpoint
         if self._audit is not None and result is not None and result.converged and new:
-            self.audited = self._audit(result.cost)
+            with allowed():  # the caller's fit: an interrupt need not wait for its end
+                self.audited = self._audit(result.cost)
             result = replace(result, attributes={**self.audited.attributes, **result.attributes})
         try:
             kept: KeepOutcome = self.store.keep(problem, result, start, each=each)

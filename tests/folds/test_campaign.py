@@ -4,6 +4,10 @@ parent.
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 
@@ -247,6 +251,25 @@ def test_an_answer_that_differs_from_the_cold_one_is_named(tmp_path):
     assert report.audit.agree == 0
     assert set(report.audit.worse) == set(GROUPS)
     assert "higher than cold: " in str(report.audit)
+
+
+def test_an_interrupt_during_a_cold_fit_ends_the_job_at_once(tmp_path):
+    after = []
+
+    class Interrupted(Solver):
+        def solve(self, fold, fit):
+            if fold.group is not None and fit.start.source == "cold":
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0)  # a call at which the signal is delivered
+                after.append(fold.group)
+            return super().solve(fold, fit)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "fits.h5", Interrupted(), audit=0.1)
+    assert after == []
+
+    report = run(tmp_path / "fits.h5", Solver(), audit=0.1)
+    assert report.audit.folds == 1
 
 
 def test_a_cold_fit_without_an_answer_is_no_reason_to_fail(tmp_path):
