@@ -116,6 +116,22 @@ def test_every_part_of_the_layer_is_timed_and_the_watched_functions_are_put_back
     assert not {"fdatasync", "fsync_dir"} & set(vars(DISK))
 
 
+def test_an_adapter_is_measured_alone_from_a_parent_and_again():
+    from benchmarks.adapters_data import chosen
+
+    adapters = import_module("benchmarks.adapters")
+    (tool,) = chosen("squares-indometh")
+
+    row = adapters.measure(tool, 2, 1)
+
+    assert [row[kind]["converged"] for kind in adapters.KINDS] == [2, 2, 2]
+    assert (row["again"]["evaluations"], row["again"]["iterations"]) == (1.0, 0.0)
+    assert row["warm"]["iterations"] < row["cold"]["iterations"]
+    assert row["worse by"] < 1e-6
+    with pytest.raises(SystemExit, match="there is no tool 'nobody'"):
+        next(chosen("nobody"))
+
+
 def test_growth_finds_a_parent_of_each_kind_in_files_of_each_size(tmp_path, monkeypatch):
     growth = import_module("benchmarks.growth")
     monkeypatch.setattr(growth, "ROUNDS", 4)
