@@ -37,7 +37,8 @@ class RidgeByScipy:
         X, y = self.ridge.data(case)
         return minimize(
             lambda rho: self.value(rho, case), np.zeros(2), store=store, name="tests.ridge", data={"X": X, "y": y},
-            rho=slice(None), jac=True, method=self.method, options={"gtol": 1e-6},
+            rho=slice(None), jac=True, method=self.method,
+            options={"xtol": 1e-9} if self.method == "Newton-CG" else {"gtol": 1e-6},
         )  # fmt: skip
 
     def fit(self, case: int, store: Any) -> Fitted:
