@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
 
-from gamwarm.display import counted, json_text, visible
+from gamwarm.display import NotebookTable, counted, json_text, visible
 from gamwarm.errors import MissingDependency
 from gamwarm.folds.outcome import FoldOutcome
 from gamwarm.folds.results import FoldResults
@@ -21,7 +21,7 @@ _MOST_NAMED: Final = 3
 _MOST_DRAWN: Final = 40
 
 
-class FoldsReport(FoldResults):
+class FoldsReport(FoldResults, NotebookTable):
     """A campaign so far; equal on every rank. See `FoldResults` for its attributes and numbers."""
 
     def table(self) -> str:
@@ -30,11 +30,22 @@ class FoldsReport(FoldResults):
         "change" is the largest change of any term's curve, in standard errors of the fit on all
         rows.
         """
+        shown, cells = self._shown()
+        left = {k for k, column in enumerate(shown) if column.flush_left}
+        return "\n".join(map(visible, _aligned([[column.head for column in shown], *cells], left)))
+
+    def _shown(self) -> tuple[list[_Column], list[list[str]]]:
+        """Return the columns that some fold has, and the cells of every fold."""
         every = [fold for fold in (self.parent, *self.folds) if fold is not None]
         shown = [column for column in _COLUMNS if any(column.cell(fold) for fold in every)]
-        lines = [[column.head for column in shown], *([column.cell(fold) for column in shown] for fold in every)]
-        left = {k for k, column in enumerate(shown) if column.flush_left}
-        return "\n".join(map(visible, _aligned(lines, left)))
+        return shown, [[column.cell(fold) for column in shown] for fold in every]
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [("" if k else "in all", line) for k, line in enumerate(_told(self))]
+
+    def _detail(self) -> tuple[list[str], list[list[str]]]:
+        shown, cells = self._shown()
+        return [column.head for column in shown], cells
 
     def summary(self) -> str:
         """Return in lines of 80 columns the totals, the largest changes, audits and failures."""

@@ -72,6 +72,15 @@ def test_the_text_has_a_line_per_fold_then_what_they_say_together(report):
     assert not any("\u202e" in line or "\r" in line for line in lines)
 
 
+def test_a_notebook_shows_a_row_per_fold_with_labels_escaped(report):
+    page = report._repr_html_()
+
+    assert sum(fold.record is not None and fold.record[:12] in page for fold in report.folds) == 5
+    assert "&lt;b&gt;&amp;" in page
+    assert "<b>&" not in page
+    assert f"held out {report.held_out:.8g}" in page
+
+
 def test_columns_that_no_fold_has_are_left_out(plain):
     head = plain.table().split("\n")[0]
 
