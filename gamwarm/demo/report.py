@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +96,8 @@ def print_plan(console: Console, rows: int, work: Sequence[Fold], ranks: int) ->
 def print_resumed(console: Console, known: ColdResults, path: Path) -> None:
     """Say what an earlier run left."""
     if known.fits:
-        console.print(f"{len(known.fits)} cold fits are taken from {known.path.name}, stored folds from {path.name}\n")
+        stored = f", stored folds from {path.name}" if path.exists() else ""
+        console.print(f"{len(known.fits)} cold fits are taken from {known.path.name}{stored}\n")
 
 
 def print_results(
@@ -242,7 +245,11 @@ def _rerun_table(first: Sequence[CarrierFit], again: Sequence[CarrierFit]) -> Ta
 def _print_how_to_inspect(console: Console, path: Path) -> None:
     """Say where the file is and how to read it, with the command and without gamwarm."""
     console.print(f"\n[bold]The file:[/bold] {path} ({path.stat().st_size / 1024:.0f} KiB)", soft_wrap=True)
-    console.print("Look into it with `gamwarm ls`, `gamwarm report`, or plain h5py without gamwarm:\n")
+    command, page = f"{_shortest(Path(sys.executable))} -m gamwarm", path.with_suffix(".html")
+    console.print("What is in it, and what it saved:\n", soft_wrap=True)
+    console.print(f"    {command} ls {_shortest(path)}", markup=False, soft_wrap=True)
+    console.print(f"    {command} report {_shortest(path)} -o {_shortest(page)}", markup=False, soft_wrap=True)
+    console.print("\nWithout gamwarm, by plain h5py:\n")
     console.print(
         f"""    import h5py, json
     with h5py.File({str(path)!r}) as f:
@@ -256,6 +263,12 @@ def _print_how_to_inspect(console: Console, path: Path) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def _shortest(path: Path) -> str:
+    """Return a path as a shell takes it, from here if it lies here."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def _draw(path: Path, compared: Sequence[Compared], again: Sequence[CarrierFit]) -> None:

@@ -197,8 +197,8 @@ def _how_known(summary: Summary) -> Iterable[str]:
         yield f"Measured: {which} also run cold{agree}."
     if estimated:
         against = [f"{basis} ({n:,})" for basis, n in summary.bases.items() if not basis.is_measured]
-        rest = "" if not every.measured else " of the others"
-        yield f"Estimated{rest}, against {' and '.join(against)}."
+        which = "The others are estimated" if every.measured else "Estimated"
+        yield f"{which}, against {' and '.join(against)}."
     later = every.cost.for_children
     left_out = "Left out: the start-up time of a process (imports, caches)"
     if later:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 import gamwarm
 from gamwarm import engine
+from gamwarm.cli import main as command
 from gamwarm.demo import flights
 from gamwarm.demo.__main__ import _prepare, main
 from gamwarm.parallel import SERIAL
@@ -78,6 +80,18 @@ def test_two_ranks_fit_every_fold_warm_and_then_find_every_fold_again(finished):
     assert "Same optimum in 16 of 16 folds" in said
     assert (folder / "flights.png").stat().st_size > 10_000
     assert len(content(folder)[1]) == 2 * 17
+
+
+def test_the_commands_that_the_demo_names_can_be_pasted(small, tmp_path, capsys):
+    folder = tmp_path / "a folder"
+    assert small.run(folder) == 0
+    said = capsys.readouterr().out
+
+    commands = [shlex.split(line) for line in re.findall(r"^    (.* -m gamwarm .*)$", said, re.MULTILINE)]
+
+    assert [words[3] for words in commands] == ["ls", "report"]
+    assert [command(words[3:]) for words in commands] == [0, 0]
+    assert (folder / "flights.html").exists()
 
 
 @pytest.mark.mpi

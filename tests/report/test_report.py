@@ -112,7 +112,7 @@ def test_the_plot_has_cold_and_warm_of_every_fit_by_its_label(tmp_path):
     assert drawn == ["estimate", "fill-transfer", "fill-cold", "fill-transfer"]
     assert "AA 40 10 (4×) UA 60 5 (12×)" in page.text
     assert "Measured: 1 of these fits were also run cold; the objectives differ by at most 2.0e-01" in page.text
-    assert "Estimated of the others" in page.text
+    assert "The others are estimated, against" in page.text
 
 
 def file_fit(store, problem, hessians, **attributes):
