@@ -94,7 +94,7 @@ class ConstrainedLaml(_Constrained, Laml):
         return Walls(Face(self.constraints, matrix, face.active), self._gradient)
 
     def _escape(self, matrix: FloatArray, theta: FloatArray) -> FloatArray | None:
-        along = self.constraints.along(self._working)
+        along = self.constraints.basis[:, self.constraints.along(self._working)]
         step = super()._escape(along.T @ matrix @ along, theta)
         assert step is not None
         step = along @ step

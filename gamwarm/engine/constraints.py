@@ -117,11 +117,25 @@ class Constraints:
         moved: FloatArray = theta - self.basis[:, self.place] @ np.minimum(slack, 0.0)
         return moved
 
-    def along(self, active: BoolArray) -> FloatArray:
-        """Return directions in which these rows stay unchanged, of shape (p, p - active)."""
+    def along(self, active: BoolArray) -> BoolArray:
+        """Return the columns of the basis (p,) along which these rows stay unchanged."""
         kept = np.ones(self.p, dtype=np.bool_)
         kept[self.place[active]] = False
-        return self.basis[:, kept]
+        return kept
+
+    def from_basis(self, columns: FloatArray) -> FloatArray:
+        """Return ``B columns``, of shape (p,) or (p, q), block by block."""
+        out = np.array(columns)
+        for block in self.columns:
+            out[block] = self.basis[block, block] @ columns[block]
+        return out
+
+    def to_basis(self, columns: FloatArray) -> FloatArray:
+        """Return ``B' columns``, of shape (p,) or (p, q)."""
+        out = np.array(columns)
+        for block in self.columns:
+            out[block] = self.basis[block, block].T @ columns[block]
+        return out
 
     def newton_face(
         self, matrix: FloatArray, factor: Cholesky, gradient: FloatArray, theta: FloatArray, working: BoolArray
@@ -170,25 +184,32 @@ class Face:
         self.constraints, self.matrix, self.active, self._whole = constraints, matrix, active, whole
 
     @cached_property
-    def _parts(self) -> tuple[FloatArray, Cholesky | None]:
-        """Directions in the face (p, p - active), and the factor of the Hessian along them."""
-        along = self.constraints.along(self.active)
-        return along, factorise(along.T @ self.matrix @ along)
+    def _parts(self) -> tuple[BoolArray, Cholesky | None]:
+        """Which columns of the basis lie in the face (p,), and the factor of the Hessian there."""
+        kept, constraints = self.constraints.along(self.active), self.constraints
+        return kept, factorise(constraints.to_basis(constraints.to_basis(self.matrix).T)[np.ix_(kept, kept)])
 
     def solve(self, rhs: FloatArray) -> FloatArray:
         """Return ``Z (Z'HZ)^-1 Z' rhs`` for directions Z in the face, of rhs's shape."""
         if self._whole is not None and not self.active.any():
             return self._whole.solve(rhs)
-        along, factor = self._parts
+        kept, factor = self._parts
         if factor is None:  # the whole is positive definite, so this is its rounding
             return np.zeros(rhs.shape)
-        out: FloatArray = along @ factor.solve(along.T @ rhs)
-        return out
+        inside = np.zeros(rhs.shape)
+        inside[kept] = factor.solve(self.constraints.to_basis(rhs)[kept])
+        return self.constraints.from_basis(inside)
 
     @cached_property
     def inverse(self) -> FloatArray:
         """``Z (Z'HZ)^-1 Z'``, of shape (p, p)."""
-        return self.solve(np.eye(self.constraints.p))
+        if self._whole is not None and not self.active.any():
+            return self._whole.inverse()
+        kept, factor = self._parts
+        inside = np.zeros(self.matrix.shape)
+        if factor is not None:
+            inside[np.ix_(kept, kept)] = factor.inverse()
+        return self.constraints.from_basis(self.constraints.from_basis(inside).T)
 
     def step(self, gradient: FloatArray, theta: FloatArray) -> FloatArray:
         """Return the Newton step from ``theta`` onto the face and to the minimum there."""
