@@ -137,10 +137,8 @@ class StoredIndex:
         found = self._text(section, entry_id.encode())
         if found is not None:
             return found if KINDS[section].is_key(found) else None
-        for row in self._recent():
-            if (row.entry_id, row.section) == (entry_id, section):
-                return row.key
-        return None
+        row = self._recent_entry(entry_id)
+        return row.key if row is not None and row.section == section else None
 
     def newest_of_fit(self, exact_key: str) -> tuple[int, str] | None:
         """Return time and entry id of a fit's newest artifact, which itself has to confirm it."""
@@ -186,6 +184,15 @@ class StoredIndex:
                 return []
         texts = self._tolerant(name, lambda: stored_values.read_strings(gid, name, self._size()))
         return sorted((row for text in texts or () if (row := parse(text)) is not None), reverse=True)
+
+    def _recent_entry(self, entry_id: str) -> Recent | None:
+        """Return the row of an entry; the others need not be read."""
+        if self._kept_recent is not None:
+            return next((row for row in self._kept_recent if row.entry_id == entry_id), None)
+        data = self._tolerant(_RECENT, lambda: stored_values.read(self._root, _RECENT, self._size())) or b""
+        at = data.find(entry_id.encode())
+        row = data[at : at + RECENT_BYTES] if at >= 0 and at % RECENT_BYTES == 0 else b""
+        return Recent.parse(row.rstrip(b"\0").decode("ascii", "replace"))
 
     def _recent(self) -> list[Recent]:
         if self._kept_recent is not None:
