@@ -41,7 +41,7 @@ LARGE = 100_000
 WHOLE = (1_000, 4_000, 16_000)
 MOST_GROWTH = 1.5
 """A cost may be so many times that in the smallest file."""
-ROUNDS = 40
+ROUNDS = 50
 BATCH = 1_000
 """Fits per transaction while a file is filled."""
 JOBS = ("named artifact", "named record", "strict", "structural", "partial", "keep")
@@ -198,7 +198,10 @@ def cpu_of(act: Callable[[], object]) -> float:
 
 
 def growth(folder: Path, sizes: list[int]) -> dict[str, dict[int, Seconds]]:
-    """Return median CPU seconds of each job, by store and size; one file per store, which grows."""
+    """Return mean CPU seconds of each job, by store and size; one file per store, which grows.
+
+    Means: every sixteenth `keep` of two entries also moves ids of earlier ones.
+    """
     stores = {name: kind(folder / name) for name, kind in STORES.items()}
     found: dict[str, dict[int, Seconds]] = {name: {} for name in stores}
     filled, others = 0, count(-1, -1)
@@ -213,7 +216,7 @@ def growth(folder: Path, sizes: list[int]) -> dict[str, dict[int, Seconds]]:
                     problem = named(_asked(job, next(others)))
                     took.append(cpu_of(partial(_do, store, job, problem, number)))
         for name, by_job in seconds.items():
-            found[name][size] = {job: statistics.median(took[2:]) for job, took in by_job.items()}
+            found[name][size] = {job: statistics.fmean(took[2:]) for job, took in by_job.items()}
     for store in stores.values():
         store.close()
     return found
@@ -233,7 +236,7 @@ def _asked(job: str, number: int) -> FitProblem:
 
 
 def campaign(folder: Path, folds: int) -> dict[str, Seconds]:
-    """Return median CPU seconds of the first and last thousand folds of a campaign, by store."""
+    """Return mean CPU seconds of the first and last thousand folds of a campaign, by store."""
     found = {}
     for name, kind in STORES.items():
         store: Any = kind(folder / f"campaign.{name}")
@@ -244,7 +247,7 @@ def campaign(folder: Path, folds: int) -> dict[str, Seconds]:
             took.append(sum(cpu_of(partial(_do, store, job, problem, number)) for job in ("named artifact", "keep")))
         store.close()
         part = min(1_000, max(1, folds // 2))
-        found[name] = {"first": statistics.median(took[:part]), "last": statistics.median(took[-part:])}
+        found[name] = {"first": statistics.fmean(took[:part]), "last": statistics.fmean(took[-part:])}
     return found
 
 
