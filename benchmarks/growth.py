@@ -135,15 +135,16 @@ class Sqlite:
     """The same with tables of pickles: WAL, FULL, an index on every key that is asked for."""
 
     def __init__(self, path: Path) -> None:
+        self.parent = self.record = ""
         self.db = sqlite3.connect(path, isolation_level=None)
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute("PRAGMA synchronous=FULL")
         self.db.execute(
-            "CREATE TABLE fits (id INTEGER PRIMARY KEY, key TEXT UNIQUE, strict TEXT, structural TEXT, term TEXT,"
+            "CREATE TABLE IF NOT EXISTS fits (id INTEGER PRIMARY KEY, key TEXT UNIQUE, strict TEXT, structural TEXT, term TEXT,"
             " rows INTEGER, record BLOB, artifact BLOB)"
         )
         for name in ("strict", "structural", "term"):
-            self.db.execute(f"CREATE INDEX by_{name} ON fits ({name}, rows, id)")
+            self.db.execute(f"CREATE INDEX IF NOT EXISTS by_{name} ON fits ({name}, rows, id)")
 
     def fill(self, numbers: range) -> None:
         self.db.execute("BEGIN IMMEDIATE")
@@ -198,28 +199,43 @@ def cpu_of(act: Callable[[], object]) -> float:
 
 
 def growth(folder: Path, sizes: list[int]) -> dict[str, dict[int, Seconds]]:
-    """Return mean CPU seconds of each job, by store and size; one file per store, which grows.
+    """Return mean CPU seconds of each job, by store and size: files of all sizes by turns, since a
+    busy machine is slower at one time than at another.
 
     Means: every sixteenth `keep` of two entries also moves ids of earlier ones.
     """
-    stores = {name: kind(folder / name) for name, kind in STORES.items()}
-    found: dict[str, dict[int, Seconds]] = {name: {} for name in stores}
-    filled, others = 0, count(-1, -1)
-    for size in sorted(sizes):
-        for store in stores.values():
-            store.fill(range(filled, size))
-        filled = size
-        seconds: dict[str, dict[str, list[float]]] = {name: {job: [] for job in JOBS} for name in stores}
-        for number in range(ROUNDS):
-            for name, store in stores.items():
-                for job, took in seconds[name].items():
-                    problem = named(_asked(job, next(others)))
-                    took.append(cpu_of(partial(_do, store, job, problem, number)))
-        for name, by_job in seconds.items():
-            found[name][size] = {job: statistics.fmean(took[2:]) for job, took in by_job.items()}
+    files = {name: _filled(folder, name, sorted(sizes)) for name in STORES}
+    stores = {(name, size): store for name, by_size in files.items() for size, store in by_size.items()}
+    seconds: dict[tuple[str, int], dict[str, list[float]]] = {which: {job: [] for job in JOBS} for which in stores}
+    others = count(-1, -1)
+    for number in range(ROUNDS):
+        for which, store in stores.items():
+            for job, took in seconds[which].items():
+                problem = named(_asked(job, next(others)))
+                took.append(cpu_of(partial(_do, store, job, problem, number)))
     for store in stores.values():
         store.close()
+    found: dict[str, dict[int, Seconds]] = {name: {} for name in STORES}
+    for (name, size), by_job in seconds.items():
+        found[name][size] = {job: statistics.fmean(took[2:]) for job, took in by_job.items()}
     return found
+
+
+def _filled(folder: Path, name: str, sizes: list[int]) -> dict[int, Any]:
+    """Return stores of these sizes: one that grows is copied at each."""
+    growing, filled, stores = folder / name, 0, {}
+    for size in sizes:
+        store: Any = STORES[name](growing)
+        store.fill(range(filled, size))
+        store.close()
+        filled = size
+        shutil.copyfile(growing, folder / f"{name}.{size}")
+        copy: Any = STORES[name](folder / f"{name}.{size}")
+        first = next(iter(stores.values()), store)
+        copy.parent, copy.record = first.parent, first.record
+        stores[size] = copy
+    growing.unlink()
+    return stores
 
 
 def _do(store: Gamwarm | Sqlite, job: str, problem: FitProblem, number: int) -> None:
