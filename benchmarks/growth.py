@@ -140,8 +140,8 @@ class Sqlite:
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute("PRAGMA synchronous=FULL")
         self.db.execute(
-            "CREATE TABLE IF NOT EXISTS fits (id INTEGER PRIMARY KEY, key TEXT UNIQUE, strict TEXT, structural TEXT, term TEXT,"
-            " rows INTEGER, record BLOB, artifact BLOB)"
+            "CREATE TABLE IF NOT EXISTS fits (id INTEGER PRIMARY KEY, key TEXT UNIQUE, strict TEXT, structural TEXT,"
+            " term TEXT, rows INTEGER, record BLOB, artifact BLOB)"
         )
         for name in ("strict", "structural", "term"):
             self.db.execute(f"CREATE INDEX IF NOT EXISTS by_{name} ON fits ({name}, rows, id)")
