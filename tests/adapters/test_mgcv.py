@@ -127,6 +127,7 @@ def test_tight_tolerances_of_mgcv_are_kept_to_and_are_part_of_the_key(store):
     tight = gam(SMOOTH, data, store=store, control={"newton": {"conv.tol": 1e-10}})
 
     assert tight.start.source == "transfer"
+    assert gam(SMOOTH, data, store=store, control={"epsilon": 1e-9}).start.source == "transfer"
     assert np.abs(tight.result.curvature.gradient).max() < np.abs(loose.result.curvature.gradient).max()
 
 
