@@ -359,18 +359,24 @@ class Model:
         edf, most = np.zeros(self.q), np.zeros(self.q)
         for start, width, own in self._penalized:
             parts = {j: np.exp(self._log_sp(j, lsp)) * S for j, S in own}
-            # The pieces of overlapping penalties share the rank of their sum.
-            diagonal = sum(np.diagonal(part) for part in parts.values())
-            scale = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, np.inf))
-            joint = np.linalg.pinv(sum(parts.values()) * np.outer(scale, scale), hermitian=True)
+            shares = self._shares(parts)
             rows = factor[start : start + width]
             for j, part in parts.items():
                 slot = self.slots[j]
                 if slot is not None:
-                    share = float((joint * (part * np.outer(scale, scale))).sum())
-                    edf[slot] += share - float(((part @ rows) * rows).sum())
-                    most[slot] += share
+                    edf[slot] += shares[j] - float(((part @ rows) * rows).sum())
+                    most[slot] += shares[j]
         return edf, most
+
+    def _shares(self, parts: Mapping[int, FloatArray]) -> dict[int, float]:
+        """Return the rank of a block's only penalty, or how overlapping ones share their sum's."""
+        if len(parts) == 1:
+            return {j: float(self._parts["rank"][j]) for j in parts}
+        total = sum(parts.values())
+        diagonal = np.diagonal(total)
+        scale = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, np.inf))
+        inverse = np.linalg.pinv(total * np.outer(scale, scale), hermitian=True) * np.outer(scale, scale)
+        return {j: float((inverse * part).sum()) for j, part in parts.items()}
 
     def _log_sp(self, j: int, lsp: FloatArray) -> float:
         slot = self.slots[j]
