@@ -199,9 +199,10 @@ class LogNormal(_LogTime):
     _information: ClassVar[tuple[float, float]] = (1.0, 2.0)
 
     def relative_changes(self, y: FloatArray, etas: Etas, changes: Etas) -> list[FloatArray]:
-        """Return changes of the mean in terms of z, times 1 + |z|.
+        """Return changes of the mean in terms of z, times ``1 + |z|``.
 
-        A normal survival function goes to 1 like ``exp(-z^2 / 2)``, where Newton steps are 1 / |z|.
+        A normal survival function goes to 1 like ``exp(-z^2 / 2)``, where Newton steps are ``1 /
+        |z|``.
         """
         b = np.exp(-etas[1])
         return [changes[0] * b * (1.0 + np.abs(np.log(_split(y)[0]) - etas[0]) * b), changes[1]]

@@ -94,9 +94,9 @@ class Audit:
     folds : int
         Folds with two answers.
     agree : int
-        Those whose objectives V agree to 1e-6 (1 + |V|).
+        Those whose objectives V agree to ``1e-6 (1 + |V|)``.
     largest_difference : float
-        Of the objectives, relative to 1 + |V|.
+        Of the objectives, relative to ``1 + |V|``.
     worse : tuple of str
         Folds whose answer lies higher than that of their cold fit.
     cold_formations, warm_formations : int
