@@ -14,10 +14,14 @@ from gamwarm.engine import (
     Binomial,
     Convex,
     Factor,
+    Gamma,
     Gaussian,
     GaussianLocationScale,
     Intercept,
+    LogLogistic,
+    LogNormal,
     Monotone,
+    NegativeBinomial,
     Poisson,
     RandomEffect,
     Smooth,
@@ -141,6 +145,36 @@ TERM_SETS = {
             _MILK,
             (Intercept(), Factor("Diet"), Convex("Time", k=12), RandomEffect("Cow")),
             Gaussian("protein"), "Cow", None, _NONE,
+        ),
+        DataSet(
+            "ticks-overdispersed", "lme4/grouseticks, negative binomial, one location left out",
+            _TICKS,
+            (Intercept(), Factor("YEAR"), Smooth("HEIGHT", 10), RandomEffect("LOCATION")),
+            NegativeBinomial("TICKS"), "LOCATION", None, _FOUR,
+        ),
+        DataSet(
+            "chicks-gamma", "datasets/ChickWeight, Gamma, one chick left out",
+            _data("datasets", "ChickWeight"),
+            (Intercept(), Factor("Diet"), Smooth("Time", 10), RandomEffect("Chick")),
+            Gamma("weight"), "Chick", None, _FOUR,
+        ),
+        DataSet(
+            "diabetic-loglogistic", "survival/diabetic, log-logistic times to loss of sight, one patient left out",
+            _data("survival", "diabetic"),
+            (
+                Intercept(), Factor("trt"), Factor("laser"), Smooth("age", 8), Smooth("risk", 6), RandomEffect("id"),
+                Intercept("scale"),
+            ),
+            LogLogistic("time", event="status"), "id", 40, _FOUR,
+        ),
+        DataSet(
+            "cgd-lognormal", "survival/cgd, log-normal times between infections, one patient left out",
+            _data("survival", "cgd", gap=lambda c: (c["tstop"] - c["tstart"]).astype(float)),
+            (
+                Intercept(), Factor("treat"), Factor("sex"), Smooth("age", 8), Smooth("weight", 8), RandomEffect("id"),
+                Intercept("scale"), Smooth("age", 6, predictor="scale"),
+            ),
+            LogNormal("gap", event="status"), "id", 40, _FOUR,
         ),
     )
 }  # fmt: skip
