@@ -18,7 +18,8 @@ import gamwarm
 from gamwarm.engine import fit
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "reference" / "nuisance.py"
-# Per model: score, lambda and effective degrees of freedom per penalty, log theta or log dispersion.
+# Per model: score, lambda and effective degrees of freedom per penalty, log theta or log
+# dispersion.
 MGCV = {
     "ChickWeight": (2502.44170023, [208.10025, 6.3852676], [2.587120, 41.904757], -3.71266090),
     "epil": (629.79065688, [129.20523, 8.9420733], [0.895172, 39.662695], 1.97157944),

@@ -10,9 +10,11 @@ import sys
 import textwrap
 
 import h5py
+import numpy as np
 import pytest
 
 import gamwarm
+from gamwarm import engine
 from tests.support.stores import carrier_fit, exact_key_of, leftovers, plain_fit, record_of, result_of
 
 
@@ -124,3 +126,29 @@ def test_hdf5s_own_checks_find_nothing_wrong(path):
 def test_a_file_may_be_read_by_plain_h5py_while_a_store_has_it_open(path):
     with gamwarm.open(path) as store, h5py.File(path, "r") as h5:
         assert sorted(h5["block_records"]) == store.keys()
+
+
+def test_plain_h5py_sees_a_nuisance_coordinate_by_name(tmp_path):
+    path = tmp_path / "fits.h5"
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 10, 120)
+    y = rng.negative_binomial(2.0, 2.0 / (2.0 + np.exp(np.sin(x)))).astype(float)
+    case = engine.bind({"x": x, "y": y}, [engine.Intercept(), engine.Smooth("x", k=6)], engine.NegativeBinomial("y"))
+    with gamwarm.open(path) as store:
+        rho = engine.fit(case.case(), store=store).result.rho
+
+    seen = run_without_gamwarm(
+        """
+        import h5py, json
+        out = []
+        with h5py.File(sys.argv[1], 'r') as h5:
+            for section in ('block_records', 'fit_artifacts'):
+                group = next(iter(h5[section].values()))
+                group = group if 'meta' in group.attrs else next(iter(group.values()))
+                out.append([json.loads(group.attrs['meta'])['nuisance'], list(group.attrs['rho'])])
+        print(json.dumps(out))
+        """,
+        path,
+    )
+
+    assert seen == [[["log theta"], rho.tolist()]] * 2
