@@ -323,7 +323,7 @@ def test_mgcvs_error_from_a_warm_start_is_a_note_and_the_fit_begins_cold(store, 
 # -- interrupts ------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_inside_r_ends_the_fit_and_leaves_store_and_r_usable(store, monkeypatch):
+def test_ctrl_c_inside_r_ends_the_fit_and_leaves_store_and_r_usable(store, monkeypatch, caplog):
     data, seen, calls = frame(), running.Run._seen, []
 
     def struck(self, *told):
@@ -337,6 +337,7 @@ def test_ctrl_c_inside_r_ends_the_fit_and_leaves_store_and_r_usable(store, monke
         gam(SMOOTH, data, store=store)
 
     assert len(calls) == 3
+    assert not caplog.records
     assert store.verify().ok
     assert gam(SMOOTH, data, store=store).kept.record.written
 

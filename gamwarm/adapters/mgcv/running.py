@@ -156,15 +156,17 @@ class Run:
         global _current
         start = None if cold or self.report is None else self.report.start
 
+        nothing = session().rinterface.BoolSexpVector([False])  # rpy2 takes NULL for an error, and prints it
+
         def road(given: Any) -> Any:
             try:
                 self.answer = self._road(_Steering(self, given), start)
                 return wrapped(self.answer.raw)
             except _Halted:
-                return session().rinterface.NULL
+                return nothing
             except BaseException as error:  # it must not go through R
                 self._error = error
-                return session().rinterface.NULL
+                return nothing
 
         self.answer, before = None, _current
         _current = (road, self._seen)
@@ -173,9 +175,9 @@ class Run:
         finally:
             _current = before
         self._counts += plain(out["cost"])
-        nothing = session().rinterface.NULL
-        self.object = None if out["object"] is nothing else out["object"]
-        if out["alone"] is not nothing:
+        null = session().rinterface.NULL
+        self.object = None if out["object"] is null else out["object"]
+        if out["alone"] is not null:
             self.answer = Point(self.model, entries(out["alone"]))
         self.warnings += plain(out["warnings"]) or []
         if self._error is not None:

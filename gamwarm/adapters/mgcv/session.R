@@ -321,7 +321,7 @@ local({
     now$progress <- told(function(sp, b) point(b, qr.solve(L, as.numeric(sp) - lsp0), conv = "stopped on the way"))
     chosen <- now$road(list(cold = cold, evaluate = told(evaluate), search = told(search), penalized = told(penalized),
                             width = ncol(a$X), null = if (general) NULL else as.numeric(a$null.coef)))
-    if (is.null(chosen)) stop("gamwarm: stopped")
+    if (!is.list(chosen)) stop("gamwarm: stopped")
     if (!is.null(chosen$result)) return(chosen$result)
     # An answer that was evaluated, not searched for.
     list(score = chosen$value, lsp = chosen$lsp, lsp.full = L %*% chosen$lsp + lsp0, grad = chosen$grad,
