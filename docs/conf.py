@@ -10,7 +10,7 @@ from gamwarm.version import __version__
 
 project = "gamwarm"
 author = "the gamwarm developers"
-project_copyright = "2025, the gamwarm developers"
+project_copyright = "2026, the gamwarm developers"
 release = version = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
