@@ -16,6 +16,7 @@ from gamwarm.engine import (
     LogLogistic,
     LogNormal,
     NegativeBinomial,
+    Poisson,
     RandomEffect,
     Smooth,
     bind,
@@ -51,12 +52,24 @@ def test_counts_that_vary_less_than_poisson_counts_have_no_answer_from_any_start
         assert each.cost.evaluations < 150
 
 
+def test_a_point_where_p_and_the_determinant_nearly_cancel_is_no_answer():
+    """Poisson counts for which the objective's gradient is flat at a theta of 5000 already."""
+    y = np.random.default_rng(37).poisson(MU).astype(float)
+
+    found = fit(bind({"x": X, "g": G, "y": y}, TERMS, NegativeBinomial("y")).case())
+
+    assert not found.converged
+    assert "use Poisson" in found.reason
+
+
 @pytest.mark.parametrize("far", [30.0, 9.0, -30.0])
 def test_a_start_where_nothing_depends_on_theta_any_more_is_not_taken_for_an_answer(far):
     y = np.random.default_rng(1).negative_binomial(2.0, 2.0 / (2.0 + MU)).astype(float)
     case = bind({"x": X, "g": G, "y": y}, TERMS, NegativeBinomial("y")).case()
     right = fit(case)
-    offered = gamwarm.FitResult([*right.result.rho[:2], far], right.result.block_beta, 0.0, False)
+    # An answer in all other coordinates: that of the limit.
+    limit = fit(bind({"x": X, "g": G, "y": y}, TERMS, Poisson("y")).case())
+    offered = gamwarm.FitResult([*limit.result.rho, far], limit.result.block_beta, 0.0, False)
 
     found = fit(case, start=offered)
 
