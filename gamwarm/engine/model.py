@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from types import MappingProxyType
@@ -429,7 +429,8 @@ class Bound:
         wanted = group_label(value)
         places = [i for i, level in enumerate(levels) if group_label(level) == wanted]
         if len(places) != 1:
-            raise InvalidInput(f"column {column!r} has no value {value!r} to leave out; it has {levels[:8]}")
+            known = ", ".join(map(repr, levels[:8])) + (f" and {len(levels) - 8} more" if len(levels) > 8 else "")
+            raise InvalidInput(f"column {column!r} has no value {value!r} to leave out; it has {known}")
         rows = np.flatnonzero(self.source.groups[key].index != places[0])
         if rows.size == 0:
             raise InvalidInput(f"column {column!r} has only the value {value!r}; no rows remain without it")
@@ -494,7 +495,7 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
     ----------
     columns : mapping of str to arrays of shape (n,)
         Only the columns that terms and family name are read.
-    terms : sequence of Intercept, Linear, Factor, Smooth, Tensor, RandomEffect
+    terms : sequence of Intercept, Linear, Factor, Smooth, Monotone, Convex, Tensor, RandomEffect
         Every predictor of the family needs at least one.
     family : Family
         `Gaussian`, `GaussianLocationScale`, `Poisson`, `NegativeBinomial`, `Binomial`, `Gamma`,
@@ -507,10 +508,14 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
     """
     if not isinstance(family, Family):
         raise InvalidType(f"family is {family!r}; use one of gamwarm.engine's, such as Gaussian(response)")
+    if not isinstance(terms, Iterable):
+        raise InvalidType(f"terms is {terms!r}; give a list, such as [Intercept(), Smooth('x')]")
+    terms = list(terms)
     for term in terms:
         if not hasattr(term, "bind"):
             raise InvalidType(
-                f"term {term!r} is not a term; use Intercept, Linear, Factor, Smooth, Tensor or RandomEffect"
+                f"term {term!r} is not a term; use Intercept, Linear, Factor, Smooth, Monotone, Convex, Tensor or "
+                "RandomEffect"
             )
         if term.predictor not in family.predictors:
             raise InvalidInput(

@@ -83,6 +83,10 @@ class Smooth:
         what = f"term {self.name!r}"
         for name in ("tied", "select"):
             object.__setattr__(self, name, as_bool(getattr(self, name), f"{what}, {name}"))
+        for name in ("lower", "upper"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, as_finite_float(value, f"{what}, {name}"))
         if self.tied and self.by is None:
             raise InvalidInput(
                 f"{what}: tied=True shares smoothing parameters over the levels of by=; name that column"
@@ -196,6 +200,8 @@ def knot_range(column: str, x: FloatArray, lower: float | None, upper: float | N
     """Return the ends of the knots: those given, else the range of x (m,)."""
     low = float(x.min()) if lower is None else float(lower)
     high = float(x.max()) if upper is None else float(upper)
+    if not low < high and (lower is not None or upper is not None):
+        raise InvalidInput(f"column {column!r}: knots from {low} to {high}; lower must be below upper")
     if not low < high:
         raise InvalidInput(f"column {column!r} spans [{low}, {high}]; a smooth needs two different values")
     if x.min() < low or x.max() > high:

@@ -36,7 +36,8 @@ class Source:
 
     def _column(self, name: str, what: str) -> Any:
         if name not in self.columns:
-            known = ", ".join(map(repr, list(self.columns)[:12]))
+            names = list(self.columns)
+            known = ", ".join(map(repr, names[:12])) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
             raise InvalidInput(f"{what} needs column {name!r}; the data has {known or 'no columns'}")
         self.alignment.add(f"column {name!r}", self.columns[name])
         self.used[name] = None

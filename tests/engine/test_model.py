@@ -139,6 +139,7 @@ def test_everything_the_answer_depends_on_is_in_the_key(change):
         (lambda d: d.update(x=np.where(np.arange(400) == 4, np.nan, d["x"])), "'x' has no value at row 4"),
         (lambda d: d.update(x=d["x"][:-1]), "'x' has 399 rows"),
         (lambda d: d.pop("x"), "needs column 'x'"),
+        (lambda d: (d.pop("x"), d.update({f"c{i}": np.ones(400) for i in range(30)})), " more"),
         (lambda d: d.update(x=np.ones(400)), "'x' spans"),
         (lambda d: d.update(x=d["kind"]), "'x' holds <U1 values"),
         (lambda d: d.update(x=d["x"].reshape(20, 20)), "'x' has shape (20, 20)"),
@@ -168,7 +169,9 @@ def test_a_bad_column_is_refused_by_name(spoil, word):
         ([Intercept(), Smooth("x", lower=2.0)], Poisson("poisson"), "widen lower and upper"),
         ([Intercept()], Poisson("poisson", weights="exposure"), "negative weight"),
         ([Intercept()], Binomial("poisson"), "give 0/1"),
+        ([Intercept(), Smooth("x", lower=2.0, upper=1.0)], Poisson("poisson"), "lower must be below upper"),
         ([Intercept(), "x"], Poisson("poisson"), "is not a term"),
+        (Smooth("x"), Poisson("poisson"), "give a list"),
     ],
 )
 def test_a_bad_model_is_refused_with_the_next_step(terms, family, word):
@@ -176,6 +179,21 @@ def test_a_bad_model_is_refused_with_the_next_step(terms, family, word):
         bind(columns(), terms, family)
 
     assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["lower", "upper"])
+@pytest.mark.parametrize("value", ["wide", float("nan"), float("inf")])
+def test_ends_of_knots_that_are_no_finite_numbers_are_refused_by_name(end, value):
+    with pytest.raises((InvalidInput, InvalidType), match=rf"s\(x\)', {end} "):
+        Smooth("x", **{end: value})
+
+
+def test_a_level_that_is_not_there_is_refused_and_the_list_of_levels_says_that_it_is_cut():
+    data = columns()
+    data["group"] = np.arange(400) % 10
+    bound = bind(data, [Intercept(), RandomEffect("group")], Poisson("poisson"))
+    with pytest.raises(InvalidInput, match="it has 0, 1, 2, 3, 4, 5, 6, 7 and 2 more"):
+        bound.without("group", 99)
 
 
 @pytest.mark.parametrize("rows", [np.zeros(400, dtype=bool), np.ones(399, dtype=bool), [400], [0.5]])
