@@ -18,8 +18,8 @@ from gamwarm.entries import clock
 from gamwarm.entries.editor import EntryEditor
 from gamwarm.entries.index import BothIndexes, CandidateSource, Index, Wanted
 from gamwarm.entries.outcome import Pending, PutOutcome
-from gamwarm.entries.store import UNCHANGED, EntryStore, record_meant
-from gamwarm.entries.stored import ParentSnapshot, StoredArtifact, StoredRecord
+from gamwarm.entries.store import UNCHANGED, EntryStore
+from gamwarm.entries.stored import ParentSnapshot, StoredArtifact, StoredRecord, record_meant
 from gamwarm.errors import LockTimeout
 from gamwarm.identity import check_exact_key
 from gamwarm.interrupts import critical, quiet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ from gamwarm.encoding import (
     decode,
     encode,
     private_copy,
-    ranking,
     stamped_at,
 )
 from gamwarm.entries import clock
@@ -36,7 +35,7 @@ from gamwarm.entries.hdf5_errors import Hdf5Errors
 from gamwarm.entries.index import Candidate, CandidateSource, Wanted, candidates
 from gamwarm.entries.layout import Irreplaceable, check_file, create_file
 from gamwarm.entries.outcome import Pending, PutOutcome, rolled_back
-from gamwarm.entries.stored import ParentSnapshot, StoredArtifact, StoredRecord
+from gamwarm.entries.stored import ParentSnapshot, StoredArtifact, StoredRecord, record_meant
 from gamwarm.errors import GamwarmError, StoreUnavailable
 from gamwarm.identity import check_exact_key
 from gamwarm.interrupts import critical
@@ -593,14 +592,6 @@ class EntryStore:
     def close(self) -> None:
         """Checkpoint and close; idempotent."""
         self.container.close()
-
-
-def record_meant(whole: Sequence[tuple[Encoded, BlockRecord]], producer: Producer | None) -> StoredRecord | None:
-    """Return the record of a key that a look-up by ``producer`` means; None of none."""
-    if len(whole) > 1:
-        said = ranking.select_record([encoded.summary() for encoded, _ in whole], producer)
-        whole = [each for each in whole if said is not None and each[0].entry_id == said.entry_id]
-    return StoredRecord(whole[0][1], whole[0][0].entry_id) if whole else None
 
 
 def _handed_out_artifact(found: StoredArtifact | None) -> StoredArtifact | None:
