@@ -25,8 +25,8 @@ __all__ = ["BoundTerm", "Information", "informed_directions", "penalty_scale"]
 Information = Callable[[str], float]
 """A row's expected information on the predictor of that name, at the null model."""
 
-# Directions of a penalty that no data informs count as this share of the best informed one, so that
-# the penalty's scale stays finite.
+# A direction of a penalty with less than this share of the best informed one's information has no
+# data, as where a column has fewer distinct values than its smooth has coefficients.
 _UNINFORMED = 1e-8
 
 
@@ -147,6 +147,9 @@ def penalty_scale(informed: FloatArray, diagonal: FloatArray, n: int | None) -> 
     row, a plateau begins at +log n. A quarter of log n keeps both inside the default bound of 10 up
     to millions of rows.
 
+    Directions without data are left out, and as many of those that the penalty holds most: they say
+    nothing about the balance, and any number for them would move every lambda.
+
     Parameters
     ----------
     informed : array of shape (rank,)
@@ -157,7 +160,8 @@ def penalty_scale(informed: FloatArray, diagonal: FloatArray, n: int | None) -> 
     n : int
         Rows of the full data.
     """
-    balance = float(np.exp(np.mean(np.log(informed)) - np.mean(np.log(diagonal))))
+    known = informed[informed > _UNINFORMED * informed.max()]
+    balance = float(np.exp(np.mean(np.log(known)) - np.mean(np.log(np.sort(diagonal)[: known.size]))))
     # Any positive scale will do; a round one has no last bits of a reduction over rows.
     return float(f"{balance / float(np.sqrt(np.sqrt(float(n or 1)))):.3g}")
 
@@ -173,6 +177,5 @@ def informed_directions(table: FloatArray, counts: FloatArray, information: floa
     information : float
         Of one row.
     """
-    informed = np.linalg.eigvalsh(information * (table.T @ (counts[:, None] * table)))
-    floored: FloatArray = np.maximum(informed, _UNINFORMED * informed[-1])
-    return floored
+    informed: FloatArray = np.linalg.eigvalsh(information * (table.T @ (counts[:, None] * table))).astype(np.float64)
+    return informed

@@ -56,6 +56,15 @@ def test_a_missing_level_is_refused_with_its_column_and_row(column, values):
         bind(data, [Intercept(), RandomEffect(column)], Gaussian("y"))
 
 
+def test_a_straight_line_is_found_where_there_are_more_basis_functions_than_distinct_values():
+    rng = np.random.default_rng(1)
+    x = np.repeat(np.arange(10.0, 70.0, 10.0), 20)  # 5 of the 18 penalised directions have data
+    data = {"x": x, "y": 0.05 * x + rng.normal(size=x.size)}
+    fits = [fit(bind(data, [Intercept(), Smooth("x", k)], Gaussian("y")).case()) for k in (20, 6)]
+
+    assert all(f.terms[1].edf == pytest.approx(1.0, abs=0.01) for f in fits), [f.terms[1].edf for f in fits]
+
+
 def test_more_basis_functions_than_distinct_values_are_fitted():
     assert fit(bind(frame(), [Intercept(), Smooth("few", 20)], Gaussian("y")).case()).converged
 
