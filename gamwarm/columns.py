@@ -121,7 +121,7 @@ def known_values(column: Any, what: str, rows: str = "rows") -> npt.NDArray[Any]
     if mask.any():
         row = int(np.flatnonzero(mask)[0])
         raise InvalidInput(
-            f"{what} has no value at row {row} ({values[row]!r}; {int(mask.sum())} such rows in all); "
+            f"{what} has no value at row {row} ({values[row]}; {int(mask.sum())} such rows in all); "
             f"drop or fill these {rows} in every column"
         )
     return values

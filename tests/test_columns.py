@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import re
 
 import numpy as np
 import pytest
@@ -89,6 +90,11 @@ def others(name):
         "pandas": pd.Series(numbers, dtype="int64[pyarrow]"),
         "pandas text": pd.Series(holed(LETTERS, None), dtype="string[pyarrow]"),
     }
+
+
+def test_a_missing_number_is_named_as_it_is_written():
+    with pytest.raises(InvalidInput, match=re.escape("y has no value at row 1 (nan; 1 such rows in all)")):
+        known_values(np.array([1.0, np.nan]), "y")
 
 
 @pytest.mark.parametrize("what", MISSING)

@@ -104,6 +104,8 @@ def lineage(
         write_json([_lineage_json(family, fit, set()) for fit in fits])
         return Exit.OK
     for fit in fits:
+        if any(above.key in keys for above in family.ancestors(fit)):
+            continue  # the tree of that one shows it
         show(_drawn(family, fit, most))
     return Exit.OK
 
@@ -286,7 +288,11 @@ def _record(browser: Browser, key: str) -> BlockRecord:
     if target.section == ARTIFACTS:
         fits = {seen.summary.fit_key for seen in target.entries(browser) if seen.summary and seen.summary.fit_key}
         if len(fits) != 1:
-            raise NoSuchKey(f"{key} names artifacts of {len(fits)} fits; give the exact key of one")
+            names = sorted(fits)
+            listed = few(names) or "none that can be read"
+            raise NoSuchKey(
+                f"{key} names artifacts of {len(names)} fits: {listed}; give the exact key of one", candidates=names
+            )
         target = Target(RECORDS, fits.pop())
     records = [seen.entry for seen in target.entries(browser) if isinstance(seen.entry, BlockRecord)]
     if not records:

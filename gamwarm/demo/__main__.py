@@ -144,6 +144,8 @@ def _prepare(folder: Path, comm: Communicator, *, resume: bool) -> Path:
             there = [each for each in taken if each.exists() or _cold_results(each).exists()]
             free = [each for each in numbered if each not in taken]
             path = there[-1] if resume and there else free[0]
+            if resume and not there:
+                print(f"gamwarm.demo: no run to resume in {path.parent}; starting a new one", file=sys.stderr)
         except OSError as error:
             trouble = f"{path.parent}: {error.strerror}; give another folder with --folder"
         except IndexError:

@@ -400,7 +400,7 @@ def test_another_criterion_is_refused_with_the_next_step(method):
     ("changes", "error", "words"),
     [
         ({"formula": "y ~ s(q, bs='cr')"}, InvalidInput, "'q', which is no column"),
-        ({"formula": "y ~ s(x, bs='cr'"}, InvalidInput, "formula"),
+        ({"formula": "y ~ s(x, bs='cr'"}, InvalidInput, "end of input 1: y ~ s(x"),
         ({"formula": 3}, InvalidType, "formula"),
         ({"formula": ["y ~ s(x, bs='cr')", "~ 1"]}, InvalidInput, "number of linear predictors"),
         ({"formula": "y ~ s(x, bs='cr', k=500)"}, InvalidInput, "set this model up"),

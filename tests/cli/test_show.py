@@ -4,11 +4,13 @@ be.
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 
 import gamwarm
+from gamwarm.cli.exit_codes import Exit
 from gamwarm.records import attributes_of_cold_run
 from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
 
@@ -163,6 +165,23 @@ def test_the_lineage_of_a_fold_begins_with_its_parent(gamwarm_command, stored):
     assert stored.full[:12] in drawn.lines[0]
     assert stored.folds[1][:12] in drawn.lines[1]
     assert "2 others" in drawn.out
+
+
+def test_a_key_of_several_fits_gets_one_tree_or_their_exact_keys(gamwarm_command, tmp_path):
+    path, (full, fold) = tmp_path / "fits.h5", (carrier_fit(), carrier_fit(n=50))
+    with gamwarm.open(path) as store:
+        store.keep(full, result_of(full), store.start_for(full))
+        store.keep(fold, result_of(fold), store.start_for(fold))
+    artifacts = gamwarm_command("ls", path, "--kind", "artifact", "--json").lines
+    (key,) = {json.loads(line)["key"] for line in artifacts}
+    drawn = gamwarm_command("lineage", path, key)
+    refused = gamwarm_command("explain", path, key)
+
+    assert [line.count("cf-") for line in drawn.lines] == [1, 1]
+    assert drawn.out == gamwarm_command("lineage", path, full.key).out
+    assert refused.code == Exit.NO_SUCH_KEY
+    assert full.key in refused.err
+    assert fold.key in refused.err
 
 
 def test_a_parent_that_is_gone_is_named_as_gone(gamwarm_command, stored, tmp_path):

@@ -149,8 +149,9 @@ def test_a_run_takes_a_new_name_and_leaves_what_is_there(tmp_path):
     assert picture.read_bytes() == b"my own picture"
 
 
-def test_resuming_takes_the_file_of_the_latest_run_and_without_one_a_new_one(tmp_path):
+def test_resuming_takes_the_file_of_the_latest_run_and_without_one_a_new_one(tmp_path, capsys):
     assert _prepare(tmp_path / "empty", SERIAL, resume=True).name == "flights.h5"
+    assert f"no run to resume in {tmp_path / 'empty'}; starting a new one" in capsys.readouterr().err
     for name in ("flights.h5", "flights-2.h5", "flights-3.png"):
         (tmp_path / name).touch()
 
@@ -158,6 +159,7 @@ def test_resuming_takes_the_file_of_the_latest_run_and_without_one_a_new_one(tmp
 
     (tmp_path / "flights-4-cold.json").touch()  # ended before its first fold was stored
     assert _prepare(tmp_path, SERIAL, resume=True).name == "flights-4.h5"
+    assert not capsys.readouterr().err
 
 
 # -- a small job of the same form: interrupts, and going on after them ----------------------------

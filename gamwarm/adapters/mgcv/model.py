@@ -101,7 +101,7 @@ class Call:
             )
         )  # fmt: skip
         if plain(out["error"]) is not None:
-            raise InvalidInput(f"mgcv cannot set this model up: {plain(out['error'])[0].strip()}")
+            raise InvalidInput(f"mgcv cannot set this model up: {_one_line(plain(out['error'])[0])}")
         return Model(self, out["fit"], frame, every, plain(out["warnings"]) or [])
 
 
@@ -109,8 +109,12 @@ def _checked(out: Any, what: str) -> dict[str, Any]:
     done = entries(out)
     error = plain(done["error"])
     if error is not None:
-        raise InvalidInput(f"{what} is not one that mgcv can read: {error[0].strip()}")
+        raise InvalidInput(f"{what} is not one that mgcv can read: {_one_line(error[0])}")
     return entries(done["value"])
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
 
 
 def _check_basis(smooth: Any) -> None:
