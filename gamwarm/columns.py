@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gamwarm.display import brief_repr
 from gamwarm.errors import InvalidInput, InvalidType
 
 __all__ = [
@@ -75,7 +76,8 @@ class Alignment:
             return  # another length is refused as such
         row = next((i for i, (a, b) in enumerate(zip(index, self.index, strict=True)) if a is not b and a != b), 0)
         raise InvalidInput(
-            f"{what} has another index than {self._owner} (row {row}: {index[row]!r}, there {self.index[row]!r}); "
+            f"{what} has another index than {self._owner} (row {row}: {brief_repr(index[row])}, there "
+            f"{brief_repr(self.index[row])}); "
             "put both in one data frame, reindex one like the other, or pass .to_numpy() to pair them by position"
         )
 
@@ -119,10 +121,10 @@ def known_values(column: Any, what: str, rows: str = "rows") -> npt.NDArray[Any]
     """
     values, mask = values_and_missing(column, what)
     if mask.any():
-        row = int(np.flatnonzero(mask)[0])
+        row, missing = int(np.flatnonzero(mask)[0]), int(mask.sum())
+        others = f"; {missing} such rows in all" if missing > 1 else ""
         raise InvalidInput(
-            f"{what} has no value at row {row} ({values[row]}; {int(mask.sum())} such rows in all); "
-            f"drop or fill these {rows} in every column"
+            f"{what} has no value at row {row} ({values[row]}{others}); drop or fill these {rows} in every column"
         )
     return values
 
@@ -186,7 +188,7 @@ def _first_word(values: npt.NDArray[Any]) -> str:
         try:
             float(value)
         except (TypeError, ValueError):
-            return f" ({value!r} at row {row})"
+            return f" ({brief_repr(value)} at row {row})"
     return ""
 
 
@@ -206,7 +208,9 @@ def level_values(column: Any, what: str) -> tuple[list[Any], npt.NDArray[np.intp
         infinite = np.fromiter((isinstance(v, float) and not np.isfinite(v) for v in values), np.bool_, len(values))
     if infinite.any():
         row = int(np.flatnonzero(infinite)[0])
-        raise InvalidInput(f"{what} has no level at row {row} ({values[row]!r}); drop such rows or name their group")
+        raise InvalidInput(
+            f"{what} has no level at row {row} ({brief_repr(values[row])}); drop such rows or name their group"
+        )
     try:
         levels, index = np.unique(values, return_inverse=True)
     except TypeError:

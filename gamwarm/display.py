@@ -42,7 +42,9 @@ def visible(text: str) -> str:
 def brief_repr(value: object) -> str:
     """Return a refused value for a message: its ``repr``, truncated if long."""
     try:
-        text = repr(value)
+        # NumPy's own repr of a scalar, np.float64(nan), says nothing that the reader needs.
+        own = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
+        text = repr(value.item() if own else value)  # type: ignore[attr-defined]
     except Exception:  # an integer of more digits than Python prints; an object whose repr fails
         return f"a value of type {type(value).__name__} that cannot be printed"
     return text if len(text) <= _TOLD else f"{text[: _TOLD - 1]}…"

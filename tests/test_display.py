@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import engine
-from gamwarm.display import few, json_text, short, visible
+from gamwarm.display import brief_repr, few, json_text, short, visible
 from tests.support.stores import artifact_of, carrier_fit, plain_fit, record_of, result_of
 from tests.support.thread_ranks import on_ranks
 
@@ -222,3 +222,8 @@ def test_errors_and_the_log_escape_what_they_are_reported(character, caplog):
 
     assert character not in str(error) + repr(error) + caplog.records[0].getMessage()
     assert error.filename == f"a{character}b"
+
+
+@pytest.mark.parametrize("value", [np.float64("nan"), np.int32(7), np.str_("a"), np.bool_(True)])
+def test_a_scalar_of_numpy_is_told_as_pythons(value):
+    assert brief_repr(value) == repr(value.item())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,8 +45,8 @@ def test_labels_may_be_text_numbers_or_dates():
         ([["a", "b"]], "shape"),
         (["a", "a"], "two or more"),
         ([], "two or more"),
-        ([1.0, np.nan], re.escape(f"groups has no value at row 1 ({np.float64('nan')!r}")),
-        (np.array(["a", None], dtype=object), r"no value at row 1 \(None; 1 such rows"),
+        ([1.0, np.nan], r"groups has no value at row 1 \(nan\)"),
+        (np.array(["a", None], dtype=object), r"no value at row 1 \(None\); drop"),
         (np.array(["2013-01-01", "NaT"], dtype="datetime64[D]"), "no value at row 1"),
         (np.array([1, "a"], dtype=object), "convert it to strings"),
         (np.array([1, 1.5, "1"], dtype=object), "convert it to strings"),
