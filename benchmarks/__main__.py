@@ -8,7 +8,6 @@ from importlib import import_module
 COMMANDS = {
     "store": "the store beside sqlite3, diskcache and joblib.Memory",
     "loso": "leave one group out of real data, cold and warm, corrupted starts, exact resumes",
-    "picture": "the landing page's picture, from the figures of loso",
     "layer": "what naming, finding and keeping a fold costs beside its warm fit, part by part",
     "growth": "what look-ups, keeps, a campaign and whole-file work cost in files of different sizes, beside sqlite3",
     "partial": "starts from parents with other terms, change by change, beside cold fits",

@@ -22,6 +22,7 @@ from rich.table import Table
 import gamwarm
 from benchmarks.loso_data import DATA_SETS, DataSet
 from benchmarks.loso_terms import TERM_SETS
+from benchmarks.picture import draw
 from benchmarks.store import machine
 from gamwarm import ConstrainedWarmStart, engine
 from gamwarm.engine.laml import Laml
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--terms", action="store_true", help=f"{', '.join(TERM_SETS)} instead")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there; plots beside it")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables of docs/gains.md there")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the SVG picture of docs/index.md there")
     parser.add_argument("--folds", type=int, metavar="N", help="at most N folds per data set, spread over their sizes")
     parser.add_argument("--repeats", type=int, metavar="N", help="timed runs per fit, the median counts (3; large: 1)")
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)} with {QUICK_FOLDS} folds each")
@@ -386,6 +388,8 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.markdown is not None:
         arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
         arguments.markdown.write_text(markdown(figures))
+    if arguments.picture is not None:
+        draw(figures, arguments.picture)
     for line in unanswered:
         console.print(line, markup=False, highlight=False)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +10,14 @@ import numpy as np
 COLD, WARM, TEXT = "#d1864a", "#2f7fb8", "#7a7f87"  # legible on light and on dark pages
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the benchmark can be told."""
-    parser.add_argument("figures", type=Path, help="what `loso --json` wrote")
-    parser.add_argument("picture", type=Path, help="the SVG file to write")
-
-
-def main(arguments: argparse.Namespace) -> None:
-    """Draw a row of points per data set."""
+def draw(data: list[dict[str, Any]], path: Path) -> None:
+    """Draw a row of points per data set of `loso` into an SVG file."""
     import matplotlib  # noqa: PLC0415 - only where plots are wanted
 
     matplotlib.use("Agg")
     matplotlib.rcParams.update({"svg.hashsalt": "gamwarm", "text.color": TEXT, "font.size": 11})
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    data: list[dict[str, Any]] = json.loads(arguments.figures.read_text())["data"]
     fig, axis = plt.subplots(figsize=(8.6, 0.75 + 0.62 * len(data)), layout="constrained")
     for place, figure in enumerate(reversed(data)):
         for what, costs, colour, shift in (
@@ -48,7 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
     axis.grid(axis="x", color=TEXT, alpha=0.2)
     axis.set_frame_on(False)
     fig.legend(loc="outside upper center", ncols=2, frameon=False)
-    fig.savefig(arguments.picture, transparent=True, metadata={"Date": None})
+    fig.savefig(path, format="svg", transparent=True, metadata={"Date": None})
     plt.close(fig)
 
 

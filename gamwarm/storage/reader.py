@@ -254,7 +254,7 @@ class Reader:
         """A descriptor of the file's bytes in memory, which no writer changes."""
         self._copy = os.memfd_create("gamwarm", os.MFD_CLOEXEC)
         for start in range(0, size, COPY_BYTES):
-            os.pwrite(self._copy, vfs.DISK.pread(self._fd, min(COPY_BYTES, size - start), start), start)
+            os.write(self._copy, vfs.DISK.pread(self._fd, min(COPY_BYTES, size - start), start))
         return self._copy
 
     @property
