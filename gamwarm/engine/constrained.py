@@ -26,6 +26,8 @@ __all__ = ["ConstrainedGaussian", "ConstrainedLaml", "least_of_hull"]
 # Where a move of this many units of log lambda changes the face, the objective has a kink: there it
 # is as flat as the least of the gradients on either side and between.
 _KINK = 1e-4
+# A side of a smaller share is rounding.
+_LEAST_SHARE = 1e-9
 
 
 class _Constrained(Objective):
@@ -107,7 +109,12 @@ class ConstrainedLaml(_Constrained, Laml):
     ) -> Evaluation:
         at = super().evaluate(rho, theta, tol, max_cycles, gram)
         if at.is_finite and self.q:
-            at.gradient = least_of_hull(np.stack([at.gradient, *self._gradients_beyond(at)]))
+            gradients = np.stack([at.gradient, *self._gradients_beyond(at)])
+            shares = shares_of_least(gradients)
+            at.gradient = shares @ gradients
+            met = gradients[shares > _LEAST_SHARE]
+            if len(met) > 1:
+                at.kink = met[1:] - met[0]
         return at
 
     def _gradients_beyond(self, at: Evaluation) -> Iterator[FloatArray]:
@@ -163,11 +170,16 @@ class ConstrainedGaussian(_Constrained, GaussianReml):
 
 def least_of_hull(gradients: FloatArray) -> FloatArray:
     """Return the shortest of all weighted means of the rows (k, q)."""
+    return shares_of_least(gradients) @ gradients
+
+
+def shares_of_least(gradients: FloatArray) -> FloatArray:
+    """Return the weights (k,), with sum 1, of the shortest of all weighted means of the rows."""
     if len(gradients) == 1:
-        return np.array(gradients[0])
+        return np.ones(1)
     # Weights that sum to 1, as a row that outweighs the others.
     weight = 1e4 * max(float(np.abs(gradients).max()), 1e-300)
     system = np.vstack([gradients.T, np.full(len(gradients), weight)])
     shares = nnls(system, np.append(np.zeros(gradients.shape[1]), weight))[0]
-    out: FloatArray = shares @ gradients / shares.sum()
+    out: FloatArray = shares / shares.sum()
     return out

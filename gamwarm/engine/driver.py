@@ -187,6 +187,7 @@ class CaseObjective:
             last_block=partial(self._last_block, at),
             objection=partial(self.laml.objection, at),
             active_sets=self._active_sets(at),
+            kink=at.kink,
             failure=at.failure,
             state=at,
         )

@@ -54,6 +54,7 @@ class Evaluation:
     force: FloatArray | None = None
     face: Face | None = None
     walls: Walls | None = None
+    kink: FloatArray | None = None
 
     @property
     def mode_inverse(self) -> FloatArray:

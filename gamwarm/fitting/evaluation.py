@@ -61,6 +61,9 @@ class Evaluation:
     active_sets : sequence of (None or row numbers), optional
         Per block, the linear inequality constraints that hold with equality at the mode, as the
         engine numbers them; kept with the record.
+    kink : array of shape (k, q), optional
+        Where the gradient jumps: the differences between the gradients on the sides that meet here,
+        of which ``gradient`` is then the least weighted mean. The next step stays on the kink.
     failure : str
         Where ``value`` is not finite: why, naming the term.
     state : object
@@ -82,6 +85,7 @@ class Evaluation:
     objection: str | Callable[[], str] | None = None
     formations: int = 0
     active_sets: Any = None
+    kink: Any = None
     failure: str = ""
     state: Any = None
 
@@ -182,6 +186,11 @@ def checked(at: object, p: int, smoothing: int, names: Sequence[str]) -> Evaluat
         at.objection = as_str(at.objection, "an evaluation's objection", empty=True)
     at.failure = as_str(at.failure, "an evaluation's failure", empty=True)
     at.active_sets = normalize_active_sets(at.active_sets)
+    if at.kink is not None:
+        kink = real_array(at.kink, "an evaluation's kink", "a matrix of real numbers")
+        if kink.ndim != 2 or kink.shape[1] != q or not np.isfinite(kink).all():
+            raise InvalidInput(f"an evaluation's kink has shape {kink.shape}; expected (k, {q}), all finite")
+        at.kink = kink
     at.cycles = as_int(at.cycles, "an evaluation's cycles")
     at.formations = as_int(at.formations, "an evaluation's formations")
     if at.tangent is not None:

@@ -51,6 +51,11 @@ _SHORT = 1e-3
 # Values along a step differ by what the gradients at its ends say, give or take this and the
 # gradients' own difference.
 _BRANCH_MARGIN = 1.0
+# Of a step that crossed a kink: the next one is shorter by at least the rest of it, and is at least
+# the rest of it.
+_NEARER = 0.95
+# Differences of gradients that are smaller than this part of the largest are no kink of their own.
+_SAME_KINK = 1e-6
 # An engine of single precision returns rho rounded.
 _SINGLE = 1e-6
 # A mode at infinity in so many points on end is one everywhere: what no penalty holds runs away at
@@ -423,8 +428,23 @@ class Search:
                 return trial
             if trial.is_finite and length < _SHORT:
                 self._note_against(trial.value - at.value, length * slope, at.value)
-            length *= 0.5 if length > 0.2 else 0.25
+            length = self._shorter(at, trial, step, length)
         return None
+
+    @staticmethod
+    def _shorter(at: Evaluation, trial: Evaluation, step: FloatArray, length: float) -> float:
+        """Return the length to try after one that went too far.
+
+        Where constraints became active or inactive on the way, the objective may have a kink
+        between: about where the tangents at both ends meet, which halving would hit by chance.
+        """
+        if trial.is_finite and _faces_differ(at, trial):
+            before, after = float(at.gradient @ step), float(trial.gradient @ step)
+            if before < 0.0 < after:
+                meet = (trial.value - at.value - length * after) / (before - after)
+                if 0.0 < meet < _NEARER * length:
+                    return max(meet, (1.0 - _NEARER) * length)
+        return length * (0.5 if length > 0.2 else 0.25)
 
     def _note_against(self, rise: float, expected: float, value: float) -> None:
         """Note a step so short that the gradient must tell its rise, and does not."""
@@ -444,7 +464,10 @@ class Search:
         if rise <= ARMIJO * expected:
             return True
         steepness = float(np.abs(trial.gradient).max()) / max(float(np.abs(at.gradient).max()), 1e-300)
-        return (rise <= noise and steepness < 1.0) or (rise <= 1e4 * noise and steepness < 0.5)
+        if rise <= noise:
+            return steepness < 1.0
+        # Across a kink gradients fall and rise without end: there only the value counts.
+        return rise <= 1e4 * noise and steepness < 0.5 and not _faces_differ(at, trial)
 
     def _step(self, at: Evaluation, metric: FloatArray, exact: bool, push: BoolArray) -> FloatArray:
         # A flat point whose sign alone is wrong is stepped past, so that the sign test passes on
@@ -463,8 +486,14 @@ class Search:
         step[jump] = np.where(size > self.tol, np.log(size / (_JUMP_MARGIN * self.tol)), 0.0)
         rest = np.flatnonzero(free & ~jump)
         if rest.size:
-            values, vectors = floored_eigen(metric[np.ix_(rest, rest)])
-            part = -vectors @ ((vectors.T @ gradient[rest]) / values)
+            free_metric, slope = metric[np.ix_(rest, rest)], gradient[rest]
+            along = None if at.kink is None else _directions_along(at.kink[:, rest])
+            if along is not None:
+                free_metric, slope = along.T @ free_metric @ along, along.T @ slope
+            values, vectors = floored_eigen(free_metric)
+            part = -vectors @ ((vectors.T @ slope) / values)
+            if along is not None:
+                part = along @ part
             step[rest] = part * min(1.0, _MAX_STEP / max(float(np.abs(part).max()), 1e-300))
         return step
 
@@ -482,6 +511,24 @@ class Search:
             return metric
         updated: FloatArray = floored - np.outer(bs, bs) / sbs + np.outer(y, y) / sy
         return updated
+
+
+def _directions_along(normals: FloatArray) -> FloatArray:
+    """Return an orthonormal basis (q, d) of the directions that are orthogonal to all rows (k,
+    q).
+    """
+    _, sizes, directions = np.linalg.svd(normals)
+    rank = int((sizes > _SAME_KINK * sizes.max(initial=0.0)).sum())
+    along: FloatArray = directions[rank:].T
+    return along
+
+
+def _faces_differ(one: Evaluation, other: Evaluation) -> bool:
+    """Whether constraints became active or inactive between two evaluations."""
+    before, after = one.active_sets, other.active_sets
+    if before is None or after is None or len(before) != len(after):
+        return False
+    return not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def usable_metric(start: Any, q: int) -> FloatArray | None:

@@ -16,6 +16,7 @@ from gamwarm.engine import (
     GaussianLocationScale,
     Intercept,
     LogLogistic,
+    LogNormal,
     Monotone,
     NegativeBinomial,
     Poisson,
@@ -26,7 +27,10 @@ from gamwarm.engine import (
 )
 from gamwarm.engine.arrays import Counters
 from gamwarm.engine.constrained import least_of_hull
+from gamwarm.engine.driver import CaseObjective
 from gamwarm.errors import InvalidInput, InvalidType
+from gamwarm.fitting.search import Search
+from gamwarm.problem import BlockwiseFitOptions
 
 FAMILIES = {
     "gaussian": Gaussian("y"),
@@ -251,6 +255,45 @@ def test_a_search_ends_where_the_objective_has_its_minimum_at_a_face_change():
     assert ends[1].gradient[0] > 1e-3
     assert min(end.value for end in ends) > here.value
     assert active(ends[0]) != active(ends[1])
+
+
+def along_a_kink(family, seed):
+    """A fit whose objective is least on a kink that bends through all its coordinates."""
+    rng = np.random.default_rng(seed)
+    n = 300
+    x, z, offset = rng.uniform(0.0, 1.0, n), rng.uniform(0.0, 1.0, n), rng.normal(0.0, 0.3, n)
+    y = 2.0 * (x > 0.5) + 0.4 * np.sin(6.0 * z) + offset + rng.normal(0.0, 0.5, n) * np.exp(0.5 * z)
+    data = {"x": x, "z": z, "offset": offset, "w": rng.uniform(0.3, 2.0, n), "y": y, "time": np.exp(y)}
+    data["event"] = (y < 2.0) * 1.0
+    terms = [Intercept(), Monotone("x"), Smooth("z"), Intercept("scale"), Smooth("z", predictor="scale")]
+    return bind(data, terms, family).case()
+
+
+EITHER = {"weights": "w", "offset": "offset"}
+ALONG_A_KINK = [
+    (LogNormal("time", event="event", **EITHER), 30, 60),
+    (LogNormal("time", event="event", **EITHER), 37, 100),
+    (LogLogistic("time", **EITHER), 16, 60),
+    (GaussianLocationScale("y", **EITHER), 11, 60),
+]
+
+
+@pytest.mark.parametrize(("family", "seed", "most"), ALONG_A_KINK)
+def test_a_search_follows_a_kink_to_its_minimum_from_anywhere(family, seed, most):
+    case = along_a_kink(family, seed)
+    options, rng = BlockwiseFitOptions(), np.random.default_rng(0)
+    values = []
+    for _ in range(4):
+        objective = CaseObjective(case, options)
+        search = Search(case.problem(options), objective, objective.null, objective.laml.origin)
+        outcome = search.run(search.evaluate(rng.uniform(-4.0, 8.0, objective.laml.q), objective.null))
+
+        assert outcome.is_answer, outcome.reason
+        assert search.cost.evaluations < most
+        assert outcome.at.kink is not None
+        values.append(outcome.at.value)
+
+    assert np.ptp(values) < 2e-4  # of log lambda a kink is met to 1e-4
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 4))

@@ -31,6 +31,7 @@ RIGHT = gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result.objective
         {"converged": 0},
         {"hessian": "steep"},
         {"hessian": 1j * np.eye(2)},
+        {"kink": "bent"},
         {"edf": ["a", "b"]},
         {"max_edf": "all"},
         {"tangent": "flat"},
@@ -44,6 +45,12 @@ RIGHT = gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result.objective
 def test_a_part_of_another_type_is_refused_by_name(wrong):
     with pytest.raises(InvalidType, match=rf"an evaluation's {next(iter(wrong))}"):
         gamwarm.fit(PROBLEM, Ridge(TERMS, Y, **wrong))
+
+
+@pytest.mark.parametrize("kink", [[[1.0, 2.0, 3.0]], [1.0, 2.0], [[np.nan, 2.0]]])
+def test_a_kink_of_another_shape_is_refused(kink):
+    with pytest.raises(InvalidInput, match=r"kink has shape .*; expected \(k, 2\), all finite"):
+        gamwarm.fit(PROBLEM, Ridge(TERMS, Y, kink=kink))
 
 
 @pytest.mark.parametrize("said", [False, np.False_])
