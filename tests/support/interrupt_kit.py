@@ -140,6 +140,7 @@ CALLS: dict[str, tuple[Callable[[Scene], object], set[str]]] = {
     "savings": (lambda s: s.store.savings(), {"savings"}),
     "verify": (lambda s: s.store.verify(lambda *_: True), {"verify"}),
     "pin": (lambda s: s.store.pin(min(s.store.entry_ids())), {"pin", "entry_ids"}),
+    "pins": (lambda s: s.store.pins(), {"pins"}),
     "evict": (lambda s: s.store.evict(max_age=10**6, size_budget=10**9), {"evict"}),
     "compact": (lambda s: s.store.compact(), {"compact"}),
     "merge": (lambda s: s.store.merge(_source(s)), {"merge"}),
