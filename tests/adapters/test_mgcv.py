@@ -1,6 +1,4 @@
-"""`gamwarm.adapters.mgcv`, in a process of its own: R cannot be unloaded, and ends a process that has
-loaded and unloaded much else in its own way.
-"""
+"""`gamwarm.adapters.mgcv`, in a process of its own: R cannot be unloaded from this one."""
 
 from __future__ import annotations
 
