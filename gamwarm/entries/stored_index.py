@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
 
 from gamwarm.encoding import ARTIFACTS, KINDS, DamagedEntry, Encoded, is_entry_id
@@ -125,7 +125,6 @@ class StoredIndex:
         self._root, self._section, self._size = root, section_group, size
         self._keeps, self._is_unchanging = keeps_tables, is_unchanging
         self._kept: dict[tuple[str, bytes], list[Any]] = {}
-        self._attributes: dict[tuple[str, bytes], tuple[Any, int]] = {}  # those written last, and their rows
         self._unwritten: set[tuple[str, bytes]] = set()
         self._kept_recent: list[Recent] | None = None
         self._recent_is_written = True
@@ -268,29 +267,19 @@ class StoredIndex:
         """Write what has changed in memory."""
         if not self._recent_is_written:
             texts = [row.text() for row in self._recent()]
-            self._set_rows("", _RECENT, texts + [""] * (RECENT_ROWS - len(texts)), lambda: self._root)
+            stored_values.set_strings(self._root, _RECENT, texts + [""] * (RECENT_ROWS - len(texts)))
             self._recent_is_written = True
         while self._unwritten:
             key, name = self._unwritten.pop()
-            self._set_rows(key, name, [row.text() for row in self._kept[key, name]], partial(self._table_group, key))
-        if not self._keeps:
-            self._attributes.clear()
+            group = self._table_group(key)
+            if group is not None:
+                stored_values.set_strings(group, name, [row.text() for row in self._kept[key, name]])
 
     def _table_group(self, key: str) -> Any:
         section = self._section(ARTIFACTS)
         if not key:
             return section
         return stored_values.open_group(section, key.encode()) if stored_values.has(section, key.encode()) else None
-
-    def _set_rows(self, key: str, name: bytes, texts: list[str], group: Callable[[], Any]) -> None:
-        stored, count = self._attributes.pop((key, name), (None, 0))
-        if stored is not None and count == len(texts):
-            stored_values.rewrite_strings(stored, name, texts)
-        else:
-            gid = group()
-            stored = None if gid is None else stored_values.set_strings(gid, name, texts)
-        if stored is not None:
-            self._attributes[key, name] = stored, len(texts)
 
     def forget(self, section: str, entry_id: str) -> None:
         """Take a removed entry out of the ids; for an artifact call `drop` or `rebuild` too."""
@@ -452,4 +441,3 @@ class StoredIndex:
     def _forget_tables(self) -> None:
         self.write()
         self._kept.clear()
-        self._attributes.clear()

@@ -41,7 +41,6 @@ __all__ = [
     "read_strings",
     "read_vector",
     "remove_attribute",
-    "rewrite_strings",
     "set_integer",
     "set_integers",
     "set_strings",
@@ -384,19 +383,12 @@ def rewrite_integer(stored: Any, value: int) -> None:
     stored.write(np.array(value, dtype="<i8"), h5t.STD_I64LE)
 
 
-def set_strings(gid: Any, name: bytes, values: Sequence[str]) -> Any:
-    """Make an attribute a list of strings of one length and return it for `rewrite_strings`; of
-    none, remove it.
-    """
+def set_strings(gid: Any, name: bytes, values: Sequence[str]) -> None:
+    """Make an attribute a list of strings of one length; of none, remove it."""
     if values:
-        return _set(gid, name, _strings(name, values), _string_type(form_of(name).width))
-    remove_attribute(gid, name)
-    return None
-
-
-def rewrite_strings(stored: Any, name: bytes, values: Sequence[str]) -> None:
-    """Write as many strings as there were to an attribute of `set_strings`."""
-    stored.write(_strings(name, values), _string_type(form_of(name).width))
+        _set(gid, name, _strings(name, values), _string_type(form_of(name).width))
+    else:
+        remove_attribute(gid, name)
 
 
 def _strings(name: bytes, values: Sequence[str]) -> Any:
@@ -414,18 +406,16 @@ def set_integers(gid: Any, name: bytes, values: Sequence[int]) -> None:
     _set(gid, name, np.array(values, dtype="<i8"), h5t.STD_I64LE)
 
 
-def _set(gid: Any, name: bytes, array: Any, type_: Any) -> Any:
+def _set(gid: Any, name: bytes, array: Any, type_: Any) -> None:
     """Write an attribute, in place if of that form: HDF5 loses the space of removed ones."""
     if h5a.exists(gid, name):
         stored = h5a.open(gid, name)
         if stored.shape == array.shape and stored.get_type().equal(type_):
             stored.write(array, type_)
-            return stored
+            return
         h5a.delete(gid, name)
     space = h5s.create_simple(array.shape) if array.ndim else _SCALAR
-    stored = h5a.create(gid, name, type_, space)
-    stored.write(array, type_)
-    return stored
+    h5a.create(gid, name, type_, space).write(array, type_)
 
 
 def remove_attribute(gid: Any, name: bytes) -> None:
