@@ -104,11 +104,43 @@ def cause(error: BaseException) -> BaseException:
     return error.error if isinstance(error, Interrupt) else error
 
 
+class _Note:
+    """Stands in the place of a handler: has its signal noted in a section, passed on outside.
+
+    One per handler: what saves and restores handlers in a `Body` puts the right one back.
+    """
+
+    __slots__ = ("_shield", "handler")
+
+    def __init__(self, shield: _Shield, handler: Callable[[int, FrameType | None], object]) -> None:
+        self._shield, self.handler = shield, handler
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        shield = self._shield
+        if shield.notes[number] is not self:  # put back by somebody who saved it
+            shield.notes[number], shield.seen = self, []
+        if shield.depth:
+            shield.noted[number] = None
+            return
+        if _is_gap(frame):
+            shield.post(number, frame)
+            return
+        window = shield.window
+        shield.noted[number] = None
+        if window is not None:
+            # What the handler raises is to travel through the section as if it were closed.
+            shield.depth = window.depth
+            shield.deliver_noted(frame)
+            shield.depth = 0
+            return
+        shield.deliver_and_restore(frame)
+
+
 class _Shield:
     """The state of the main thread.
 
     Invariant: whatever instruction a signal comes at, `depth` alone decides whether it is noted.
-    The handlers in place are second to it: `_strike` passes a signal on if it is left in place
+    The handlers in place are second to it: a `_Note` passes a signal on if it is left in place
     outside of a section.
 
     Attributes
@@ -119,7 +151,7 @@ class _Shield:
     depth : int
         Sections entered; 0 outside, and inside `allowed`.
     bodies : int
-        `Body` blocks under way: `_strike` stays in place, so that their ends are not struck.
+        `Body` blocks under way: notes stay in place, so that their ends are not struck.
     finalizers : int
         Sections out of which nothing can be raised; nothing is delivered in them.
     window : allowed or None
@@ -132,11 +164,10 @@ class _Shield:
         self.bodies = 0
         self.finalizers = 0
         self.window: allowed | None = None
-        self._noted: dict[int, None] = {}
-        self._handlers: dict[int, Callable[[int, FrameType | None], object]] = {}
-        self._seen: list[Any] = []
+        self.noted: dict[int, None] = {}
+        self.notes: dict[int, _Note] = {}
+        self.seen: list[Any] = []
         self._taken: list[int] = []
-        self._note = self._strike  # a single object, compared by identity
 
     def enter(self) -> int:
         """Begin a section; return what `leave` wants."""
@@ -154,7 +185,7 @@ class _Shield:
             return
         self.depth = before
         if not before:
-            self._deliver_and_restore(sys._getframe(1))
+            self.deliver_and_restore(sys._getframe(1))
 
     def leave_later(self, before: int) -> None:
         """End a section; its signals come after the caller, which no exception may leave."""
@@ -162,90 +193,74 @@ class _Shield:
             return
         self.depth = before
         if not before:
-            if self._noted:
-                noted, self._noted = self._noted, {}
+            if self.noted:
+                noted, self.noted = self.noted, {}
                 for number in noted:
-                    self._post(number, None)
+                    self.post(number, None)
             elif not self.bodies:
                 self._restore()
 
     def arm(self) -> None:
-        """Put `_strike` in the place of every handler that was written in Python."""
+        """Put a `_Note` in the place of every handler that was written in Python."""
         seen = list(map(_handler_of, _SIGNALS))
-        if seen != self._seen:
+        if seen != self.seen:
             there = [(number, handler) for number, handler in zip(_SIGNALS, seen, strict=True) if callable(handler)]
-            self._handlers |= {number: handler for number, handler in there if handler is not self._note}
-            self._seen, self._taken = seen, [number for number, _ in there]
+            self.notes |= {n: each if isinstance(each, _Note) else _Note(self, each) for n, each in there}
+            self.seen, self._taken = seen, [number for number, _ in there]
         try:
             for number in self._taken:
-                _set_handler(number, self._note)
+                _set_handler(number, self.notes[number])
         except ValueError:  # not the main thread of the main interpreter after all: no handler runs here
             self.thread = None
 
     def _restore(self) -> None:
         for number in self._taken:
-            if _handler_of(number) is self._note:
-                _set_handler(number, self._handlers[number])
+            note = _handler_of(number)
+            if isinstance(note, _Note):
+                _set_handler(number, note.handler)
 
-    def _strike(self, number: int, frame: FrameType | None) -> None:
-        if self.depth:
-            self._noted[number] = None
-            return
-        if _is_gap(frame):
-            self._post(number, frame)
-            return
-        window = self.window
-        self._noted[number] = None
-        if window is not None:
-            # What the handler raises is to travel through the section as if it were closed.
-            self.depth = window.depth
-            self._deliver(frame)
-            self.depth = 0
-            return
-        self._deliver_and_restore(frame)
-
-    def _deliver_and_restore(self, frame: FrameType | None) -> None:
+    def deliver_and_restore(self, frame: FrameType | None) -> None:
         # In this order: a handler of the user's own in place already would strike while one is
         # taken off the notes.
         try:
-            self._deliver(frame)
+            self.deliver_noted(frame)
         finally:
             if not self.bodies:
                 self._restore()
 
-    def _post(self, number: int, frame: FrameType | None) -> None:
+    def post(self, number: int, frame: FrameType | None) -> None:
         """Let a signal come again, from another thread: only after the caller has ended."""
         assert self.thread is not None
         try:
             _thread.start_new_thread(_kill, (self.thread, number))
         except RuntimeError:  # no more threads: better here than never
-            self._handlers[number](number, frame)
+            self.notes[number].handler(number, frame)
 
-    def _deliver(self, frame: FrameType | None) -> None:
-        if not self._noted:
+    def deliver_noted(self, frame: FrameType | None) -> None:
+        if not self.noted:
             return
         before = self.depth
         self.depth = before + 1  # a signal that struck here would leave another one behind for some later call
-        number = min(self._noted, default=None)
+        number = min(self.noted, default=None)
         if number is not None:
-            del self._noted[number]
+            del self.noted[number]
         self.depth = before
         if number is None:  # one that came just before has delivered both
             return
         try:
-            self._handlers[number](number, frame)
+            self.notes[number].handler(number, frame)
         except BaseException as error:
             with contextlib.suppress(Exception):
                 error._gamwarm_struck = True  # type: ignore[attr-defined]
             raise
         finally:
-            self._deliver(frame)  # one handler that raises does not keep a signal from the next
+            self.deliver_noted(frame)  # one handler that raises does not keep a signal from the next
 
     def deliver(self) -> None:
         """Deliver recorded signals inside a section."""
-        if self._noted and self.depth and not self.finalizers and _get_ident() == self.thread:
+        if self.noted and self.depth and not self.finalizers and _get_ident() == self.thread:
             try:
-                self._deliver(sys._getframe(1))
+                self.deliver_noted(sys._getframe(1))
             except Interrupt:
                 raise
             except BaseException as error:
@@ -257,7 +272,7 @@ class _Shield:
             self.thread = _get_ident()
             self.depth = self.bodies = self.finalizers = 0
             self.window = None
-            self._noted = {}
+            self.noted = {}
             self._restore()
 
 

@@ -288,6 +288,28 @@ def test_a_block_that_began_ends_wherever_a_signal_strikes(opcodes):
     assert n > 20
 
 
+@pytest.mark.parametrize("strikes", [False, True], ids=["quiet", "struck"])
+def test_what_saves_and_restores_the_handler_in_a_block_puts_the_users_back(strikes):
+    """As asyncio, notebooks, R and gamwarm's own command do; calls in between had made the other
+    handler the one that came back, and every later Ctrl-C was lost.
+    """
+    other, told = [], []
+    with Body(Resource(told)):
+        saved = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, lambda *_: other.append("struck"))
+        critical(ctrl_c)()
+        signal.signal(signal.SIGINT, saved)
+        if strikes:
+            with pytest.raises(KeyboardInterrupt):
+                ctrl_c()
+        critical(lambda: None)()
+
+    assert other == ["struck"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt):
+        critical(ctrl_c)()
+
+
 def test_a_block_whose_end_is_lost_ends_when_it_is_collected():
     told = []
     held = Body(Resource(told))
@@ -378,7 +400,7 @@ def test_a_second_signal_during_the_delivery_of_the_first_leaves_none_for_a_late
             raise TimeoutError
 
     handler(signal.SIGUSR1, act)
-    methods = {interrupts._Shield.leave, interrupts._Shield._deliver_and_restore, interrupts._Shield._deliver}
+    methods = {interrupts._Shield.leave, interrupts._Shield.deliver_and_restore, interrupts._Shield.deliver_noted}
     codes = {method.__code__ for method in methods}
 
     @critical
@@ -394,7 +416,7 @@ def test_a_second_signal_during_the_delivery_of_the_first_leaves_none_for_a_late
 
         def local(frame, event, arg):
             nonlocal seen
-            if event == "line" and interrupts._shield._noted:
+            if event == "line" and interrupts._shield.noted:
                 seen += 1
                 if seen == line:
                     sys.settrace(None)
@@ -414,7 +436,7 @@ def test_a_second_signal_during_the_delivery_of_the_first_leaves_none_for_a_late
     while strike_at(line := line + 1):
         assert later() == "untouched", line
         assert 1 <= len(heard) <= 2, line
-        assert (interrupts._shield.depth, interrupts._shield._noted) == (0, {}), line
+        assert (interrupts._shield.depth, interrupts._shield.noted) == (0, {}), line
         assert signal.getsignal(signal.SIGUSR1) is act, line
         heard.clear()
     assert line > 5
