@@ -174,6 +174,7 @@ class EntryStore:
                             view.write_totals()
                     finally:
                         self._open = None
+                        view.index.warn_of_unreadable()
                     committing = True
                 written, reason = True, ""
             except BaseException as error:
@@ -346,18 +347,23 @@ class EntryStore:
 
         def with_view(h5: h5py.File) -> T:
             view = self._view_of(h5)
+            view.index.forget_unreadable()
             before = view.damage_met
             found = look(view)
             if view.damage_met > before and self.container.may_retry:
                 raise RetryRead
             return found
 
-        with self.call_lock, self._translated:
-            if self._open is not None:
-                return look(self._open.view)
-            if self._together is not None:
+        with self.call_lock:
+            if self._together is not None:  # an error is the outer read's: it may be a writer's doing
                 return look(self._together.view)
-            return self.container.read(with_view)
+            with self._translated:
+                if self._open is not None:
+                    return look(self._open.view)
+                found = self.container.read(with_view)
+            if self._seen is not None:
+                self._seen[1].index.warn_of_unreadable()
+            return found
 
     def read_together(self, act: Callable[[], T]) -> T:
         """Return what ``act`` returns; its reads are of one state of the file, which is looked at

@@ -126,6 +126,7 @@ class StoredIndex:
         self._keeps, self._is_unchanging = keeps_tables, is_unchanging
         self._kept: dict[tuple[str, bytes], list[Any]] = {}
         self._unwritten: set[tuple[str, bytes]] = set()
+        self._unreadable: dict[str, str] = {}
         self._kept_recent: list[Recent] | None = None
         self._recent_is_written = True
 
@@ -207,16 +208,24 @@ class StoredIndex:
         found = None if gid is None else self._tolerant(name, lambda: stored_values.read(gid, name, self._size()))
         return None if found is None else str(found.decode("ascii", "replace"))
 
-    @staticmethod
-    def _tolerant(name: bytes, read: Callable[[], Any]) -> Any:
+    def _tolerant(self, name: bytes, read: Callable[[], Any]) -> Any:
         """Return a value; None, as if it were not there, if it cannot be read."""
         try:
             return read()
         except (DamagedEntry, *UNREADABLE) as error:
             pass_on_others(error)
-            what = stored_values.name_of(name)
-            log.warning("/%s: %s of the index cannot be read (%s); verify() makes it anew", ARTIFACTS, what, error)
+            self._unreadable[stored_values.name_of(name)] = str(error)
             return None
+
+    def forget_unreadable(self) -> None:
+        """Begin a look: what an earlier one could not read may have been a writer's doing."""
+        self._unreadable.clear()
+
+    def warn_of_unreadable(self) -> None:
+        """Warn of what could not be read, once it is known that no writer came between."""
+        for what, error in self._unreadable.items():
+            log.warning("/%s: %s of the index cannot be read (%s); verify() makes it anew", ARTIFACTS, what, error)
+        self._unreadable.clear()
 
     # -- keeping it up to date ---------------------------------------------------------------------
 

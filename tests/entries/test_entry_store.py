@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gamwarm import BlockRecord, InnerMode, InvalidKey, Producer
-from gamwarm.entries import EntryEditor, EntryStore, Wanted
+from gamwarm.entries import EntryEditor, EntryStore, Wanted, stored_values
 from gamwarm.entries import store as entries_module
 from gamwarm.maintenance import verify
 from tests.support.stores import artifact_of, exact_key_of, record_of
@@ -250,6 +250,48 @@ def test_reads_together_are_of_one_state_and_warn_of_what_that_state_has(path, c
     assert artifact.entry_id == kept
     assert record.key == exact_key_of(1)
     assert "is damaged" not in caplog.text
+
+
+def test_an_error_of_reads_that_a_writer_overtook_is_not_held_against_the_file(path):
+    """Four workers of a pool on one file: one was told that the file is damaged, and stopped."""
+    with contextlib.closing(EntryStore(path)) as writer, contextlib.closing(EntryStore(path)) as reader:
+        rounds = []
+
+        def overtaken(view):
+            rounds.append(view)
+            if len(rounds) == 1:
+                writer.put_record(record_of(1))
+                raise RuntimeError("Unable to synchronously open group (bad object header version number)")
+            return found(reader, 1)
+
+        assert reader.read_together(lambda: reader.read(overtaken)).key == exact_key_of(1)
+        assert len(rounds) == 2
+        assert reader.put_record(record_of(2)).written
+
+
+@pytest.mark.parametrize("overtaken", [True, False], ids=["a writer came between", "it is so"])
+def test_a_value_of_the_index_that_cannot_be_read_is_told_once_it_is_known_to_be_so(
+    path, monkeypatch, caplog, overtaken
+):
+    with contextlib.closing(EntryStore(path)) as writer, contextlib.closing(EntryStore(path, mode="r")) as reader:
+        kept = writer.put_artifact(artifact_of()).entry_id
+        plain, failed = stored_values.read, []
+
+        def read(gid, name, *rest):
+            if not failed or not overtaken:
+                failed.append(name)
+                if overtaken:
+                    monkeypatch.setattr(stored_values, "read", plain)
+                    writer.put_record(record_of(1))
+                raise RuntimeError("incorrect metadata checksum after all read attempts")
+            return plain(gid, name, *rest)
+
+        monkeypatch.setattr(stored_values, "read", read)
+        artifact = reader.find_artifact(kept)
+
+    assert failed
+    assert (artifact is not None) == overtaken
+    assert ("of the index cannot be read" in caplog.text) != overtaken
 
 
 def test_reads_together_look_at_the_file_once(entries, monkeypatch):
