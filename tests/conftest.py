@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -33,7 +34,6 @@ with all stacks.
 """
 
 real_stderr = pytest.StashKey[TextIO]()
-exit_status = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,20 +42,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("long" if config.getoption("--long") else "default")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[real_stderr] = os.fdopen(os.dup(sys.__stderr__.fileno() if sys.__stderr__ else 2), "w")
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    session.config.stash[exit_status] = int(exitstatus)
-
-
-@pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[real_stderr].close()
-    # Nothing is unloaded: an HDF5 that has met hundreds of damaged files may crash when it is.
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(config.stash.get(exit_status, 0))
 
 
 def pytest_report_header() -> str:
