@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Final
 
-__all__ = ["NotebookTable", "brief_repr", "counted", "few", "html", "json_text", "short", "visible", "visible_lines"]
+__all__ = ["COLUMNS", "NotebookTable", "brief_repr", "counted", "few", "html", "json_text", "short", "visible"]
+__all__ += ["visible_lines", "wrapped"]
 
 Facts = list[tuple[str, str]]
 
@@ -27,6 +29,9 @@ _SUSPECT: Final = re.compile(rf"[^ -~]|[{_BLANK}]")
 
 
 _TOLD: Final = 100
+
+COLUMNS: Final = 80
+"""Width of text for people, where no terminal says another."""
 
 
 def visible(text: str) -> str:
@@ -53,6 +58,20 @@ def brief_repr(value: object) -> str:
 def visible_lines(text: str) -> str:
     """`visible` for text of several lines of our own."""
     return "\n".join(map(visible, text.split("\n")))
+
+
+def wrapped(lines: Iterable[str], width: int = COLUMNS) -> str:
+    """Return lines as text of ``width`` columns, continued with an indent; each is `visible`.
+
+    A word that is longer than a line stays whole: it may be a path or a key to copy.
+    """
+    return "\n".join(part for line in lines for part in _parts(visible(line), width))
+
+
+def _parts(line: str, width: int) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    parts = textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return parts or [""]
 
 
 def _is_seen(character: str) -> bool:

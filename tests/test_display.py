@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gamwarm
-from gamwarm import engine
-from gamwarm.display import brief_repr, few, json_text, short, visible
+from gamwarm import Cost, OuterFit, engine
+from gamwarm.display import brief_repr, few, json_text, short, visible, wrapped
+from gamwarm.fitting import GuardReport
 from tests.support.stores import artifact_of, carrier_fit, plain_fit, record_of, result_of
 from tests.support.thread_ranks import on_ranks
 
@@ -227,3 +228,28 @@ def test_errors_and_the_log_escape_what_they_are_reported(character, caplog):
 @pytest.mark.parametrize("value", [np.float64("nan"), np.int32(7), np.str_("a"), np.bool_(True)])
 def test_a_scalar_of_numpy_is_told_as_pythons(value):
     assert brief_repr(value) == repr(value.item())
+
+
+@given(st.lists(st.text(st.sampled_from("aé -\n\u202e€"), max_size=300), max_size=4), st.integers(20, 90))
+def test_wrapped_text_keeps_its_words_and_breaks_no_word(lines, width):
+    text = wrapped(lines, width)
+
+    assert text.split() == [word for line in lines for word in visible(line).split()]
+    assert all(len(line) <= width or " " not in line.lstrip() for line in text.split("\n"))
+
+
+def test_a_continued_line_is_indented_by_four_more():
+    assert wrapped(["  a: " + "word " * 5, ""], 20) == "  a: word word word\n      word word\n"
+
+
+def test_every_summary_fits_80_columns(tmp_path):
+    parent, cost = carrier_fit(range(37), n=60), Cost(11, 5, 40, 48, seconds=3.25)
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        store.keep(parent, result_of(parent, cost=cost))
+        start = store.start_for(carrier_fit(range(12), n=30))
+    guard = GuardReport(continued_from="start", notes=["the offered coefficients were doubtful"] * 3)
+    fit = OuterFit(None, start, None, guard, "a term has no finite optimum; " * 4, ("a long note " * 9,), cost, None)
+
+    assert "reduced widths differ" in start.summary()
+    for text in (start.summary(), fit.summary()):
+        assert max(map(len, text.split("\n"))) <= 80

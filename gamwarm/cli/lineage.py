@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import textwrap
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from gamwarm.cli.exit_codes import Exit
 from gamwarm.cli.keys import SHORT, looking_into, resolve
 from gamwarm.cli.options import File, Json, Key, command
 from gamwarm.cli.output import followed, human_number, moment, page_width, show, write_json
-from gamwarm.display import counted, few, visible
+from gamwarm.display import counted, few, visible, wrapped
 from gamwarm.entries import ARTIFACTS, KINDS, RECORDS, Browser, EntrySummary, Target
 from gamwarm.errors import NoSuchKey
 from gamwarm.records import GROUP, BlockRecord, RecordKind
@@ -224,11 +223,7 @@ def explain(
             continue
         pair = Text.assemble((one.key[:SHORT], "cyan"), " and ", (two.key[:SHORT], "cyan"), ": ")
         if _is_same_model(one, two, found):
-            text = pair.plain + _same_model(one, two)
-            lines = textwrap.wrap(
-                text, page_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-            )
-            show(*lines)
+            show(wrapped([pair.plain + _same_model(one, two)], page_width()))
             continue
         show(pair + (counted(len(found), "difference") if found else "the same components"))
         for difference in found:

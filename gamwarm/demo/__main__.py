@@ -8,14 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gamwarm.display import COLUMNS
 from gamwarm.errors import GamwarmError, InvalidInput
 from gamwarm.parallel import SERIAL, Communicator
 
 __all__ = ["main"]
 
 DEFAULT_ROWS = 60_000
-COLUMNS = 80
-"""What is printed fits into so many."""
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

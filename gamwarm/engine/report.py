@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -150,10 +149,8 @@ class EngineFit(NotebookTable):
     def summary(self) -> str:
         """Describe in lines of 80 columns the terms, the start, the guard, cost and savings."""
         outer = OuterFit(self.result, self.start, self.kept, self.guard, self.reason, self.notes, self.cost, None)
-        lines = [wrapped for line in outer.summary().splitlines() for wrapped in _wrapped(line)]
-        if self.terms:
-            lines = [*term_table(self.terms, self.nuisance), "", *lines]
-        return "\n".join(map(visible, lines))
+        terms = [*map(visible, term_table(self.terms, self.nuisance)), ""] if self.terms else []
+        return "\n".join([*terms, outer.summary()])
 
     def predict(self, columns: Any, *, standard_errors: bool = False) -> Prediction:
         """Return linear predictors and mean response of new rows, without the fit's data.
@@ -225,10 +222,3 @@ class EngineFit(NotebookTable):
     def beta(self, name: str) -> FloatArray:
         """Return the reduced coefficients of a block."""
         return np.array(self.result.block_beta[self.names.index(name)])
-
-
-def _wrapped(line: str) -> list[str]:
-    indent = len(line) - len(line.lstrip()) + 4
-    return textwrap.wrap(line, 80, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False) or [
-        line
-    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from gamwarm.display import NotebookTable
+from gamwarm.display import NotebookTable, wrapped
 from gamwarm.fitting.evaluation import Evaluation
 from gamwarm.records import Cost, FitResult
 from gamwarm.store import KeepOutcome
@@ -104,7 +104,7 @@ class OuterFit(NotebookTable):
         return fit_facts(self)
 
     def summary(self) -> str:
-        """Describe in lines the start, the guard's decision, the cost and the savings."""
+        """Describe in lines of 80 columns the start, the guard's decision, the cost and the savings."""
         lines = ["no store"] if self.start is None else self.start.summary().splitlines()
         if self.guard.beta_used is not None or self.guard.notes or self.guard.resets:
             lines.append(f"  guard: {self.guard}")
@@ -112,7 +112,7 @@ class OuterFit(NotebookTable):
         if self.kept is not None and self.kept.saved is not None:
             lines.append(f"  saved against the fit it started from: {self.kept.saved}")
         lines += [f"  note: {note}" for note in self.notes]
-        return "\n".join(lines + ([f"  not converged: {self.reason}"] if self.reason else []))
+        return wrapped(lines + ([f"  not converged: {self.reason}"] if self.reason else []))
 
 
 def fit_repr(fit: Any) -> str:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
 
-from gamwarm.display import NotebookTable, counted, json_text, visible
+from gamwarm.display import NotebookTable, counted, json_text, visible, wrapped
 from gamwarm.errors import MissingDependency
 from gamwarm.folds.outcome import FoldOutcome
 from gamwarm.folds.results import FoldResults
 
 __all__ = ["FoldsReport"]
 
-_WIDTH: Final = 80
 _MOST_NAMED: Final = 3
 _MOST_DRAWN: Final = 40
 
@@ -49,7 +47,7 @@ class FoldsReport(FoldResults, NotebookTable):
 
     def summary(self) -> str:
         """Return in lines of 80 columns the totals, the largest changes, audits and failures."""
-        return "\n".join(_wrapped(_told(self)))
+        return wrapped(_told(self))
 
     def __repr__(self) -> str:
         return f"<FoldsReport: {visible(next(_told(self), 'no folds'))}>"
@@ -204,7 +202,7 @@ def _finite(value: Any) -> Any:
 
 
 def _told(report: FoldResults) -> Iterator[str]:
-    """Yield what a report says below its table, in lines of 80 columns."""
+    """Yield what a report says below its table."""
     if report.folds:
         yield _totals(report)
         named = [
@@ -236,15 +234,6 @@ def _totals(report: FoldResults) -> str:
     if scored:
         text += f"; held out {report.held_out:.8g}" + f" ({scored} of them)" * (scored < len(report.folds))
     return text
-
-
-def _wrapped(lines: Iterator[str]) -> Iterator[str]:
-    """Yield lines of 80 columns, continued with an indent, each safe to print."""
-    for line in lines:
-        parts = textwrap.wrap(
-            visible(line), _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        )
-        yield from parts or [""]
 
 
 # -- picture ---------------------------------------------------------------------------------------

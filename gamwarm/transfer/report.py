@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from gamwarm.checks import FloatArray
-from gamwarm.display import NotebookTable, short, visible
+from gamwarm.display import NotebookTable, short, visible, wrapped
 from gamwarm.records import ConstrainedWarmStart, Cost, Provenance, StartSource
 
 __all__ = ["BetaOutcome", "RhoOutcome", "SlotReport", "StartReport", "TermReport", "TransferredStart"]
@@ -199,9 +199,7 @@ class StartReport(NotebookTable):
         return self.names or tuple(short(term.identity) for term in self.terms)
 
     def summary(self) -> str:
-        """Return in lines where the start is from, and what of each term was carried over, or why
-        not.
-        """
+        """Describe in lines of 80 columns the start and what of each term was carried over."""
         lines = [str(self)]
         if self.entry_cost is not None:
             lines.append(f"  that fit: {self.entry_rows} rows, {self.entry_cost}")
@@ -213,7 +211,7 @@ class StartReport(NotebookTable):
             lines.append(f"  {name}: {rho}; {beta}")
         if self.unmatched:
             lines.append(f"  of the parent only: {', '.join(self.unmatched)}")
-        return "\n".join(lines)
+        return wrapped(lines)
 
 
 def _said(outcome: str, reason: str) -> str:

@@ -62,7 +62,7 @@ def test_what_an_engine_does_not_have_only_weakens_what_needs_it(without):
     assert found.converged, found.reason
     assert found.result.objective == pytest.approx(best.result.objective, abs=1e-7)
     missing = [part for part in ("converged", "edf", "last_step") if part in without]
-    assert bool(missing) == ("no means to check" in found.summary())
+    assert bool(missing) == ("no means to check" in " ".join(found.summary().split()))
 
 
 def test_an_inner_solve_that_ran_into_its_cap_is_repeated_before_its_value_counts(store):
@@ -97,7 +97,7 @@ def test_a_start_whose_predicted_step_is_far_has_a_cold_one_evaluated_too():
     assert found.guard.cold_evaluated
     assert found.guard.continued_from == "cold"
     assert found.result.start_used is False
-    assert "doubtful" in found.summary()
+    assert "doubtful" in " ".join(found.summary().split())
 
 
 def test_a_record_whose_objective_is_not_what_is_evaluated_is_guarded_like_an_offer(store, caplog):
@@ -177,7 +177,7 @@ def test_a_cold_search_without_an_answer_is_followed_by_the_next_cold_start():
 
     assert found.converged
     assert found.result.objective == pytest.approx(gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result.objective, abs=1e-8)
-    assert "next cold start" in found.summary()
+    assert "next cold start" in " ".join(found.summary().split())
 
 
 def test_a_cold_start_that_the_guard_preferred_and_that_ends_nowhere_gives_way_to_the_offered_one():
@@ -199,7 +199,7 @@ def test_a_cold_start_that_the_guard_preferred_and_that_ends_nowhere_gives_way_t
     assert not gamwarm.fit(PROBLEM, OnlyTrap(TERMS, Y)).converged
     assert found.converged
     assert found.result.objective == pytest.approx(best.objective, abs=1e-8)
-    assert "the offered start was searched too" in found.summary()
+    assert "the offered start was searched too" in " ".join(found.summary().split())
 
 
 def test_an_answer_that_the_bound_cut_says_so_for_each_term():
@@ -209,7 +209,7 @@ def test_an_answer_that_the_bound_cut_says_so_for_each_term():
     assert found.converged
     assert found.result.rho.tolist() == [3.0, 3.0]
     assert sum("was cut by rho_bound" in note for note in found.notes) == 2
-    assert "'s(time)' was cut by rho_bound" in found.summary()
+    assert "'s(time)' was cut by rho_bound" in " ".join(found.summary().split())
 
 
 def test_a_fit_that_met_two_answers_takes_the_lower_and_says_so():
@@ -231,7 +231,7 @@ def test_a_fit_that_met_two_answers_takes_the_lower_and_says_so():
     assert cold.converged
     assert cold.result.objective > best.objective + 50.0
     assert found.result.objective == pytest.approx(best.objective, abs=1e-8)
-    assert "this objective has more than one answer" in found.summary()
+    assert "this objective has more than one answer" in " ".join(found.summary().split())
 
 
 class Branches(Ridge):
@@ -265,15 +265,15 @@ def test_a_search_that_met_another_branch_is_followed_by_the_next_cold_start_and
     assert one.result.objective == pytest.approx(best, abs=1e-8)
     assert one.notes == ()
     assert two.result.objective < best - 20.0
-    assert "the inner problem has more than one mode" in two.summary()
-    assert "this objective has more than one answer" in two.summary()
+    assert "the inner problem has more than one mode" in " ".join(two.summary().split())
+    assert "this objective has more than one answer" in " ".join(two.summary().split())
 
 
 def test_a_second_opinion_that_fails_takes_no_answer_away():
     found = gamwarm.fit(PROBLEM, Branches(90.0, fails=True))
 
     assert found.converged
-    assert "no way on" in found.summary()
+    assert "no way on" in " ".join(found.summary().split())
 
 
 @pytest.mark.parametrize("one_mode", [True, False, None])
@@ -281,7 +281,7 @@ def test_an_inner_problem_that_may_have_several_modes_is_named(one_mode):
     engine = Ridge(TERMS, Y)
     engine.one_mode = one_mode
 
-    assert ("may have several modes" in gamwarm.fit(PROBLEM, engine).summary()) == (one_mode is False)
+    assert ("may have several modes" in " ".join(gamwarm.fit(PROBLEM, engine).summary().split())) == (one_mode is False)
 
 
 def test_a_cut_answer_is_kept_found_again_and_warned_of_once(store, caplog):

@@ -276,7 +276,7 @@ def test_a_start_tells_term_by_term_what_it_holds(store):
 
     report = store.start_for(carrier_fit(range(12), n=30))
 
-    lines = report.summary().splitlines()
+    lines = report.summary().replace("\n      ", " ").splitlines()
     assert lines[0] == str(report)
     assert lines[1] == "  that fit: 60 rows, 10 evaluations, 45 Hessian formations (and 5 for later fits), 1.8 s"
     assert lines[2] == "  mean s(x): rho copied; beta projected"
