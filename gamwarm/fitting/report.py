@@ -104,7 +104,7 @@ class OuterFit(NotebookTable):
         return fit_facts(self)
 
     def summary(self) -> str:
-        """Describe in lines of 80 columns the start, the guard's decision, the cost and the savings."""
+        """Describe in lines of 80 columns the start, the guard, the cost and the savings."""
         lines = ["no store"] if self.start is None else self.start.summary().splitlines()
         if self.guard.beta_used is not None or self.guard.notes or self.guard.resets:
             lines.append(f"  guard: {self.guard}")
