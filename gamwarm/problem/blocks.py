@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -38,16 +39,18 @@ class Role(StrEnum):
             raise InvalidInput(f"{what} {brief_repr(value)}; use one of {[str(role) for role in cls]}") from None
 
 
-_LOG_SLOPE_WORDS = ("logslope", "log_slope", "scale", "sigma", "dispersion", "disp")
-_MEAN_WORDS = ("mean", "loc", "marginal")
+_LOG_SLOPE_WORDS = frozenset({"logslope", "log_slope", "scale", "sigma", "dispersion", "disp"})
+_MEAN_WORDS = frozenset({"mean", "loc", "marginal"})
 
 
 def infer_role(name: str) -> Role:
-    """Return the role that a block's lower-cased name suggests."""
-    lowered = name.lower()
-    if any(word in lowered for word in _LOG_SLOPE_WORDS):
+    """Return the role that the words of a block's lower-cased name suggest: "s(displacement)"
+    holds no word for a scale.
+    """
+    words = set(re.findall(r"\w+", name.lower()))
+    if words & _LOG_SLOPE_WORDS:
         return Role.LOG_SLOPE
-    if any(word in lowered for word in _MEAN_WORDS):
+    if words & _MEAN_WORDS:
         return Role.MEAN
     return Role.GENERIC
 

@@ -34,15 +34,20 @@ def test_defaults_are_zeros_and_an_inferred_role():
         ("SIGMA", "log-slope"),
         ("dispersion", "log-slope"),
         ("disp", "log-slope"),
-        ("mean_scale", "log-slope"),
-        ("Location", "mean"),
+        ("scale: s(x)", "log-slope"),
+        ("mean_scale", "generic"),
+        ("sigma2", "generic"),
+        ("Loc", "mean"),
+        ("Location", "generic"),
+        ("s(displacement)", "generic"),
+        ("s(meander)", "generic"),
         ("marginal", "mean"),
         ("MEAN", "mean"),
         ("s(x)", "generic"),
         ("log slope", "generic"),
     ],
 )
-def test_a_role_is_inferred_from_the_lower_cased_name(name, role):
+def test_a_role_is_inferred_from_the_words_of_the_lower_cased_name(name, role):
     assert infer_role(name) == role
     assert block(name, 3).role == role
 
