@@ -3,8 +3,9 @@
 ```
 /                                README, format_version, last_created, n_entries, live_bytes
 /block_records                   README
-/block_records/<exact key>       one entry; a second entry of the key is a child group named by its
-entry id /fit_artifacts                   README /fit_artifacts/<strict key>/<entry id>
+/block_records/<exact key>       one entry; a second entry of the key is a child named by its entry id
+/fit_artifacts                   README
+/fit_artifacts/<strict key>/<entry id>
 ```
 
 Beside these attributes the sections and the strict keys' groups have those of the index
@@ -375,7 +376,8 @@ class FileView:
 
         Raises
         ------
-        DamagedEntry Its bytes do not match the seal.
+        DamagedEntry
+            Its bytes do not match the seal.
         """
         try:
             return self._read(section, path)
