@@ -3,7 +3,7 @@
 ```
 /                                README, format_version, last_created, n_entries, live_bytes
 /block_records                   README
-/block_records/<exact key>       one entry; a second entry of the key is a child named by its entry id
+/block_records/<exact key>       one entry; a second one is a child group named by its entry id
 /fit_artifacts                   README
 /fit_artifacts/<strict key>/<entry id>
 ```
