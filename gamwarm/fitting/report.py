@@ -9,7 +9,7 @@ from gamwarm.display import NotebookTable, wrapped
 from gamwarm.fitting.evaluation import Evaluation
 from gamwarm.records import Cost, FitResult
 from gamwarm.store import KeepOutcome
-from gamwarm.transfer import GuardOutcome, StartReport
+from gamwarm.transfer import GuardOutcome, StartReport, guard_sentence
 
 __all__ = ["GuardReport", "OuterFit", "fit_facts", "fit_repr"]
 
@@ -48,14 +48,7 @@ class GuardReport:
         self.notes += done.notes
 
     def __str__(self) -> str:
-        done = list(self.notes)
-        if self.resets:
-            done.append("false plateaus went back: " + ", ".join(f"rho[{j}] from {rho:.3g}" for j, rho in self.resets))
-        if self.cold_evaluated:
-            asked = "" if self.predicted_step is None else f" (predicted step {self.predicted_step:.2g})"
-            done.append(f"the start was doubtful{asked}, so a cold one was evaluated too")
-        origin = "offered" if self.continued_from == "start" else "cold"
-        return f"continued from the {origin} start" + "".join(f"; {each}" for each in done)
+        return guard_sentence(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ far the search would go.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -30,6 +30,7 @@ __all__ = [
     "false_plateaus",
     "find_false_plateaus",
     "floored_eigen",
+    "guard_sentence",
     "is_same_objective",
     "predicted_step",
 ]
@@ -271,14 +272,34 @@ class GuardOutcome(Generic[P]):
         return self.other is not None
 
     def __str__(self) -> str:
-        done = list(self.notes)
-        if self.resets:
-            done.append("false plateaus went back: " + ", ".join(f"rho[{j}] from {rho:.3g}" for j, rho in self.resets))
-        if self.cold_evaluated:
-            asked = "" if self.predicted_step is None else f" (predicted step {self.predicted_step:.2g})"
-            done.append(f"the start was doubtful{asked}, so a cold one was evaluated too")
-        origin = "offered" if self.continued_from == "start" else "cold"
-        return f"continued from the {origin} start" + "".join(f"; {each}" for each in done)
+        return guard_sentence(self)
+
+
+class GuardFacts(Protocol):
+    """What both a guard's outcome and a fit's report of it have."""
+
+    @property
+    def continued_from(self) -> str: ...
+    @property
+    def resets(self) -> Sequence[tuple[int, float]]: ...
+    @property
+    def predicted_step(self) -> float | None: ...
+    @property
+    def cold_evaluated(self) -> bool: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+
+def guard_sentence(facts: GuardFacts) -> str:
+    """Return one line: where a fit went on from, and what the guard did before."""
+    done = list(facts.notes)
+    if facts.resets:
+        done.append("false plateaus went back: " + ", ".join(f"rho[{j}] from {rho:.3g}" for j, rho in facts.resets))
+    if facts.cold_evaluated:
+        asked = "" if facts.predicted_step is None else f" (predicted step {facts.predicted_step:.2g})"
+        done.append(f"the start was doubtful{asked}, so a cold one was evaluated too")
+    origin = "offered" if facts.continued_from == "start" else "cold"
+    return f"continued from the {origin} start" + "".join(f"; {each}" for each in done)
 
 
 class StartGuard(Generic[P]):
