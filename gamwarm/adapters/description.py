@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 
-from gamwarm.checks import as_int, as_str
+from gamwarm.checks import as_float, as_int, as_str, float_vector
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity import FitProblem, NamedFamily
 from gamwarm.problem import BlockwiseFitOptions, DensePenalty, ParameterBlockSpec
 
-__all__ = ["Description", "Split", "inverse", "positive_definite", "split_of"]
+__all__ = ["Description", "Split", "inverse", "positive_definite", "split_of", "vector_of"]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -57,6 +57,23 @@ class Split:
     def coefficients(self) -> IntArray:
         """The other entries, block by block."""
         return np.concatenate([block.coefficients for block in self.blocks])
+
+
+def vector_of(value: Any, what: str, *, length: int | None = None, finite: bool = True) -> FloatArray:
+    """Return a writable copy of a vector of parameters; a number is a vector of one.
+
+    Raises
+    ------
+    InvalidInput, InvalidType
+        Naming ``what``.
+    """
+    numbers = value
+    if np.isscalar(value) or getattr(value, "ndim", None) == 0:
+        numbers = [as_float(value, what)]
+    vector: FloatArray = np.array(float_vector(numbers, what, length=length, finite=finite))
+    if vector.size == 0:
+        raise InvalidInput(f"{what} is empty; there is nothing to search over")
+    return vector
 
 
 def split_of(size: int, rho: Any, blocks: Mapping[str, Any] | None) -> Split:

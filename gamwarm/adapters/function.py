@@ -44,8 +44,9 @@ class Function:
         method: Method = METHODS["bfgs"],
         options: Mapping[str, Any] = MappingProxyType({}),
         name: str = "fun",
+        gradient_name: str = "jac",
     ) -> None:
-        self._fun, self._jac, self._args, self._name = fun, jac, args, name
+        self._fun, self._jac, self._args, self._name, self._gradient_name = fun, jac, args, name, gradient_name
         self.is_known = fun is not None
         self.bounds = bounds
         lower, upper = (np.full(size, -np.inf), np.full(size, np.inf)) if bounds is None else bounds
@@ -123,10 +124,17 @@ class Function:
         return np.array(self._gradients[at])
 
     def _checked(self, gradient: Any) -> FloatArray:
-        slopes = np.array(gradient, dtype=np.float64).ravel()
-        if slopes.size != self._lower.size:
-            raise InvalidInput(f"the gradient has {slopes.size} numbers, x has {self._lower.size}; check jac")
-        return slopes
+        try:
+            given = np.asarray(gradient)
+        except ValueError:  # ragged
+            given = np.asarray(None)
+        if given.dtype.kind not in "biuf":
+            raise InvalidType(f"the gradient is {type(gradient).__name__}; let {self._gradient_name} return an array")
+        if given.size != self._lower.size:
+            raise InvalidInput(
+                f"the gradient has {given.size} numbers, x has {self._lower.size}; check {self._gradient_name}"
+            )
+        return np.array(given, dtype=np.float64).ravel()
 
     def _differences(self, x: FloatArray, value: float) -> FloatArray:
         self.gradient_calls += 1
@@ -163,7 +171,9 @@ def _number(found: Any, name: str) -> float:
     try:
         return float(np.asarray(found).item())
     except (TypeError, ValueError):
+        shape = np.shape(found) if isinstance(found, np.ndarray) else ()
+        what = f"an array of shape {shape}" if shape else type(found).__name__
         raise InvalidType(
-            f"{name} returned {type(found).__name__}, which is not a single real number; return a float"
+            f"{name} returned {what}, which is not a single real number; return a float"
             f"{' (or value and gradient, with jac=True)' if name == 'fun' else ''}"
         ) from None

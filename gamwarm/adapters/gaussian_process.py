@@ -15,7 +15,7 @@ from gamwarm.adapters.methods import METHODS
 from gamwarm.adapters.scipy_minimize import run_minimize
 from gamwarm.checks import FloatArray
 from gamwarm.errors import InvalidInput, InvalidType
-from gamwarm.store import FitStore, WarmStartStore
+from gamwarm.store import FitStore, WarmStartStore, refuse_without_store
 
 __all__ = ["GaussianProcessOptimizer"]
 
@@ -75,6 +75,8 @@ class GaussianProcessOptimizer:
             raise InvalidType(
                 f"store is {type(store).__name__}; give a path, what gamwarm.open(path) returned, or None"
             )
+        if store is None:
+            refuse_without_store(parent=parent)
         if str(method).lower() not in METHODS:
             raise InvalidInput(f"method is {method!r}; use one of {', '.join(each.name for each in METHODS.values())}")
         self.store, self.name, self.method, self.options = store, name, METHODS[method.lower()], options
@@ -121,7 +123,8 @@ class GaussianProcessOptimizer:
                 options = {"ftol": 2.220446049250313e-09}
             return run_minimize(
                 obj_func, theta, (), store=store, name=name, data=data, jac=True, method=method.name,
-                bounds=bounds if method.bounds else None, options=options, parent=self.parent,
+                bounds=bounds if method.bounds else None, options=options,
+                parent=None if store is None else self.parent,
                 attributes=self.attributes, n_rows=len(model.X_train_), believes_values=True,
             )  # fmt: skip
 

@@ -13,12 +13,12 @@ import scipy.optimize
 
 from gamwarm.adapters.description import Description, inverse, positive_definite
 from gamwarm.adapters.function import Function
-from gamwarm.checks import FloatArray
-from gamwarm.errors import GamwarmError, InvalidType
+from gamwarm.checks import FloatArray, float_vector
+from gamwarm.errors import GamwarmError, InvalidInput, InvalidType
 from gamwarm.identity import FitProblem
 from gamwarm.parallel import broadcast_failure
 from gamwarm.records import Cost, Curvature, FitResult, StartSource, plateau_flags
-from gamwarm.store import FitStore
+from gamwarm.store import FitStore, refuse_without_store
 from gamwarm.transfer import StartGuard, StartReport, find_false_plateaus, is_same_objective
 
 __all__ = ["RAISED", "Edf", "GuardedFit", "Solver", "run"]
@@ -171,7 +171,7 @@ class GuardedFit:
         elif not is_same_objective(stored, value):
             note = f"the stored objective {stored:.12g} is evaluated here as {value:.12g}"
             self.notes.append(f"{note}: the record was guarded like a transfer")
-            log.warning("%s; the evaluation counts", note)
+            log.warning("%s; the evaluation counts. If this is another function, give it another name", note)
         return False
 
     def _again(self, x: FloatArray, metric: FloatArray | None, stored: float | None) -> Any:
@@ -303,8 +303,10 @@ class GuardedFit:
         seconds = time.perf_counter() - self.began
         return Cost(self.function.points + self.solver.evaluations, self.solver.iterations, seconds=seconds)
 
-    def finish(self, found: Any, report: StartReport | None, handle: Any) -> Any:
-        """Pass the outcome to the store, and return it with its details."""
+    def finish(
+        self, found: Any, report: StartReport | None, handle: Any, attributes: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Pass the outcome to the store, which adds attributes, and return it with its details."""
         x = np.array(found.x)
         hess_inv = found.get("hess_inv") if self.described.has_metric else None
         metric = None if hess_inv is None else positive_definite(np.asarray(hess_inv))
@@ -320,6 +322,7 @@ class GuardedFit:
             iteration=self.solver.iterations,
             cost=found.cost,
             start_used=self.used,
+            attributes={} if attributes is None else attributes,
         )
         found.start, found.notes, found.start_used, found.result = report, self.notes, self.used, result
         found.problem = self.problem
@@ -329,7 +332,14 @@ class GuardedFit:
     def edf_at(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the effective degrees of freedom and their maxima that the user supplies."""
         assert self.edf is not None
-        edf, most = (np.asarray(part, dtype=np.float64) for part in self.edf(np.array(x)))
+        returned = self.edf(np.array(x))
+        try:
+            edf, most = (float_vector(part, "edf") for part in returned)
+            if not edf.shape == most.shape == self.rho.shape:
+                raise InvalidInput(f"they have shapes {edf.shape} and {most.shape}")
+        except (TypeError, ValueError) as error:
+            wanted = f"(edf, max_edf), two arrays of shape {self.rho.shape}"
+            raise InvalidType(f"edf returned {type(returned).__name__}; return {wanted} ({error})") from None
         return edf, most
 
     def _curvature(self, x: FloatArray, found: Any, metric: FloatArray | None) -> Curvature | None:
@@ -368,6 +378,8 @@ def run(
     """
     if store is not None and not callable(getattr(store, "fit", None)):
         raise InvalidType(f"store is {type(store).__name__}; give what gamwarm.open(path) returned, or None")
+    if store is None:
+        refuse_without_store(parent=parent, each=each)
     try:
         fit = prepare()
     except Exception as error:
@@ -375,7 +387,7 @@ def run(
             broadcast_failure(store.comm, "description of the fit", error)
         raise
     if store is None:
-        return None if fit is None else fit.finish(fit.search(None), None, None)
+        return None if fit is None else fit.finish(fit.search(None), None, None, attributes)
     with store.fit(None if fit is None else fit.problem, parent, attributes=attributes, each=each) as handle:
         if fit is None:
             handle.keep(None)

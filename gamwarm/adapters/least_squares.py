@@ -11,12 +11,12 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
-from gamwarm.adapters.description import Description, split_of
+from gamwarm.adapters.description import Description, split_of, vector_of
 from gamwarm.adapters.function import Function
 from gamwarm.adapters.guarded_fit import GuardedFit, Solver, run
 from gamwarm.adapters.methods import bounds_of
-from gamwarm.adapters.naming import check_data, family_of, rows_of
-from gamwarm.checks import FloatArray, as_str, float_vector
+from gamwarm.adapters.naming import check_data, family_of, rows_of, warn_without_data
+from gamwarm.checks import FloatArray, as_str
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import SCIPY_LEAST_SQUARES
 from gamwarm.identity import FitProblem
@@ -87,7 +87,7 @@ def least_squares(
         given = _bound(_scipy.least_squares, (fun, x0, *arguments), keywords)
         args, extra = given.pop("args", ()), given.pop("kwargs", None) or {}
         args = args if isinstance(args, tuple) else (args,)
-        begin, jac = _vector(x0, "x0"), given.get("jac")
+        begin, jac = vector_of(x0, "x0"), given.get("jac")
         residuals = _Residuals(lambda x: fun(x, *args, **extra), given)
         asked = {key: value for key, value in given.items() if key not in ("fun", "x0")}
         if callable(jac):
@@ -99,6 +99,8 @@ def least_squares(
             blocks=blocks, n_rows=rows if n_rows is None else n_rows,
         )  # fmt: skip
         solvers.append(_LeastSquares(residuals, begin, asked))
+        if store is not None and data is None and not args and not extra:
+            warn_without_data(name)
         return GuardedFit(*described, solvers[0])
 
     found = run(prepare, store, parent, attributes, each=each)
@@ -367,13 +369,6 @@ def _described(
     return described.problem(family, begin, BlockwiseFitOptions(), n_rows), described, function, begin
 
 
-def _vector(value: Any, what: str) -> FloatArray:
-    begin = np.array(float_vector(np.atleast_1d(value), what))
-    if begin.size == 0:
-        raise InvalidInput(f"{what} is empty; there is nothing to fit")
-    return begin
-
-
 def _convert(given: dict[str, Any]) -> None:
     """Make arrays of the data as SciPy does, without the rows that ``nan_policy`` omits."""
     if isinstance(given["xdata"], (list, tuple, np.ndarray)):
@@ -392,7 +387,7 @@ def _convert(given: dict[str, Any]) -> None:
 def _first_guess(f: Callable[..., Any], given: Mapping[str, Any]) -> FloatArray:
     """Return where SciPy begins."""
     if given.get("p0") is not None:
-        return _vector(given["p0"], "p0")
+        return vector_of(given["p0"], "p0")
     parameters = inspect.signature(f).parameters.values()
     size = sum(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters) - 1
     if size < 1:

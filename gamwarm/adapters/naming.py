@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from gamwarm.checks import as_str
 from gamwarm.errors import InvalidType
 from gamwarm.identity import Fingerprinter, NamedFamily, write_value
 
-__all__ = ["check_data", "family_of", "rows_of"]
+__all__ = ["check_data", "family_of", "rows_of", "warn_without_data"]
+
+log = logging.getLogger("gamwarm")
+_warned: Final[set[str]] = set()
 
 
 def family_of(mark: str, kind: str, name: Any, parts: Mapping[str, Any]) -> NamedFamily:
@@ -35,6 +39,13 @@ def check_data(data: Any, what: str = "data") -> Any:
     if isinstance(data, Mapping) or hasattr(data, "columns") or hasattr(data, "column_names"):
         return data
     raise InvalidType(f"{what} is {type(data).__name__}; give a mapping of names to values, or a data frame")
+
+
+def warn_without_data(name: str) -> None:
+    """Warn, once per name, that nothing else tells its fits apart."""
+    if name not in _warned:
+        _warned.add(name)
+        log.warning("the fits called %r have no data= to tell them apart; pass it, or data={} if there is none", name)
 
 
 def rows_of(data: Any) -> int:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 
-from gamwarm.adapters.description import Description, split_of
+from gamwarm.adapters.description import Description, split_of, vector_of
 from gamwarm.adapters.function import Function
 from gamwarm.adapters.guarded_fit import Edf, GuardedFit, Solver, run
 from gamwarm.adapters.methods import bounds_of
-from gamwarm.adapters.naming import check_data, family_of, rows_of
-from gamwarm.checks import FloatArray, as_float, as_int, as_str, float_vector
+from gamwarm.adapters.naming import check_data, family_of, rows_of, warn_without_data
+from gamwarm.checks import FloatArray, as_float, as_int, as_str
+from gamwarm.display import brief_repr, counted
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import REMEMBERED
 from gamwarm.identity import FitProblem
@@ -62,9 +63,10 @@ def remember(
     solve : callable
         ``solve(x)``: x is where to begin, an array of shape (k,) of its own that may be written to,
         or None to begin cold. Returns ``(x, converged)``; or a mapping with SciPy's names (an
-        ``OptimizeResult`` is one): ``x``, ``success`` and, where known, ``fun``, ``nit``, ``nfev``
-        (else one evaluation per iteration is counted), ``message``. What it raises from a cold
-        start reaches the caller. None (with ``each=True``): this rank has nothing to do.
+        ``OptimizeResult`` is one): ``x``, of the shape of ``start``, ``success`` and, where known,
+        ``fun``, ``nit``, ``nfev`` (else one evaluation per iteration is counted), ``message``. What
+        it raises from a cold start reaches the caller. None (with ``each=True``): this rank has
+        nothing to do.
     store : FitStore or None
         None: nothing is looked up or stored.
     name : str
@@ -74,7 +76,7 @@ def remember(
         beat. Its log smoothing parameters are part of the exact key, its other entries are not.
     data : mapping of str to values, or a data frame
         Everything that ``solve`` and ``objective`` read; part of the exact key (see
-        `gamwarm.family`). What cannot be hashed is refused.
+        `gamwarm.family`). What cannot be hashed is refused. Pass ``{}`` if they read nothing.
     settings : mapping of str to values, optional
         Tolerances, limits, penalties and switches that the answer depends on; likewise.
     objective : callable, optional
@@ -96,9 +98,9 @@ def remember(
     -------
     scipy.optimize.OptimizeResult
         ``x``, ``fun``, ``success``, ``message``; ``nit`` and ``nfev`` as ``solve`` says them, of
-        all its calls; ``solved``, what ``solve`` returned for this answer (None if it was not
-        called); and ``start``, ``kept``, ``start_used``, ``cost``, ``notes``, ``problem``,
-        ``result`` as in `minimize`. None on a rank that has nothing to do.
+        all its calls (None if it does not); ``solved``, what ``solve`` returned for this answer
+        (None if it was not called); and ``start``, ``kept``, ``start_used``, ``cost``, ``notes``,
+        ``problem``, ``result`` as in `minimize`. None on a rank that has nothing to do.
 
     Raises
     ------
@@ -119,12 +121,14 @@ def remember(
         )  # fmt: skip
         if not callable(solve):
             raise InvalidType(f"solve is {type(solve).__name__}; give a callable solve(x)")
+        if store is not None and data is None:
+            warn_without_data(name)
         solvers.append(_Called(solve, function, begin.size))
         return GuardedFit(problem, described, function, begin, solvers[0], edf)
 
     found = run(prepare, store, parent, attributes, each=each)
     if found is not None:
-        found.nit, found.nfev = solvers[0].iterations, solvers[0].evaluations
+        found.nit, found.nfev = solvers[0].said
     return found
 
 
@@ -145,6 +149,12 @@ class _Called(Solver):
 
     def __init__(self, solve: Callable[[Any], Any], function: Function, size: int) -> None:
         self._solve, self._function, self._size = solve, function, size
+        self._says_nit = self._says_nfev = True
+
+    @property
+    def said(self) -> tuple[int | None, int | None]:
+        """Iterations and evaluations of all calls; None for what one of them did not say."""
+        return self.iterations if self._says_nit else None, self.evaluations if self._says_nfev else None
 
     def search(self, x: FloatArray | None, metric: FloatArray | None) -> Any:
         """See `Solver.search`."""
@@ -154,10 +164,7 @@ class _Called(Solver):
         if outside.size and np.isfinite(found.x).all():
             at = int(outside[0])
             raise InvalidInput(f"solve returned {found.x[at]} in entry {at} of x, outside its bounds; check bounds")
-        iterations = as_int(found.get("nit") or 0, "solve returned nit, which")
-        self.iterations += iterations
-        evaluations = found.get("nfev")
-        self.evaluations += iterations if evaluations is None else as_int(evaluations, "solve returned nfev, which")
+        self._count(found.get("nit"), found.get("nfev"))
         found.solved = solved
         if not np.isfinite(found.x).all():
             lost = int(np.flatnonzero(~np.isfinite(found.x))[0])
@@ -172,6 +179,13 @@ class _Called(Solver):
         if found.success and not np.isfinite(found.fun):
             found.success, found.message = False, f"the objective is {found.fun} at x"
         return found
+
+    def _count(self, nit: Any, nfev: Any) -> None:
+        iterations = 0 if nit is None else as_int(nit, "solve returned nit, which")
+        self.iterations += iterations
+        self.evaluations += iterations if nfev is None else as_int(nfev, "solve returned nfev, which")
+        self._says_nit &= nit is not None
+        self._says_nfev &= nit is not None or nfev is not None
 
     def at_answer(self, x: FloatArray) -> Any:
         """See `Solver.at_answer`: the solver has already said that this is an answer."""
@@ -190,10 +204,16 @@ def _read(solved: Any, size: int) -> Any:
     else:
         what = f"a tuple of {len(solved)}" if isinstance(solved, tuple) else type(solved).__name__
         raise InvalidType(f"solve returned {what}; {_NEXT_STEP}")
-    found.x = np.array(float_vector(np.atleast_1d(found.x), "solve returned x, which", length=size, finite=False))
     if not isinstance(found.success, (bool, np.bool_)):
-        raise InvalidType(f"solve says {found.success!r} of whether it converged; return True or False")
-    found.success = bool(found.success)
+        raise InvalidType(
+            f"solve says {brief_repr(found.success)} of whether it converged; return True or False there: {_NEXT_STEP}"
+        )
+    found.x, found.success = vector_of(found.x, "solve returned x, which", finite=False), bool(found.success)
+    if found.x.size != size:
+        raise InvalidInput(
+            f"start has {counted(size, 'number')}, but solve returned {found.x.size} as x; give start the length of "
+            "solve's own vector, or return all of x"
+        )
     if not found.get("message"):
         found.message = "solve converged" if found.success else "solve did not converge"
     return found
@@ -221,9 +241,7 @@ def _prepared(
             raise InvalidType(f"{what} is {type(value).__name__}; give a callable")
     if start is None:
         raise InvalidType("start is None; give where the solver begins cold, or zeros, as an array of shape (k,)")
-    begin = np.array(float_vector(np.atleast_1d(start), "start"))
-    if begin.size == 0:
-        raise InvalidInput("start is empty; there is nothing to solve for")
+    begin = vector_of(start, "start")
     known = check_data(data)
     if settings is not None and not isinstance(settings, Mapping):
         raise InvalidType(f"settings is {type(settings).__name__}; give a mapping (a dict)")
@@ -243,5 +261,5 @@ def _prepared(
     options = BlockwiseFitOptions(outer_tol=tolerance, rho_bound=rho_bound)
     described = Description(split, has_metric=False)
     problem = described.problem(family, begin, options, rows_of(known) if n_rows is None else n_rows, _ENGINE)
-    function = Function(objective, gradient, (), limits, begin.size, name="objective")
+    function = Function(objective, gradient, (), limits, begin.size, name="objective", gradient_name="gradient")
     return problem, described, function, function.inside(begin)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.adapters.description import Description, split_of
+from gamwarm.adapters.description import Description, split_of, vector_of
 from gamwarm.adapters.function import Function
 from gamwarm.adapters.guarded_fit import Edf, GuardedFit, run
 from gamwarm.adapters.methods import SILENT, bounds_of, method_of
-from gamwarm.adapters.naming import check_data, family_of, rows_of
+from gamwarm.adapters.naming import check_data, family_of, rows_of, warn_without_data
 from gamwarm.adapters.scipy_search import ScipySolver, Search
-from gamwarm.checks import as_str, float_vector
+from gamwarm.checks import as_str
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.formats import SCIPY_MINIMIZE
 from gamwarm.identity import FitProblem
@@ -158,6 +158,8 @@ def run_minimize(
         if callback is not None and not callable(callback):
             raise InvalidType(f"callback is {type(callback).__name__}; give a callable")
         searched.append(search)
+        if store is not None and described.get("data") is None and args in ((), None):
+            warn_without_data(described["name"])
         solver = ScipySolver(search, description, callback, believes_values=believes_values)
         return GuardedFit(problem, description, search.function, search.x0, solver, described.get("edf"))
 
@@ -209,9 +211,7 @@ def _prepared(
     if options is not None and not isinstance(options, Mapping):
         raise InvalidType(f"options is {type(options).__name__}; give a mapping (a dict)")
     known = check_data(data)
-    begin = np.array(float_vector(np.atleast_1d(x0), "x0"))
-    if begin.size == 0:
-        raise InvalidInput("x0 is empty; there is nothing to minimize over")
+    begin = vector_of(x0, "x0")
     chosen = dict(options or {})
     how = method_of(method, jac=jac, hess=hess, hessp=hessp, bounds=bounds, constraints=constraints, options=chosen)
     limits = bounds_of(bounds, begin.size)

@@ -20,7 +20,7 @@ from gamwarm.fitting.report import GuardReport, OuterFit
 from gamwarm.fitting.search import End, Outcome, Search, complete_metric, usable_metric
 from gamwarm.identity import FitProblem
 from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, StartSource, normalize_active_sets, plateau_flags
-from gamwarm.store import FitInProgress, FitStore
+from gamwarm.store import FitInProgress, FitStore, refuse_without_store
 from gamwarm.transfer import START_MARGIN, StartGuard, StartReport, is_same_objective, off_plateau
 
 __all__ = ["fit"]
@@ -106,9 +106,7 @@ def fit(
             "pass a GroupSeeds"
         )
     if store is None:
-        for name, given in (("parent", parent), ("leave_out", leave_out)):
-            if given is not None:
-                raise InvalidInput(f"{name} needs a store; pass the store too")
+        refuse_without_store(parent=parent, leave_out=leave_out, each=each)
         assert problem is not None
         assert objective is not None
         return _Fit(problem, objective, group_seeds, bool(outer_hessian), attributes).run(start, None, None)

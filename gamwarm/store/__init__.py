@@ -1,5 +1,6 @@
 """The facade over storage and transfer: open, fit, start_for, keep, put, get, transactions."""
 
+from gamwarm.store.arguments import refuse_without_store
 from gamwarm.store.explain import Difference, Explanation, compare_records
 from gamwarm.store.fit import FitInProgress, FitStore
 from gamwarm.store.frozen import FrozenView
@@ -37,6 +38,7 @@ __all__ = [
     "compare_costs",
     "compare_records",
     "open_store",
+    "refuse_without_store",
     "salvage",
     "total_of",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "check_each",
     "check_rows_and_ranks",
     "malformed",
+    "refuse_without_store",
     "require",
     "this_problem",
     "wrong_type",
@@ -65,6 +66,19 @@ def check_each(value: object) -> tuple[bool, InvalidType | None]:
     if isinstance(value, (bool, np.bool_)):
         return bool(value), None
     return False, wrong_type("each", value, bool)
+
+
+def refuse_without_store(**arguments: object) -> None:
+    """Refuse arguments that say what to do with a store, where there is none.
+
+    Raises
+    ------
+    InvalidInput
+        Naming the first one that is neither None nor False.
+    """
+    for name, value in arguments.items():
+        if value is not None and value is not False:
+            raise InvalidInput(f"{name} needs a store; pass the store too, or omit {name}")
 
 
 def this_problem(problem: object) -> FitProblem:

@@ -214,6 +214,17 @@ def test_without_the_reference_level_contrasts_mean_something_else_and_are_not_c
     assert fold.start.terms[0].beta == "cold"
 
 
+@pytest.mark.parametrize("given", [{"like": 32 * "0"}, {"leave_out": "g1"}, {"each": True}])
+def test_what_says_how_to_use_a_store_needs_one(given):
+    (name,) = given
+    with pytest.raises(InvalidInput, match=f"{name} needs a store; pass the store too, or omit {name}"):
+        gam("y ~ s(x, bs='cr')", frame(), **given)
+
+
+def test_without_a_store_attributes_are_on_the_result():
+    assert gam("y ~ x", frame(), attributes={"fold": 7}).result.attributes == {"fold": 7}
+
+
 def test_an_entry_id_names_the_parent(store):
     data = frame()
     first = gam(SMOOTH, data, store=store)

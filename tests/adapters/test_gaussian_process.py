@@ -132,5 +132,7 @@ def test_a_wrong_argument_is_named(store):
         GaussianProcessOptimizer(3)
     with pytest.raises(InvalidInput, match="method is 'annealing'"):
         GaussianProcessOptimizer(store, method="annealing")
+    with pytest.raises(InvalidInput, match="parent needs a store"):
+        GaussianProcessOptimizer(None, parent=32 * "0")
     with pytest.raises(InvalidInput, match="does not belong to a Gaussian process"):
         GaussianProcessOptimizer(store)(lambda theta: 0.0, np.zeros(1), [[0.0, 1.0]])

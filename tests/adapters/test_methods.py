@@ -324,7 +324,7 @@ def test_every_option_is_used_as_scipy_uses_it(method, option):
         ("BFGS", {"x0": [[0.0, 1.0]]}, r"x0 has shape \(1, 2\)"),
         ("BFGS", {"x0": [1j, 0.0]}, "x0 must be a vector of real numbers"),
         ("BFGS", {"fun": lambda x: None}, "fun returned NoneType"),
-        ("BFGS", {"fun": lambda x: x}, "fun returned ndarray"),
+        ("BFGS", {"fun": lambda x: x}, "fun returned an array of shape"),
         ("BFGS", {"fun": "rosen"}, "fun is str"),
         ("BFGS", {"options": [1]}, "options is list"),
         ("SLSQP", {"constraints": 3}, "constraints is int"),

@@ -14,7 +14,7 @@ import scipy.optimize
 
 import gamwarm
 from gamwarm import InvalidInput, InvalidType
-from gamwarm.adapters import minimize, remember, remember_problem
+from gamwarm.adapters import curve_fit, least_squares, minimize, remember, remember_problem
 from gamwarm.testing import assert_neutral
 from tests.support.solver_driver import LogitByNewton, RobustByEM
 from tests.support.thread_ranks import on_ranks
@@ -99,6 +99,21 @@ def test_iterations_count_as_evaluations_of_a_solver_that_does_not_say_them(stor
     found, roots = run(store, solver=solve)
 
     assert (found.nit, found.nfev, found.cost.evaluations) == (7, 7, 7 + roots.evaluations)
+
+
+@pytest.mark.parametrize("solved", [((1.0, -2.0, 0.5), True), {"x": [1.0, -2.0, 0.5], "success": True}])
+def test_what_a_solver_does_not_say_of_its_cost_is_not_made_up(store, solved):
+    found, _ = run(store, solver=lambda _: solved)
+    again, _ = run(store, solver=lambda _: solved)
+
+    assert (found.nit, found.nfev) == (None, None)
+    assert (again.start.source, again.nit, again.nfev) == ("exact", 0, 0)
+
+
+def test_evaluations_are_known_of_a_solver_that_says_only_those():
+    found, _ = run(None, solver=lambda _: {"x": [1.0, -2.0, 0.5], "success": True, "nfev": 9})
+
+    assert (found.nit, found.nfev) == (None, 9)
 
 
 def test_a_related_fit_begins_at_the_other_answer(store):
@@ -314,9 +329,13 @@ def test_labels_and_the_problem_are_at_hand(store):
         ((1.0, 2.0, 3.0), InvalidType, "a tuple of 3"),
         (None, InvalidType, "solve returned NoneType"),
         ({"x": np.zeros(3)}, InvalidInput, "without 'success'"),
-        ((np.zeros(2), True), InvalidInput, r"solve returned x, which has shape \(2,\); expected \(3,\)"),
+        ((np.zeros(2), True), InvalidInput, "start has 3 numbers, but solve returned 2 as x; give start the length"),
+        ((0.0, True), InvalidInput, "start has 3 numbers, but solve returned 1 as x"),
+        ((None, True), InvalidType, "vector of real numbers; it is NoneType"),
+        (([1.0, [2.0, 3.0]], True), InvalidInput, "ragged"),
+        ((True, np.zeros(3)), InvalidType, r"solve says array\(.*return True or False there: return \(x, converged\)"),
         ((np.zeros((3, 1)), True), InvalidInput, "expected"),
-        (("abc", True), InvalidType, "vector of real numbers"),
+        (("abc", True), InvalidType, "x, which must be a number; it is 'abc'"),
         ((np.zeros(3), 1), InvalidType, "return True or False"),
         ({"x": np.zeros(3), "success": True, "nit": -1}, InvalidInput, "nit"),
     ],
@@ -339,6 +358,10 @@ def test_what_a_solver_returns_wrong_is_named(solved, error, words):
         ({"settings": 3}, InvalidType, "settings is int"),
         ({"objective": 3.0}, InvalidType, "objective is float; give a callable"),
         ({"objective": lambda _: "x"}, InvalidType, "objective returned str"),
+        ({"objective": lambda x: x}, InvalidType, r"objective returned an array of shape \(3,\)"),
+        ({"start": "abc"}, InvalidType, "start must be a number; it is 'abc'"),
+        ({"start": [[0.0], [1.0, 2.0]]}, InvalidInput, "start is ragged"),
+        ({"start": [0.0, 0.0]}, InvalidInput, "start has 2 numbers, but solve returned 3 as x"),
         ({"objective": None}, InvalidInput, "nothing says what the objective is"),
         ({"objective": None, "rho": [0]}, InvalidInput, "rho needs objective"),
         ({"bounds": [(0.0, 0.5)] * 3}, InvalidInput, "outside its bounds"),
@@ -347,6 +370,71 @@ def test_what_a_solver_returns_wrong_is_named(solved, error, words):
 def test_a_wrong_argument_is_named(changes, error, words):
     with pytest.raises(error, match=words):
         run(None, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"gradient": lambda x: x[:2]}, InvalidInput, "the gradient has 2 numbers, x has 3; check gradient"),
+        ({"gradient": lambda x: None}, InvalidType, "the gradient is NoneType; let gradient return an array"),
+        (
+            {"edf": lambda x: 3.0},
+            InvalidType,
+            r"edf returned float; return \(edf, max_edf\), two arrays of shape \(1,\)",
+        ),
+        ({"edf": lambda x: ([1.0], [1.0, 2.0])}, InvalidType, r"edf returned tuple.*shapes \(1,\) and \(2,\)"),
+        ({"edf": lambda x: (["a"], ["b"])}, InvalidType, "edf returned tuple.*vector of real numbers"),
+    ],
+)
+def test_a_function_for_rho_that_returns_something_else_is_named(store, changes, error, words):
+    with pytest.raises(error, match=words):
+        run(store, rho=[0], **changes)
+
+
+def test_fits_that_only_a_name_tells_apart_are_warned_of_once_and_only_with_a_store(store, caplog):
+    for data in (None, None, {}):
+        run(store, name="nameless", data=data)
+    run(None, name="no store", data=None)
+    minimize(lambda x: float(x @ x), np.ones(2), store=store, name="plain function")
+    minimize(lambda x, a: float((x - a) @ (x - a)), np.ones(2), (0.5,), store=store, name="with arguments")
+    least_squares(lambda x: x - 1.0, np.zeros(2), store=store, name="plain residuals")
+
+    said = [each.getMessage() for each in caplog.records]
+    assert [text.split(" have ")[0] for text in said] == [
+        "the fits called 'nameless'",
+        "the fits called 'plain function'",
+        "the fits called 'plain residuals'",
+    ]
+    assert "data={}" in said[0]
+
+
+def test_another_objective_of_the_same_name_is_said_to_need_a_name_of_its_own(store, caplog):
+    run(store)
+    found, _ = run(store, objective=lambda x: float(((x - np.array([1.0, -2.0, 0.5])) ** 2).sum()))
+
+    assert found.success
+    assert "give it another name" in caplog.text
+
+
+@pytest.mark.parametrize("given", [{"parent": 32 * "0"}, {"each": True}])
+def test_what_says_how_to_use_a_store_needs_one(given):
+    (name,) = given
+    with pytest.raises(InvalidInput, match=f"{name} needs a store; pass the store too, or omit {name}"):
+        run(None, **given)
+    with pytest.raises(InvalidInput, match=f"{name} needs a store"):
+        minimize(lambda x: float(x @ x), np.ones(2), store=None, name="f", **given)
+    with pytest.raises(InvalidInput, match=f"{name} needs a store"):
+        least_squares(lambda x: x - 1.0, np.zeros(2), store=None, name="r", **given)
+    with pytest.raises(InvalidInput, match=f"{name} needs a store"):
+        curve_fit(lambda x, a: a * x, np.arange(3.0), np.arange(3.0), store=None, name="c", **given)
+
+
+def test_without_a_store_attributes_are_on_the_result():
+    found, _ = run(None, attributes={"fold": 7})
+
+    assert found.result.attributes == {"fold": 7}
+    with pytest.raises(InvalidType, match="attribute 'fold'"):
+        run(None, attributes={"fold": [7]})
 
 
 def test_a_solver_and_a_store_that_are_none_are_refused():

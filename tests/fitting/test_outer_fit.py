@@ -336,6 +336,8 @@ def test_what_is_handed_in_wrongly_is_refused_by_name(store):
         gamwarm.fit(PROBLEM, object())
     with pytest.raises(InvalidInput, match="pass the store too"):
         gamwarm.fit(PROBLEM, Ridge(TERMS, Y), parent="ab" * 16)
+    with pytest.raises(InvalidInput, match="each needs a store"):
+        gamwarm.fit(PROBLEM, Ridge(TERMS, Y), each=True)
     with pytest.raises(InvalidInput, match="problem is None"):
         gamwarm.fit(None, Ridge(TERMS, Y))
     with pytest.raises(InvalidInput, match="group_seeds"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from gamwarm.checks import FloatArray, as_bool, as_finite_float
 from gamwarm.columns import columns_of
 from gamwarm.display import NotebookTable, few
 from gamwarm.errors import FitFailed, InvalidInput, InvalidType, UnsupportedOption
-from gamwarm.store import FitStore, KeepOutcome
+from gamwarm.store import FitStore, KeepOutcome, refuse_without_store
 
 __all__ = ["GamFit", "fold_fit", "gam"]
 
@@ -103,6 +104,8 @@ def gam(
     if store is not None and not callable(getattr(store, "fit", None)):
         raise InvalidType(f"store is {type(store).__name__}; give what gamwarm.open(path) returned, or None")
     parent, basis = _parent(like)
+    if store is None:
+        refuse_without_store(like=None if isinstance(like, GamFit) else like, leave_out=leave_out, each=each)
     return _fit(call.model(data, basis), store, parent, leave_out, attributes, each=each)
 
 
@@ -122,6 +125,8 @@ def _fit(
         run = Run(model, handle)
         run.fit()
         result = run.result()
+        if handle is None and attributes is not None:
+            result = replace(result, attributes=attributes)
         kept = None if handle is None else handle.keep(result)
     return GamFit(model, run, result, kept)
 
