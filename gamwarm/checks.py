@@ -7,7 +7,7 @@ import operator
 import os
 import sys
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeGuard
 
@@ -27,13 +27,23 @@ def real_array(value: Any, what: str, expected: str) -> FloatArray:
     return np.array(_real(value, what, expected), dtype=np.float64, order="C")
 
 
-def _real(value: Any, what: str, expected: str) -> npt.NDArray[Any]:
+def plain_array(value: Any, what: str, expected: str) -> npt.NDArray[Any]:
+    """Return ``value`` as an array of whatever type; ragged and masked ones are refused, and what
+    cannot be converted (a tensor on another device).
+    """
     try:
         array = np.asarray(value)
     except ValueError as error:
         raise InvalidInput(f"{what} is ragged; it must be {expected} ({error})") from None
+    except (TypeError, RuntimeError) as error:
+        raise InvalidType(f"{what} is {type(value).__name__}; it must be {expected} ({error})") from None
     if isinstance(value, np.ma.MaskedArray):
         raise InvalidType(f"{what} is a masked array; fill or drop the masked entries first")
+    return array
+
+
+def _real(value: Any, what: str, expected: str) -> npt.NDArray[Any]:
+    array = plain_array(value, what, expected)
     if array.dtype.kind not in _REAL_KINDS:
         raise InvalidType(f"{what} must be {expected}; it is {type(value).__name__} of element type {array.dtype}")
     return array
@@ -172,11 +182,12 @@ def file_path(value: object, what: str = "path") -> Path:
 
 
 def as_tuple(value: Iterable[Any], what: str) -> tuple[Any, ...]:
-    """Return a sequence as a tuple; a single object or a string in its place is refused."""
+    """Return a sequence as a tuple; a single object, a string, a set or a mapping is refused."""
     if type(value) is tuple:
         return value
     single = isinstance(value, (str, bytes)) or (isinstance(value, np.ndarray) and value.ndim == 0)
-    if single or not isinstance(value, Iterable):
+    unordered = isinstance(value, (set, frozenset, Mapping))
+    if single or unordered or not isinstance(value, Iterable):
         raise InvalidType(f"{what} must be a sequence; it is {type(value).__name__}")
     return tuple(value)
 

@@ -168,6 +168,8 @@ def numeric_values(column: Any, what: str, needs: str = "numbers") -> FloatArray
         )
     try:
         array = np.array(values, dtype=np.float64)
+    except OverflowError:
+        raise InvalidInput(f"{what} holds an integer of more than 308 digits; rescale it") from None
     except (TypeError, ValueError):
         raise InvalidType(
             f"{what} holds {values.dtype} values{_first_word(values)}, and {needs}; convert it, "

@@ -144,6 +144,11 @@ def test_infinity_is_neither_a_number_to_fit_nor_a_group(column):
         folds_of(column)
 
 
+def test_an_integer_beyond_binary64_is_refused():
+    with pytest.raises(InvalidInput, match="x holds an integer of more than 308 digits"):
+        numeric_values([1, 10**400], "x")
+
+
 @pytest.mark.parametrize("column", [np.array([1j, 2.0]), [1.0, 2j], np.zeros(2, dtype=[("a", float)])])
 def test_complex_numbers_and_records_are_refused(column):
     for take in (numeric_values, level_values):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, float_vector, require
+from gamwarm.checks import FloatArray, float_vector, real_array, require
 from gamwarm.errors import FitFailed, GamwarmError, InvalidInput, InvalidType
 from gamwarm.fitting.evaluation import Evaluation, Objective
 from gamwarm.fitting.report import GuardReport, OuterFit
@@ -339,8 +339,8 @@ class _Fit:
             raise InvalidType(
                 f"start is {type(start).__name__}; give an object with rho and block_beta, as a FitResult is"
             )
-        rho = np.array(start.rho, dtype=np.float64)
-        beta = [np.asarray(b, dtype=np.float64) for b in start.block_beta]
+        rho = np.array(real_array(start.rho, "the start's rho", "real numbers"))
+        beta = [float_vector(b, "the start's block_beta", finite=False) for b in start.block_beta]
         if rho.shape != (self.q,):
             raise InvalidInput(f"the start has rho of shape {rho.shape}; this fit has {self.q} outer coordinates")
         widths = tuple(b.shape[0] for b in beta)

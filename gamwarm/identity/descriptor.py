@@ -44,14 +44,16 @@ def term_identity(
     width : int
         Reduced width (strict) or raw width (structural).
     """
-    code = _ROLE_CODES[Role.of(role, f"term {name!r}: role")]
+    what = f"term {name!r}"
+    code = _ROLE_CODES[Role.of(role, f"{what}: role")]
     as_str(name, "term name", empty=True)
+    label_list, dims = as_tuple(labels, f"{what}: labels"), as_tuple(nullspace_dims, f"{what}: nullspace_dims")
     return _identity(
         code,
         name,
-        tuple(None if label is None else as_str(label, f"term {name!r}: label", empty=True) for label in labels),
-        tuple(as_int(dim, f"term {name!r}: null-space dimension") for dim in nullspace_dims),
-        as_int(width, f"term {name!r}: width"),
+        tuple(None if label is None else as_str(label, f"{what}: label", empty=True) for label in label_list),
+        tuple(as_int(dim, f"{what}: null-space dimension") for dim in dims),
+        as_int(width, f"{what}: width"),
     )
 
 

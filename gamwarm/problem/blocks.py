@@ -34,7 +34,7 @@ class Role(StrEnum):
         if type(value) is cls:
             return value
         try:
-            return cls(value)
+            return cls(value if isinstance(value, str) else "")
         except ValueError:
             raise InvalidInput(f"{what} {brief_repr(value)}; use one of {[str(role) for role in cls]}") from None
 

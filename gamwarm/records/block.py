@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import as_bool, as_finite_float, as_float, as_int, as_str, as_tuple, require
+from gamwarm.checks import as_bool, as_finite_float, as_float, as_int, as_str, as_tuple, plain_array, require
 from gamwarm.display import NotebookTable, brief_repr, few, short
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, check_exact_key, check_nuisance
@@ -80,7 +80,7 @@ class InnerMode(ContentEquality):
         object.__setattr__(self, "converged", as_bool(self.converged, "inner converged"))
         for name in ("block_logdet_h", "block_logdet_s", "log_lambdas"):
             value = getattr(self, name)
-            if name != "log_lambdas" and np.ndim(value) == 0:
+            if name != "log_lambdas" and plain_array(value, f"inner {name}", "numbers").ndim == 0:
                 object.__setattr__(self, name, as_float(value, f"inner {name}"))
             elif value is not None:
                 object.__setattr__(self, name, loose_vector(value, f"inner {name}"))

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gamwarm.checks import as_finite_float, real_array
+from gamwarm.checks import as_finite_float, as_float, plain_array, real_array
 from gamwarm.errors import InvalidInput
 from gamwarm.records.equality import ContentEquality
 
@@ -104,10 +104,10 @@ class Curvature(ContentEquality):
 
 def flag_vector(value: Any, what: str) -> npt.NDArray[np.bool_]:
     """Return a read-only vector of booleans; raises `InvalidInput` of anything else."""
-    flags = np.array(value)
+    flags = plain_array(value, what, "a vector of booleans")
     if flags.ndim != 1 or (flags.size and flags.dtype != np.bool_):
         raise InvalidInput(f"{what} must be a vector of booleans, one per outer coordinate")
-    flags = flags.astype(np.bool_)
+    flags = np.array(flags, dtype=np.bool_)
     flags.flags.writeable = False
     return flags
 
@@ -151,7 +151,7 @@ def settled_flags(rho: Any, gradient: Any, tol: float, rho_bound: float) -> npt.
     r, g = loose_vector(rho, "rho"), loose_vector(gradient, "gradient")
     if r.shape != g.shape:
         raise InvalidInput(f"rho and gradient have lengths {len(r)}, {len(g)}; they must agree")
-    flat: npt.NDArray[np.bool_] = np.abs(g) <= tol
+    flat: npt.NDArray[np.bool_] = np.abs(g) <= as_float(tol, "tol")
     return flat | pushes_outwards(r, g, bound)
 
 
@@ -177,10 +177,11 @@ def plateau_flags(
     r, g, e = (loose_vector(v, name) for v, name in ((rho, "rho"), (gradient, "gradient"), (edf, "edf")))
     if not r.shape == g.shape == e.shape:
         raise InvalidInput(f"rho, gradient and edf have lengths {len(r)}, {len(g)}, {len(e)}; they must agree")
-    top = np.full(r.shape, max_edf, dtype=np.float64) if np.ndim(max_edf) == 0 else loose_vector(max_edf, "max_edf")
+    top, limit = real_array(max_edf, "max_edf", "a number or a vector of them"), as_float(tol, "tol")
+    top = np.full(r.shape, top) if top.ndim == 0 else top
     if top.shape != r.shape:
-        raise InvalidInput(f"max_edf has length {len(top)}, rho {len(r)}; they must agree")
-    vanished = (r > 0) & (e < PLATEAU_EDF) & (g <= tol)
-    saturated = (r < 0) & (top - e < PLATEAU_EDF) & (g >= -tol)
+        raise InvalidInput(f"max_edf has shape {top.shape}, rho {r.shape}; they must agree")
+    vanished = (r > 0) & (e < PLATEAU_EDF) & (g <= limit)
+    saturated = (r < 0) & (top - e < PLATEAU_EDF) & (g >= -limit)
     flags: npt.NDArray[np.bool_] = vanished | saturated
     return flags

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gamwarm.checks import FloatArray, float_vector, real_array
+from gamwarm.checks import FloatArray, as_float, float_vector, real_array
 from gamwarm.errors import InvalidInput
 from gamwarm.records import PLATEAU_EDF
 
@@ -66,10 +66,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 def _vector(value: Any, what: str, length: int | None = None) -> FloatArray:
-    array = np.asarray(value, dtype=np.float64)
-    if array.ndim != 1 or (length is not None and array.shape[0] != length):
-        raise InvalidInput(f"{what} has shape {array.shape}; expected ({'q' if length is None else length},)")
-    return array
+    return float_vector(value, what, length=length, finite=False)
 
 
 def beta_gate(offered: float, null: float) -> bool:
@@ -81,7 +78,8 @@ def beta_gate(offered: float, null: float) -> bool:
         Penalized negative log-likelihood, at the offered rho, of the offered coefficients and of
         the null start.
     """
-    return bool(np.isfinite(offered) and not offered > null)
+    own, other = as_float(offered, "offered"), as_float(null, "null")
+    return bool(np.isfinite(own) and not own > other)
 
 
 def floored_eigen(symmetric: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -144,7 +142,7 @@ def predicted_step(gradient: Any, metric: Any) -> float:
         The start's own outer Hessian, positive definite.
     """
     g = _vector(gradient, "gradient")
-    m = np.asarray(metric, dtype=np.float64)
+    m = real_array(metric, "metric", "a matrix of real numbers")
     if m.shape != (g.shape[0], g.shape[0]):
         raise InvalidInput(f"metric has shape {m.shape}; the gradient has length {g.shape[0]}")
     if g.size == 0:
