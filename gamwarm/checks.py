@@ -298,3 +298,12 @@ def as_str(value: Any, what: str, *, empty: bool = False) -> str:
     except UnicodeEncodeError:
         raise InvalidInput(f"{what} ({brief_repr(value)}) cannot be written as UTF-8") from None
     return str(value)
+
+
+def column_name(value: Any, what: str) -> str:
+    """Return ``value`` if it is a string."""
+    if isinstance(value, str):
+        return as_str(value, what, empty=True)
+    shown, several = brief_repr(value), isinstance(value, (list, tuple, set, dict))
+    advice = "give names one by one" if several else "values belong in a column, numbered columns can be renamed"
+    raise InvalidType(f"{what}: {shown} ({type(value).__name__}) is not the name of a column, a string; {advice}")

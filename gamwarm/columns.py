@@ -7,6 +7,7 @@ refused.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
+_TIMES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
 
 
 def columns_of(table: Any) -> Mapping[str, Any]:
@@ -161,20 +163,26 @@ def numeric_values(column: Any, what: str, needs: str = "numbers") -> FloatArray
         Naming ``what`` and the row at fault, if it is one.
     """
     values = known_values(column, what)
-    if values.dtype.kind in "mM":
+    kind, row = values.dtype.kind, 0
+    if kind == "O":
+        row = next((i for i, value in enumerate(values) if not _is_number(value)), -1)
+    if row >= 0 and (kind in "mM" or (kind == "O" and isinstance(values[row], _TIMES))):
         raise InvalidType(
             f"{what} holds dates or durations ({values.dtype}), and {needs}; convert it, such as to days: "
             "(column - column.min()) / numpy.timedelta64(1, 'D')"
         )
+    if row >= 0 and kind in "OSU" and len(values):
+        # Digits may be the names of groups: text is never taken for numbers.
+        row = next((i for i, value in enumerate(values) if not _is_number(value, text=True)), row)
+        raise InvalidType(
+            f"{what} holds {values.dtype} values ({brief_repr(values[row])} at row {row}), and {needs}; convert it, "
+            "such as by numpy.asarray(column, float), or use Factor or RandomEffect for groups"
+        )
     try:
-        array = np.array(values, dtype=np.float64)
+        with np.errstate(over="ignore"):  # of a longer type: refused as infinite
+            array = np.array(values, dtype=np.float64)
     except OverflowError:
         raise InvalidInput(f"{what} holds an integer of more than 308 digits; rescale it") from None
-    except (TypeError, ValueError):
-        raise InvalidType(
-            f"{what} holds {values.dtype} values{_first_word(values)}, and {needs}; convert it, "
-            "or use Factor or RandomEffect for groups"
-        ) from None
     bad = ~np.isfinite(array)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
@@ -185,13 +193,17 @@ def numeric_values(column: Any, what: str, needs: str = "numbers") -> FloatArray
     return array
 
 
-def _first_word(values: npt.NDArray[Any]) -> str:
-    for row, value in enumerate(values):
-        try:
-            float(value)
-        except (TypeError, ValueError):
-            return f" ({brief_repr(value)} at row {row})"
-    return ""
+def _is_number(value: Any, *, text: bool = False) -> bool:
+    """Whether this is a real number, or with ``text`` reads as one."""
+    if isinstance(value, (complex, *_TIMES) if text else (str, bytes, complex, *_TIMES)):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return True
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def level_values(column: Any, what: str) -> tuple[list[Any], npt.NDArray[np.intp]]:

@@ -18,16 +18,22 @@ from gamwarm.checks import frozen
 from gamwarm.engine.arrays import BoolArray, FloatArray, IntArray
 from gamwarm.engine.new_rows import NewRows
 from gamwarm.engine.penalty import BoundPenalty
+from gamwarm.errors import InvalidInput
 from gamwarm.problem import BasisMeta
 
-__all__ = ["BoundTerm", "Information", "informed_directions", "penalty_scale"]
+__all__ = ["LEAST_SPREAD", "BoundTerm", "Information", "check_width", "informed_directions", "penalty_scale"]
 
 Information = Callable[[str], float]
 """A row's expected information on the predictor of that name, at the null model."""
 
+LEAST_SPREAD = 1e-100
+"""Of a covariate: the square of a smaller range is lost to underflow."""
+
 # A direction of a penalty with less than this share of the best informed one's information has no
 # data, as where a column has fewer distinct values than its smooth has coefficients.
 _UNINFORMED = 1e-8
+# The Hessian is dense: of so many coefficients, 0.8 GB.
+_MOST_COEFFICIENTS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +142,12 @@ class BoundTerm:
         # Without its reference level a contrast repeats the intercept: the first one takes over.
         reference = self.reference if counts[self.reference] > 0 else int(present[0])
         return np.array([level - 1 for level in present if level not in (reference, 0)], dtype=np.intp)
+
+
+def check_width(what: str, width: int, advice: str) -> None:
+    """Refuse more coefficients than a dense Hessian can have."""
+    if width > _MOST_COEFFICIENTS:
+        raise InvalidInput(f"{what} has {width} coefficients; this engine takes {_MOST_COEFFICIENTS}: {advice}")
 
 
 def penalty_scale(informed: FloatArray, diagonal: FloatArray, n: int | None) -> float:

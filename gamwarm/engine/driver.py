@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import gamwarm
+from gamwarm.checks import column_name, require
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
 from gamwarm.engine.cholesky import log_determinant
 from gamwarm.engine.cold import ColdStart, cold_evaluations, cold_start_of
@@ -97,6 +98,9 @@ def fit(
         raise InvalidType(f"case is {type(case).__name__}; make one with bind(...).case(rows)")
     if case is None and not (each and store is not None):
         raise InvalidInput("case is None; only a rank without work in a round of each=True passes None")
+    require("attributes", attributes, (Mapping, type(None)))
+    if group_seeds is not None:
+        column_name(group_seeds, "group_seeds")
     if store is not None and leave_out is None and case is not None and case.left_out is not None:
         leave_out = case.left_out[1]
     if case is not None and case.left_out is not None:

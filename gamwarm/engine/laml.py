@@ -198,6 +198,7 @@ class Laml(Objective):
         np.einsum("ii->i", matrix)[:] += s
         return matrix, factorise(matrix)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def evaluate(
         self, rho: FloatArray, theta: FloatArray, tol: float, max_cycles: int, gram: FloatArray | None = None
     ) -> Evaluation:
@@ -253,7 +254,7 @@ class Laml(Objective):
                 step, face = self._newton(matrix, factor, gradient, theta)
                 decrement = float(np.sqrt(max(-float(gradient @ step), 0.0)))
                 if not np.isfinite(decrement):
-                    return self._failed(rho, theta, cycles)
+                    return self._failed(rho, theta, cycles, self.family.degeneracy(self.y, self.w, etas))
                 settled = face is None or face.holds(theta)
                 if observed and decrement <= tol and settled:
                     return self._assemble(
@@ -261,7 +262,7 @@ class Laml(Objective):
                     )
                 if cycles >= max_cycles:
                     if not observed:
-                        return self._failed(rho, theta, cycles)
+                        return self._failed(rho, theta, cycles, self.family.degeneracy(self.y, self.w, etas))
                     return self._assemble(
                         rho, theta, etas, nll, step, decrement, cycles, factor, penalties, gram, False, face
                     )
@@ -292,7 +293,7 @@ class Laml(Objective):
                     return self._assemble(
                         rho, theta, etas, nll, step, decrement, cycles, factor, penalties, gram, settled, face
                     )
-                return self._failed(rho, theta, cycles)
+                return self._failed(rho, theta, cycles, self.family.degeneracy(self.y, self.w, etas))
             if length < 1.0:
                 reused = None
             theta, etas, nll, objective = trial, trial_etas, trial_nll, value

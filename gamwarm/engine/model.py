@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from gamwarm.columns import known_values
+from gamwarm.display import brief_repr
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
-from gamwarm.engine.bound_term import BoundTerm, Information
+from gamwarm.engine.bound_term import BoundTerm, Information, check_width
 from gamwarm.engine.constrained import ConstrainedGaussian, ConstrainedLaml
 from gamwarm.engine.constraints import Constraints
 from gamwarm.engine.design import Group, Piece, Products
@@ -26,7 +27,7 @@ from gamwarm.engine.source import Source
 from gamwarm.engine.tensor import Tensor, check_tensors
 from gamwarm.engine.terms import Smooth, Term
 from gamwarm.errors import InvalidInput, InvalidType
-from gamwarm.families import Family, Gaussian
+from gamwarm.families import Family, Gaussian, refuse
 from gamwarm.formats import ENGINE_FAMILY
 from gamwarm.identity import Fingerprinter, FitProblem
 from gamwarm.problem import BlockwiseFitOptions, Gauge, IndexedDesign, ParameterBlockSpec, infer_role
@@ -36,6 +37,8 @@ from gamwarm.version import __version__
 __all__ = ["ENGINE", "Bound", "Case", "CaseFamily", "bind", "response_of"]
 
 ENGINE = "gamwarm.engine"
+# A row's contribution to a sum of squares is a number.
+_LEAST_WEIGHT = 1e-100
 ENGINE_VERSION = __version__
 
 
@@ -404,6 +407,8 @@ class Bound:
     def picked(self, rows: Any) -> IntArray:
         """Return row numbers (m,) of a mask or of row numbers."""
         picked = known_values(rows, "rows")
+        if picked.size == 0:
+            raise InvalidInput("a case without rows cannot be fitted; check the mask")
         if picked.dtype == np.object_ and all(isinstance(each, (bool, np.bool_)) for each in picked):
             picked = picked.astype(np.bool_)
         if picked.dtype == np.bool_:
@@ -478,13 +483,14 @@ class Bound:
 
 def response_of(source: Source, family: Family) -> tuple[FloatArray, FloatArray]:
     """Return response and prior weights of the rows of ``source``, checked."""
-    read = [source.numbers(name, "the response") for name in family.columns]
+    read = [source.numbers(name, "the response", largest=np.inf) for name in family.columns]
     y = read[0] if len(read) == 1 else np.column_stack(read)
     family.check(y)
     w = np.ones(y.shape[0]) if family.weights is None else source.numbers(family.weights, "the prior weights")
     if (w < 0).any():
         row = int(np.flatnonzero(w < 0)[0])
         raise InvalidInput(f"column {family.weights!r} holds the negative weight {w[row]} at row {row}; correct it")
+    refuse(family.weights, w, (w > 0) & (w < _LEAST_WEIGHT), "too small a weight; rescale them all, or use 0")
     return y, w
 
 
@@ -506,16 +512,16 @@ def bind(columns: Mapping[str, Any], terms: Sequence[Term], family: Family) -> B
     InvalidInput, InvalidType
         Naming the column or term, and the next step.
     """
-    if not isinstance(family, Family):
-        raise InvalidType(f"family is {family!r}; use one of gamwarm.engine's, such as Gaussian(response)")
+    if not (getattr(family, "kind", "") and isinstance(family, Family)):
+        raise InvalidType(f"family is {brief_repr(family)}; use one of gamwarm.engine's, such as Gaussian(response)")
     if not isinstance(terms, Iterable):
-        raise InvalidType(f"terms is {terms!r}; give a list, such as [Intercept(), Smooth('x')]")
+        raise InvalidType(f"terms is {brief_repr(terms)}; give a list, such as [Intercept(), Smooth('x')]")
     terms = list(terms)
     for term in terms:
-        if not hasattr(term, "bind"):
+        if not hasattr(term, "bind") or isinstance(term, type):
             raise InvalidType(
-                f"term {term!r} is not a term; use Intercept, Linear, Factor, Smooth, Monotone, Convex, Tensor or "
-                "RandomEffect"
+                f"{brief_repr(term)} is not a term; use instances of Intercept, Linear, Factor, Smooth, Monotone, "
+                "Convex, Tensor or RandomEffect"
             )
         if term.predictor not in family.predictors:
             raise InvalidInput(
@@ -587,6 +593,7 @@ def _bound_terms(terms: Sequence[Term], source: Source, information: Information
         blocks[term.name] = term.bind(source, information, mains)
     _check_curves(terms, {term.name for term in terms if not blocks[term.name][0].is_held})
     found = [block for term in terms for block in blocks[term.name]]
+    check_width("the model", sum(block.lift.shape[1] for block in found), "drop terms, or use fewer basis functions")
     names = [block.name for block in found]
     for name in names:
         if names.count(name) > 1:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gamwarm.checks import as_bool
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
 from gamwarm.engine.bound_term import BoundTerm
 from gamwarm.engine.design import Group, Piece, Products
@@ -142,8 +143,8 @@ class FittedModel:
 
     def predict(self, columns: Any, *, standard_errors: bool = False) -> Prediction:
         """Return what the fit predicts for new rows; see `EngineFit.predict`."""
-        new = Source(columns)
-        return self._predict(new, standard_errors=standard_errors)
+        standard_errors = as_bool(standard_errors, "standard_errors")
+        return self._predict(Source(columns), standard_errors=standard_errors)
 
     def log_likelihood(self, columns: Any) -> HeldOut:
         """Return the log-likelihood of new rows; see `EngineFit.held_out`."""
@@ -162,7 +163,8 @@ class FittedModel:
         if offset is not None:
             etas[0] += offset
         for term, (group, table) in zip(self.terms, tables, strict=True):
-            values = table[:, term.kept] @ self.theta[term.columns]
+            with np.errstate(over="ignore"):
+                values = table[:, term.kept] @ self.theta[term.columns]
             etas[predictors.index(term.predictor)] += values[groups[group].index]
         fitted = {**dict(zip(predictors, etas, strict=True)), "response": self.family.mean([*etas, *self.nuisance])}
         if not standard_errors:

@@ -8,9 +8,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from gamwarm.checks import as_bool, as_finite_float, as_int
+from gamwarm.checks import as_bool, as_finite_float, as_int, as_str, column_name
 from gamwarm.engine.arrays import FloatArray
-from gamwarm.engine.bound_term import BoundTerm, Information, informed_directions, penalty_scale
+from gamwarm.engine.bound_term import (
+    LEAST_SPREAD,
+    BoundTerm,
+    Information,
+    check_width,
+    informed_directions,
+    penalty_scale,
+)
 from gamwarm.engine.new_rows import ByLevelRows, SplineRows
 from gamwarm.engine.penalty import BoundPenalty
 from gamwarm.engine.source import Source
@@ -23,6 +30,8 @@ __all__ = ["Smooth", "check_spline", "difference_basis", "knot_range"]
 # Of a fixed log lambda: beyond it lies nothing but overflow, the curve is a polynomial or
 # unpenalised to the last digit long before.
 _MOST_LOG_LAMBDA = 100.0
+# The eigenvectors of its penalty are found once per term: seconds here, minutes far beyond.
+_MOST_BASIS_FUNCTIONS = 2000
 # Eigenvalues of a penalty below this part of the largest are its null space.
 _NULL_EIGENVALUE = 1e-9
 
@@ -79,7 +88,13 @@ class Smooth:
     kind: ClassVar[str] = "bspline"
 
     def __post_init__(self) -> None:
-        check_spline(f"{type(self).__name__}({self.column!r})", self.k, self.degree, self.penalty_order)
+        kind = type(self).__name__
+        column_name(self.column, kind)
+        call = f"{kind}({self.column!r})"
+        as_str(self.predictor, f"{call}: predictor")
+        if self.by is not None:
+            column_name(self.by, f"{call}: by")
+        check_spline(call, self.k, self.degree, self.penalty_order)
         what = f"term {self.name!r}"
         for name in ("tied", "select"):
             object.__setattr__(self, name, as_bool(getattr(self, name), f"{what}, {name}"))
@@ -162,6 +177,7 @@ class Smooth:
             )
         if len(levels) < 2:
             raise InvalidInput(f"term {self.name!r}: by={self.by!r} has one level; drop by")
+        check_width(f"term {self.name!r}", len(levels) * self.k, "merge levels, or use fewer basis functions")
         return [group_label(level) for level in levels]
 
     def _penalties(
@@ -194,6 +210,8 @@ def check_spline(what: str, k: int, degree: int, penalty_order: int) -> None:
     least = max(degree + 1, penalty_order + 1, 3)
     if k < least:
         raise InvalidInput(f"{what}: k = {k} is too small; use k >= {least}")
+    if k > _MOST_BASIS_FUNCTIONS:
+        raise InvalidInput(f"{what}: k = {k} is too large; use k <= {_MOST_BASIS_FUNCTIONS}: the penalty smooths")
 
 
 def knot_range(column: str, x: FloatArray, lower: float | None, upper: float | None) -> tuple[float, float]:
@@ -203,7 +221,11 @@ def knot_range(column: str, x: FloatArray, lower: float | None, upper: float | N
     if not low < high and (lower is not None or upper is not None):
         raise InvalidInput(f"column {column!r}: knots from {low} to {high}; lower must be below upper")
     if not low < high:
-        raise InvalidInput(f"column {column!r} spans [{low}, {high}]; a smooth needs two different values")
+        raise InvalidInput(
+            f"column {column!r} spans [{low}, {high}]; a smooth needs two different values: drop the term"
+        )
+    if high - low < LEAST_SPREAD:
+        raise InvalidInput(f"column {column!r} spans [{low}, {high}]; this is too narrow to square: rescale it")
     if x.min() < low or x.max() > high:
         raise InvalidInput(
             f"column {column!r} spans [{x.min()}, {x.max()}], outside [{low}, {high}]; widen lower and upper"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gamwarm.checks import column_name
 from gamwarm.columns import Alignment, columns_of, known_values, level_values, numeric_values
 from gamwarm.engine.arrays import FloatArray, IntArray
 from gamwarm.engine.design import Group
@@ -13,6 +14,9 @@ from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem import DistributedRows
 
 __all__ = ["Source"]
+
+# The square of a number, times a weight, is a number.
+_LARGEST = 1e100
 
 
 class Source:
@@ -35,6 +39,7 @@ class Source:
         self.used: dict[str, None] = {}
 
     def _column(self, name: str, what: str) -> Any:
+        name = column_name(name, what)
         if name not in self.columns:
             names = list(self.columns)
             known = ", ".join(map(repr, names[:12])) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
@@ -51,15 +56,19 @@ class Source:
         elif n != self.n:
             raise InvalidInput(f"column {name!r} has {n} rows, column {self._first!r} has {self.n}; make them agree")
 
-    def numbers(self, name: str, what: str) -> FloatArray:
-        """A numeric column."""
+    def numbers(self, name: str, what: str, *, largest: float = _LARGEST) -> FloatArray:
+        """Return a numeric column, of shape (n,)."""
         array = numeric_values(self._column(name, what), f"column {name!r}", f"{what} needs numbers")
         self._length(name, array.shape[0])
+        if array.size and float(np.abs(array).max()) > largest:
+            row = int(np.abs(array).argmax())
+            raise InvalidInput(f"column {name!r} holds {array[row]:g} at row {row}, too large to square; rescale it")
         return array
 
     def distinct(self, names: tuple[str, ...], what: str) -> tuple[str, FloatArray]:
         """Return group name and distinct rows (m, number of names) of numeric columns."""
-        key = f"numbers({', '.join(names)})"
+        names = tuple(column_name(name, what) for name in names)
+        key = f"numbers{names!r}"
         if key not in self.values:
             stacked = np.column_stack([self.numbers(name, what) + 0.0 for name in names])
             if len(names) == 1:
@@ -74,7 +83,7 @@ class Source:
 
     def levels(self, name: str, what: str) -> tuple[str, list[Any]]:
         """Return group name and sorted levels of a column of any sortable type."""
-        key = f"factor({name})"
+        key = f"factor({column_name(name, what)!r})"
         if key not in self.values:
             levels, index = level_values(self._column(name, what), f"column {name!r}")
             self._length(name, index.shape[0])

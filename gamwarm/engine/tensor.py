@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import as_finite_float, as_int
+from gamwarm.checks import as_finite_float, as_int, as_str, column_name
 from gamwarm.display import brief_repr
 from gamwarm.engine.arrays import FloatArray
-from gamwarm.engine.bound_term import BoundTerm, Information, informed_directions, penalty_scale
+from gamwarm.engine.bound_term import BoundTerm, Information, check_width, informed_directions, penalty_scale
 from gamwarm.engine.new_rows import SplineRows, TensorRows
 from gamwarm.engine.penalty import BoundPenalty
 from gamwarm.engine.smooth import check_spline, difference_basis, knot_range
@@ -74,7 +74,9 @@ class Tensor:
         lower: Sequence[float | None] = (None, None),
         upper: Sequence[float | None] = (None, None),
     ) -> None:
+        columns = tuple(column_name(column, "Tensor") for column in columns)
         what = f"Tensor{columns!r}"
+        as_str(predictor, f"{what}: predictor")
         if len(columns) != 2 or columns[0] == columns[1]:
             raise InvalidInput(f"{what}: give two different column names; for one column use Smooth")
         widths = tuple(as_int(each, f"{what}, k") for each in _pair(k, f"{what}, k", "k=(6, 6)"))
@@ -87,6 +89,7 @@ class Tensor:
         }
         for column, width in zip(columns, widths, strict=True):
             check_spline(f"{what}, margin {column!r}", width, degree, penalty_order)
+        check_width(what, widths[0] * widths[1], "use fewer basis functions")
         values = {"columns": columns, "k": widths, "degree": degree, "penalty_order": penalty_order}
         for name, value in {**values, **ends, "predictor": predictor}.items():
             object.__setattr__(self, name, value)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.engine.bound_term import BoundTerm, Information, penalty_scale
+from gamwarm.checks import as_str, column_name
+from gamwarm.engine.bound_term import LEAST_SPREAD, BoundTerm, Information, check_width, penalty_scale
 from gamwarm.engine.new_rows import ConstantRows, LevelRows, LinearRows
 from gamwarm.engine.penalty import BoundPenalty
 from gamwarm.engine.smooth import Smooth
@@ -30,6 +31,9 @@ class Intercept:
     """
 
     predictor: str = "mean"
+
+    def __post_init__(self) -> None:
+        as_str(self.predictor, "Intercept: predictor")
 
     @property
     def name(self) -> str:
@@ -57,9 +61,11 @@ class Linear:
     predictor: str = "mean"
 
     def __init__(self, *columns: str, predictor: str = "mean") -> None:
+        columns = tuple(column_name(column, "Linear") for column in columns)
         if not columns or len(set(columns)) != len(columns):
             raise InvalidInput(f"Linear{columns!r}: give one or more different column names")
-        object.__setattr__(self, "columns", tuple(columns))
+        as_str(predictor, f"Linear{columns!r}: predictor")
+        object.__setattr__(self, "columns", columns)
         object.__setattr__(self, "predictor", predictor)
 
     @property
@@ -73,6 +79,8 @@ class Linear:
         for j, column in enumerate(self.columns):
             if rows[:, j].min() == rows[:, j].max():
                 raise InvalidInput(f"column {column!r} is constant; drop it from Linear{self.columns!r}")
+            if rows[:, j].max() - rows[:, j].min() < LEAST_SPREAD:
+                raise InvalidInput(f"column {column!r} varies by less than {LEAST_SPREAD:g}; rescale it")
         counts = np.bincount(source.groups[group].index, minlength=rows.shape[0])
         centre = counts @ rows / counts.sum()
         width = len(self.columns)
@@ -103,6 +111,10 @@ class Factor:
 
     column: str
     predictor: str = "mean"
+
+    def __post_init__(self) -> None:
+        column_name(self.column, "Factor")
+        as_str(self.predictor, f"Factor({self.column!r}): predictor")
 
     @property
     def name(self) -> str:
@@ -141,6 +153,10 @@ class RandomEffect:
     column: str
     predictor: str = "mean"
 
+    def __post_init__(self) -> None:
+        column_name(self.column, "RandomEffect")
+        as_str(self.predictor, f"RandomEffect({self.column!r}): predictor")
+
     @property
     def name(self) -> str:
         """Block name."""
@@ -171,6 +187,7 @@ def _labelled_levels(source: Source, term: Factor | RandomEffect) -> tuple[str, 
     group, levels = source.levels(term.column, f"term {term.name!r}")
     if len(levels) < 2:
         raise InvalidInput(f"column {term.column!r} has one level; drop {type(term).__name__}({term.column!r})")
+    check_width(f"term {term.name!r}", len(levels), "merge levels, or drop the term")
     return group, tuple(levels), tuple(f"{term.column}={level}" for level in levels)
 
 

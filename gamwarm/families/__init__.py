@@ -1,7 +1,7 @@
 """The response models of the engine, one per module."""
 
 from gamwarm.families.binomial import Binomial
-from gamwarm.families.family import Etas, Family, Table
+from gamwarm.families.family import Etas, Family, Table, refuse
 from gamwarm.families.gamma import Gamma
 from gamwarm.families.gaussian import Gaussian
 from gamwarm.families.location_scale import GaussianLocationScale
@@ -21,4 +21,5 @@ __all__ = [
     "NegativeBinomial",
     "Poisson",
     "Table",
+    "refuse",
 ]

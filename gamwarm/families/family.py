@@ -10,16 +10,16 @@ numbers of trials of a proportion.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gamwarm.checks import FloatArray
+from gamwarm.checks import FloatArray, column_name
 from gamwarm.errors import InvalidInput
 
-__all__ = ["HALF_LOG_2PI", "Etas", "Family", "Table", "log_mean", "moments", "refuse"]
+__all__ = ["HALF_LOG_2PI", "Etas", "Family", "Table", "exponential", "is_exact", "log_mean", "moments", "refuse"]
 
 BoolArray = npt.NDArray[np.bool_]
 Table = dict[tuple[int, ...], FloatArray]
@@ -27,6 +27,8 @@ Etas = Sequence[FloatArray]
 HALF_LOG_2PI = 0.5 * float(np.log(2.0 * np.pi))
 # Sums of squares and their inverses over any number of rows stay numbers.
 _LEAST_VARIANCE = 1e-250
+# A residual sum of squares below this part of the total is rounding.
+_EXACT_FIT = 1e-12
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,12 @@ class Family:
     """Predictors that are measured in the units of the response."""
     log_concave: ClassVar[bool] = True
     """Whether the likelihood is log-concave in the predictors: the inner problem has one mode."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None or each.default is not None:
+                column_name(value, f"{type(self).__name__}: {each.name}")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -126,6 +134,18 @@ class Family:
     def mean(self, etas: Etas) -> FloatArray:
         """Return the response's mean of shape (n,)."""
         raise NotImplementedError
+
+
+def exponential(eta: FloatArray) -> FloatArray:
+    """Return ``e ** eta``, infinite where it overflows."""
+    with np.errstate(over="ignore"):
+        return np.exp(eta)
+
+
+def is_exact(w: FloatArray, z: FloatArray, centre: FloatArray) -> bool:
+    """Whether residuals ``z - centre`` are rounding next to the spread of ``z``."""
+    spread = z - float(w @ z / w.sum())
+    return not float(w @ (z - centre) ** 2) > _EXACT_FIT * float(w @ spread**2)
 
 
 def refuse(column: str | None, values: FloatArray, bad: BoolArray, why: str) -> None:

@@ -18,12 +18,10 @@ import numpy as np
 from scipy.special import bernoulli, gammaln, polygamma
 
 from gamwarm.checks import FloatArray
-from gamwarm.families.family import HALF_LOG_2PI, Etas, Family, Table, log_mean, moments, refuse
+from gamwarm.families.family import HALF_LOG_2PI, Etas, Family, Table, exponential, is_exact, log_mean, moments, refuse
 
 __all__ = ["Gamma"]
 
-# A residual sum of squares of logarithms below this part of the total is rounding.
-_EXACT_FIT = 1e-12
 _STIRLING_FROM = 12.0
 _POWERS = np.arange(1, 18, 2)
 # B_2m / (2m (2m - 1)), of a^(1 - 2m).
@@ -75,11 +73,8 @@ class Gamma(Family):
             return {(0, 0): w * np.exp(-etas[1])}
 
     def degeneracy(self, y: FloatArray, w: FloatArray, etas: Etas) -> str:
-        logs = np.log(y)
-        z, spread = logs - etas[0], logs - float(w @ logs / w.sum())
-        if float(w @ z**2) > _EXACT_FIT * float(w @ spread**2):
-            return ""
-        return "the model fits the response exactly; its dispersion cannot be estimated"
+        exact = is_exact(w, np.log(y), etas[0])
+        return "the model fits the response exactly; its dispersion cannot be estimated" if exact else ""
 
     def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
         constant = log_mean(self.response, y, w, offset)
@@ -87,7 +82,7 @@ class Gamma(Family):
         return constant, float(np.log(variance))
 
     def mean(self, etas: Etas) -> FloatArray:
-        return np.exp(etas[0])
+        return exponential(etas[0])
 
 
 def _shape_part(tau: FloatArray, order: int) -> FloatArray:

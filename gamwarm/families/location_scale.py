@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from gamwarm.checks import FloatArray
-from gamwarm.families.family import HALF_LOG_2PI, Etas, Family, Table, moments
+from gamwarm.families.family import HALF_LOG_2PI, Etas, Family, Table, is_exact, moments
 
 __all__ = ["GaussianLocationScale"]
 
@@ -49,6 +49,10 @@ class GaussianLocationScale(Family):
 
     def expected(self, y: FloatArray, w: FloatArray, etas: Etas) -> Table:
         return {(0, 0): w * np.exp(-2.0 * etas[1]), (1, 1): 2.0 * w}
+
+    def degeneracy(self, y: FloatArray, w: FloatArray, etas: Etas) -> str:
+        exact = is_exact(w, y, etas[0])
+        return "the model fits the response exactly; its scale cannot be estimated" if exact else ""
 
     def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
         centre, variance = moments(self.response, y - offset, w, "a scale")

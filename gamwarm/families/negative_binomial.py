@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import expit, gammaln
 
 from gamwarm.checks import FloatArray
-from gamwarm.families.family import Etas, Family, Table, log_mean, refuse
+from gamwarm.families.family import Etas, Family, Table, exponential, log_mean, refuse
 
 __all__ = ["NegativeBinomial"]
 
@@ -118,7 +118,7 @@ class NegativeBinomial(Family):
         return constant, -float(np.log(inverse))
 
     def mean(self, etas: Etas) -> FloatArray:
-        return np.exp(etas[0])
+        return exponential(etas[0])
 
 
 def _summed(y: FloatArray, tau: FloatArray, order: int) -> FloatArray:

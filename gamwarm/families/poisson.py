@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from gamwarm.checks import FloatArray
-from gamwarm.families.family import Etas, Family, Table, log_mean, refuse
+from gamwarm.families.family import Etas, Family, Table, exponential, log_mean, refuse
 
 __all__ = ["Poisson"]
 
@@ -43,4 +43,4 @@ class Poisson(Family):
         return (log_mean(self.response, y, w, offset),)
 
     def mean(self, etas: Etas) -> FloatArray:
-        return np.exp(etas[0])
+        return exponential(etas[0])

@@ -17,7 +17,7 @@ from scipy.special import expit, log_ndtr, ndtri
 
 from gamwarm.checks import FloatArray
 from gamwarm.errors import InvalidInput
-from gamwarm.families.family import HALF_LOG_2PI, Etas, Family, Table, refuse
+from gamwarm.families.family import HALF_LOG_2PI, Etas, Family, Table, exponential, is_exact, refuse
 
 __all__ = ["LogLogistic", "LogNormal"]
 
@@ -124,6 +124,11 @@ class _LogTime(Family):
         """Return changes of the mean in terms of z."""
         return [changes[0] * np.exp(-etas[1]), changes[1]]
 
+    def degeneracy(self, y: FloatArray, w: FloatArray, etas: Etas) -> str:
+        times, seen = _split(y)
+        exact = is_exact(w * seen, np.log(times), etas[0])
+        return "the model fits the times exactly; their scale cannot be estimated" if exact else ""
+
     def null(self, y: FloatArray, w: FloatArray, offset: FloatArray) -> tuple[float, ...]:
         times, seen = _split(y)
         events = w * seen
@@ -179,16 +184,15 @@ class LogLogistic(_LogTime):
 
     def mean(self, etas: Etas) -> FloatArray:
         """Return the mean time, infinite where exp(scale) >= 1; the median is exp(mean)."""
-        sigma = np.exp(etas[1])
+        sigma = exponential(etas[1])
         spread = np.where(sigma < 1.0, 1.0 / np.sinc(np.where(sigma < 1.0, sigma, 0.0)), np.inf)
-        out: FloatArray = np.exp(etas[0]) * spread
+        out: FloatArray = exponential(etas[0]) * spread
         return out
 
     def quantile(self, etas: Etas, probability: float) -> FloatArray:
         """Return the time by which the event has happened with ``probability``, of shape (n,)."""
         odds = np.log(probability) - np.log1p(-probability)
-        times: FloatArray = np.exp(etas[0] + np.exp(etas[1]) * odds)
-        return times
+        return exponential(etas[0] + exponential(etas[1]) * odds)
 
 
 @dataclass(frozen=True)
@@ -219,13 +223,11 @@ class LogNormal(_LogTime):
 
     def mean(self, etas: Etas) -> FloatArray:
         """Return the mean time; the median is exp(mean)."""
-        out: FloatArray = np.exp(etas[0] + 0.5 * np.exp(2.0 * etas[1]))
-        return out
+        return exponential(etas[0] + 0.5 * exponential(2.0 * etas[1]))
 
     def quantile(self, etas: Etas, probability: float) -> FloatArray:
         """Return the time by which the event has happened with ``probability``, of shape (n,)."""
-        times: FloatArray = np.exp(etas[0] + np.exp(etas[1]) * ndtri(probability))
-        return times
+        return exponential(etas[0] + exponential(etas[1]) * ndtri(probability))
 
 
 def _split(y: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, float_vector, real_array, require
+from gamwarm.checks import FloatArray, as_bool, float_vector, real_array, require
 from gamwarm.errors import FitFailed, GamwarmError, InvalidInput, InvalidType
 from gamwarm.fitting.evaluation import Evaluation, Objective
 from gamwarm.fitting.report import GuardReport, OuterFit
@@ -96,6 +96,9 @@ def fit(
     if problem is None and not (each and store is not None):
         raise InvalidInput("problem is None; only a rank without work in a round of each=True passes None")
     require("problem", problem, (FitProblem, type(None)))
+    require("attributes", attributes, (Mapping, type(None)))
+    each, checkpoint = as_bool(each, "each"), as_bool(checkpoint, "checkpoint")
+    outer_hessian = None if outer_hessian is None else as_bool(outer_hessian, "outer_hessian")
     if problem is not None and not callable(getattr(objective, "evaluate", None)):
         raise InvalidType(
             f"objective is {type(objective).__name__}; give an object with evaluate(rho, theta, budget) -> Evaluation"

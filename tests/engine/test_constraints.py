@@ -183,7 +183,7 @@ def test_a_fit_has_the_shape_it_was_asked_for(shaped):
     assert done.converged, done.reason
     sign = {"decreasing": -1.0, "concave": -1.0}.get(shaped.direction, 1.0)
     curve = sign * (case.bound.terms[1].table @ done.result.block_beta[1])
-    x = case.bound.source.values["numbers(x)"][:, 0]
+    x = case.bound.source.distinct(("x",), "the test")[1][:, 0]
     slope = np.diff(curve) / np.diff(x)
     if isinstance(shaped, Monotone):
         assert slope.min() >= -1e-9
