@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any, Final
 
-__all__ = ["COLUMNS", "NotebookTable", "brief_repr", "counted", "few", "html", "json_text", "short", "visible"]
-__all__ += ["visible_lines", "wrapped"]
+__all__ = ["COLUMNS", "NotebookTable", "brief_repr", "counted", "error_line", "few", "html", "json_text", "short"]
+__all__ += ["visible", "visible_lines", "wrapped"]
 
 Facts = list[tuple[str, str]]
 
@@ -53,6 +53,11 @@ def brief_repr(value: object) -> str:
     except Exception:  # an integer of more digits than Python prints; an object whose repr fails
         return f"a value of type {type(value).__name__} that cannot be printed"
     return text if len(text) <= _TOLD else f"{text[: _TOLD - 1]}…"
+
+
+def error_line(error: BaseException) -> str:
+    """Return an exception in one line: its kind and, if it has one, its message."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def visible_lines(text: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from gamwarm.display import COLUMNS
@@ -49,17 +51,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     comm: Communicator = SERIAL
     try:
-        comm = _world(serial=arguments.serial)
-        _run(arguments, comm)
+        with _sigterm_as_an_interrupt():
+            comm = _world(serial=arguments.serial)
+            _run(arguments, comm)
     except GamwarmError as error:  # every rank comes here; one of them speaks
         if comm.rank == 0:
             print(f"gamwarm.demo: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         if comm.rank == 0:
             print("\ngamwarm.demo: interrupted; --resume continues where it ended", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(end, _Terminated) else signal.SIGINT)
     return 0
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: the end of a batch job, or a plain ``kill``."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
+@contextmanager
+def _sigterm_as_an_interrupt() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(arguments: argparse.Namespace, comm: Communicator) -> None:

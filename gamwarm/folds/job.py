@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+from gamwarm.display import counted, error_line
+from gamwarm.entries import PutOutcome
 from gamwarm.errors import CollectiveError, GamwarmError, InvalidInput, InvalidType
 from gamwarm.folds.audit import AuditedFold, ColdStore, audited_folds, check_share
-from gamwarm.folds.outcome import FoldFit, FoldOutcome, outcome_of, told, without_answer
+from gamwarm.folds.outcome import FoldFit, FoldOutcome, outcome_of, without_answer
 from gamwarm.folds.output import FoldsReport
 from gamwarm.folds.progress import bar
 from gamwarm.folds.rounds import Shown, in_rounds
@@ -110,6 +112,8 @@ def leave_one_out(
     CollectiveError
         A rank failed in something else than a fold's fit: the fit on all rows, ``value``, the
         store; a note names its fold. The folds of earlier rounds are kept.
+
+    Whatever ends the job, Ctrl-C too, has a note that says how many folds are stored.
     """
     folds, share, error = list[Fold](), 0.0, None
     try:
@@ -123,7 +127,7 @@ def leave_one_out(
     _agree_equal(store, (digest_of(folds), parent, share), error)
     labels = [str(fold.group) for fold in folds]
     campaign = _Campaign(store, fit, value, score, audited_folds(labels, share))
-    with ExitStack() as stack:
+    with _saying_what_is_stored(campaign, len(folds)), ExitStack() as stack:
         shown = None
         if progress is not False and store.comm.rank == 0:
             shown = stack.enter_context(bar()) if progress is True else progress
@@ -146,6 +150,24 @@ def leave_one_out(
             for entry in release:
                 store.pin(entry, False)
     return FoldsReport(base, parent, outcomes, remaining)
+
+
+@contextmanager
+def _saying_what_is_stored(campaign: _Campaign, count: int) -> Iterator[None]:
+    """Add a note to what ends a job early; of an exit, which shows no notes, to the log."""
+    try:
+        yield
+    except BaseException as error:
+        stored = campaign.stored()
+        whole = "the fit on all rows and " * (None in stored)
+        least = "at least " * (campaign.store.comm.size > 1)
+        verb = "is" if count == 1 and not whole else "are"
+        done = f"{whole}{least}{len(stored - {None})} of {counted(count, 'fold')} {verb} stored"
+        text = f"{done}; run the same call again to go on"
+        error.add_note(text)
+        if isinstance(error, SystemExit):
+            log.warning("the job was ended: %s", text)
+        raise
 
 
 def _pinned(store: WarmStartStore | FrozenView, entries: list[str]) -> list[str]:
@@ -175,6 +197,15 @@ class _Campaign:
         self.store, self.fit, self.value, self.score, self.audited = store, fit, value, score, audited
         self.whole: dict[str, TermState] = {}
         self.curves: Curves = {}
+        self._parent: list[FoldOutcome] = []
+        self._ended: list[FoldOutcome] = []
+        self._records: dict[str | None, PutOutcome] = {}
+
+    def stored(self) -> set[str | None]:
+        """Return the fits known to be on disk: this rank's, and all of whole rounds."""
+        known = self._parent + self._ended
+        ended = {outcome.group for outcome in known if outcome.record is not None and outcome.converged}
+        return ended | {group for group, record in self._records.items() if record.written}
 
     def fit_all(self, fold: Fold) -> FoldOutcome:
         """Fit all rows on rank 0 alone: it can checkpoint, and no rank's bits are compared."""
@@ -182,7 +213,7 @@ class _Campaign:
         made, view = None, None
         with self.store.independent(flush_seconds=PARENT_FLUSH_SECONDS) as own:
             if comm.rank == 0:
-                view = FoldView(own)
+                view = FoldView(own, partial(self._records.__setitem__, None))
                 made = self.fit(fold, store=view, parent=None, leave_out=None, each=True)
         found, error = None, None
         if view is not None:
@@ -194,7 +225,7 @@ class _Campaign:
         answer = agree(comm, "parent of the folds", found, error)[0]
         assert answer is not None
         outcome, self.curves = answer
-        self.whole = outcome.terms
+        self.whole, self._parent = outcome.terms, [outcome]
         if outcome.artifact is None and not outcome.stopped and self.store.disabled_reason is None and comm.rank == 0:
             log.warning(
                 "the fit on all rows cannot be a parent (%s); folds start from entries that were in the file "
@@ -207,7 +238,7 @@ class _Campaign:
         """Fit the folds in rounds, then the audits that are missing; those stopped are left out."""
         comm, view = self.store.comm, self.store.frozen()
         one = partial(self._fit_fold, view, parent)
-        done = in_rounds(comm, folds, one, shown=shown, should_stop=self.store.should_stop)
+        done = in_rounds(comm, folds, one, shown=shown, should_stop=self.store.should_stop, done=self._ended)
         ended = {outcome.group: outcome for outcome in done if not outcome.stopped}
         found_again = [
             fold
@@ -230,7 +261,8 @@ class _Campaign:
     def _fit_fold(self, view: FrozenView, parent: str | None, fold: Fold | None) -> FoldOutcome | None:
         left_out = None if fold is None else fold.group
         audit = partial(self._audit, fold) if fold is not None and left_out in self.audited else None
-        own = FoldView(view if fold is None else view.labelled(fold.attributes), audit)
+        answered = partial(self._records.__setitem__, left_out)
+        own = FoldView(view if fold is None else view.labelled(fold.attributes), answered, audit)
         try:
             made = self.fit(fold, store=own, parent=parent, leave_out=left_out, each=True)
         except Exception as caught:
@@ -238,7 +270,7 @@ class _Campaign:
                 raise
             own.stay_in_step()
             is_unforeseen = not isinstance(caught, GamwarmError)  # such messages say all; of others the place helps
-            log.warning("%r has no answer (%s); the others go on", fold, told(caught), exc_info=is_unforeseen)
+            log.warning("%r has no answer (%s); the others go on", fold, error_line(caught), exc_info=is_unforeseen)
             return without_answer(fold, self.store.comm.rank, caught)
         return None if fold is None else self._outcome(fold, made, own)
 
@@ -248,7 +280,7 @@ class _Campaign:
         try:
             made = self.fit(fold, store=ColdStore(self.store), parent=None, leave_out=None, each=True)
         except Exception as caught:
-            return AuditedFold(None, warm=(warm or Cost()).own, failure=told(caught))
+            return AuditedFold(None, warm=(warm or Cost()).own, failure=error_line(caught))
         return AuditedFold.of(made.result, time.monotonic() - began, warm)
 
     def _audit_again(self, missing: tuple[Fold, Cost | None] | None) -> AuditedFold | None:
@@ -277,7 +309,7 @@ class _Campaign:
             own = getattr(made, "held_out", None)
             return (float(own(fold.left_out).total), "") if callable(own) else (None, "")
         except Exception as caught:
-            return None, told(caught)
+            return None, error_line(caught)
 
 
 def of_engine(describe: Callable[[Fold], FitProblem], solve: Callable[[Fold, FitInProgress], FitResult]) -> FitFold:

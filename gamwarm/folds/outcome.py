@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from gamwarm.display import error_line
 from gamwarm.errors import InvalidType
 from gamwarm.folds.audit import AuditedFold
 from gamwarm.folds.splits import Fold
@@ -13,7 +14,7 @@ from gamwarm.records import Cost, FitResult
 from gamwarm.store import KeepOutcome
 from gamwarm.transfer import StartReport
 
-__all__ = ["FoldFit", "FoldOutcome", "outcome_of", "told", "without_answer"]
+__all__ = ["FoldFit", "FoldOutcome", "outcome_of", "without_answer"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,14 +112,9 @@ class FoldOutcome:
         return max(moves.items(), key=lambda item: item[1]) if moves else None
 
 
-def told(error: Exception) -> str:
-    """Return an exception in one line."""
-    return f"{type(error).__name__}: {error}".rstrip(": ")
-
-
 def without_answer(fold: Fold, rank: int, error: Exception) -> FoldOutcome:
     """Return the report of a fit that raised."""
-    why = told(error)
+    why = error_line(error)
     return FoldOutcome(
         fold.group,
         fold.n_rows,

@@ -22,6 +22,7 @@ def in_rounds(
     *,
     shown: Shown | None = None,
     should_stop: Callable[[], bool] | None = None,
+    done: list[T] | None = None,
     operation: str = "round of folds",
 ) -> list[T]:
     """Call ``do`` on one item of ``work`` per rank and round, else on None. Collective.
@@ -39,6 +40,8 @@ def in_rounds(
         Called on rank 0 after each round with the number of items done and their number.
     should_stop : callable, optional
         Collective; asked between rounds.
+    done : list, optional
+        Gets the results, so that those of whole rounds are left if an exception ends this call.
 
     Returns
     -------
@@ -51,7 +54,7 @@ def in_rounds(
     CollectiveError
         On every rank but those whose own exception it was; a note names the item.
     """
-    done: list[T] = []
+    done = [] if done is None else done
     for first in range(0, len(work), comm.size):
         if first and should_stop is not None and should_stop():
             break

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from gamwarm.entries import PutOutcome
 from gamwarm.folds.audit import AuditedFold
 from gamwarm.identity import FitProblem
 from gamwarm.interrupts import allowed, critical
@@ -38,13 +39,20 @@ class FoldView(StoreWrapper):
     audited : AuditedFold or None
     """
 
-    def __init__(self, store: FitStore, audit: Callable[[Cost | None], AuditedFold] | None = None) -> None:
+    def __init__(
+        self,
+        store: FitStore,
+        answered: Callable[[PutOutcome], object] | None = None,
+        audit: Callable[[Cost | None], AuditedFold] | None = None,
+    ) -> None:
+        """Show ``store``; ``answered`` is told what became of the record of an answer."""
         super().__init__(store)
         self.begun = False
         self.refused = False
         self.problem: FitProblem | None = None
         self.key: str | None = None
         self.audited: AuditedFold | None = None
+        self._answered = answered
         self._audit = audit
 
     def fit(
@@ -98,6 +106,8 @@ class FoldView(StoreWrapper):
         except BaseException:
             self.refused = True
             raise
+        if self._answered is not None and result is not None and result.converged:
+            self._answered(kept.record)
         return kept
 
     def stay_in_step(self) -> None:

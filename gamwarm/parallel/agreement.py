@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from gamwarm.display import error_line
 from gamwarm.errors import CollectiveError, InvalidInput, UnkeyableFit
 from gamwarm.interrupts import cause
 from gamwarm.parallel.communicator import Communicator, assign_by_cost
@@ -39,7 +40,7 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
         if error is not None:
             raise error
         return [payload]
-    said = None if error is None else _named(error)
+    said = None if error is None else error_line(cause(error))
     unkeyable = isinstance(error, UnkeyableFit)
     reports = comm.allgather((operation, said, unkeyable, payload if error is None else None))
     failed = [rank for rank, report in enumerate(reports) if report[1] is not None]
@@ -74,11 +75,6 @@ def broadcast_failure(comm: Communicator, operation: str, error: BaseException) 
         agree(comm, operation, None, error)
     except (CollectiveError, InvalidInput):  # MPI may have ended meanwhile
         return
-
-
-def _named(error: BaseException) -> str:
-    origin = cause(error)
-    return f"{type(origin).__name__}: {origin}"
 
 
 def run_distributed(

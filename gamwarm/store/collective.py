@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gamwarm.display import error_line
 from gamwarm.errors import (
     CollectiveError,
     NewerFormat,
@@ -200,8 +201,7 @@ def _portable(operation: str, error: BaseException | None) -> BaseException | No
 
 
 def _collective(operation: str, error: BaseException) -> CollectiveError:
-    origin = cause(error)
-    why = f"{type(origin).__name__}: {origin}"
+    why = error_line(cause(error))
     collective = CollectiveError(f"rank 0 failed in {operation!r}: {why}", rank=0, cause=why, operation=operation)
     mark_agreed(collective)
     return collective

@@ -250,11 +250,14 @@ def test_folds_that_were_stored_already_are_shown_as_exact_and_not_as_a_gain(sma
     assert "Parent on all rows: stored already, 1 Hessian formations" in "\n".join(lines)
 
 
-def test_an_interrupt_while_it_draws_ends_in_one_line_too(small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("gamwarm.demo.report._draw", lambda *_: signal.raise_signal(signal.SIGINT))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_it_draws_ends_in_one_line_too(small, tmp_path, capsys, monkeypatch, number):
+    monkeypatch.setattr("gamwarm.demo.report._draw", lambda *_: signal.raise_signal(number))
+    before = signal.getsignal(signal.SIGTERM)
 
-    assert small.run(tmp_path) == 130
+    assert small.run(tmp_path) == 128 + number
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_cold_results_of_other_data_or_of_a_cut_file_are_not_taken(small, tmp_path, capsys, monkeypatch):

@@ -272,6 +272,58 @@ def test_an_interrupt_during_a_cold_fit_ends_the_job_at_once(tmp_path):
     assert report.audit.folds == 1
 
 
+class EndsAt:
+    """Raises in place of the call with a given number: of the solver, ``value`` or ``progress``."""
+
+    def __init__(self, at, error):
+        self.at, self.error, self.solver = at, error, Solver()
+
+    def step(self, *_):
+        self.at -= 1
+        if self.at < 0:
+            raise self.error
+
+    def fit(self, fold, **how):
+        if fold is not None:
+            self.step()
+        return self.solver(fold, **how)
+
+
+@pytest.mark.parametrize("at", [0, 3, 7])
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("fit", KeyboardInterrupt), ("fit", SystemExit), ("value", KeyboardInterrupt), ("progress", MemoryError),
+    ],
+)  # fmt: skip
+def test_what_ends_a_job_says_how_many_folds_are_stored_and_so_many_are_found_again(tmp_path, place, at, error, caplog):
+    path, ends = tmp_path / "fits.h5", EndsAt(at, error())
+    fit, options = (ends.fit, {}) if place == "fit" else (ends.solver, {place: ends.step})
+    with gamwarm.open(path, engine="tests", engine_version="1") as store, pytest.raises(error) as ended:
+        folds.leave_one_out(store, GROUPS, fit, **({"progress": False} | options))
+
+    report = run(path, Solver())
+
+    found = report.sources.get("exact", 0)
+    whole = "the fit on all rows and " * (report.parent.source == "exact")
+    said = f"{whole}{found} of 7 folds are stored; run the same call again to go on"
+    assert ended.value.__notes__[-1] == said
+    assert (said in caplog.text) == (error is SystemExit)
+
+
+def test_on_ranks_at_least_the_folds_of_whole_rounds_are_counted(tmp_path):
+    def rank(comm):
+        ends = EndsAt(2 if comm.rank == 0 else 100, KeyboardInterrupt())
+        try:
+            with gamwarm.open(tmp_path / "fits.h5", comm=comm, engine="tests", engine_version="1") as store:
+                folds.leave_one_out(store, GROUPS, ends.fit, progress=False)
+        except BaseException as error:
+            return type(error).__name__, error.__notes__[-1]
+
+    said = "the fit on all rows and at least 2 of 7 folds are stored; run the same call again to go on"
+    assert on_ranks(2, rank) == [("KeyboardInterrupt", said), ("CollectiveError", said)]
+
+
 def test_a_cold_fit_without_an_answer_is_no_reason_to_fail(tmp_path):
     class NeverCold(Solver):
         def solve(self, fold, fit):
