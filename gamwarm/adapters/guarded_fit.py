@@ -144,6 +144,10 @@ class GuardedFit:
             self.used = True
             found = self._again(x, metric, report.start.objective) if is_answer else self._tried(x, metric)
             others: list[tuple[FloatArray | None, bool]] = [(None, False)] if is_answer else []
+            if is_answer and self._contradicts(found, report.start.objective):
+                cold = self._tried(None, None)
+                if cold.success and cold.fun < found.fun:
+                    found, self.used = cold, False
         else:
             found, others = self._guarded(x, metric)
             # The stored numbers may be wrong, and the answer right.
@@ -186,9 +190,41 @@ class GuardedFit:
                     return found
         found = self._tried(x, metric)
         known = self.function.value(x) if self.function.is_known else stored
-        if found.success and known is not None and is_same_objective(known, found.fun):
-            self._keep_bits(found, x, metric, known)
+        if known is None:
+            return found
+        same = is_same_objective(known, found.fun)
+        if found.success:
+            if same:
+                self._keep_bits(found, x, metric, known)
+        elif stored is not None and (same or self.function.is_known) and not self.solver.is_over(found):
+            self._stand(found, x, metric, known)
         return found
+
+    def _stand(self, found: Any, x: FloatArray, metric: FloatArray | None, value: float) -> None:
+        """Return to an answer of this very function from which a search ends without one, unless it
+        is a false plateau.
+
+        Noise defeats a search that begins where another ended, at every repetition; the cold search
+        would only end there again.
+        """
+        if found.get("status") == RAISED:
+            return
+        stands = _Result(x=np.array(x), fun=value, success=True)
+        if not self._false_plateaus(stands).size:
+            self._keep_bits(found, x, metric, value)
+            found.success = True
+            found.message = f"the stored answer stands: the search from it ended without one ({found.message})"
+            self.notes.append(found.message)
+
+    def _contradicts(self, found: Any, stored: float | None) -> bool:
+        """Whether a solver of unknown objective says that its stored answer is another one's."""
+        if self.function.is_known or not found.success or stored is None or is_same_objective(stored, found.fun):
+            return False
+        self.notes.append(
+            f"from the stored answer, whose objective was {stored:.12g}, the solver ends at {found.fun:.12g}; "
+            "the cold start was searched too"
+        )
+        return True
 
     @staticmethod
     def _keep_bits(found: Any, x: FloatArray, metric: FloatArray | None, value: float) -> None:

@@ -56,7 +56,9 @@ def minimize(
     where SciPy's method tests the gradient first, that is one evaluation and no iteration. Another
     data set (a fold) begins near the answer of the one with most rows; with BFGS also with its
     inverse Hessian (``hess_inv0``). Where it begins never decides where it ends: the stopping rule
-    is SciPy's, on this function alone, and only SciPy's search reports success.
+    is SciPy's, on this function alone, and only SciPy's search reports success. Where noise defeats
+    a search from a stored answer whose value is the stored one, that answer stands; ``message``
+    says so.
 
     Parameters
     ----------

@@ -294,6 +294,24 @@ def test_without_an_objective_the_solver_alone_decides(store):
     assert near.x == pytest.approx([1.0, 2.0, 3.1], abs=1e-3)
 
 
+@pytest.mark.parametrize("shift", [-100.0, 100.0])
+def test_without_an_objective_a_record_of_another_model_leads_nowhere_worse(store, shift):
+    def fit(function, where):
+        def solve(x):
+            return scipy.optimize.minimize(function, [0.0] if x is None else x, method="BFGS")
+
+        return remember(solve, store=where, name="wells", start=[0.0], data={})
+
+    def wells(x):  # a deep well at 0.5, a shallow one at 10
+        return float(-5.0 * np.exp(-((x[0] - 0.5) ** 2)) - np.exp(-((x[0] - 10.0) ** 2)))
+
+    fit(lambda x: float((x[0] - 10.0) ** 2) + shift, store)
+    cold, warm = fit(wells, None), fit(wells, store)
+
+    assert warm.fun == pytest.approx(cold.fun, abs=1e-6)
+    assert "the cold start was searched too" in warm.notes[-1]
+
+
 # -- names -----------------------------------------------------------------------------------------
 
 

@@ -157,6 +157,25 @@ def test_a_run_that_scipy_gave_up_is_a_checkpoint_and_is_gone_on_with(store):
     assert again.fun < stopped.fun
 
 
+def test_an_answer_from_which_noise_defeats_a_search_stands(store):
+    def noisy(x):
+        smooth = np.log(np.cosh(x[0] - 3.0)) + 0.3 * np.log(np.cosh(2.0 * x[1] + x[0] - 5.0))
+        return float(smooth + 1e-10 * np.sin(1e9 * x[0] + 3e9 * x[1]))
+
+    def again():
+        return minimize(noisy, [0.0, 0.0], store=store, name="noisy", method="L-BFGS-B")
+
+    first = again()
+    repeats = [again() for _ in range(3)]
+
+    assert first.success
+    for found in repeats:
+        assert found.success
+        assert (found.fun, list(found.x)) == (first.fun, list(first.x))
+        assert "the stored answer stands" in found.message
+        assert found.nfev < 1.5 * first.nfev  # no cold search besides
+
+
 def test_bounds_are_kept_to_and_are_part_of_the_name(store):
     bounded, _ = run(store, method="L-BFGS-B", bounds=[(None, 0.5), (-1.0, None), (0, 1)])
     other, _ = run(store, method="L-BFGS-B", bounds=scipy.optimize.Bounds([-9, -1, 0], [0.5, 9, 1]))
