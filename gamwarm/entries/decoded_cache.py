@@ -1,8 +1,7 @@
 """A cache of decoded artifacts.
 
-The key is the place and the stored seal, which covers every stored byte: the stored seal shows
-whether the entry is unchanged, so commits do not matter. The cache returns private copies over
-immutable bytes. Not locked: who puts takes turns.
+With each goes the place and the stored seal, which covers every stored byte: the stored seal shows
+whether the entry is unchanged, so commits do not matter. Not locked: who puts takes turns.
 """
 
 from __future__ import annotations

@@ -80,6 +80,14 @@ class _Together(NamedTuple):
     damaged: list[tuple[str, list[_Damaged]]]
 
 
+class _KnownParent(NamedTuple):
+    """A decoded artifact. It is what the file holds if that seal is at that path."""
+
+    path: str
+    seal: bytes
+    stored: StoredArtifact
+
+
 class EntryStore:
     """Records and artifacts in one file. Every method is local; threads take turns.
 
@@ -115,7 +123,7 @@ class EntryStore:
         self._together: _Together | None = None
         self._seen: tuple[h5py.File, EntryEditor] | None = None
         self._written: tuple[h5py.File, EntryEditor] | None = None
-        self._parents: DecodedCache[tuple[str, bytes], StoredArtifact] = DecodedCache()
+        self._parents: DecodedCache[str, _KnownParent] = DecodedCache()
         self._warned: set[str] = set()
         # Held for the full transaction: other threads neither join it nor see pending entries.
         self.call_lock = ForkSafeLock(self._forget_transaction)
@@ -442,7 +450,10 @@ class EntryStore:
     def find_artifact(self, entry_id: str) -> StoredArtifact | None:
         """Return one artifact by its entry id."""
         check_entry_id(entry_id)
-        return self._artifact_at(lambda view: view.path_of(ARTIFACTS, entry_id))
+        # The id of an artifact names its key too: where it was, it is, if it is there at all.
+        known = self._parents.get(entry_id)
+        likely = None if known is None else known.path
+        return self._artifact_at(lambda view: view.path_of(ARTIFACTS, entry_id), likely)
 
     def find_artifact_of_fit(self, exact_key: str) -> StoredArtifact | None:
         """Return the newest artifact of a fit."""
@@ -533,11 +544,18 @@ class EntryStore:
             damaged.append((path, str(error)))
             return None
 
-    def _artifact_at(self, find_path: Callable[[EntryEditor], str | None]) -> StoredArtifact | None:
+    def _artifact_at(
+        self, find_path: Callable[[EntryEditor], str | None], likely: str | None = None
+    ) -> StoredArtifact | None:
+        """``likely``: a path to try first."""
+
         def look(view: EntryEditor) -> tuple[StoredArtifact | None, list[_Damaged]]:
             damaged: list[_Damaged] = []
-            path = find_path(view)
-            return (None if path is None else self._artifact_in(view, path, damaged)), damaged
+            found = None if likely is None else self._artifact_in(view, likely, damaged)
+            if found is None and not damaged:
+                path = find_path(view)
+                found = None if path is None else self._artifact_in(view, path, damaged)
+            return found, damaged
 
         found, damaged = self.read(look)
         self._warn_damaged(ARTIFACTS, damaged)
@@ -545,16 +563,17 @@ class EntryStore:
 
     def _known_artifact(self, view: EntryEditor, path: str, seal: bytes | None) -> StoredArtifact | None:
         """Read an artifact, or recognise it by its seal: a campaign's parent is decoded once."""
-        found = None if seal is None else self._parents.get((path, seal))
-        if found is not None:
-            return found
+        entry_id = path.rpartition("/")[2]
+        known = self._parents.get(entry_id)
+        if known is not None and (known.path, known.seal) == (path, seal):
+            return known.stored
         encoded = view.read(ARTIFACTS, path)
         artifact = decode(encoded)
         if not isinstance(artifact, FitArtifact):
             return None
         found = StoredArtifact(artifact, encoded.entry_id)
         if seal is not None:
-            self._parents.keep((path, seal), found, _DECODED_OVERHEAD + encoded.nbytes)
+            self._parents.keep(entry_id, _KnownParent(path, seal, found), _DECODED_OVERHEAD + encoded.nbytes)
         return found
 
     # -- the whole file ----------------------------------------------------------------------------

@@ -282,7 +282,11 @@ class StoredIndex:
             key, name = self._unwritten.pop()
             group = self._table_group(key)
             if group is not None:
-                stored_values.set_strings(group, name, [row.text() for row in self._kept[key, name]])
+                texts = [row.text() for row in self._kept[key, name]]
+                # A full or emptied row changes in place, another number of rows costs the space of
+                # the attribute.
+                rows = 1 << (len(texts) - 1).bit_length() if texts else 0
+                stored_values.set_strings(group, name, texts + [""] * (rows - len(texts)))
 
     def _table_group(self, key: str) -> Any:
         section = self._section(ARTIFACTS)

@@ -145,11 +145,12 @@ def form_of(name: bytes) -> Form:
 
 _DTYPES: Final = {Kind.FLOATS: np.dtype("<f8"), Kind.INTEGERS: np.dtype("<i8")}
 _TYPES: Final = {Kind.FLOATS: h5t.IEEE_F64LE, Kind.INTEGERS: h5t.STD_I64LE, Kind.OCTETS: h5t.STD_U8LE}
-_string_type: Final = lru_cache(maxsize=1024)(object_header.string_type)
+# Few: with every handle that is closed, h5py looks at each of its objects.
+_string_type: Final = lru_cache(maxsize=32)(object_header.string_type)
 _SCALAR: Final = h5s.create(h5s.SCALAR)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=32)
 def _vector_space(length: int) -> Any:
     return h5s.create_simple((length,))
 
@@ -393,7 +394,7 @@ def set_strings(gid: Any, name: bytes, values: Sequence[str]) -> None:
 
 def _strings(name: bytes, values: Sequence[str]) -> Any:
     width = form_of(name).width
-    return np.frombuffer(b"".join([value.encode().ljust(width, b"\0") for value in values]), dtype=f"S{width}")
+    return np.frombuffer("".join([value.ljust(width, "\0") for value in values]).encode("ascii"), dtype=f"S{width}")
 
 
 def set_text(gid: Any, name: bytes, text: bytes) -> None:

@@ -75,18 +75,22 @@ def _identity(code: int, name: str, labels: tuple[str | None, ...], nullspace_di
     return fp.hexdigest()
 
 
-def _labels(spec: ParameterBlockSpec) -> list[str | None]:
-    return [penalty.precision_label for penalty in spec.penalties]
+def _labels(spec: ParameterBlockSpec) -> tuple[str | None, ...]:
+    return tuple([penalty.precision_label for penalty in spec.penalties])
+
+
+def _role_code(spec: ParameterBlockSpec) -> int:
+    return _ROLE_CODES[Role.of(spec.role or Role.GENERIC, "role")]
 
 
 def strict_identity(spec: ParameterBlockSpec) -> str:
     """Return a block's strict identity: reduced width and null-space dimensions enter."""
-    return term_identity(spec.role or Role.GENERIC, spec.name, _labels(spec), spec.nullspace_dims, spec.width)
+    return _identity(_role_code(spec), spec.name, _labels(spec), tuple(spec.nullspace_dims), spec.width)
 
 
 def structural_identity(spec: ParameterBlockSpec, raw_width: int) -> str:
     """Return a block's structural identity: raw width, no null spaces."""
-    return term_identity(spec.role or Role.GENERIC, spec.name, _labels(spec), (), raw_width)
+    return _identity(_role_code(spec), spec.name, _labels(spec), (), raw_width)
 
 
 def relation_keys(

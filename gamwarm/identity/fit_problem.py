@@ -133,17 +133,17 @@ class FitProblem(NotebookTable):
         """Number of rows n."""
         return self.specs[0].n_rows
 
-    @property
+    @cached_property
     def block_names(self) -> tuple[str, ...]:
         """Names of the blocks, in order."""
         return tuple(spec.name for spec in self.specs)
 
-    @property
+    @cached_property
     def block_dims(self) -> tuple[int, ...]:
         """Reduced widths of the blocks, in order."""
         return tuple(spec.width for spec in self.specs)
 
-    @property
+    @cached_property
     def raw_widths(self) -> tuple[int, ...]:
         """Raw width per block: as stated, else the gauge's, else (identity) the block's own."""
         gauge_widths = self.block_dims if self.gauge is None else self.gauge.raw_widths

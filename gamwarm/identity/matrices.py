@@ -67,15 +67,9 @@ class _Plan(NamedTuple):
 
     def root(self, leaves: Sequence[bytes]) -> str:
         """Return the digest of the matrix with these leaves, as joined by any rank."""
-        root = blake3(bytes([self.kind]))
-        root.update(struct.pack("<QQ", self.n, self.p))
-        if self.kind is _Kind.INDEXED:
-            root.update(struct.pack("<Q", self.distinct))
-        root.update(struct.pack("<Q", self.step))
-        root.update(self.rows)
-        for part in leaves:
-            root.update(part)
-        return str(root.hexdigest())
+        sizes = (self.n, self.p, self.distinct) if self.kind is _Kind.INDEXED else (self.n, self.p)
+        head = bytes([self.kind]) + struct.pack(f"<{len(sizes) + 1}Q", *sizes, self.step)
+        return str(blake3(b"".join([head, self.rows, *leaves])).hexdigest())
 
 
 class DigestCache:
@@ -135,15 +129,18 @@ def digest_of(m: Any, comm: Any, seen: DigestCache | None) -> str:
 
 
 def _shared_digest(m: Any, ranks: Communicator, seen: DigestCache | None) -> str:
+    if ranks.is_serial:
+        plan = _plan(m, witness=False)
+        return plan.root([_leaves(m, plan, range(-(-plan.n // plan.step)), ranks.cores, seen)])
     cores = _cores(ranks)
     error: BaseException | None = None
     plan = _Plan()
     leaves = b""
     count = 0
     try:
-        plan = _plan(m, witness=not ranks.is_serial)
+        plan = _plan(m, witness=True)
         count = -(-plan.n // plan.step)
-        leaves = _leaves(m, plan, _leaves_of(ranks, count), cores, seen if ranks.is_serial else None)
+        leaves = _leaves(m, plan, _leaves_of(ranks, count), cores, None)
     except BaseException as caught:  # every rank must reach the agreement below
         error = caught
     reports = agree(ranks, "matrix_digest", (plan, leaves), error)

@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
-
-import numpy as np
 
 from gamwarm.checks import FloatArray, as_int, as_str, as_tuple, float_vector, require, zero_vector
 from gamwarm.display import brief_repr
@@ -43,6 +42,7 @@ _LOG_SLOPE_WORDS = frozenset({"logslope", "log_slope", "scale", "sigma", "disper
 _MEAN_WORDS = frozenset({"mean", "loc", "marginal"})
 
 
+@lru_cache(maxsize=1024)  # folds have the same blocks
 def infer_role(name: str) -> Role:
     """Return the role that the words of a block's lower-cased name suggest: "s(displacement)"
     holds no word for a scale.
@@ -129,10 +129,13 @@ class ParameterBlockSpec:
             )
         if any(d > p for d in dims):
             raise InvalidInput(f"{where}: nullspace_dims {dims} exceed the block's width {p}")
-        initial = np.zeros(len(penalties)) if self.initial_log_lambdas is None else self.initial_log_lambdas
-        log_lambdas = float_vector(
-            initial, f"{where}: initial_log_lambdas ({len(penalties)} penalties)", length=len(penalties)
-        )
+        log_lambdas = zero_vector(len(penalties))
+        if self.initial_log_lambdas is not None:
+            log_lambdas = float_vector(
+                self.initial_log_lambdas,
+                f"{where}: initial_log_lambdas ({len(penalties)} penalties)",
+                length=len(penalties),
+            )
         beta = None
         if self.initial_beta is not None:
             beta = float_vector(self.initial_beta, f"{where}: initial_beta (design {n} x {p})", length=p)

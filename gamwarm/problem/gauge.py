@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 
-from gamwarm.checks import FloatArray, as_int, as_tuple, float_matrix, float_vector
+from gamwarm.checks import FloatArray, as_int, as_tuple, float_matrix, float_vector, frozen, zero_vector
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.problem.designs import IndexedDesign, design_shape, is_row_source
 
@@ -32,7 +32,7 @@ class Gauge:
     Parameters
     ----------
     lift : array of shape (raw, reduced)
-        T.
+        T. A gauge `from_blocks` makes it when it is first asked for.
     raw_starts, reduced_starts : sequences of blocks + 1 integers
         Where each block begins; the last number is the total.
     shift : array of shape (raw,), optional
@@ -53,16 +53,31 @@ class Gauge:
                 f"gauge raw_starts has {len(raw)} numbers and reduced_starts {len(reduced)}; "
                 "both partition the same blocks"
             )
+        self._settle(raw, reduced, self.shift)
+        object.__setattr__(self, "lift", lift)
+
+    def _settle(self, raw: tuple[int, ...], reduced: tuple[int, ...], shift: Any) -> None:
         for b in range(len(raw) - 1):
             if reduced[b + 1] - reduced[b] > raw[b + 1] - raw[b]:
                 raise InvalidInput(
                     f"gauge block {b} has reduced width {reduced[b + 1] - reduced[b]} above its raw width "
                     f"{raw[b + 1] - raw[b]}; a gauge cannot have fewer raw than reduced coefficients"
                 )
-        shift = np.zeros(lift.shape[0]) if self.shift is None else self.shift
-        shift = float_vector(shift, f"gauge shift (T has shape {lift.shape})", length=lift.shape[0])
-        for name, value in (("lift", lift), ("raw_starts", raw), ("reduced_starts", reduced), ("shift", shift)):
-            object.__setattr__(self, name, value)
+        if shift is None:
+            shift = zero_vector(raw[-1])
+        else:
+            shift = float_vector(shift, f"gauge shift (T has shape ({raw[-1]}, {reduced[-1]}))", length=raw[-1])
+        vars(self).update(raw_starts=raw, reduced_starts=reduced, shift=shift)
+
+    def __getattr__(self, name: str) -> Any:
+        slabs = self.__dict__.get("_slabs")
+        if name != "lift" or slabs is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        lift = np.zeros((self.raw_starts[-1], self.reduced_starts[-1]))
+        for b, slab in enumerate(slabs):
+            lift[self._raw(b), self._reduced(b)] = slab
+        self.__dict__["lift"] = lift = frozen(lift)
+        return lift
 
     @classmethod
     def identity(cls, widths: Sequence[int]) -> Gauge:
@@ -78,13 +93,10 @@ class Gauge:
         slabs = [float_matrix(block, f"gauge block {b}") for b, block in enumerate(as_tuple(blocks, "gauge blocks"))]
         if not slabs:
             raise InvalidInput("a gauge needs at least one block; none was given")
-        raw = np.concatenate(([0], np.cumsum([s.shape[0] for s in slabs])))
-        reduced = np.concatenate(([0], np.cumsum([s.shape[1] for s in slabs])))
-        lift = np.zeros((int(raw[-1]), int(reduced[-1])))
-        for b, slab in enumerate(slabs):
-            lift[raw[b] : raw[b + 1], reduced[b] : reduced[b + 1]] = slab
-        gauge = cls(lift, raw.tolist(), reduced.tolist(), shift)
-        gauge.__dict__["_slabs"] = tuple(slabs)  # those that fits share stay the same objects
+        gauge = object.__new__(cls)
+        raw, reduced = (tuple(accumulate([s.shape[axis] for s in slabs], initial=0)) for axis in (0, 1))
+        gauge._settle(raw, reduced, shift)
+        vars(gauge)["_slabs"] = tuple(slabs)  # those that fits share stay the same objects
         return gauge
 
     @classmethod
@@ -164,17 +176,24 @@ class Gauge:
 
     def join_reduced(self, blocks: Sequence[Any]) -> FloatArray:
         """Join reduced vectors of the blocks into one; widths are checked."""
+        return np.concatenate(self._reduced_parts(blocks))
+
+    def _reduced_parts(self, blocks: Sequence[Any]) -> list[FloatArray]:
         if len(blocks) != self.n_blocks:
             raise InvalidInput(f"gauge has {self.n_blocks} blocks; {len(blocks)} coefficient vectors were given")
-        parts = [
-            float_vector(v, f"coefficients of gauge block {b}", length=w, finite=False)
+        return [
+            v
+            if type(v) is np.ndarray and v.dtype == np.float64 and v.shape == (w,)
+            else float_vector(v, f"coefficients of gauge block {b}", length=w, finite=False)
             for b, (v, w) in enumerate(zip(blocks, self.reduced_widths, strict=True))
         ]
-        return np.concatenate(parts)
 
     def lift_blocks(self, blocks: Sequence[Any]) -> list[FloatArray]:
         """Lift reduced block vectors to raw block vectors: ``T theta + a``."""
-        return self.split_raw(self.lift @ self.join_reduced(blocks) + self.shift)
+        parts, slabs = self._reduced_parts(blocks), self.__dict__.get("_slabs")
+        if slabs is None:
+            return self.split_raw(self.lift @ np.concatenate(parts) + self.shift)
+        return [slab @ part + self.shift[self._raw(b)] for b, (slab, part) in enumerate(zip(slabs, parts, strict=True))]
 
     def lift_covariance(self, covariance: Any) -> FloatArray:
         """Lift a covariance of theta (reduced x reduced) to one of beta_raw: ``T Σ T'``."""

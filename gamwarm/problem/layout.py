@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,10 @@ class PenaltyLayout:
 
     def per_block_slots(self) -> tuple[tuple[int, ...], ...]:
         """Return each block's outer coordinates, once, in order; tied ones in every block."""
+        return self._slots
+
+    @cached_property
+    def _slots(self) -> tuple[tuple[int, ...], ...]:
         slots: list[tuple[int, ...]] = []
         position = 0
         for count in self._penalties_per_block:

@@ -14,7 +14,7 @@ from gamwarm.formats import ARTIFACT_SCHEMA
 from gamwarm.identity import FitDescriptor, check_descriptor_key, check_exact_key, check_nuisance, descriptor_key
 from gamwarm.problem import BasisMeta, Role
 from gamwarm.records.block import check_attributes
-from gamwarm.records.curvature import Curvature, flag_vector, loose_vector
+from gamwarm.records.curvature import Curvature, are_finite, flag_vector, loose_vector
 from gamwarm.records.equality import ContentEquality
 from gamwarm.records.provenance import LATEST, Cost, Lineage, Producer, facts_of_making
 from gamwarm.records.seeds import GroupSeeds
@@ -256,8 +256,7 @@ class FitArtifact(ContentEquality, NotebookTable):
             return f"its schema is {self.schema!r}, this gamwarm reads {ARTIFACT_SCHEMA!r}"
         if not np.isfinite(self.summary.outer_objective):
             return f"its objective is {self.summary.outer_objective}"
-        numbers = [values for term in self.terms for values in (term.raw_beta, term.rho_for_term)]
-        finite = not numbers or bool(np.isfinite(np.concatenate(numbers)).all())
+        finite = are_finite([values for term in self.terms for values in (term.raw_beta, term.rho_for_term)])
         for term in self.terms:
             reason = term._miscounted() if finite else term.invalid_reason()
             if reason is not None:

@@ -15,7 +15,7 @@ from gamwarm.display import NotebookTable, brief_repr, few, short
 from gamwarm.errors import InvalidInput
 from gamwarm.identity import Components, check_exact_key, check_nuisance
 from gamwarm.problem import BlockwiseFitOptions
-from gamwarm.records.curvature import Curvature, cut_coordinates, loose_vector
+from gamwarm.records.curvature import Curvature, are_finite, cut_coordinates, loose_vector
 from gamwarm.records.equality import ContentEquality
 from gamwarm.records.provenance import LATEST, Cost, Lineage, Producer, facts_of_making
 
@@ -215,6 +215,15 @@ class BlockRecord(ContentEquality, NotebookTable):
         for name, value in settled.items():
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def of_checked(cls, **values: Any) -> BlockRecord:
+        """Return a record of all its fields, which are as the constructor would make them; arrays
+        are not copied.
+        """
+        record = object.__new__(cls)
+        vars(record).update(values)
+        return record
+
     def __repr__(self) -> str:
         objective = "no objective" if self.objective is None else f"objective {self.objective:.6g}"
         return (
@@ -265,10 +274,11 @@ class BlockRecord(ContentEquality, NotebookTable):
         ):
             if count != blocks:
                 return f"{what} has {count} entries for {blocks} blocks"
+        finite = are_finite(self.block_beta)
         for name, dim, beta in zip(self.block_names, self.block_dims, self.block_beta, strict=True):
             if len(beta) != dim:
                 return f"block {name!r}: block_beta has {len(beta)} numbers, its width is {dim}"
-            if not np.isfinite(beta).all():
+            if not (finite or np.isfinite(beta).all()):
                 return f"block {name!r}: block_beta holds a non-finite number"
         if len(self.nuisance) > len(self.rho):
             return f"nuisance names {len(self.nuisance)} coordinates; rho has {len(self.rho)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ __all__ = [
     "AT_BOUND",
     "PLATEAU_EDF",
     "Curvature",
+    "are_finite",
     "cut_coordinates",
     "loose_vector",
     "plateau_flags",
@@ -34,6 +36,11 @@ def loose_vector(value: Any, what: str) -> npt.NDArray[np.float64]:
         raise InvalidInput(f"{what} has shape {array.shape}; expected a vector")
     array.flags.writeable = False
     return array
+
+
+def are_finite(vectors: Sequence[npt.NDArray[Any]]) -> bool:
+    """Whether all numbers of all vectors are finite."""
+    return not vectors or bool(np.isfinite(np.concatenate(vectors)).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +104,7 @@ class Curvature(ContentEquality):
                 continue
             if len(value) != n_outer:
                 return f"curvature {name} has length {len(value)}; rho has {n_outer}"
-            if not np.isfinite(value).all():
+            if value.dtype != np.bool_ and not np.isfinite(value).all():
                 return f"curvature {name} holds a non-finite number"
         return None
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gamwarm.checks import as_str, as_tuple, real_array
+from gamwarm.checks import as_str, as_tuple, is_finite, real_array
 from gamwarm.display import brief_repr
 from gamwarm.errors import InvalidInput
 from gamwarm.records.equality import ContentEquality
@@ -83,7 +83,7 @@ class GroupSeeds(ContentEquality):
             return f"group seeds have {self.rho.shape[1]} rho; the fit has {n_outer}"
         if self.beta.shape[1] != width:
             return f"group seeds have {self.beta.shape[1]} coefficients; the fit has {width}"
-        if not (np.isfinite(self.rho).all() and np.isfinite(self.beta).all()):
+        if not (is_finite(self.rho) and is_finite(self.beta)):
             return "group seeds hold a non-finite number"
         return None
 

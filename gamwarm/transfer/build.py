@@ -236,6 +236,8 @@ def match_terms(contexts: Sequence[TermContext], terms: Sequence[TermArtifact]) 
     )
     found: list[_Match | None] = [None] * len(contexts)
     for kind, what in kinds:
+        if None not in found:
+            break
         known: dict[Any, TermArtifact] = {}
         for term in terms:
             known.setdefault(what(term), term)
@@ -477,12 +479,11 @@ def _slab_beta(context: TermContext, match: _Match | None, policy: TransferPolic
     if gap:
         return cold(gap)
     target = raw if context.gauge_shift is None else raw - context.gauge_shift
-    if not (has_finite_numbers(block) and np.isfinite(target).all()):
-        return cold("the gauge or the parent's coefficients hold a non-finite number")
     theta = project(block, target)
     reason = _theta_reason(theta)
     if reason:
-        return cold(reason)
+        finite = has_finite_numbers(block) and np.isfinite(target).all()
+        return cold(reason if finite else "the gauge or the parent's coefficients hold a non-finite number")
     residual = relative_residual(block, theta, target)
     if match.kind is MatchKind.NAME:
         why = f"resampled from a spline of raw width {len(parent.raw_beta)} to one of {block.shape[0]}"
@@ -528,8 +529,9 @@ def _child_curvature(parent: Curvature | None, sources: dict[int, int | None], n
     def pick(values: Any) -> Any:
         return None if values is None else values[columns]
 
+    vectors = {name: pick(getattr(parent, name)) for name in ("gradient", "edf", "plateau", "settled")}
     hessian = None if parent.hessian is None else parent.hessian[np.ix_(columns, columns)]
-    return Curvature(pick(parent.gradient), hessian, pick(parent.edf), pick(parent.plateau), pick(parent.settled))
+    return Curvature.of_checked(hessian=hessian, **vectors)
 
 
 def _partial_hessian(parent: Curvature | None, sources: dict[int, int | None], n_outer: int) -> FloatArray | None:

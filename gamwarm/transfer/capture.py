@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from gamwarm.errors import InvalidInput
-from gamwarm.identity import FitProblem
+from gamwarm.identity import FitProblem, check_exact_key
 from gamwarm.problem import Role
 from gamwarm.records import (
     BlockRecord,
@@ -22,6 +22,7 @@ from gamwarm.records import (
     Producer,
     RecordKind,
     TermArtifact,
+    are_finite,
     artifact_refusal,
     settled_flags,
 )
@@ -108,24 +109,26 @@ def capture_record(problem: FitProblem, key: str, result: FitResult, lineage: Li
 def _record(
     problem: FitProblem, key: str, result: FitResult, lineage: Lineage | None, curvature: Curvature | None
 ) -> BlockRecord:
-    return BlockRecord(
-        key=key,
+    return BlockRecord.of_checked(  # the problem and the result have checked all of it
+        key=check_exact_key(key),
         n_rows=problem.n_rows,
         block_names=problem.block_names,
         block_dims=problem.block_dims,
         rho=result.rho,
         block_beta=result.block_beta,
-        active_sets=result.active_sets,
+        active_sets=(None,) * len(problem.specs) if result.active_sets is None else result.active_sets,
         inner=result.inner,
         objective=result.objective,
         kind=RecordKind.FINAL if result.converged else RecordKind.CHECKPOINT,
+        converged=result.converged,
         iteration=result.iteration,
         curvature=curvature,
         rho_bound=problem.options.rho_bound,
         producer=producer_of(problem),
+        created=None,
         lineage=lineage,
         cost=result.cost,
-        attributes=result.attributes,
+        attributes=dict(result.attributes),
         components=problem.components,
         nuisance=problem.nuisance,
     )
@@ -204,8 +207,8 @@ def _capture_refusal(problem: FitProblem, result: FitResult) -> str:
         return "only converged fits become artifacts"
     if result.objective is None or not np.isfinite(result.objective):
         return f"its objective is {result.objective}"
-    for spec, beta in zip(problem.specs, result.block_beta, strict=True):
-        if not np.isfinite(beta).all():
-            return f"block {spec.name!r} has a non-finite coefficient"
+    if not are_finite(result.block_beta):
+        bad = next(n for n, beta in zip(problem.block_names, result.block_beta, strict=True) if not are_finite([beta]))
+        return f"block {bad!r} has a non-finite coefficient"
     reason = None if result.curvature is None else result.curvature.invalid_reason(problem.n_outer)
     return reason or ""

@@ -85,16 +85,19 @@ def _chosen_rows(lift: FloatArray) -> npt.NDArray[np.intp] | None:
     """Return which raw coefficient each reduced one is, None where the lift does more than leave
     some out.
     """
-    if np.count_nonzero(lift) != lift.shape[1]:
+    raw, reduced = lift.shape
+    if np.count_nonzero(lift != 0.0) != reduced:
         return None
-    rows, columns = np.nonzero(lift)
-    if not (lift[rows, columns] == 1.0).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        row_numbers = np.arange(raw, dtype=np.float64) @ lift  # of the ones, if there is a one per column
+    if not ((row_numbers >= 0.0) & (row_numbers < raw)).all():
         return None
-    chosen = np.full(lift.shape[1], -1, dtype=np.intp)
-    chosen[columns] = rows
-    used = np.zeros(lift.shape[0], dtype=np.bool_)
-    used[rows] = True
-    return chosen if (chosen >= 0).all() and np.count_nonzero(used) == len(rows) else None
+    chosen = row_numbers.astype(np.intp)
+    used = np.zeros(raw, dtype=np.bool_)
+    used[chosen] = True
+    if np.count_nonzero(used) != reduced or not (lift[chosen, np.arange(reduced)] == 1.0).all():
+        return None
+    return chosen
 
 
 def projection_cost(lift: FloatArray | None) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from contextlib import closing
 from dataclasses import replace
 
 import h5py
@@ -17,7 +18,7 @@ import gamwarm
 from gamwarm import BlockRecord, Curvature, InnerMode
 from gamwarm.encoding.codec import decode
 from gamwarm.encoding.record_kind import encode_record
-from gamwarm.entries import ARTIFACTS
+from gamwarm.entries import ARTIFACTS, EntryStore, stored_values
 from gamwarm.entries import store as entry_store
 from gamwarm.entries.decoded_cache import DecodedCache
 from tests.support.stores import artifact_of, exact_key_of, record_of
@@ -89,6 +90,31 @@ def test_an_edit_with_plain_h5py_is_seen(path):
             del h5["block_records"][KEY]
 
         assert store.get_record(KEY) is None
+
+
+def test_a_parent_that_was_read_before_is_found_where_it_was_and_only_there(path):
+    with closing(EntryStore(path)) as entries:
+        first, second = (entries.put_artifact(artifact_of(value=value)).entry_id for value in (1.0, 2.0))
+    with closing(EntryStore(path, mode="r")) as entries:
+        assert entries.find_artifact(first) is not None
+        with h5py.File(path, "r+") as h5:
+            del h5.attrs["recent"]  # the index does not say where entries are
+
+        assert entries.find_artifact(first).artifact.summary.outer_objective == 1.0
+        assert entries.find_artifact(second) is None
+        with h5py.File(path, "r+") as h5:
+            group = h5["fit_artifacts"][artifact_of().descriptor.key]
+            group.move(first, "0" * 32)
+
+        assert entries.find_artifact(first) is None
+
+
+def test_texts_of_many_lengths_leave_few_objects_of_hdf5_open(path):
+    with gamwarm.open(path, engine="e", engine_version="1") as store, store.transaction():
+        for number in range(40):
+            store.put_record(record_of(number, attributes={"note": "x" * number}))
+
+    assert stored_values._string_type.cache_info().currsize <= 32
 
 
 def test_a_closed_store_serves_nothing(path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -91,6 +93,27 @@ def test_a_block_is_the_diagonal_slab_and_its_shift(gauge):
 @given(gauges(coupled=False))
 def test_a_gauge_made_of_blocks_is_block_diagonal(gauge):
     assert gauge.is_block_diagonal
+
+
+@given(gauges(coupled=False), SEEDS)
+def test_a_gauge_made_of_blocks_is_that_of_its_full_lift(gauge, seed):
+    sent = pickle.loads(pickle.dumps(gauge))
+    full = Gauge(gauge.lift, gauge.raw_starts, gauge.reduced_starts, gauge.shift)
+    theta = theta_of(gauge, seed)
+
+    for each in (gauge, sent):
+        np.testing.assert_array_equal(each.lift, full.lift)
+        for mine, its in zip(each.lift_blocks(theta), full.lift_blocks(theta), strict=True):
+            np.testing.assert_allclose(mine, its, rtol=1e-13, atol=1e-13)
+    with pytest.raises(AttributeError, match="lifted"):
+        _ = gauge.lifted
+
+
+def test_a_gauge_of_many_blocks_takes_no_more_memory_than_they_do():
+    gauge = Gauge.from_blocks([np.ones((100, 50))] * 40)  # all of T would be 64 MB
+    gauge.lift_blocks([np.ones(50)] * 40)
+
+    assert len(pickle.dumps(gauge)) < 2e6
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=3), SEEDS)

@@ -43,6 +43,31 @@ def lift_of(reduced, extra, seed):
     return np.linalg.qr(rng.normal(size=(reduced + extra, reduced)))[0] * rng.uniform(0.2, 5.0, reduced)
 
 
+@given(
+    st.integers(1, 5),
+    st.integers(0, 5),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([None, 1.0, 0.0, 2.0, -1.0, np.inf]),
+    st.booleans(),
+)
+def test_a_lift_that_chooses_coefficients_is_projected_as_any_other(reduced, extra, seed, other, twice):
+    rng = np.random.default_rng(seed)
+    lift = np.eye(reduced + extra)[:, rng.choice(reduced + extra, reduced, replace=twice)]
+    if other is not None:
+        lift[rng.integers(reduced + extra), rng.integers(reduced)] = other
+    target = rng.normal(size=reduced + extra)
+
+    theta = project(lift, target)
+
+    if not np.isfinite(lift).all():
+        assert np.isnan(theta).all()
+    else:
+        normal = lift.T @ lift
+        ridge = max(1e-8 * np.trace(normal) / reduced, 1e-12)
+        expected = np.linalg.solve(normal + ridge * np.eye(reduced), lift.T @ target)
+        np.testing.assert_allclose(theta, expected, rtol=1e-6, atol=1e-9)
+
+
 @given(LIFTS)
 def test_projecting_what_was_lifted_gives_it_back(shape):
     lift = lift_of(*shape)

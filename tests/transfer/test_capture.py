@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gamwarm.errors import InvalidInput
 from gamwarm.problem import BasisMeta, Gauge
-from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, Lineage
+from gamwarm.records import BlockRecord, Cost, Curvature, FitResult, GroupSeeds, Lineage
 from gamwarm.transfer import (
     TransferPolicy,
     build_warm_start,
@@ -262,6 +262,22 @@ def test_every_field_of_a_result_reaches_the_record_or_is_known_to_go_elsewhere(
         if name != "curvature":  # `keep` sets its settled flags
             np.testing.assert_equal(getattr(record, name), getattr(given, name), err_msg=name)
     assert record.curvature.hessian.tolist() == given.curvature.hessian.tolist()
+
+
+def test_a_captured_record_is_the_one_that_the_constructor_makes():
+    problem = problem_of()
+    for result in (
+        result_of(problem, active_sets=[[0], [1]], inner=inner(), iteration=7, attributes={"fold": 3}),
+        result_of(problem, converged=False),
+    ):
+        record = capture_record(problem, KEY, result)
+        made = BlockRecord(**vars(record))
+
+        assert made == record
+        assert {name: type(value) for name, value in vars(made).items()} == {
+            name: type(value) for name, value in vars(record).items()
+        }
+        assert record.attributes is not result.attributes
 
 
 def test_a_record_restores_the_answer_it_was_made_of_to_the_bit():
