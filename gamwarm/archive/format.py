@@ -353,7 +353,8 @@ def _check_bytes(path: Path, problems: list[Problem]) -> None:
         with _opened(path) as h5:
             if not stored_values.has(h5g.open(h5.id, b"/"), ARCHIVE.encode()):
                 raise NotAStore(
-                    f"{path}: a gamwarm store, not an archive; use verify() of the store, or export it to an archive",
+                    f"{path}: a gamwarm store, not an archive; use verify() of the store, merge it into "
+                    "another store, or export it to an archive",
                     path=str(path),
                 )
     if not marked or header is None or header != Header(2, header.uuid, bytes(8), 0):

@@ -34,7 +34,7 @@ from gamwarm.cli.output import (
     write_json,
 )
 from gamwarm.entries import ARTIFACTS, RECORDS, BrowsedEntry, Families, Selection, Selector, list_sealed
-from gamwarm.records import COLD_RUN, BlockRecord, Cost, FitArtifact, Lineage, cold_objective_of, cold_run_of
+from gamwarm.records import COLD_RUN, BlockRecord, Cost, Curvature, FitArtifact, Lineage, cold_objective_of, cold_run_of
 from gamwarm.store import Savings, SourceSavings, add_up
 
 __all__ = ["ls", "show_entry", "stats"]
@@ -231,7 +231,9 @@ def _show(seen: BrowsedEntry, families: Families, pins: set[str], *, values: boo
     show(Text(f"{seen.kind} {seen.name}", style="bold"))
     show(facts(_facts(seen, families, pins)))
     if isinstance(seen.entry, BlockRecord):
-        show("", _record_blocks(seen.entry), "", _outer(seen.entry))
+        show("", _record_blocks(seen.entry))
+        if len(seen.entry.rho):
+            show("", _outer(seen.entry))
     elif isinstance(seen.entry, FitArtifact):
         show("", _terms(seen.entry))
     if values and seen.encoded is not None:
@@ -302,25 +304,43 @@ def _record_blocks(record: BlockRecord) -> Any:
 
 
 def _outer(record: BlockRecord) -> Any:
-    curvature = record.curvature
     rows = []
-    for i, rho in enumerate(record.rho):
-        gradient, edf, flat, settled = (
-            (None,) * 4
-            if curvature is None
-            else (curvature.gradient, curvature.edf, curvature.plateau, curvature.settled)
-        )
+    for i, at in enumerate(_coordinates(record)):
+        plateau, settled = at["plateau"], at["settled"]
         rows.append(
             [
                 str(i),
-                f"{rho:.5g}",
-                "-" if gradient is None else f"{gradient[i]:.2e}",
-                "-" if edf is None else f"{edf[i]:.4g}",
-                "-" if flat is None else ("plateau" if flat[i] else "no"),
-                "-" if settled is None else ("settled" if settled[i] else "no"),
+                at["name"] or "-",
+                f"{at['value']:.5g}",
+                "-" if at["gradient"] is None else f"{at['gradient']:.2e}",
+                "-" if at["edf"] is None else f"{at['edf']:.4g}",
+                "-" if plateau is None else ("plateau" if plateau else "no"),
+                "-" if settled is None else ("settled" if settled else "no"),
             ]
         )
-    return table(columns("OUTER>", "RHO>", "GRADIENT>", "EDF>", "PLATEAU", "SETTLED"), rows)
+    return table(columns("OUTER>", "OF", "RHO>", "GRADIENT>", "EDF>", "PLATEAU", "SETTLED"), rows)
+
+
+def _coordinates(record: BlockRecord) -> list[dict[str, Any]]:
+    """Return what is known of each outer coordinate; a nuisance one has no edf and plateau."""
+    known = record.curvature or Curvature()
+    smoothing = len(record.rho) - len(record.nuisance)
+
+    def part(values: Any, i: int, *, of_penalties: bool = False) -> Any:
+        return None if values is None or (of_penalties and i >= smoothing) else values[i].item()
+
+    return [
+        {
+            "name": name,
+            "is_nuisance": i >= smoothing,
+            "value": value,
+            "gradient": part(known.gradient, i),
+            "edf": part(known.edf, i, of_penalties=True),
+            "plateau": part(known.plateau, i, of_penalties=True),
+            "settled": part(known.settled, i),
+        }
+        for i, (name, value) in enumerate(zip(record.outer_names, record.rho.tolist(), strict=True))
+    ]
 
 
 def _terms(artifact: FitArtifact) -> Any:
@@ -338,6 +358,7 @@ def _terms(artifact: FitArtifact) -> Any:
                 rho or "-",
             ]
         )
+    rows += [[name, "nuisance", "-", "-", "-", f"{value:.5g}"] for name, value in artifact.nuisance.items()]
     return table(columns("TERM", "ROLE", "BASIS", "RAW>", "REDUCED>", "RHO"), rows)
 
 
@@ -345,6 +366,8 @@ def _entry_json(seen: BrowsedEntry, families: Families, pins: set[str], *, value
     whole = _row_json(seen, families) | {"pinned": seen.entry_id in pins, "path": seen.place}
     arrays = {} if seen.encoded is None else seen.encoded.arrays
     whole["rho"] = arrays["rho"].tolist() if "rho" in arrays else []
+    if isinstance(seen.entry, BlockRecord):
+        whole["outer"] = _coordinates(seen.entry)
     whole["meta"] = {} if seen.encoded is None else json.loads(seen.encoded.text())
     if values:
         whole["values"] = {name: array.tolist() for name, array in arrays.items()}

@@ -19,6 +19,7 @@ _WORDS: Final = tuple(
         (r"then lock='auto' uses the soft lock", "then the soft lock is used"),
         (r"gamwarm\.salvage(?:\(path, into\))?", "`gamwarm salvage FILE -o NEW`"),
         (r", (?:or pass|or) overwrite=True", ", or add --overwrite"),
+        (r"verify\(\) of the store, merge it", "`gamwarm verify`, `gamwarm merge` it"),
         (r"verify\(\) of the store", "`gamwarm verify`"),
         (r"verify\(\) lists", "`gamwarm verify` lists"),
         (r"verify\(\) makes it anew", "`gamwarm verify --repair` makes it anew"),

@@ -15,7 +15,7 @@ from gamwarm.encoding import KINDS, EntrySummary, entry_labels
 from gamwarm.entries.browse import ARTIFACTS, RECORDS, BrowsedEntry, Browser
 from gamwarm.errors import InvalidInput, InvalidKey, NoSuchKey
 from gamwarm.identity import Fingerprinter, Label, component_labels
-from gamwarm.records import BlockRecord
+from gamwarm.records import GROUP, BlockRecord
 
 __all__ = ["Families", "Selection", "Selector", "Target", "resolve_key"]
 
@@ -268,8 +268,7 @@ def resolve_key(browser: Browser, text: str, follow: Follow = iter) -> Target:
     if match is None or len(match[2]) < LEAST_DIGITS:
         raise InvalidKey(
             f"{brief_repr(text)} is not a key: give at least {LEAST_DIGITS} hex digits of an exact key (cf-…), a "
-            "descriptor key "
-            "or an entry id"
+            f"descriptor key or an entry id. `gamwarm ls FILE --attribute {GROUP}=LABEL` finds a fold by its label"
         )
     prefix, digits = match[1] or "", match[2]
     found: dict[str, Target] = {}

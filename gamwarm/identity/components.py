@@ -17,6 +17,7 @@ from gamwarm.checks import FloatArray, as_int, as_tuple, zero_vector
 from gamwarm.errors import InvalidInput, InvalidType
 from gamwarm.identity.fingerprint import Fingerprinter
 from gamwarm.identity.matrices import DigestCache
+from gamwarm.problem import tied_label
 
 __all__ = ["ComponentFingerprinter", "Components", "Label"]
 
@@ -99,6 +100,26 @@ class Components:
             kept -= 1
         plain = all(form == "dense" for each in forms for form in each)
         return cls.of_checked([len(each) for each in forms], parts[:kept], () if plain else forms)
+
+    def smoothed_blocks(self) -> list[list[int]]:
+        """Return, per outer coordinate of the penalties, the blocks that use it.
+
+        A tied label has one coordinate, a fixed penalty none.
+        """
+        users: list[list[int]] = []
+        by_label: dict[str, list[int]] = {}
+        forms = self.forms or [["dense"] * count for count in self.penalties]
+        for block, each in enumerate(forms):
+            for form in each:
+                label, is_fixed = tied_label(form)
+                if is_fixed:
+                    continue
+                own = [block] if label is None else by_label.setdefault(label, [])
+                if block not in own:
+                    own.append(block)
+                if not any(own is known for known in users):
+                    users.append(own)
+        return users
 
     def labelled(
         self, block_names: Sequence[str], option_names: Sequence[str], defaults: Sequence[int]

@@ -135,7 +135,8 @@ def check_descriptor_key(key: object) -> str:
     """Return ``key`` if a well-formed descriptor key or term identity, else raise `InvalidKey`."""
     if not isinstance(key, str) or not _HEX64.fullmatch(key):
         raise InvalidKey(
-            f"{brief_repr(key)} is not a descriptor key; expected 64 lower-case hex digits (see FitProblem.descriptor)"
+            f"{brief_repr(key)} is not a descriptor key; expected 64 lower-case hex digits, as FitProblem.descriptor "
+            "and `gamwarm show` have it"
         )
     return key
 

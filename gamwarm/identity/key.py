@@ -408,5 +408,8 @@ def _check_equal(what: str, reports: Sequence[object]) -> None:
 def check_exact_key(key: object) -> str:
     """Return ``key`` if it is a well-formed exact key, else raise `InvalidKey`."""
     if not isinstance(key, str) or not _EXACT_KEY.fullmatch(key):
-        raise InvalidKey(f"{brief_repr(key)} is not an exact key; expected 'cf-' and 64 lower-case hex digits")
+        raise InvalidKey(
+            f"{brief_repr(key)} is not an exact key; expected 'cf-' and 64 lower-case hex digits, as `gamwarm show` "
+            "prints it"
+        )
     return key

@@ -26,6 +26,7 @@ from gamwarm.problem.penalties import (
     LabeledPenalty,
     Penalty,
     penalty_form,
+    tied_label,
 )
 
 __all__ = [
@@ -60,4 +61,5 @@ __all__ = [
     "is_row_source",
     "penalty_form",
     "read_rows",
+    "tied_label",
 ]

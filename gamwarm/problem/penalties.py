@@ -9,6 +9,7 @@ factor by itself.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeGuard, runtime_checkable
 
@@ -195,6 +196,19 @@ def penalty_form(penalty: Penalty) -> str:
         case BlockwisePenalty():
             return f"blockwise {penalty.start}:{penalty.stop}"
     return "dense" if isinstance(penalty, DensePenalty) else "other"
+
+
+_LABELED: Final = re.compile(
+    r"labeled (.*?): (labeled .*|fixed .*|dense|other|kron \d+ x \d+|blockwise \d+:\d+)", re.DOTALL
+)
+
+
+def tied_label(form: str) -> tuple[str | None, bool]:
+    """Return, of what `penalty_form` says, the label that ties it and whether it is fixed."""
+    around = _LABELED.fullmatch(form)
+    if around is None:
+        return None, form.startswith("fixed ")
+    return around[1], tied_label(around[2])[1]
 
 
 class _Around(_Kind):

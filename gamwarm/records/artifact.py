@@ -222,6 +222,7 @@ class FitArtifact(ContentEquality, NotebookTable):
             ("objective", f"{self.summary.outer_objective:.10g}"),
             ("converged", "yes" if self.summary.converged else "no"),
             ("rows", f"{self.summary.n_rows:,}"),
+            *((name, f"{value:.4g}") for name, value in self.nuisance.items()),
             *facts_of_making(self.producer, self.lineage, self.cost, self.created),
         ]
 

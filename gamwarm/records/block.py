@@ -240,7 +240,8 @@ class BlockRecord(ContentEquality, NotebookTable):
             ("objective", "" if self.objective is None else f"{self.objective:.10g}"),
             ("converged", "yes" if self.converged else "no"),
             ("rows", f"{self.n_rows:,}"),
-            ("rho", few(f"{value:.4g}" for value in self.rho)),
+            ("rho", few(f"{value:.4g}" for value in self.rho[: len(self.rho) - len(self.nuisance)])),
+            *((name, f"{value:.4g}") for name, value in self._nuisance_values()),
             ("cut by the bound", few(self.cuts)),
             *facts_of_making(self.producer, self.lineage, self.cost, self.created),
         ]
@@ -249,6 +250,23 @@ class BlockRecord(ContentEquality, NotebookTable):
         sizes = zip(self.block_names, self.block_dims, strict=False)
         return ("block", "coefficients"), [(name, str(width)) for name, width in sizes]
 
+    def _nuisance_values(self) -> zip[tuple[str, float]]:
+        return zip(self.nuisance, self.rho[len(self.rho) - len(self.nuisance) :].tolist(), strict=False)
+
+    @property
+    def outer_names(self) -> tuple[str, ...]:
+        """A name per outer coordinate: the blocks that use it, or the nuisance coordinate's own.
+
+        Empty where the record does not say: it was put directly, not by ``keep``.
+        """
+        smoothing = len(self.rho) - len(self.nuisance)
+        names = [""] * smoothing
+        if self.components is not None and len(self.components.penalties) == len(self.block_names):
+            users = self.components.smoothed_blocks()
+            if len(users) == smoothing:
+                names = [", ".join(self.block_names[block] for block in blocks) for blocks in users]
+        return (*names, *self.nuisance)
+
     @property
     def cuts(self) -> tuple[str, ...]:
         """What the bound cut: coordinates at ±rho_bound whose objective still falls outwards."""
@@ -256,10 +274,12 @@ class BlockRecord(ContentEquality, NotebookTable):
         if gradient is None or not self.converged or len(gradient) != len(self.rho):
             return ()
         smoothing = len(self.rho) - len(self.nuisance)
-        return tuple(
-            f"rho[{j}] = {self.rho[j]:.4g} lies at its bound ±{self.rho_bound:g} with slope {gradient[j]:.3g}"
-            for j in cut_coordinates(self.rho[:smoothing], gradient[:smoothing], _CUT_SLOPE, self.rho_bound)
-        )
+        cut = cut_coordinates(self.rho[:smoothing], gradient[:smoothing], _CUT_SLOPE, self.rho_bound)
+        if not cut:
+            return ()
+        of = [f" of {name!r}" if name else "" for name in self.outer_names]
+        where = f"lies at its bound ±{self.rho_bound:g} with slope"
+        return tuple(f"rho[{j}]{of[j]} = {self.rho[j]:.4g} {where} {gradient[j]:.3g}" for j in cut)
 
     def invalid_reason(self) -> str | None:
         """Return why counts and widths disagree or a number is not finite, else None.

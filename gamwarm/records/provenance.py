@@ -53,7 +53,9 @@ LATEST: Final = 253_370_764_800_000_000
 def check_entry_id(value: object) -> str:
     """Return ``value`` if it is an entry id (32 lower-case hex digits), else raise `InvalidKey`."""
     if not isinstance(value, str) or len(value) != 32 or any(c not in "0123456789abcdef" for c in value):
-        raise InvalidKey(f"{brief_repr(value)} is not an entry id; expected 32 lower-case hex digits")
+        raise InvalidKey(
+            f"{brief_repr(value)} is not an entry id; expected 32 lower-case hex digits, as `gamwarm show` prints it"
+        )
     return value
 
 

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import gamwarm
+from gamwarm import Curvature
 from gamwarm.cli.exit_codes import Exit
 from gamwarm.records import attributes_of_cold_run
 from tests.support.stores import carrier_fit, plain_fit, record_of, result_of
@@ -281,3 +284,77 @@ def test_explain_says_that_a_record_put_by_hand_does_not_tell(gamwarm_command, s
 
     assert ended.code == 0
     assert "directly" in ended.out
+
+
+# -- outer coordinates -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def negative_binomial(tmp_path):
+    plain = plain_fit()
+    fit = gamwarm.FitProblem(plain.family, plain.specs, plain.options, engine="tests", nuisance=["log theta"])
+    curvature = Curvature(gradient=[1e-9, 2e-9], edf=[3.5, 0.0], plateau=[False, False])
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        kept = store.keep(fit, replace(result_of(fit), rho=np.array([0.5, -1.25]), curvature=curvature))
+        yield tmp_path / "fits.h5", fit.key, kept.artifact.entry_id, store.get_record(fit.key)
+
+
+def test_a_nuisance_coordinate_has_its_name_and_no_degrees_of_freedom(gamwarm_command, negative_binomial):
+    path, key, artifact, record = negative_binomial
+    (term,) = (name for name, count in zip(record.block_names, record.components.penalties, strict=True) if count)
+
+    lines = gamwarm_command("show", path, key).lines
+    outer = lines[next(i for i, line in enumerate(lines) if line.startswith("OUTER")) :]
+    (told,) = gamwarm_command("show", path, key, "--json").json
+
+    assert [line.split()[:5] for line in outer] == [
+        ["OUTER", "OF", "RHO", "GRADIENT", "EDF"],
+        ["0", *term.split(), "0.5", "1.00e-09", "3.5"][:5],
+        ["1", "log", "theta", "-1.25", "2.00e-09"],
+    ]
+    assert outer[2].split()[5:] == ["-", "-", "settled"]
+    assert [each["name"] for each in told["outer"]] == [term, "log theta"]
+    assert [each["edf"] for each in told["outer"]] == [3.5, None]
+    assert [each["is_nuisance"] for each in told["outer"]] == [False, True]
+    assert gamwarm_command("show", path, artifact).lines[-1].split() == ["log", "theta", "nuisance", *"---", "-1.25"]
+    assert '<th style="text-align:left">log theta</th><td style="text-align:left">-1.25</td>' in record._repr_html_()
+
+
+def test_a_fit_without_outer_coordinates_has_no_table_of_them(gamwarm_command, tmp_path):
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        store.put_record(record_of(1, rho=[]))
+        store.put_record(record_of(2))
+
+    assert "OUTER" not in gamwarm_command("show", tmp_path / "fits.h5", record_of(1).key).out
+    assert "\n    0  -   " in gamwarm_command("show", tmp_path / "fits.h5", record_of(2).key).out
+
+
+# -- what is printed is taken ----------------------------------------------------------------------
+
+
+def test_every_key_and_id_that_is_printed_is_taken_by_every_command_that_takes_one(gamwarm_command, stored, tmp_path):
+    printed = {line.split()[0] for line in gamwarm_command("ls", stored.path).lines[1:]}
+    for entry in list(printed):
+        said = " ".join(gamwarm_command(what, stored.path, entry).out for what in ("show", "lineage", "explain"))
+        printed |= set(re.findall(r"\b(?:cf-)?[0-9a-f]{8,64}\b", said))
+
+    assert {len(each.removeprefix("cf-")) for each in printed} == {9, 12, 32, 64}
+    for entry in printed:
+        for what in ("show", "lineage", "explain"):
+            assert gamwarm_command(what, stored.path, entry).code == 0, (what, entry)
+        assert gamwarm_command("ls", stored.path, "--select", entry).lines[1:], entry
+        exported = gamwarm_command("export", stored.path, "-o", tmp_path / "a.h5", "--overwrite", "--select", entry)
+        assert exported.code == 0, entry
+        pinned = gamwarm_command("pin", stored.path, entry)
+        assert pinned.code == 0 or "give the entry id of one" in pinned.err, entry
+
+
+def test_what_the_command_prints_in_short_is_refused_in_python_with_advice(stored):
+    with gamwarm.open(stored.path) as store:
+        for call in (store.get_record, store.get_artifact, store.pin, lambda key: store.start_for(carrier_fit(), key)):
+            with pytest.raises(gamwarm.InvalidKey, match="gamwarm show"):
+                call(stored.parent[:12])
+
+
+def test_a_label_given_as_a_key_is_told_how_to_look_it_up(gamwarm_command, stored):
+    assert "`gamwarm ls FILE --attribute group=LABEL`" in gamwarm_command("show", stored.path, "AA").err

@@ -7,20 +7,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import (
     BlockwiseFitOptions,
+    BlockwisePenalty,
     DensePenalty,
     Fingerprinter,
     FitProblem,
     FixedPenalty,
     InvalidInput,
+    KroneckerPenalty,
     LabeledPenalty,
     ParameterBlockSpec,
     UnkeyableFit,
     engine,
 )
+from gamwarm.fitting.certificate import coordinate_names
 from gamwarm.identity import Components, component_labels
 from tests.support.problems import NamedFamily, Rows, small_problem, wave
 from tests.support.stores import plain_fit, record_of, result_of
@@ -344,3 +349,32 @@ def test_a_miss_says_term_by_term_what_a_parent_with_other_terms_gives(store):
 def test_a_hit_and_a_miss_without_a_parent_say_nothing_of_a_start(store, full):
     assert full.explain(problem()).start == ""
     assert store.explain(plain_fit(9, n=11)).start == ""
+
+
+# -- names of outer coordinates --------------------------------------------------------------------
+
+PENALTIES = st.recursive(
+    st.sampled_from(
+        [DensePenalty(np.eye(4)), KroneckerPenalty(np.eye(2), np.eye(2)), BlockwisePenalty(np.eye(2), 1, 3, 4)]
+    ),
+    lambda inner: (
+        st.builds(LabeledPenalty, st.sampled_from(["t", "a: b", "dense"]), inner)
+        | st.builds(FixedPenalty, st.sampled_from([0.0, -1.5]), inner)
+    ),
+    max_leaves=2,
+)
+
+
+@given(st.lists(st.lists(PENALTIES, max_size=3), min_size=1, max_size=3), st.sampled_from([(), ("log theta",)]))
+@settings(max_examples=60, deadline=None)
+def test_a_record_names_its_outer_coordinates_as_the_fit_does(penalties, nuisance):
+    specs = [ParameterBlockSpec(f"s{k}", np.ones((5, 4)), penalties=each) for k, each in enumerate(penalties)]
+    fit = FitProblem(gamwarm.family("tests.named"), specs, engine="tests", nuisance=nuisance)
+    names = coordinate_names(fit)
+    widths = [4] * len(specs)
+    shape = {"block_names": fit.block_names, "block_dims": widths, "block_beta": [np.zeros(4)] * len(specs)}
+
+    record = record_of(rho=np.zeros(len(names)), nuisance=nuisance, components=fit.components, **shape)
+
+    assert record.outer_names == names
+    assert record_of(rho=np.zeros(2), nuisance=("log scale",)).outer_names == ("", "log scale")
