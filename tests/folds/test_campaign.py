@@ -5,6 +5,7 @@ parent.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 
@@ -63,6 +64,19 @@ def test_every_fold_has_the_log_likelihood_of_the_rows_it_leaves_out(made):
         assert fold.held_out == fits[fold.group].held_out(data()["group"] == fold.group).total
     assert report.held_out == pytest.approx(sum(fold.held_out for fold in report.folds))
     assert report.parent.held_out is None
+
+
+def test_a_campaign_that_is_run_again_gives_the_same_scores_and_changes_for_one_evaluation_per_fold(made, tmp_path):
+    first, _, path = made
+    copy = shutil.copy(path, tmp_path / "fits.h5")
+
+    again, _ = campaign(copy)
+
+    assert again.sources == {"exact": len(first.folds)}
+    assert {fold.cost.evaluations for fold in again.folds} == {1}
+    for one, two in zip(first.folds, again.folds, strict=True):
+        assert two.held_out == pytest.approx(one.held_out, rel=1e-9)
+        assert two.largest_change == (one.largest_change[0], pytest.approx(one.largest_change[1], rel=1e-6))
 
 
 def test_a_score_of_ones_own_is_used_and_one_that_raises_says_why(tmp_path):
