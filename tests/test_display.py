@@ -19,6 +19,7 @@ import gamwarm
 from gamwarm import Cost, OuterFit, engine
 from gamwarm.display import brief_repr, few, json_text, short, visible, wrapped
 from gamwarm.fitting import GuardReport
+from gamwarm.store import Saving
 from tests.support.stores import artifact_of, carrier_fit, plain_fit, record_of, result_of
 from tests.support.thread_ranks import on_ranks
 
@@ -253,3 +254,25 @@ def test_every_summary_fits_80_columns(tmp_path):
     assert "reduced widths differ" in start.summary()
     for text in (start.summary(), fit.summary()):
         assert max(map(len, text.split("\n"))) <= 80
+
+
+@pytest.mark.parametrize(
+    ("cost", "said", "work"),
+    [
+        (Cost(8, seconds=0.5), "8 evaluations, 0.5 s", "8 evaluations"),
+        (Cost(8, 2, 9, 30), "8 evaluations, 30 Hessian formations, 0 s", "30 Hessian formations"),
+        (Cost(0, hessian_formations=1), "1 Hessian formation, 0 s", "1 Hessian formation"),
+        (
+            Cost(1, hessian_formations=5, for_children=5),
+            "1 evaluation, 0 Hessian formations (and 5 for later fits), 0 s",
+            "1 evaluation",
+        ),
+        (Cost(), "0 evaluations, 0 s", "0 evaluations"),
+    ],
+)
+def test_what_an_engine_does_not_count_is_not_shown_as_none(cost, said, work):
+    assert (str(cost), cost.work) == (said, work)
+
+
+def test_a_saving_without_counted_formations_names_evaluations_only():
+    assert str(Saving(7, seconds=0.25)) == "7 evaluations, 0.25 s"

@@ -8,7 +8,12 @@ from typer.core import TyperCommand, TyperGroup
 
 __all__ = ["PlainCommand", "PlainGroup"]
 
-HELP: Final = "show this text"
+_WORDS: Final = {
+    "--help": "show this text",
+    "--install-completion": "install completion for this shell",
+    "--show-completion": "print the completion for this shell",
+}
+"""Help of the options that Typer makes."""
 
 
 class PlainCommand(TyperCommand):
@@ -42,6 +47,12 @@ class PlainGroup(TyperGroup):
         """Return what follows the name in the first line."""
         return ["COMMAND ..."]
 
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write options, in the words of the subcommands, and the subcommands."""
+        with formatter.section("Options"):
+            formatter.write_dl([(_spelled(each), _with_default(each)) for each in self.get_params(ctx)])
+        self.format_commands(ctx, formatter)
+
 
 def _is_shown(option: Any) -> bool:
     return option.param_type_name != "argument" and not getattr(option, "hidden", False)
@@ -54,7 +65,7 @@ def _spelled(option: Any) -> str:
 
 
 def _with_default(parameter: Any) -> str:
-    text = HELP if "--help" in parameter.opts else parameter.help or ""
+    text = next((_WORDS[name] for name in parameter.opts if name in _WORDS), parameter.help or "")
     default = parameter.default
     if parameter.required:
         return text if parameter.param_type_name == "argument" else f"{text} (required)"

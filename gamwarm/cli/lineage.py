@@ -136,7 +136,7 @@ def _label(family: _Family, fit: _Fit, *, marked: bool = False) -> Text:
     facts = [
         *([said.label] if said.label else []),
         _how(family, fit) + ("" if said.kind == "final" else f" ({said.kind})"),
-        *([] if said.cost is None else [f"{said.cost.own.hessian_formations:,} Hessians"]),
+        *([] if said.cost is None else [said.cost.work.replace("Hessian formation", "Hessian")]),
         f"{said.n_rows:,} rows",
         f"objective {human_number(said.objective)}",
         moment(said.created),

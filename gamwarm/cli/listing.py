@@ -84,7 +84,7 @@ def ls(
         if as_json:
             for each in page:
                 write_json(_row_json(each, families))
-        else:
+        elif page:
             show(_listing(page, families, full=full), width=WIDE if full else None)
         _footer(page, more, entries, order, selects=damaged or not selection.is_all)
     return Exit.OK
@@ -158,7 +158,7 @@ def _cells(seen: BrowsedEntry, families: Families, *, full: bool, whole_keys: bo
     family = _family(seen, families) or "-"
     yield family if full else family.rpartition(".")[2]
     yield "-" if said is None else said.producer.build or "-"
-    yield "-" if cost is None else f"{cost.own.hessian_formations:,}"
+    yield "-" if cost is None or not cost.own.hessian_formations else f"{cost.own.hessian_formations:,}"
     yield "-" if cost is None else f"{cost.own.seconds:.3g}"
     yield ", ".join(seen.blocks) or "-"
 

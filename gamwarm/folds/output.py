@@ -105,6 +105,10 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
+def _count(number: int) -> str:
+    return f"{number:,}" if number else ""
+
+
 def _stored(fold: FoldOutcome) -> str:
     if fold.objective is None:
         return "no answer"
@@ -115,8 +119,8 @@ _COLUMNS: Final = (
     _Column("left out", lambda fold: "(none)" if fold.group is None else fold.group or " ", flush_left=True),
     _Column("rows", lambda fold: f"{fold.n_rows:,}"),
     _Column("start", lambda fold: fold.source, flush_left=True),
-    _Column("evals", lambda fold: str(fold.cost.evaluations)),
-    _Column("Hessians", lambda fold: str(fold.cost.own.hessian_formations)),
+    _Column("evals", lambda fold: _count(fold.cost.evaluations)),
+    _Column("Hessians", lambda fold: _count(fold.cost.own.hessian_formations)),
     _Column("objective", lambda fold: _number(fold.objective, ".6g")),
     _Column("held out", lambda fold: _number(fold.held_out, ".5g")),
     _Column("change", lambda fold: "" if fold.largest_change is None else f"{fold.largest_change[1]:.2f}"),
@@ -228,8 +232,7 @@ def _told(report: FoldResults) -> Iterator[str]:
 
 def _totals(report: FoldResults) -> str:
     cost = report.cost
-    text = f"{counted(len(report.folds), 'fold')}: {counted(cost.hessian_formations, 'Hessian formation')}"
-    text += f", {cost.seconds:.3g} s"
+    text = f"{counted(len(report.folds), 'fold')}: {cost.work}, {cost.own.seconds:.3g} s"
     scored = sum(fold.held_out is not None for fold in report.folds)
     if scored:
         text += f"; held out {report.held_out:.8g}" + f" ({scored} of them)" * (scored < len(report.folds))
@@ -277,8 +280,10 @@ def _to_draw(report: FoldResults) -> tuple[str, dict[str, float]]:
     }
     if edf:
         return "largest change of degrees of freedom", edf
-    formations = {str(fold.group): float(fold.cost.own.hessian_formations) for fold in report.folds}
-    return "Hessian formations", formations
+    costs = {str(fold.group): fold.cost.own for fold in report.folds}
+    if any(cost.hessian_formations for cost in costs.values()):
+        return "Hessian formations", {group: float(cost.hessian_formations) for group, cost in costs.items()}
+    return "evaluations", {group: float(cost.evaluations) for group, cost in costs.items()}
 
 
 def _per_row(report: FoldResults, scores: dict[str, float]) -> dict[str, float]:

@@ -147,11 +147,20 @@ class Cost:
         return Cost(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
     def __str__(self) -> str:
-        own = self.own
         extra = f" (and {self.for_children:,} for later fits)" if self.for_children else ""
-        return (
-            f"{counted(own.evaluations, 'evaluation')}, {counted(own.hessian_formations, 'Hessian formation')}{extra}, "
-            f"{own.seconds:.3g} s"
+        own, parts = self.own, []
+        if own.evaluations or not own.hessian_formations:
+            parts.append(counted(own.evaluations, "evaluation"))
+        if own.hessian_formations or extra:  # an engine that does not count them has none
+            parts.append(f"{counted(own.hessian_formations, 'Hessian formation')}{extra}")
+        return ", ".join([*parts, f"{own.seconds:.3g} s"])
+
+    @property
+    def work(self) -> str:
+        """What the fit took for itself, in the best unit that its engine counts."""
+        own = self.own
+        return counted(
+            own.hessian_formations or own.evaluations, "Hessian formation" if own.hessian_formations else "evaluation"
         )
 
 

@@ -266,8 +266,8 @@ def _fits(summaries: Sequence[EntrySummary]) -> tuple[dict[str, FitNode], dict[s
         # The first one says what the fit started from; a repeat starts from its own answer.
         first = min(entries, key=lambda h: (h.created, h.entry_id))
         record = next((entry for entry in entries if entry.kind == "final"), first)
-        formations = "" if record.cost is None else f"{record.cost.own.hessian_formations:,} Hessian formations, "
-        facts = f"{first.source or 'unknown start'}, {formations}{record.n_rows:,} rows"
+        work = "" if record.cost is None else f"{record.cost.work}, "
+        facts = f"{first.source or 'unknown start'}, {work}{record.n_rows:,} rows"
         label = label_of(record)
         if record.label:
             facts += f", {name[:SHORT]}"

@@ -55,10 +55,8 @@ class Saving:
         return Saving(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
 
     def __str__(self) -> str:
-        return (
-            f"{counted(self.evaluations, 'evaluation')}, {counted(self.hessian_formations, 'Hessian formation')}, "
-            f"{self.seconds:.3g} s"
-        )
+        formations = [counted(self.hessian_formations, "Hessian formation")] if self.hessian_formations else []
+        return ", ".join([counted(self.evaluations, "evaluation"), *formations, f"{self.seconds:.3g} s"])
 
 
 class Basis(StrEnum):

@@ -47,3 +47,19 @@ def test_show_and_lineage_name_the_group_of_a_fold(gamwarm_command, campaign):
     assert {child["label"] for child in tree["children"]} == set(GROUPS)
     drawn = gamwarm_command("lineage", path, report.parent.record).lines
     assert all(any(f"  {group}, transfer" in line for line in drawn) for group in set(GROUPS))
+
+
+def test_a_fit_that_counts_evaluations_alone_is_not_shown_with_no_formations(gamwarm_command, tmp_path):
+    fit = carrier_fit(range(7))
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        store.keep(fit, result_of(fit, cost=gamwarm.Cost(6, seconds=0.5)), store.start_for(fit))
+
+    assert "  cold, 6 evaluations, " in gamwarm_command("lineage", tmp_path / "fits.h5", fit.key).out
+    assert gamwarm_command("report", tmp_path / "fits.h5", "-o", tmp_path / "r.html").code == 0
+    assert "0 Hessian" not in (tmp_path / "r.html").read_text()
+
+
+def test_a_listing_without_entries_is_one_line(gamwarm_command, campaign):
+    ended = gamwarm_command("ls", campaign[0], "--attribute", "group=nobody")
+
+    assert (ended.out, ended.err.strip()) == ("", "no entries match")

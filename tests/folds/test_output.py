@@ -6,6 +6,7 @@ import builtins
 import json
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,3 +163,15 @@ def test_a_library_that_is_absent_is_named_with_what_to_do(report, monkeypatch, 
 
     with pytest.raises(MissingDependency, match=f"{call} needs {module}.*install it, or use"):
         getattr(report, call)()
+
+
+def test_an_engine_that_counts_evaluations_alone_has_no_column_of_formations(tmp_path):
+    class Counts(Solver):
+        def solve(self, fold, fit):
+            return replace(super().solve(fold, fit), cost=gamwarm.Cost(6, seconds=0.5))
+
+    report = run(tmp_path / "fits.h5", Counts(), GROUPS)
+
+    assert "Hessians" not in report.table()
+    assert report.summary().startswith("7 folds: 42 evaluations, 3.5 s")
+    assert report.plot().axes[0].get_xlabel() != "Hessian formations"
