@@ -16,8 +16,9 @@ import numpy as np
 from gamwarm.checks import FloatArray, as_bool, float_vector, real_array, require
 from gamwarm.errors import FitFailed, GamwarmError, InvalidInput, InvalidType
 from gamwarm.fitting.evaluation import Evaluation, Objective
+from gamwarm.fitting.metric import complete_metric, usable_metric
 from gamwarm.fitting.report import GuardReport, OuterFit
-from gamwarm.fitting.search import End, Outcome, Search, complete_metric, usable_metric
+from gamwarm.fitting.search import End, Outcome, Search
 from gamwarm.identity import FitProblem
 from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, StartSource, normalize_active_sets, plateau_flags
 from gamwarm.store import FitInProgress, FitStore, refuse_without_store
@@ -239,9 +240,13 @@ class _Fit:
         self.guard.take(admitted)
         # Every coordinate went back: the search begins where a cold one does.
         self.nothing_left = bool(admitted.resets) and np.array_equal(admitted.point.rho, self.off_plateau)
-        # The metric is the start's own: of a cold start, or of a coordinate that went back, it says
-        # nothing.
-        own = metric if admitted.continued_from == "start" and not admitted.resets else None
+        # The metric is the start's own: of a cold start, of one that it does not fit, or of a
+        # coordinate that went back it says nothing.
+        own = None if admitted.continued_from == "cold" or admitted.cold_evaluated else metric
+        if own is not None and admitted.resets:
+            gone = [j for j, _ in admitted.resets]
+            own = np.array(own)
+            own[gone, :] = own[:, gone] = np.nan
         self.outcomes.append((admitted.continued_from, self.search.run(admitted.point, own)))
         return admitted.other
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +17,12 @@ from gamwarm.checks import FloatArray
 from gamwarm.errors import FitFailed, InvalidInput
 from gamwarm.fitting.certificate import Certificate, Refusal
 from gamwarm.fitting.evaluation import Evaluation, Objective, checked
+from gamwarm.fitting.metric import complete_metric, first_metric
 from gamwarm.identity import FitProblem
 from gamwarm.records import PLATEAU_EDF, Cost, InnerMode
-from gamwarm.transfer import InnerCapState, false_plateaus, floored_eigen, inner_cap
+from gamwarm.transfer import InnerCapState, false_plateaus, floored_eigen, held_by_curvature, inner_cap
 
-__all__ = ["ARMIJO", "End", "Outcome", "Search", "complete_metric", "predicted_mode", "usable_metric"]
+__all__ = ["ARMIJO", "End", "Outcome", "Search", "predicted_mode"]
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -304,6 +304,10 @@ class Search:
         if not exact:
             metric = first_metric(at) if metric is None else complete_metric(metric, at)
         reset: set[int] = set()
+        # Where the objective last fell towards more smoothing; what went back to between there and
+        # its plateau, once, goes to its default the next time.
+        falling: dict[int, tuple[float, float]] = {}
+        bracketed: set[int] = set()
         while True:
             self._norm = float(np.abs(at.gradient).max(initial=0.0))
             outcome.at = at
@@ -334,6 +338,9 @@ class Search:
             push = suspects & self.certificate.is_flat(at)
             nudges += bool(push.any())
             doubted = self._doubted(at, suspects)
+            if chord and doubted.any():
+                assert metric is not None
+                doubted &= ~held_by_curvature(metric, at.gradient, at.edf)
             if nudges > _MAX_NUDGES and push.any():
                 # On a plateau V_jj = -g_j; a clearly convex coordinate is a minimum with little
                 # left to smooth.
@@ -344,8 +351,10 @@ class Search:
                 doubted |= verdict.where & ~suspects
             fresh = [int(j) for j in np.flatnonzero(doubted) if int(j) not in reset]
             if fresh:
-                at = self._reset(at, fresh, outcome)
-                reset.update(fresh)
+                nearer = {j: falling[j] for j in fresh if j in falling and j not in bracketed}
+                at = self._reset(at, fresh, outcome, nearer)
+                bracketed.update(nearer)
+                reset.update(j for j in fresh if j not in nearer)
                 exact = at.hessian is not None
                 chord, metric = not exact, None if exact else first_metric(at)
                 self._step_done(at, outcome)
@@ -379,6 +388,8 @@ class Search:
                     exact, chord, slow = True, False, 0
                 else:
                     metric = self._updated(metric, at, following)
+            outwards = np.flatnonzero((at.gradient < 0.0) & (at.rho > 0.0))
+            falling |= {int(j): (float(at.rho[j]), float(at.gradient[j])) for j in outwards}
             at = following
 
     def _size(self, at: Evaluation) -> float:
@@ -402,11 +413,19 @@ class Search:
         if self._on_step is not None and at.is_finite:
             self._on_step(at)
 
-    def _reset(self, at: Evaluation, coordinates: list[int], outcome: Outcome) -> Evaluation:
+    def _reset(
+        self, at: Evaluation, coordinates: list[int], outcome: Outcome, nearer: dict[int, tuple[float, float]]
+    ) -> Evaluation:
+        """Evaluate with coordinates off their false plateaus: at the default, or, where the
+        objective fell outwards at a point ``nearer`` 0 (rho, gradient), between the two.
+        """
         rho = np.array(at.rho)
         for j in coordinates:
             outcome.resets.append((j, float(rho[j])))
             rho[j] = self.default_rho[j]
+            near, slope = nearer.get(j, (np.inf, 0.0))
+            if near < at.rho[j] and at.gradient[j] > 0.0:
+                rho[j] = minimum_between(near, slope, float(at.rho[j]), float(at.gradient[j]), _JUMP_MARGIN * self.tol)
         moved = self.move(at, rho)
         if not moved.is_finite:
             moved = self.evaluate(rho, self.null)
@@ -513,6 +532,21 @@ class Search:
         return updated
 
 
+def minimum_between(near: float, falling: float, far: float, rising: float, margin: float) -> float:
+    """Return where the slope of ``V_inf + c exp(-rho) + d exp(-2 rho)`` is ``-margin``.
+
+    Its slopes at ``near`` and ``far`` are ``falling < 0 < rising``. Where that is less than 0 by a
+    margin, the sign of the gradient does not depend on its noise.
+    """
+    # With u = exp(near - rho) the slope is -c u - 2 d u^2.
+    u = np.exp(near - far)
+    twice_d = (rising / u - falling) / (1.0 - u)
+    c = -falling - twice_d
+    root = np.sqrt(c * c + 4.0 * twice_d * min(margin, -falling))
+    found = near - float(np.log((root - c) / (2.0 * twice_d)))
+    return min(max(found, near), far)
+
+
 def _directions_along(normals: FloatArray) -> FloatArray:
     """Return an orthonormal basis (q, d) of the directions that are orthogonal to all rows (k,
     q).
@@ -529,58 +563,3 @@ def _faces_differ(one: Evaluation, other: Evaluation) -> bool:
     if before is None or after is None or len(before) != len(after):
         return False
     return not all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-
-
-def usable_metric(start: Any, q: int) -> FloatArray | None:
-    """Return the outer Hessian of a start if it can serve as a metric: finite, of shape (q, q),
-    made symmetric.
-
-    Of a parent with other terms: with NaN in the rows and columns of coordinates that it does not
-    have, which `complete_metric` fills.
-    """
-    hessian = getattr(getattr(start, "curvature", None), "hessian", None)
-    known = np.ones(q, dtype=np.bool_)
-    if hessian is None:
-        hessian = getattr(start, "partial_hessian", None)
-        if hessian is not None and np.shape(hessian) == (q, q):
-            known = ~np.isnan(np.diagonal(hessian))
-    if (
-        hessian is None
-        or np.shape(hessian) != (q, q)
-        or not np.isfinite(np.asarray(hessian)[np.ix_(known, known)]).all()
-    ):
-        return None
-    metric: FloatArray = 0.5 * (np.asarray(hessian) + np.asarray(hessian).T)
-    return metric
-
-
-def complete_metric(metric: FloatArray, at: Evaluation) -> FloatArray:
-    """Return a metric whose unknown rows and columns are those that a search without one begins
-    with.
-    """
-    unknown = np.isnan(np.diagonal(metric))
-    if not unknown.any():
-        return metric
-    filled: FloatArray = np.where(unknown[:, None] | unknown, fixed_point_metric(at), metric)
-    return filled
-
-
-def fixed_point_metric(at: Evaluation) -> FloatArray:
-    """Return the metric whose step is that of Fellner and Schall where effective degrees of freedom
-    are known.
-
-    ``lambda theta' S theta`` is about ``edf + 2 gradient``, and their step moves it to the edf.
-    """
-    metric = first_metric(at)
-    if at.edf is None:
-        return metric
-    for j, (edf, gradient) in enumerate(zip(at.edf, at.gradient, strict=True)):
-        ratio = 2.0 * gradient / edf if edf > PLATEAU_EDF else np.nan
-        if -1.0 < ratio < np.inf:
-            metric[j, j] = 0.5 * edf * (1.0 if abs(ratio) < 1e-8 else ratio / np.log1p(ratio))
-    return metric
-
-
-def first_metric(at: Evaluation) -> FloatArray:
-    """Curvature of V in log lambda is about its gradient's size, and never far below a tenth."""
-    return np.diag(np.maximum(np.abs(at.gradient), 0.1))

@@ -31,6 +31,7 @@ __all__ = [
     "find_false_plateaus",
     "floored_eigen",
     "guard_sentence",
+    "held_by_curvature",
     "is_same_objective",
     "predicted_step",
 ]
@@ -58,6 +59,9 @@ _PROBE_RHO: Final = 12.0
 _PROBE_STEP: Final = 1.0
 # Of outer Hessians, in units of objective per unit of rho squared: below it the objective is flat.
 _EIGENVALUE_FLOOR: Final = 1e-4
+# On a plateau V_jj = -g_j: a coordinate whose curvature exceeds this many gradients lies near a
+# minimum.
+_CONVEX: Final = 2.0
 # Relative to 1 + |objective|: above what two builds of one engine differ by, below what another fit
 # does.
 _SAME_OBJECTIVE: Final = 1e-6
@@ -117,6 +121,24 @@ def false_plateaus(rho: Any, edf: Any, gradient: Any) -> BoolArray:
     e, g = _vector(edf, "edf", r.shape[0]), _vector(gradient, "gradient", r.shape[0])
     flags: BoolArray = (r > PLATEAU_RHO) & (e < FALSE_PLATEAU_EDF) & (g > _SIGN_NOISE)
     return flags
+
+
+def held_by_curvature(metric: FloatArray, gradient: FloatArray, edf: FloatArray) -> BoolArray:
+    """Return, per outer coordinate, whether an outer Hessian says that it lies near a minimum.
+
+    Towards infinite smoothing ``V_jj = -g_j``, so curvature that clearly exceeds the gradient
+    belongs to no plateau. A metric from elsewhere says nothing of this point: near a minimum
+    ``V_jj`` is at most the effective degrees of freedom, which vanish with the distance from it.
+
+    Parameters
+    ----------
+    metric : array of shape (q, q)
+        Unknown where NaN.
+    gradient, edf : arrays of shape (q,)
+    """
+    curvature = np.diagonal(metric)
+    held: BoolArray = (curvature > _CONVEX * np.abs(gradient)) & (curvature <= edf)
+    return held
 
 
 def off_plateau(default_rho: FloatArray, smoothing: int) -> FloatArray:
@@ -305,7 +327,8 @@ class StartGuard(Generic[P]):
 
     1. The penalized negative log-likelihood at the offered coefficients must not exceed that at the
        null start.
-    2. After the first evaluation a false plateau (`find_false_plateaus`) goes back to its default.
+    2. After the first evaluation a false plateau (`find_false_plateaus`) goes back to its default,
+       unless the start's metric says that a minimum is near.
     3. A predicted first step above 2, or anything non-finite, has the cold start evaluated; the
        search continues from the lower objective.
 
@@ -390,9 +413,9 @@ class StartGuard(Generic[P]):
         if not good:
             outcome.notes.append("the offered coefficients are worse than the null model's: they start cold")
         if is_finite(outcome.point) and not self._answers(outcome.point):
-            self._reset(outcome, start)
+            self._reset(outcome, start, metric)
         if is_finite(outcome.point) and not self._answers(outcome.point):
-            outcome.predicted_step = self._predicted(outcome.point, metric)
+            outcome.predicted_step = self._predicted(outcome.point, metric, outcome.resets)
         limit = _PARTIAL_STEP_LIMIT if self._partial else PREDICTED_STEP_LIMIT
         doubtful = outcome.predicted_step is not None and not outcome.predicted_step <= limit
         if doubtful or not is_finite(outcome.point):
@@ -414,19 +437,34 @@ class StartGuard(Generic[P]):
     def _answers(self, point: P) -> bool:
         return self._is_answer is not None and self._is_answer(point)
 
-    def _reset(self, outcome: GuardOutcome[P], start: Any) -> None:
+    def _reset(self, outcome: GuardOutcome[P], start: Any, metric: Any) -> None:
         def probe(rho: FloatArray) -> P:
             outcome.evaluations += 1
             return self._evaluate(rho, start)
 
         rho = np.array(_vector(outcome.point.rho, "rho", len(self._default)))
-        where = np.flatnonzero(find_false_plateaus(outcome.point, probe, self._smoothing))
+        false = find_false_plateaus(outcome.point, probe, self._smoothing)
+        if false.any():
+            false &= ~self._held(outcome.point, metric)
+        where = np.flatnonzero(false)
         if where.size:
             outcome.resets = [(int(j), float(rho[j])) for j in where]
             rho[where] = off_plateau(self._default, self._smoothing)[where]
             outcome.point = probe(rho)
 
-    def _predicted(self, point: P, metric: Any) -> float | None:
+    def _held(self, point: P, metric: Any) -> BoolArray:
+        """Return where the sign of a gradient proves no plateau, as the metric knows a minimum
+        there.
+        """
+        q = len(self._default)
+        hessian = None if point.edf is None else self._hessian(point, metric)
+        if hessian is None:
+            return np.zeros(q, dtype=np.bool_)
+        gradient = _vector(point.gradient, "gradient", q)
+        # A sign that a probe had to find says nothing of curvature here.
+        return held_by_curvature(hessian, gradient, _vector(point.edf, "edf", q)) & (gradient > _SIGN_NOISE)
+
+    def _hessian(self, point: P, metric: Any) -> FloatArray | None:
         q = len(self._default)
         if callable(metric):
             metric = metric(point)
@@ -435,14 +473,23 @@ class StartGuard(Generic[P]):
         hessian = real_array(metric, "metric", "a matrix of real numbers")
         if hessian.shape != (q, q):
             raise InvalidInput(f"metric has shape {hessian.shape}; this fit has {q} outer coordinates")
+        return hessian
+
+    def _predicted(self, point: P, metric: Any, resets: list[tuple[int, float]]) -> float | None:
+        q = len(self._default)
+        hessian = self._hessian(point, metric)
+        if hessian is None:
+            return None
         rho, gradient = _vector(point.rho, "rho", q), _vector(point.gradient, "gradient", q)
-        # On a plateau neither gradient nor curvature says how far it goes.
+        # On a plateau neither gradient nor curvature says how far it goes, and a coordinate that
+        # went back has left the start's metric behind.
         live = np.ones(q, dtype=np.bool_)
         if point.edf is not None:
             live[: self._smoothing] = (_vector(point.edf, "edf", q) >= PLATEAU_EDF)[: self._smoothing]
             live |= rho < 0.0
         if self._partial:
             live &= ~np.isnan(np.diagonal(hessian))
+        live[[j for j, _ in resets]] = False
         outward = ((rho >= self._bounds) & (gradient < 0.0)) | ((rho <= -self._bounds) & (gradient > 0.0))
         asked = np.flatnonzero(live)
         part = hessian[np.ix_(asked, asked)]

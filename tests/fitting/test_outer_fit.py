@@ -100,6 +100,21 @@ def test_a_start_whose_predicted_step_is_far_has_a_cold_one_evaluated_too():
     assert "doubtful" in " ".join(found.summary().split())
 
 
+def test_a_metric_that_predicted_a_step_too_far_is_not_searched_by():
+    best = gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result
+    start = gamwarm.FitResult(np.asarray(best.rho) + 0.2, best.block_beta, None, True, curvature=gamwarm.Curvature(
+        hessian=1e-3 * np.eye(2)))  # fmt: skip
+    objective = Ridge(TERMS, Y)
+
+    found = gamwarm.fit(PROBLEM, objective, start=start)
+
+    assert found.guard.cold_evaluated
+    assert found.guard.continued_from == "start"
+    offered, _, *searched = [rho for rho, _ in objective.calls]
+    assert np.abs(offered - best.rho).max() == pytest.approx(0.2, abs=1e-3)
+    assert max(np.abs(rho - best.rho).max() for rho in searched) < 0.2
+
+
 def test_a_record_whose_objective_is_not_what_is_evaluated_is_guarded_like_an_offer(store, caplog):
     true = gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result
     store.keep(PROBLEM, replace(true, rho=[14.0, 14.0], objective=true.objective - 1.0, curvature=gamwarm.Curvature(

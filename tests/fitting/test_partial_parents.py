@@ -13,7 +13,8 @@ import gamwarm
 from gamwarm import engine
 from gamwarm.engine import GaussianLocationScale, Intercept, Poisson, RandomEffect, Smooth
 from gamwarm.fitting import Evaluation
-from gamwarm.fitting.search import Search, complete_metric
+from gamwarm.fitting.metric import complete_metric
+from gamwarm.fitting.search import Search
 from tests.support.ridge_engine import Ridge, describe, terms_and_response
 
 SMOOTH, WEAK, GROUP = Smooth("x", 8), Smooth("z", 8), RandomEffect("g")

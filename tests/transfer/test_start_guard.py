@@ -132,6 +132,35 @@ def test_with_an_edf_of_one_the_gradient_is_believed():
     assert guard.admit([7.0], 0.0).resets == []
 
 
+@pytest.mark.parametrize(("curvature", "stays"), [(0.3, True), (0.1, False), (0.6, False), (np.nan, False)])
+def test_where_the_metric_knows_a_minimum_the_sign_of_the_gradient_proves_no_plateau(curvature, stays):
+    guard, asked = plateau(0.5)  # the gradient at 7 is 0.09
+
+    done = guard.admit([7.0], 0.0, np.array([[curvature]]))
+
+    assert (done.resets == []) is stays
+    assert len(asked) == (1 if stays else 2)
+
+
+def test_what_a_probe_found_is_reset_whatever_the_metric_says():
+    guard, _ = plateau(1e-6)
+
+    assert guard.admit([40.0], 0.0, np.array([[1e-7]])).resets == [(0, 40.0)]
+
+
+def test_of_a_coordinate_that_went_back_the_metric_predicts_nothing():
+    def evaluate(rho, beta):
+        edf = np.array([0.01 if rho[0] > 6.0 else 3.0, 5.0])
+        return Point(np.array(rho), float(rho @ rho), np.array([0.1, 0.1]), edf)
+
+    guard = StartGuard(evaluate=evaluate, evaluate_cold=pytest.fail, null=0.0, default_rho=np.zeros(2))
+
+    done = guard.admit([9.0, 1.0], 0.0, np.diag([1e-3, 1.0]))
+
+    assert done.resets == [(0, 9.0)]
+    assert done.predicted_step == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("rho", [19.0, 26.0, 40.0, 300.0])
 def test_where_the_gradient_is_lost_one_evaluation_nearer_0_decides(rho):
     guard, asked = plateau(0.0)
