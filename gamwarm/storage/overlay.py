@@ -201,11 +201,15 @@ class Overlay:
                 if offset + count > self.size:
                     self.size = offset + count
                 return count
+            same = self._unchanged(data, offset) if count >= PAGE else ()
             done = 0
             while done < count:
                 number, start = divmod(offset + done, PAGE)
                 part = min(PAGE - start, count - done)
                 page = self.dirty.get(number)
+                if page is None and number in same:
+                    done += part
+                    continue
                 if page is None:
                     page = self.dirty[number] = self._page(number) if part < PAGE else bytearray(PAGE)
                 page[start : start + part] = data[done : done + part]
@@ -214,6 +218,19 @@ class Overlay:
         except BaseException as exc:
             self._latch(exc)
         return count
+
+    def _unchanged(self, data: memoryview, offset: int) -> set[int]:
+        """Return the full pages of a write that the base holds already.
+
+        HDF5 writes a heap block of up to 64 KiB because of one new name in it.
+        """
+        first, stop = -(-offset // PAGE), min(offset + len(data), self._base) // PAGE
+        if self.fd < 0 or stop <= first:
+            return set()
+        base = vfs.DISK.pread(self.fd, (stop - first) * PAGE, first * PAGE)
+        new = bytes(data[first * PAGE - offset : stop * PAGE - offset])  # views would be compared byte by byte
+        starts = range(0, len(base) - PAGE + 1, PAGE)
+        return {first + at // PAGE for at in starts if base[at : at + PAGE] == new[at : at + PAGE]}
 
     def truncate(self, size: int) -> int:
         if self.dead:

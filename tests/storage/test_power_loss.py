@@ -10,6 +10,7 @@ import pytest
 
 from gamwarm.storage import header as _header
 from gamwarm.storage.container import Container
+from gamwarm.storage.overlay import Overlay
 from tests.support import crash_simulator as kit
 
 SIZES = [250, pytest.param(8000, marks=pytest.mark.long)]
@@ -39,6 +40,24 @@ def test_after_a_power_loss_nothing_acknowledged_is_lost(story, tmp_path, shear_
     with kit.disk(kit.Fast()):
         for case in range(images):
             lose_power(story, tmp_path / "image", case, shear_header=shear_header)
+
+
+@pytest.mark.parametrize("images", [25, pytest.param(2000, marks=pytest.mark.long)])
+def test_pages_that_a_commit_leaves_out_as_unchanged_are_there_after_a_power_loss(tmp_path, images, monkeypatch):
+    left_out = []
+    unchanged = Overlay._unchanged
+
+    def counted(overlay, data, offset):
+        found = unchanged(overlay, data, offset)
+        left_out.extend(found)
+        return found
+
+    monkeypatch.setattr(Overlay, "_unchanged", counted)
+    story = kit.record_story(kit.fresh(tmp_path / "work"), seed=3, old=900)
+    assert len(left_out) > 20
+    with kit.disk(kit.Fast()):
+        for case in range(images):
+            lose_power(story, tmp_path / "image", case, shear_header=case % 2 == 1)
 
 
 @pytest.mark.parametrize("images", SIZES)

@@ -335,7 +335,7 @@ class Story:
             self.acked.append(acked)
 
 
-def make_base(directory: Path, sequence: int = 252) -> Path:
+def make_base(directory: Path, sequence: int = 252, old: int = OLD) -> Path:
     """A closed file with some records; its sequence is such that the next transactions carry into
     the second byte.
     """
@@ -344,8 +344,8 @@ def make_base(directory: Path, sequence: int = 252) -> Path:
     with disk(Fast()):
         container = Container.open(path, create=lay_out)
         with container.write() as h5:
-            for index in range(OLD):
-                put(h5, f"old{index:02}", rng.normal(size=60))
+            for index in range(old):
+                put(h5, name_of_old(index), rng.normal(size=60))
         container.close()
     data = bytearray(path.read_bytes())
     header = _header.parse(bytes(data), NAME)
@@ -354,11 +354,22 @@ def make_base(directory: Path, sequence: int = 252) -> Path:
     return path
 
 
-def record_story(directory: Path, *, seed: int = 0, commits: int = 5, forget_syncs_of: tuple[str, ...] = ()) -> Story:
+def name_of_old(index: int) -> str:
+    """Of a record of the base; from the hundredth on so long that HDF5 soon has heap blocks of many
+    pages.
+    """
+    return f"old{index:02}".ljust(900 if index >= 100 else 0, "x")
+
+
+def record_story(
+    directory: Path, *, seed: int = 0, commits: int = 5, forget_syncs_of: tuple[str, ...] = (), old: int = OLD
+) -> Story:
     """Commits (adds, overwrites, removals, one big), checkpoints, a rollback, close, reopen, more
     of it, close.
+
+    ``old``: records of the file before.
     """
-    path = make_base(directory)
+    path = make_base(directory, old=old)
     recorder = Recorder(forget_syncs_of)
     rng = np.random.default_rng(seed)
     story = Story(recorder, [], 0, path=path)
@@ -372,7 +383,7 @@ def record_story(directory: Path, *, seed: int = 0, commits: int = 5, forget_syn
             for step in range(commits):
                 with container.write() as h5:
                     put(h5, f"new{session}{step}", rng.normal(size=200))
-                    put(h5, f"old{int(rng.integers(OLD)):02}", rng.normal(size=70))
+                    put(h5, name_of_old(int(rng.integers(old))), rng.normal(size=70))
                     if step == 1:
                         put(h5, "large", rng.normal(size=50), big=3000 + 2000 * session)
                     if step == 3:
