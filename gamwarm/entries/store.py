@@ -164,6 +164,7 @@ class EntryStore:
         """
         with self.call_lock:
             if self._open is not None:
+                self.container.check_opened_here()  # nobody would commit what a forked child puts
                 yield
                 return
             self._translated.check_writable()

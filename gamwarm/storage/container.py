@@ -309,8 +309,7 @@ class Container(Attempts):
                     raise
                 finally:
                     self._writing = False
-                if not self.opened_here:
-                    raise self._forked_error()
+                self.check_opened_here()
                 self._writer.commit()
 
     @critical
@@ -461,8 +460,7 @@ class Container(Attempts):
             raise StoreReadOnly(
                 f"{self.path}: opened with mode='r'. Open it with mode='a' to write.", path=str(self.path)
             )
-        if not self.opened_here:
-            raise self._forked_error()
+        self.check_opened_here()
         if self._writing:
             raise StoreError(
                 f"{self.path}: a transaction is open in this thread; transactions do not nest. "
@@ -475,11 +473,13 @@ class Container(Attempts):
     def _closed_error(self) -> StoreClosed:
         return StoreClosed(f"{self.path}: closed. Open it again.", path=str(self.path))
 
-    def _forked_error(self) -> StoreUnavailable:
-        return StoreUnavailable(
-            f"{self.path}: opened by process {self._pid}, which forked this one. Open it again here to write.",
-            path=str(self.path),
-        )
+    def check_opened_here(self) -> None:
+        """Refuse to write in a process that was forked from the one that opened the file."""
+        if not self.opened_here:
+            raise StoreUnavailable(
+                f"{self.path}: opened by process {self._pid}, which forked this one. Open it again here to write.",
+                path=str(self.path),
+            )
 
 
 def _nothing(_: h5py.File) -> None:

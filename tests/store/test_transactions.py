@@ -4,6 +4,7 @@ own.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -316,6 +317,21 @@ def test_a_child_forked_while_another_thread_writes_reads_on_and_cannot_write(pa
     )
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process.*fork:DeprecationWarning")
+def test_a_child_forked_inside_a_transaction_is_told_that_its_put_is_not_written(path):
+    with gamwarm.open(path) as store:
+        with store.transaction():
+            own = store.put_record(record_of(1))
+            child = os.fork()
+            if child == 0:
+                put = store.put_record(record_of(2))
+                os._exit(0 if not put.pending and not put.written and "forked" in put.reason else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert own.written
+        assert store.keys() == [exact_key_of(1)]
 
 
 def test_a_closed_store_says_so_and_closing_twice_is_nothing(path):
