@@ -172,18 +172,20 @@ class EntryStore:
             pending = Pending()
             try:
                 with self.container.write(patience) as h5:
-                    view = self._writing_view(h5)
-                    live_bytes = 0 if self._size_budget is None else view.total("live_bytes")
+                    with self._translated:
+                        view = self._writing_view(h5)
+                        index = view.index
+                        live_bytes = 0 if self._size_budget is None else view.total("live_bytes")
                     self._open = _Transaction(view, pending)
                     try:
                         yield
                         self._check_complete()
-                        self._stay_within_budget(view, live_bytes)
                         with self._translated:
+                            self._stay_within_budget(view, live_bytes)
                             view.write_totals()
                     finally:
                         self._open = None
-                        view.index.warn_of_unreadable()
+                        index.warn_of_unreadable()
                     committing = True
                 written, reason = True, ""
             except BaseException as error:

@@ -320,6 +320,21 @@ def test_a_file_replaced_by_another_while_it_was_open_does_not_fail_the_fit(fill
     assert filled.read_bytes() == b"somebody else's notes\n" * 200
 
 
+@pytest.mark.parametrize("budget", [None, 10_000])
+def test_a_file_overwritten_while_it_was_open_does_not_fail_the_fit(filled, caplog, budget):
+    with gamwarm.open(filled, size_budget=budget) as store:
+        assert store.put_record(record_of(2)).written
+        with open(filled, "r+b") as file:
+            file.seek(4096)
+            file.write(bytes(os.path.getsize(filled) - 4096))
+
+        outcome = store.put_record(record_of(3))
+
+        assert not outcome.written
+        assert "cannot read the file's own structure" in outcome.reason
+        assert len(warnings_of(caplog)) == 1
+
+
 def test_errors_of_the_store_are_also_the_built_in_that_fits():
     for error, kind in (
         (StoreNotFound, FileNotFoundError),
