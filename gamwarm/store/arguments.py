@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from gamwarm.checks import as_int, require, wrong_type
+from gamwarm.checks import as_int, as_str, require, wrong_type
 from gamwarm.display import brief_repr
 from gamwarm.errors import GamwarmError, InvalidInput, InvalidType
 from gamwarm.identity import FitProblem
@@ -50,7 +50,8 @@ class Options:
         if self.size_budget is not None:
             as_int(self.size_budget, "size_budget (bytes)")
         as_int(self.keep_last, "keep_last", minimum=1)
-        return None if self.engine is None else Producer(self.engine, self.engine_version or "")
+        version = "" if self.engine_version is None else as_str(self.engine_version, "engine_version", empty=True)
+        return None if self.engine is None else Producer(self.engine, version)
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

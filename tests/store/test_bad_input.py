@@ -137,6 +137,9 @@ def test_a_communicator_of_another_type_is_refused_by_name(path):
 def test_an_engine_of_another_type_is_refused_by_name(path):
     with pytest.raises(InvalidType, match="engine"):
         gamwarm.open(path, engine=3)
+    for version in (2, 0, b"1"):
+        with pytest.raises(InvalidType, match="engine_version"):
+            gamwarm.open(path, engine_version=version)
 
 
 @pytest.mark.parametrize("key", ["", "cf-", "cf-" + "A" * 64, "0" * 64, "cf-" + "0" * 63, "../x", 5, None, b"cf-"])
