@@ -28,9 +28,9 @@ from typing import Any, Final
 
 import h5py
 import numpy as np
-from h5py import h5, h5a, h5g, h5l, h5o, h5p
+from h5py import h5, h5a, h5g, h5l, h5p
 
-from gamwarm.encoding import KINDS, RECORDS, DamagedEntry, Encoded, EntryKind, EntrySummary, seal_of, texts
+from gamwarm.encoding import KINDS, RECORDS, DamagedEntry, Encoded, EntryKind, EntrySummary, key_of, seal_of, texts
 from gamwarm.entries import object_header, stored_values
 from gamwarm.entries.stored_index import StoredIndex
 from gamwarm.entries.stored_values import UNREADABLE, Kind, encoded, pass_on_others
@@ -162,7 +162,6 @@ class FileView:
         self._stated_size = size
         self._filed = 0
         self._sections: dict[str, Any] = {}
-        self._link_tables: dict[str, Any] = {}
 
     @cached_property
     def _root(self) -> Any:
@@ -192,12 +191,6 @@ class FileView:
             if stored_values.read_integer(self._root, b"format_version", self.size) < kind.since:
                 stored_values.set_integer(self._root, b"format_version", kind.since)
         return self.section_group(section)
-
-    def _links(self, section: str) -> Any:
-        links = self._link_tables.get(section)
-        if links is None:
-            links = self._link_tables[section] = self.section_group(section).links
-        return links
 
     def _group(self, section: str, path: str) -> Any:
         parent, _, name = path.rpartition("/")
@@ -387,11 +380,11 @@ class FileView:
 
     def _read(self, section: str, path: str) -> Encoded:
         key, _, name = path.partition("/")
+        found = None if path == self._left_to_hdf5 else self._quickly(section, path)
+        if found is not None:
+            return _in_its_place(found, name)
         try:
             gid = self._group(section, path)
-            found = None if path == self._left_to_hdf5 else self._quickly(section, key, gid)
-            if found is not None:
-                return _in_its_place(found, name)
             text, seal = (stored_values.read(gid, value, self.size) for value in (b"meta", b"seal"))
             arrays = self._vectors(gid)
         except UNREADABLE as error:
@@ -403,12 +396,14 @@ class FileView:
             raise DamagedEntry("its digest does not match its bytes")
         return _in_its_place(Encoded(section, key, texts.parse_text(section, text), arrays, stored=text), name)
 
-    def _quickly(self, section: str, key: str, gid: Any) -> Encoded | None:
-        """Read the entry of an open group from its header, without an HDF5 object per value."""
+    def _quickly(self, section: str, path: str) -> Encoded | None:
+        """Read an entry from its header, without an HDF5 object for it and each of its values."""
         if self._peek is None:
             return None
         try:
-            return self._from_header(section, key, h5o.get_info(gid).addr)
+            parent, name = self._parent(section, path)
+            link = parent.links.get_info(name)
+            return self._from_header(section, key_of(path), link.u) if link.type == h5l.TYPE_HARD else None
         except (DamagedEntry, *UNREADABLE):  # `read` finds out why
             return None
 
@@ -438,14 +433,7 @@ class FileView:
         if self._peek is None:
             return None
         self._left_to_hdf5 = key
-        try:
-            link = self._links(RECORDS).get_info(key.encode())
-            return self._from_header(RECORDS, key, link.u) if link.type == h5l.TYPE_HARD else None
-        except DamagedEntry:
-            return None
-        except UNREADABLE as error:
-            pass_on_others(error)
-            return None
+        return self._quickly(RECORDS, key)
 
     def _from_header(self, section: str, key: str, address: int) -> Encoded | None:
         """Read an entry from the bytes of its object header; None where HDF5 has to be asked.
