@@ -11,6 +11,7 @@ import numpy as np
 
 import gamwarm
 from gamwarm.checks import column_name, require
+from gamwarm.engine.alternatives import alternatives
 from gamwarm.engine.arrays import Counters, FloatArray, IntArray
 from gamwarm.engine.cholesky import log_determinant
 from gamwarm.engine.cold import ColdStart, cold_evaluations, cold_start_of
@@ -222,6 +223,10 @@ class CaseObjective:
             name = self.method if not self.cold else method
             self.cold.append(ColdTrial(str(name), np.array(at.rho), at.value))
             yield at
+
+    def alternatives(self, evaluation: gamwarm.Evaluation) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Yield starts where the objective should be lower than at an answer."""
+        return alternatives(self.laml, evaluation.state, self.case.slices, self.options.rho_bound)
 
     def cost(self) -> Cost:
         """Return the counts so far."""

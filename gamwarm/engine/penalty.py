@@ -132,6 +132,12 @@ class DiagonalPenalties:
         lambdas = np.exp(rho[self.slots]) * self.weights
         return Penalties(self, rho, lambdas, np.bincount(self.columns, weights=lambdas, minlength=self.p) + self.fixed)
 
+    @property
+    def overlaps(self) -> set[tuple[int, int]]:
+        """Ordered pairs of different smoothing parameters that penalize a common coefficient."""
+        first, second = self._overlaps
+        return set(zip(self.slots[first].tolist(), self.slots[second].tolist(), strict=True))
+
     @cached_property
     def _overlaps(self) -> tuple[IntArray, IntArray]:
         """Ordered pairs of different entries of one coefficient."""

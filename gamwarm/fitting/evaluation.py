@@ -134,6 +134,9 @@ class Objective(Protocol):
         Starts that know nothing but the data, best first: `Evaluation`, a rho of shape (q,), or a
         pair (rho, theta). They are asked one by one, at most 64. Default: the initial rho of the
         penalties, and 4 to either side.
+    alternatives(evaluation) -> iterable of (rho, theta)
+        Starts where the objective should be lower than at this answer, most promising first; the
+        search goes on from the first that is. Asked once per answer, but not of an exact hit.
     one_mode : bool
         Whether the inner problem has one mode at every rho, as a log-concave likelihood has. Where
         it is False, the fit's notes say that another start may lead to another answer.

@@ -31,6 +31,8 @@ log = logging.getLogger("gamwarm")
 # Where an engine has no cold starts of its own: this much smoother and rougher than the initial
 # rho.
 _COLD_SHIFT = 4.0
+# Answers that are each lower than the one before, and places where an engine expects the next.
+_MOST_ALTERNATIVES = 3
 # An engine may yield cold starts without end.
 _MOST_COLD_STARTS = 64
 # Exceptions of an engine that cannot evaluate a point. A time limit or an interrupt is none of
@@ -180,6 +182,7 @@ class _Fit:
         if not self.outcomes and not self._search_cold():
             raise InvalidInput("objective.cold_starts() yields nothing; yield at least one start")
         self._search_further(other, start, report)
+        self._search_alternatives(report)
         origin, outcome = self._best()
         self.guard.continued_from = origin
         if not np.isfinite(outcome.at.value):
@@ -278,6 +281,44 @@ class _Fit:
         while self._is_open() and self._search_cold():
             pass
 
+    def _search_alternatives(self, report: StartReport | None) -> None:
+        """Search from where the engine expects the objective to be lower than at the answer.
+
+        Asked of each lower answer again, but not of an exact hit.
+        """
+        own = getattr(self.objective, "alternatives", None)
+        stayed = report is not None and report.source == StartSource.EXACT and not self.search.cost.outer_iterations
+        if own is None or stayed:
+            return
+        for _ in range(_MOST_ALTERNATIVES):
+            origin, best = self._lowest()
+            if not best.is_answer:
+                return
+            try:
+                lower = self._search_lower(own(best.at), best.at.value)
+            except (FitFailed, *_CANNOT_EVALUATE) as error:
+                if isinstance(error, InvalidInput):  # what the engine returned is wrong wherever it is
+                    raise
+                self.guard.notes.append(f"the search for another answer failed ({error})")
+                return
+            if lower is None:
+                return
+            self.outcomes.append((origin, lower))
+
+    def _search_lower(self, starts: Any, value: float) -> Outcome | None:
+        """Return the first search from these starts that ends in an answer lower than ``value``."""
+        if not isinstance(starts, Iterable):
+            raise InvalidType(f"objective.alternatives() returned {type(starts).__name__}; return or yield starts")
+        for rho, theta in islice(starts, _MOST_ALTERNATIVES):
+            rho = float_vector(rho, "an alternative's rho", length=self.q)
+            theta = float_vector(theta, "an alternative's theta", length=self.null.size)
+            at = self.search.evaluate_offer(np.clip(rho, -self.search.bound, self.search.bound), theta)
+            if at.is_finite and at.value < value:
+                found = self.search.run(at)
+                if found.is_answer and found.at.value < value and not is_same_objective(value, found.at.value):
+                    return found
+        return None
+
     def _search_cold(self) -> bool:
         """Search from the next cold start; False if none is left, or if it fails although there is
         an answer.
@@ -337,6 +378,10 @@ class _Fit:
                 told = " and ".join(f"{value:.10g}" for value in values)
                 self.notes.append(f"this objective has more than one answer ({told}); the lower counts")
         self.notes += dict.fromkeys(each.branch for _, each in answers if each.branch)
+        return self._lowest()
+
+    def _lowest(self) -> tuple[str, Outcome]:
+        answers = [each for each in self.outcomes if each[1].is_answer]
         finite = [each for each in self.outcomes if np.isfinite(each[1].at.value)]
         return min(answers or finite or self.outcomes, key=lambda each: each[1].at.value)
 

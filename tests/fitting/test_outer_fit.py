@@ -249,6 +249,84 @@ def test_a_fit_that_met_two_answers_takes_the_lower_and_says_so():
     assert "this objective has more than one answer" in " ".join(found.summary().split())
 
 
+class Elsewhere(Ridge):
+    """Its cold start leads to a higher answer; it knows where a lower one is, and a place that is
+    none.
+    """
+
+    asked = 0
+
+    def cold_starts(self):
+        yield np.full(2, -5.0)
+
+    def evaluate(self, rho, theta, budget):
+        at = super().evaluate(rho, theta, budget)
+        if rho[0] < -4.5:
+            at.value, at.gradient, at.hessian = at.value + 50.0, rho + 5.0, np.eye(2)
+        return at
+
+    def alternatives(self, evaluation):
+        self.asked += 1
+        if evaluation.rho[0] < -4.5:
+            yield np.full(2, -4.9), evaluation.theta
+            yield np.zeros(2), evaluation.theta
+
+
+def test_an_answer_gives_way_to_a_lower_one_that_the_engine_points_to(store):
+    best = gamwarm.fit(PROBLEM, Ridge(TERMS, Y)).result.objective
+    found = gamwarm.fit(PROBLEM, Elsewhere(TERMS, Y), store)
+    again = Elsewhere(TERMS, Y)
+    hit = gamwarm.fit(PROBLEM, again, store)
+
+    assert found.converged
+    assert found.result.objective == pytest.approx(best, abs=1e-8)
+    assert "this objective has more than one answer" in " ".join(found.summary().split())
+    assert (hit.cost.evaluations, again.asked) == (1, 0)
+
+
+@pytest.mark.parametrize("given", ["nothing", "higher", "not finite", "raises", "raises later"])
+def test_an_alternative_that_is_no_better_leaves_the_answer_as_it_is(given):
+    class Misled(Ridge):
+        def alternatives(self, evaluation):
+            if given == "raises":
+                raise ValueError("no model")
+            if given != "nothing":
+                yield evaluation.rho + 1.0, evaluation.theta
+            if given == "raises later":
+                raise ValueError("no model")
+
+        def evaluate(self, rho, theta, budget):
+            at = super().evaluate(rho, theta, budget)
+            if given == "not finite" and rho[0] > best.result.rho[0] + 0.9:
+                at.value, at.gradient = np.inf, np.full(2, np.nan)
+            return at
+
+    best = gamwarm.fit(PROBLEM, Ridge(TERMS, Y))
+    found = gamwarm.fit(PROBLEM, Misled(TERMS, Y), start=best.result)
+
+    assert found.converged
+    assert np.array_equal(found.result.rho, best.result.rho)
+    assert found.notes == best.notes
+    assert ("no model" in found.summary()) == given.startswith("raises")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (3, "alternatives.. returned int"),
+        ([(np.zeros(3), np.zeros(10))], "an alternative's rho"),
+        ([(np.zeros(2), np.zeros(3))], "an alternative's theta"),
+    ],
+)
+def test_alternatives_of_another_shape_are_refused_by_name(given, said):
+    class Wrong(Ridge):
+        def alternatives(self, evaluation):
+            return given
+
+    with pytest.raises((InvalidInput, InvalidType), match=said):
+        gamwarm.fit(PROBLEM, Wrong(TERMS, Y))
+
+
 class Branches(Ridge):
     """Its second evaluation may end in another mode; from its second cold start it has a lower
     answer.
