@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from gamwarm.display import COLUMNS
 from gamwarm.errors import GamwarmError, InvalidInput
-from gamwarm.parallel import SERIAL, Communicator
+from gamwarm.parallel import SERIAL, Communicator, agree, broadcast_failure
 
 __all__ = ["main"]
 
 DEFAULT_ROWS = 60_000
+ONE_KEY_SECONDS = 2.0
+"""Signals within so short a time are one Ctrl-C."""
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -50,36 +54,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
     arguments = _arguments(argv)
     comm: Communicator = SERIAL
-    try:
-        with _sigterm_as_an_interrupt():
+    with _interrupts() as signals:
+        try:
             comm = _world(serial=arguments.serial)
             _run(arguments, comm)
-    except GamwarmError as error:  # every rank comes here; one of them speaks
-        if comm.rank == 0:
-            print(f"gamwarm.demo: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as end:
-        if comm.rank == 0:
-            print("\ngamwarm.demo: interrupted; --resume continues where it ended", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(end, _Terminated) else signal.SIGINT)
+            agree(comm, "end of the demo", None)  # a rank that has ended could not hear of an interrupt
+        except (GamwarmError, KeyboardInterrupt) as error:  # every rank comes here; one of them speaks
+            broadcast_failure(comm, "demo", error)
+            ended = isinstance(error, KeyboardInterrupt) or signals.number is not None
+            if comm.rank == 0:
+                text = "\ngamwarm.demo: interrupted; --resume continues where it ended"
+                print(text if ended else f"gamwarm.demo: {error}", file=sys.stderr)
+            return 128 + (signals.number or signal.SIGINT) if ended else 1
     return 0
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: the end of a batch job, or a plain ``kill``."""
+class _Signals:
+    """Ends the demo by a `KeyboardInterrupt`; mpiexec and the terminal both send one at a time."""
 
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._first = -math.inf
 
-def _terminate(*_: object) -> None:
-    raise _Terminated
+    def __call__(self, number: int, frame: object) -> None:
+        now = time.monotonic()
+        if now - self._first > ONE_KEY_SECONDS:
+            self.number, self._first = number, now
+            raise KeyboardInterrupt
 
 
 @contextmanager
-def _sigterm_as_an_interrupt() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, _terminate)
+def _interrupts() -> Iterator[_Signals]:
+    """Have Ctrl-C and SIGTERM, the end of a batch job, end the demo in one line."""
+    signals = _Signals()
+    before = {number: signal.signal(number, signals) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield signals
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
@@ -108,7 +121,7 @@ def _run(arguments: argparse.Namespace, comm: Communicator) -> None:
         known = ColdResults(_cold_results(path), job.key_of(bound))
         if arguments.resume and comm.rank == 0:
             known.read()
-        known.fits = comm.bcast(known.fits)
+        known.fits = agree(comm, "cold results", known.fits)[0]
         report.print_resumed(console, known, path)
         with folds.bar(f"cold, {len(job.COLD_STARTS)} starts", console) as shown:
             cold = job.cold_folds(bound, work, comm, shown, known)
@@ -169,7 +182,7 @@ def _prepare(folder: Path, comm: Communicator, *, resume: bool) -> Path:
             trouble = f"{path.parent}: {error.strerror}; give another folder with --folder"
         except IndexError:
             trouble = f"{path.parent} is full of earlier runs; give another folder with --folder"
-    path, trouble = comm.bcast((path, trouble))
+    path, trouble = agree(comm, "folder", (path, trouble))[0]
     if trouble:
         raise InvalidInput(trouble)
     return path

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from gamwarm.errors import CollectiveError
-from gamwarm.parallel import Communicator, agree, already_agreed
+from gamwarm.interrupts import allowed, critical
+from gamwarm.parallel import Communicator, agree, already_agreed, broadcast_failure
 
 __all__ = ["in_rounds"]
 
@@ -15,6 +16,7 @@ W = TypeVar("W")
 Shown = Callable[[int, int], object]
 
 
+@critical
 def in_rounds(
     comm: Communicator,
     work: Sequence[W],
@@ -55,28 +57,44 @@ def in_rounds(
         On every rank but those whose own exception it was; a note names the item.
     """
     done = [] if done is None else done
-    for first in range(0, len(work), comm.size):
-        if first and should_stop is not None and should_stop():
-            break
-        mine = first + comm.rank
-        item = work[mine] if mine < len(work) else None
-        result, error = None, None
-        try:
+    try:
+        for first in range(0, len(work), comm.size):
+            if first and should_stop is not None:
+                with allowed():
+                    stop = should_stop()
+                if stop:
+                    break
+            done += _round(comm, work, do, first, operation)
+            if shown is not None and comm.rank == 0:
+                with allowed():
+                    shown(len(done), len(work))
+    except BaseException as caught:  # of an interrupt, or of ``shown``, the other ranks do not know
+        broadcast_failure(comm, operation, caught)
+        raise
+    return done
+
+
+def _round(
+    comm: Communicator, work: Sequence[W], do: Callable[[W | None], T | None], first: int, operation: str
+) -> list[T]:
+    """Call ``do`` on this rank's item of a round; return the results of all."""
+    mine = first + comm.rank
+    item = work[mine] if mine < len(work) else None
+    result, error = None, None
+    try:
+        with allowed():
             result = do(item)
-        except Exception as caught:  # the other ranks wait for this round's results
-            if already_agreed(caught):
-                _note(caught, work, first, comm.rank)
-                raise
-            error = caught
-        try:
-            results = agree(comm, operation, result, error)
-        except Exception as caught:
+    except Exception as caught:  # the other ranks wait for this round's results
+        if already_agreed(caught):
             _note(caught, work, first, comm.rank)
             raise
-        done += [results[rank] for rank in range(min(comm.size, len(work) - first))]  # type: ignore[misc]
-        if shown is not None and comm.rank == 0:
-            shown(len(done), len(work))
-    return done
+        error = caught
+    try:
+        results = agree(comm, operation, result, error)
+    except Exception as caught:
+        _note(caught, work, first, comm.rank)
+        raise
+    return [results[rank] for rank in range(min(comm.size, len(work) - first))]  # type: ignore[misc]
 
 
 def _note(error: BaseException, work: Sequence[Any], first: int, rank: int) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from gamwarm.display import error_line
 from gamwarm.errors import CollectiveError, InvalidInput, UnkeyableFit
-from gamwarm.interrupts import cause
+from gamwarm.interrupts import cause, critical
 from gamwarm.parallel.communicator import Communicator, assign_by_cost
 
 __all__ = ["agree", "already_agreed", "broadcast_failure", "mark_agreed", "run_distributed"]
@@ -21,10 +21,23 @@ def mark_agreed(error: BaseException) -> None:
 
 
 def already_agreed(error: BaseException | None) -> bool:
-    """Whether all ranks know of ``error`` (or there is none)."""
-    return error is None or getattr(error, "_gamwarm_agreed", False)
+    """Whether all ranks know of ``error`` (or there is none).
+
+    So they do of an interrupt that struck while an error that they know was on its way out: Ctrl-C
+    in a terminal reaches all ranks, and the first one to broadcast its own has freed the others.
+    """
+    while error is not None:
+        if getattr(error, "_gamwarm_agreed", False):
+            return True
+        if isinstance(error, Exception):
+            return False
+        error = error.__context__
+        if error is None:
+            return False
+    return True
 
 
+@critical
 def agree(comm: Communicator, operation: str, payload: T, error: BaseException | None = None) -> list[T]:
     """Exchange (operation, status, payload) with every rank; return the payloads by rank.
 
@@ -66,11 +79,15 @@ def agree(comm: Communicator, operation: str, payload: T, error: BaseException |
     return [report[3] for report in reports]  # type: ignore[misc]
 
 
+@critical
 def broadcast_failure(comm: Communicator, operation: str, error: BaseException) -> None:
     """Let other ranks know of an exception that leaves a ``with`` here; once per exception."""
-    if comm.is_serial or already_agreed(error):
+    if comm.is_serial:
         return
-    mark_agreed(error)
+    known = already_agreed(error)
+    mark_agreed(error)  # also where its context says so, which leaving a section replaces
+    if known:
+        return
     try:
         agree(comm, operation, None, error)
     except (CollectiveError, InvalidInput):  # MPI may have ended meanwhile

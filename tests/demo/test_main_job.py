@@ -16,6 +16,7 @@ import pytest
 import gamwarm
 from gamwarm import engine
 from gamwarm.cli import main as command
+from gamwarm.demo import __main__ as demo_main
 from gamwarm.demo import flights
 from gamwarm.demo.__main__ import _prepare, main
 from gamwarm.parallel import SERIAL
@@ -258,6 +259,21 @@ def test_an_interrupt_while_it_draws_ends_in_one_line_too(small, tmp_path, capsy
     assert small.run(tmp_path) == 128 + number
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_signals_that_mpiexec_and_the_terminal_send_for_one_key_end_the_demo_once(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(demo_main.time, "monotonic", lambda: now)
+    signals = demo_main._Signals()
+
+    with pytest.raises(KeyboardInterrupt):
+        signals(signal.SIGINT, None)
+    signals(signal.SIGTERM, None)
+    assert signals.number == signal.SIGINT
+
+    now += 2 * demo_main.ONE_KEY_SECONDS
+    with pytest.raises(KeyboardInterrupt):
+        signals(signal.SIGTERM, None)
 
 
 def test_cold_results_of_other_data_or_of_a_cut_file_are_not_taken(small, tmp_path, capsys, monkeypatch):

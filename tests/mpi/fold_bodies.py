@@ -5,6 +5,9 @@ they are killed.
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import numpy as np
 
 import gamwarm
 from gamwarm import engine, folds
+from tests.support.campaigns import GROUPS, Solver
 from tests.support.models import USUAL, columns, model
 
 N_GROUPS = 16
@@ -91,6 +95,44 @@ def stopped_campaign(comm: Any, path: Path) -> folds.FoldsReport:
 
     with gamwarm.open(path, comm=comm, engine=engine.ENGINE, engine_version="1") as store, store.walltime():
         return folds.leave_one_out(store, data()["group"], fit, progress=False)
+
+
+# -- Ctrl-C in a terminal reaches every rank ------------------------------------------------------
+
+
+def interrupted_campaigns(comm: Any, folder: str) -> Any:
+    """Campaigns whose ranks all get a SIGINT: in their fit, or while they wait for one that is."""
+    in_their_fit = {"rank 0": {0}, "the last": {comm.size - 1}, "all": set(range(comm.size))}
+    return {
+        name: _interrupted(comm, Path(folder) / f"struck-{k}.h5", comm.rank in ranks)
+        for k, (name, ranks) in enumerate(in_their_fit.items())
+    }
+
+
+def _interrupted(comm: Any, path: Path, in_its_fit: bool) -> dict[str, Any]:
+    solver, begun = Solver(), 0
+
+    def fit(fold: folds.Fold | None, /, **how: Any) -> Any:
+        nonlocal begun
+        begun += 1 if fold is None or fold.group is not None else 0
+        if begun == 2 and in_its_fit:
+            time.sleep(0.3)
+            signal.raise_signal(signal.SIGINT)
+        if begun == 2:
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return solver(fold, **how)
+
+    def run(fit: Any) -> folds.FoldsReport:
+        with gamwarm.open(path, comm=comm, engine="tests", engine_version="1") as store:
+            return folds.leave_one_out(store, GROUPS, fit, progress=False)
+
+    try:
+        run(fit)
+        ended = ["nothing"]
+    except BaseException as error:  # what is raised is the answer
+        ended = [type(error).__name__, error.__notes__[-1]]
+    comm.barrier()
+    return {"ended": ended, "then": sources(run(Solver()))}
 
 
 # -- what a campaign tells -------------------------------------------------------------------------

@@ -49,6 +49,17 @@ def test_every_rank_has_the_report_of_one_process_and_the_file_its_entries(launc
         assert store.verify().ok
 
 
+@pytest.mark.parametrize("n", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_a_ctrl_c_of_all_ranks_ends_a_campaign_on_all_of_them_and_it_resumes(mpiexec, tmp_path, n):
+    for answer in mpiexec(n, fold_bodies.interrupted_campaigns, tmp_path, timeout=60):
+        for where, told in answer.items():
+            assert told["ended"] == [
+                "KeyboardInterrupt",
+                f"the fit on all rows and at least {n} of 7 folds are stored; run the same call again to go on",
+            ], where
+            assert told["then"] == ["exact"] * n + ["transfer"] * (7 - n)
+
+
 @pytest.mark.parametrize("n", RANKS)
 def test_the_job_run_again_is_exact_hits_from_the_same_parent(job, serial, n):
     for answer in job(n):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from gamwarm.errors import CollectiveError, InvalidInput, UnkeyableFit
-from gamwarm.parallel import SERIAL, agree, already_agreed, mark_agreed
+from gamwarm.parallel import SERIAL, agree, already_agreed, broadcast_failure, mark_agreed
 from tests.support.thread_ranks import on_ranks
 
 
@@ -61,6 +63,38 @@ def test_alone_an_error_is_raised_unchanged():
         agree(SERIAL, "keep", "x", error)
     assert caught.value is error
     assert not already_agreed(error)
+
+
+@pytest.mark.parametrize(("kind", "known"), [(KeyboardInterrupt, True), (SystemExit, True), (ValueError, False)])
+def test_an_interrupt_that_struck_while_a_known_failure_was_on_its_way_is_known(kind, known):
+    def raised():
+        try:
+            agree(SERIAL, "keep", None, failure)
+        finally:
+            raise kind
+
+    failure = CollectiveError("rank 1 failed", rank=1, cause="a bad day")
+    mark_agreed(failure)
+    with pytest.raises(kind) as struck:
+        raised()
+    assert already_agreed(struck.value) == known
+    assert not already_agreed(KeyboardInterrupt())
+
+
+@pytest.mark.parametrize("failing", [{0}, {1}, {0, 1, 2}])
+def test_what_is_not_an_exception_is_broadcast_once_and_leaves_no_rank_waiting(failing):
+    def run(comm):
+        if comm.rank not in failing:
+            with pytest.raises(CollectiveError, match="KeyboardInterrupt"):
+                agree(comm, "round", None)
+            return comm.exchanges
+        error = KeyboardInterrupt()
+        with contextlib.suppress(KeyboardInterrupt):
+            broadcast_failure(comm, "round", error)
+        broadcast_failure(comm, "end", error)
+        return comm.exchanges
+
+    assert on_ranks(3, run) == [1, 1, 1]
 
 
 def test_no_error_needs_no_agreement_and_a_marked_one_has_it():
