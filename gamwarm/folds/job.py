@@ -116,11 +116,15 @@ def leave_one_out(
     Whatever ends the job, Ctrl-C too, has a note that says how many folds are stored.
     """
     folds, share, error = list[Fold](), 0.0, None
+    if not callable(getattr(store, "fit", None)):
+        raise InvalidType(f"store is {type(store).__name__}; give what gamwarm.open(path) returned")
     try:
         given: tuple[tuple[str, object], ...] = (("fit", fit), ("value", value), ("score", score))
         for name, function in given:
             if not callable(function) and (function is not None or name == "fit"):
                 raise InvalidType(f"{name} is {type(function).__name__}; give a function of one fold")
+        if not (isinstance(progress, bool) or callable(progress)):
+            raise InvalidType(f"progress is {type(progress).__name__}; give True, False or a function of two numbers")
         folds, share = folds_of(groups), check_share(audit)
     except Exception as caught:  # every rank must reach the agreement below
         error = caught
@@ -159,6 +163,8 @@ def _saying_what_is_stored(campaign: _Campaign, count: int) -> Iterator[None]:
         yield
     except BaseException as error:
         stored = campaign.stored()
+        if not stored and isinstance(error, Exception):  # a wrong argument, as a rule
+            raise
         whole = "the fit on all rows and " * (None in stored)
         least = "at least " * (campaign.store.comm.size > 1)
         verb = "is" if count == 1 and not whole else "are"

@@ -303,6 +303,33 @@ class EndsAt:
         return self.solver(fold, **how)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"store": None}, "store is NoneType; give what gamwarm.open"),
+        ({"store": "fits.h5"}, "store is str; give what gamwarm.open"),
+        ({"progress": 3}, "progress is int; give True, False or a function"),
+    ],
+)
+def test_a_wrong_argument_is_named_before_anything_is_fitted(tmp_path, arguments, words):
+    solver = Solver()
+    with gamwarm.open(tmp_path / "fits.h5") as store, pytest.raises(InvalidType, match=words) as refused:
+        folds.leave_one_out(**({"store": store, "groups": GROUPS, "fit": solver, "progress": False} | arguments))
+
+    assert solver.solved == []
+    assert not hasattr(refused.value, "__notes__")
+
+
+def test_an_error_before_anything_is_stored_has_no_advice_to_run_the_same_again(tmp_path):
+    with (
+        gamwarm.open(tmp_path / "fits.h5") as store,
+        pytest.raises(InvalidType, match=r"fit\(\) returned NoneType") as ended,
+    ):
+        folds.leave_one_out(store, GROUPS, lambda fold, **how: None, progress=False)
+
+    assert not hasattr(ended.value, "__notes__")
+
+
 @pytest.mark.parametrize("at", [0, 3, 7])
 @pytest.mark.parametrize(
     ("place", "error"),
