@@ -145,8 +145,8 @@ def write_bundle(
     They are chosen from their summaries and read in batches, so that a busy writer cannot keep a
     large export from ending; what it replaces or removes meanwhile is left out and listed.
     """
-    if os.path.lexists(target) and not overwrite:
-        raise StoreError(f"{target}: exists already; give another path, or overwrite=True", path=str(target))
+    if not overwrite:
+        vfs.refuse_existing(target)
     vfs.require_directory(target)
     summaries, unreadable = list_entries(store)
     problems = [Problem(place, "it cannot be read") for place in unreadable]

@@ -15,7 +15,7 @@ from gamwarm.entries import EntryStore, EntrySummary, list_entries
 from gamwarm.errors import StoreError
 from gamwarm.report.figures import bars, number, pairs, stacked
 from gamwarm.report.summary import PROVENANCES, SHORT, FitGroup, Plot, Summary, Tree, label_of, summarize
-from gamwarm.storage import replace_text, status_of
+from gamwarm.storage import refuse_existing, replace_text, status_of
 from gamwarm.store import Savings, SourceSavings
 from gamwarm.version import __version__
 
@@ -67,8 +67,8 @@ def write_report(
     there, store_there = status_of(target), status_of(path)
     if there is not None and store_there is not None and os.path.samestat(there, store_there):
         raise StoreError(f"{target}: the report would overwrite the store; give another path")
-    if not overwrite and os.path.lexists(target):
-        raise StoreError(f"{target}: exists already; give another path, or overwrite=True", path=str(target))
+    if not overwrite:
+        refuse_existing(target)
     store = EntryStore(path, mode="r")
     try:
         summaries, unreadable = list_entries(store)

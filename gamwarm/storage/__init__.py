@@ -24,7 +24,16 @@ from gamwarm.storage.overlay import Overlay
 from gamwarm.storage.pager import missing
 from gamwarm.storage.reader import Peek, RetryRead, Snapshot
 from gamwarm.storage.replace import fill_through
-from gamwarm.storage.vfs import explain, not_of_the_file, open_auxiliary, out_of_memory, replace_text, status_of, typed
+from gamwarm.storage.vfs import (
+    explain,
+    not_of_the_file,
+    open_auxiliary,
+    out_of_memory,
+    refuse_existing,
+    replace_text,
+    status_of,
+    typed,
+)
 
 __all__ = [
     "BODY_OFFSET",
@@ -65,6 +74,7 @@ __all__ = [
     "parse",
     "probe",
     "redo_journal",
+    "refuse_existing",
     "remember",
     "replace_text",
     "scratch_path",

@@ -219,6 +219,19 @@ def create_auxiliary(path: Path, like: os.stat_result | None, mode: int | None =
     return fd
 
 
+def refuse_existing(path: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises
+    ------
+    StoreError
+    """
+    if path.is_dir():
+        raise StoreError(f"{path}: a directory; give the path of a file", path=str(path))
+    if os.path.lexists(path):
+        raise StoreError(f"{path}: exists already; give another path, or overwrite=True", path=str(path))
+
+
 def replace_text(path: Path, text: str, mode: int | None = None) -> None:
     """Put a text file in the place of another or of none, atomically, following no link.
 

@@ -123,6 +123,8 @@ def test_a_report_replaces_nothing_without_being_told_to(gamwarm_command, stored
     assert refused.code == gamwarm_command("export", stored.path, "-o", page, *ABOUT).code == 10
     assert "exists already; give another path, or add --overwrite" in refused.err
     assert page.read_text() == "my own page"
+    for what in (("report",), ("export", *ABOUT)):
+        assert "a directory; give the path" in gamwarm_command(what[0], stored.path, "-o", tmp_path, *what[1:]).err
     assert gamwarm_command("report", stored.path, "-o", page, "--overwrite").code == 0
     assert page.read_text().startswith("<!doctype html>")
 
