@@ -106,13 +106,14 @@ class Case:
         if not bound.w[self._picked].any():
             raise InvalidInput(f"column {bound.family.weights!r}: all weights of this case are zero")
         self.n_rows = bound.n if rows is None else int(rows.shape[0])
+        informed = bound.w[self._picked] > 0.0  # a row of weight zero says nothing of its level
         self.kept: list[IntArray] = []
         self.new_rows: list[NewRows] = []
         for term in bound.terms:
             counts = np.zeros(0, dtype=np.intp)
             if term.has_levels:
                 group = bound.source.groups[term.group]
-                counts = np.bincount(group.index[self._picked], minlength=group.size)
+                counts = np.bincount(group.index[self._picked][informed], minlength=group.size)
             self.kept.append(term.kept_columns(counts))
             self.new_rows.append(term.rows_of_case(counts) if term.has_levels else term.new_rows)
         self.names = tuple(term.name for term in bound.terms)
@@ -320,16 +321,17 @@ class Case:
         every = source.groups[key].index
         present, index = np.unique(every if self.rows is None else every[self.rows], return_inverse=True)
         index = index.reshape(-1).astype(np.intp)
+        informed = self.w > 0.0
         by_level = []
         for term, kept, columns in zip(self.bound.terms, self.kept, self.slices, strict=True):
             if term.by_level:
                 coefficient = np.full(term.table.shape[0], -1, dtype=np.intp)
                 coefficient[np.argmax(term.table[:, kept], axis=0)] = np.arange(columns.start, columns.stop)
-                by_level.append((self.groups[term.group].index, coefficient))
-        gone = vanishing(by_level, index, sum(self.widths))
+                by_level.append((self.groups[term.group].index[informed], coefficient))
+        gone = vanishing(by_level, index[informed], sum(self.widths))
         for term, columns in zip(self.bound.terms, self.slices, strict=True):
             if term.of_level is not None:
-                groups = np.unique(index[term.of_level[self.groups[term.group].index]])
+                groups = np.unique(index[term.of_level[self.groups[term.group].index] & informed])
                 gone[columns] = groups[0] if groups.size == 1 else -1
         return index, [group_label(levels[i]) for i in present], gone
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gamwarm import FitFailed, InvalidInput
-from gamwarm.engine import Factor, Gaussian, Intercept, Linear, RandomEffect, Smooth, bind, fit
+from gamwarm.engine import Factor, Gaussian, Intercept, Linear, Monotone, Poisson, RandomEffect, Smooth, bind, fit
 
 pd = pytest.importorskip("pandas")
 
@@ -84,3 +84,51 @@ def test_columns_that_repeat_each_other_are_named():
     data = {**frame(), "twice": 2.0 * frame()["few"].to_numpy()}
     with pytest.raises(FitFailed, match=r"few.*twice|twice.*few"):
         fit(bind(data, [Intercept(), Linear("few"), Linear("twice")], Gaussian("y")).case())
+
+
+def weighted():
+    """Columns in which the rows of level "c" have weight zero, and one of them, in group 1."""
+    rng = np.random.default_rng(3)
+    level = np.array(list("abcd") * 20)
+    group = np.arange(80) // 40
+    lone = np.flatnonzero(level == "c")[-1]
+    weight = np.where(level == "c", 0.0, 1.0)
+    x = rng.normal(size=80)
+    y = rng.poisson(np.exp(0.5 * x + (level == "b"))) * 1.0
+    return {"x": x, "level": level, "group": group.astype(str), "y": y, "w": weight}, lone
+
+
+OF_A_LEVEL = {
+    "factor": [Smooth("x", 6), Factor("level")],
+    "random effect": [Smooth("x", 6), RandomEffect("level")],
+    "curves": [Factor("level"), Smooth("x", 6, by="level")],
+    "monotone curves": [Factor("level"), Monotone("x", 6, by="level")],
+}
+
+
+@pytest.mark.parametrize("terms", OF_A_LEVEL)
+@pytest.mark.parametrize("family", [Gaussian, Poisson])
+def test_a_level_of_which_all_rows_have_weight_zero_is_one_without_rows(family, terms):
+    bound = bind(weighted()[0], [Intercept(), *OF_A_LEVEL[terms]], family("y", weights="w"))
+
+    heavy, present = fit(bound.case()), fit(bound.without("level", "c"))
+
+    assert heavy.converged, heavy.reason
+    assert heavy.result.objective == pytest.approx(present.result.objective, abs=1e-6)
+    assert [len(part) for part in heavy.result.block_beta] == [len(part) for part in present.result.block_beta]
+    if terms != "random effect":
+        with pytest.raises(InvalidInput, match="'c' at row 0, of which the fit"):
+            heavy.predict({"x": [0.0], "level": ["c"]})
+
+
+@pytest.mark.parametrize("terms", OF_A_LEVEL)
+def test_a_level_vanishes_with_the_group_that_has_its_only_rows_of_some_weight(terms):
+    data, lone = weighted()
+    data["w"][lone] = 1.0
+    case = bind(data, [Intercept(), *OF_A_LEVEL[terms]], Poisson("y", weights="w")).case()
+
+    _, labels, gone = case.grouped("group")
+
+    assert labels == ["0", "1"]
+    assert 1 in gone
+    assert 0 not in gone
