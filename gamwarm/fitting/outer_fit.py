@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from gamwarm.transfer import START_MARGIN, StartGuard, StartReport, is_same_obje
 __all__ = ["fit"]
 
 log = logging.getLogger("gamwarm")
+T = TypeVar("T")
 
 # Where an engine has no cold starts of its own: this much smoother and rougher than the initial
 # rho.
@@ -35,9 +36,9 @@ _COLD_SHIFT = 4.0
 _MOST_ALTERNATIVES = 3
 # An engine may yield cold starts without end.
 _MOST_COLD_STARTS = 64
-# Exceptions of an engine that cannot evaluate a point. A time limit or an interrupt is none of
-# these.
-_CANNOT_EVALUATE = (ArithmeticError, AssertionError, IndexError, RuntimeError, ValueError)
+# No fault of the point that an engine was asked to evaluate: a time limit or a disk, too little
+# memory, a wish to stop. Everything else may be, whatever the engine calls it.
+_NO_FAULT_OF_A_POINT = (OSError, MemoryError, StopIteration)
 
 
 def fit(
@@ -131,6 +132,13 @@ def fit(
         return one.run(handle.start.start, handle.start, handle)
 
 
+def _cannot_evaluate(error: Exception) -> bool:
+    """Whether an engine may have raised this because of the point."""
+    if isinstance(error, GamwarmError):  # else what the engine returned is wrong whatever the start
+        return isinstance(error, FitFailed)
+    return not isinstance(error, _NO_FAULT_OF_A_POINT)
+
+
 class _Fit:
     """State of one fit."""
 
@@ -197,11 +205,9 @@ class _Fit:
         failed: Exception
         try:
             return self._search_start(start, report)
-        except FitFailed as error:
-            failed = error
-        except GamwarmError:  # what the engine returned is wrong whatever the start
-            raise
-        except _CANNOT_EVALUATE as error:
+        except Exception as error:
+            if not _cannot_evaluate(error):
+                raise
             failed = error
         self.guard.notes.append(f"the engine raised {type(failed).__name__} at the warm start ({failed})")
         self.outcomes.clear()
@@ -296,8 +302,8 @@ class _Fit:
                 return
             try:
                 lower = self._search_lower(own(best.at), best.at.value)
-            except (FitFailed, *_CANNOT_EVALUATE) as error:
-                if isinstance(error, InvalidInput):  # what the engine returned is wrong wherever it is
+            except Exception as error:
+                if not _cannot_evaluate(error):
                     raise
                 self.guard.notes.append(f"the search for another answer failed ({error})")
                 return
@@ -332,8 +338,8 @@ class _Fit:
                 why = "another branch of the objective was met" if last.is_answer else f"no answer ({last.reason})"
                 self.guard.notes.append(f"{why}: the next cold start was searched")
             self.outcomes.append(("cold", self.search.run(at)))
-        except (FitFailed, *_CANNOT_EVALUATE) as error:
-            if not any(each.is_answer for _, each in self.outcomes):
+        except Exception as error:
+            if not (_cannot_evaluate(error) and any(each.is_answer for _, each in self.outcomes)):
                 raise
             self.guard.notes.append(f"the search from another cold start failed ({error})")
             return False
@@ -483,7 +489,7 @@ class _Fit:
             self.guard.resets += each.resets
         before = self._cost()
         curvature = self._curvature(at, start, converged)
-        seeds = self._group_seeds(at, report) if converged else None
+        seeds = self._extra("group seeds", lambda: self._group_seeds(at, report)) if converged else None
         cost = self._cost()
         for_children = cost.hessian_formations - before.hessian_formations
         inner = getattr(self.objective, "inner_mode", None)
@@ -493,7 +499,7 @@ class _Fit:
             at.value,
             converged,
             active_sets=at.active_sets,
-            inner=None if inner is None else inner(at),
+            inner=None if inner is None else self._extra("the inner summary", lambda: inner(at)),
             curvature=curvature,
             iteration=cost.outer_iterations,
             cost=replace(
@@ -528,6 +534,20 @@ class _Fit:
         reason = "" if converged else outcome.reason
         return OuterFit(result, report, kept, self.guard, reason, tuple(self.notes), result.cost, at)
 
+    def _extra(self, what: str, make: Callable[[], T]) -> T | None:
+        """Return what is kept beside an answer; None, and a note, if the engine cannot compute it:
+        the answer counts.
+        """
+        try:
+            return make()
+        except Exception as error:
+            if not _cannot_evaluate(error):
+                raise
+            note = f"{what} could not be computed: the engine raised {type(error).__name__} ({error})"
+            self.notes.append(note)
+            log.warning("%s: %s", self.problem, note)
+            return None
+
     def _curvature(self, at: Evaluation, start: Any, converged: bool) -> Curvature:
         known = getattr(start, "curvature", None)
         hessian = None if callable(at.hessian) else at.outer_hessian
@@ -537,7 +557,7 @@ class _Fit:
             stayed = np.array_equal(start.rho, at.rho) and np.array_equal(theta, at.theta)
             hessian = known.hessian if stayed else None
         if hessian is None and self.outer_hessian and converged:
-            hessian = self.search.hessian(at)
+            hessian = self._extra("the outer Hessian", lambda: self.search.hessian(at))
         if at.edf is None:
             return Curvature(at.gradient, hessian)
         q, smoothing = self.q, self.problem.layout.n_outer

@@ -139,8 +139,15 @@ class Choosy(Ridge):
         return super().penalized_nll(rho, theta)
 
 
+class Diverged(Exception):
+    """An engine's own exception."""
+
+
 START = gamwarm.ConstrainedWarmStart([1.0, 1.0], [np.ones(6), np.ones(4)])
-ERRORS = [ValueError, np.linalg.LinAlgError, ZeroDivisionError, FloatingPointError, RuntimeError, gamwarm.FitFailed]
+ERRORS = [
+    ValueError, np.linalg.LinAlgError, ZeroDivisionError, FloatingPointError, RuntimeError, KeyError,
+    RuntimeWarning, Diverged, gamwarm.FitFailed,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -154,6 +161,36 @@ def test_an_engine_that_raises_where_a_start_was_offered_continues_cold(error, w
     assert found.converged
     assert found.result.objective == pytest.approx(RIGHT, abs=1e-8)
     assert f"raised {error.__name__}" in " ".join(found.summary().split())
+
+
+@pytest.mark.parametrize("what", ["the outer Hessian", "group seeds", "the inner summary"])
+def test_what_is_kept_beside_an_answer_and_cannot_be_computed_is_noted(tmp_path, caplog, what):
+    class Half(Ridge):
+        """Cannot compute one of the extras at its answer."""
+
+        def evaluate(self, rho, theta, budget):
+            at = super().evaluate(rho, theta, budget)
+            if what == "the outer Hessian" and np.abs(at.gradient).max() < 1e-5:
+                at.hessian = self.refuse
+            return at
+
+        def refuse(self, *_):
+            raise Diverged("singular")
+
+    engine = Half(TERMS, Y)
+    if what == "group seeds":
+        engine.group_seeds = engine.refuse
+    if what == "the inner summary":
+        engine.inner_mode = engine.refuse
+    with gamwarm.open(tmp_path / "fits.h5") as store:
+        found = gamwarm.fit(PROBLEM, engine, store, group_seeds="g" if what == "group seeds" else None)
+
+    assert found.converged
+    assert found.kept.record.written
+    assert found.kept.artifact.written
+    assert found.result.objective == pytest.approx(RIGHT, abs=1e-8)
+    assert f"{what} could not be computed: the engine raised Diverged" in " ".join(found.notes)
+    assert "could not be computed" in caplog.text
 
 
 def test_a_gradient_that_the_values_contradict_is_named():
@@ -180,8 +217,10 @@ def test_what_an_engine_raises_says_where():
 def test_an_engine_that_raises_wherever_it_begins_is_heard():
     with pytest.raises(ZeroDivisionError):
         gamwarm.fit(PROBLEM, Choosy(ZeroDivisionError("none"), points=99), start=START)
-    with pytest.raises(TimeoutError):  # a limit of the user's own is no fault of the start
-        gamwarm.fit(PROBLEM, Choosy(TimeoutError("late")), start=START)
+    # A limit of the user's own is no fault of the start.
+    for error in (TimeoutError("late"), MemoryError(), StopIteration(), KeyboardInterrupt()):
+        with pytest.raises(type(error)):
+            gamwarm.fit(PROBLEM, Choosy(error), start=START)
 
 
 @pytest.mark.parametrize(("starts", "error"), [([], InvalidInput), (None, InvalidType), (3, InvalidType)])
