@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
 
-from gamwarm.display import NotebookTable, counted, json_text, visible, wrapped
+from gamwarm.display import NotebookTable, counted, few, json_text, visible, wrapped
 from gamwarm.errors import MissingDependency
 from gamwarm.folds.outcome import FoldOutcome
 from gamwarm.folds.results import FoldResults
@@ -16,6 +16,7 @@ from gamwarm.folds.results import FoldResults
 __all__ = ["FoldsReport"]
 
 _MOST_NAMED: Final = 3
+_MOST_REMAINING: Final = 8
 _MOST_DRAWN: Final = 40
 
 
@@ -227,7 +228,8 @@ def _told(report: FoldResults) -> Iterator[str]:
         if fold.not_scored:
             yield f"no score without {fold.group}: {fold.not_scored}"
     if report.remaining:
-        yield f"stopped; {counted(len(report.remaining), 'fold')} remain: {', '.join(report.remaining)}"
+        left = counted(len(report.remaining), "fold") + (" remains" if len(report.remaining) == 1 else " remain")
+        yield f"stopped; {left} ({few(report.remaining, _MOST_REMAINING)}); run the same call again to go on"
 
 
 def _totals(report: FoldResults) -> str:

@@ -175,3 +175,20 @@ def test_an_engine_that_counts_evaluations_alone_has_no_column_of_formations(tmp
     assert "Hessians" not in report.table()
     assert report.summary().startswith("7 folds: 42 evaluations, 3.5 s")
     assert report.plot().axes[0].get_xlabel() != "Hessian formations"
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (1, "stopped; 1 fold remains (g0); run the same call again to go on"),
+        (3, "stopped; 3 folds remain (g0, g1, g2); run the same call again to go on"),
+        (
+            300,
+            "stopped; 300 folds remain (g0, g1, g2, g3, g4, g5, g6, g7 and 292 more); run the same call again to go on",
+        ),
+    ],
+)
+def test_a_stopped_campaign_says_what_to_do_and_names_some_of_what_remains(count, said):
+    report = folds.FoldsReport(None, None, (), tuple(f"g{k}" for k in range(count)))
+
+    assert " ".join(report.summary().split()) == said
