@@ -11,12 +11,15 @@ import json
 import logging
 import re
 import textwrap
+import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import accumulate
 from typing import Any, Final
 
 __all__ = ["COLUMNS", "NotebookTable", "brief_repr", "counted", "error_line", "few", "html", "json_text", "short"]
-__all__ += ["visible", "visible_lines", "wrapped"]
+__all__ += ["shortened", "visible", "visible_lines", "wrapped"]
 
 Facts = list[tuple[str, str]]
 
@@ -132,6 +135,28 @@ def short(key: str | None) -> str:
         return "none"
     head = "cf-" if key.startswith("cf-") else ""
     return head + key.removeprefix("cf-")[:_SHORT]
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a label in at most ``most`` columns: of a longer one both ends, which tell it apart.
+
+    Letters of East Asian scripts take two columns.
+    """
+    text = visible(text)
+    if _columns(text) <= most:
+        return text
+    room = most - 1
+    tail = _beginning(text[::-1], room // 2)[::-1]
+    return f"{_beginning(text, room - room // 2)}…{tail}"
+
+
+def _beginning(text: str, columns: int) -> str:
+    used = list(accumulate(map(_columns, text)))
+    return text[: bisect_right(used, columns)]
+
+
+def _columns(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def few(words: Iterable[str], most: int = 4) -> str:

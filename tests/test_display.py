@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import gamwarm
 from gamwarm import Cost, OuterFit, engine
-from gamwarm.display import brief_repr, few, json_text, short, visible, wrapped
+from gamwarm.display import brief_repr, few, json_text, short, shortened, visible, wrapped
 from gamwarm.fitting import GuardReport
 from gamwarm.store import Saving
 from tests.support.stores import artifact_of, carrier_fit, plain_fit, record_of, result_of
@@ -276,3 +276,20 @@ def test_what_an_engine_does_not_count_is_not_shown_as_none(cost, said, work):
 
 def test_a_saving_without_counted_formations_names_evaluations_only():
     assert str(Saving(7, seconds=0.25)) == "7 evaluations, 0.25 s"
+
+
+def test_labels_that_differ_at_their_end_differ_when_they_are_shortened():
+    assert shortened("subject 17", 12) == "subject 17"
+    assert shortened("a long label of subject 17", 12) == "a long…ct 17"
+    assert shortened("\x1b[31mred label", 12) == "\\x1b[3…label"
+
+
+@given(st.text(st.sampled_from("ab日本 é\n"), max_size=40), st.integers(2, 30))
+def test_a_shortened_label_fits_and_is_made_of_both_ends(text, most):
+    short_text = shortened(text, most)
+
+    assert sum(2 if each in "日本" else 1 for each in short_text) <= most
+    if short_text != visible(text):
+        head, tail = short_text.split("…")
+        assert visible(text).startswith(head)
+        assert visible(text).endswith(tail)

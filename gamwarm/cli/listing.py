@@ -33,6 +33,7 @@ from gamwarm.cli.output import (
     table,
     write_json,
 )
+from gamwarm.display import shortened
 from gamwarm.entries import ARTIFACTS, RECORDS, BrowsedEntry, Families, Selection, Selector, list_sealed
 from gamwarm.records import COLD_RUN, BlockRecord, Cost, Curvature, FitArtifact, Lineage, cold_objective_of, cold_run_of
 from gamwarm.store import Savings, SourceSavings, add_up
@@ -135,13 +136,9 @@ def _listing(page: Sequence[BrowsedEntry], families: Families, *, full: bool) ->
     if any(labels):
         heads[_LABEL:_LABEL] = columns("LABEL")
         for row, label in zip(rows, labels, strict=True):
-            row.insert(_LABEL, label if full else _shortened(label))
+            row.insert(_LABEL, label if full else shortened(label, _LABEL_WIDTH))
     count = fitting(heads, rows, width)
     return table(heads[:count], [row[:count] for row in rows])
-
-
-def _shortened(label: str) -> str:
-    return label if len(label) <= _LABEL_WIDTH else f"{label[: _LABEL_WIDTH - 1]}…"
 
 
 def _cells(seen: BrowsedEntry, families: Families, *, full: bool, whole_keys: bool) -> Iterator[str | Text]:

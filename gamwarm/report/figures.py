@@ -7,11 +7,10 @@ a phone, and its words can be read on both.
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
-from gamwarm.display import html
+from gamwarm.display import html, shortened, visible
 from gamwarm.report.summary import Bar, Pair
 
 __all__ = ["bars", "number", "pairs", "stacked"]
@@ -83,8 +82,8 @@ def _svg(height: float, title: str, body: Sequence[str], css: str = "") -> str:
 
 
 def _label(y: float, text: str) -> str:
-    shown = _first_letters(text)
-    rest = f"<title>{html(text)}</title>" if shown != text else ""
+    shown = shortened(text, LETTERS)
+    rest = f"<title>{html(text)}</title>" if shown != visible(text) else ""
     return f'<text x="0" y="{y:g}">{rest}{html(shown)}</text>'
 
 
@@ -95,13 +94,3 @@ def _number(y: float, length: float, text: str, css: str = "") -> str:
 def _rect(y: float, length: float, height: float, css: str) -> str:
     width = max(length, 0.4)
     return f'<rect x="{LABEL:g}%" y="{y:g}" width="{width:.4g}%" height="{height:g}" rx="2" class="{css}"/>'
-
-
-def _first_letters(text: str) -> str:
-    """Return the beginning of a label; letters of East Asian scripts count twice."""
-    used = 0
-    for n, letter in enumerate(text):
-        used += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        if used > LETTERS:
-            return text[: max(n - 1, 1)] + "…"
-    return text
