@@ -81,6 +81,19 @@ def test_an_interrupt_that_struck_while_a_known_failure_was_on_its_way_is_known(
     assert not already_agreed(KeyboardInterrupt())
 
 
+def test_an_interrupt_that_is_known_stays_so_when_its_context_is_replaced():
+    def run(comm):
+        failure, struck = CollectiveError("rank 1 failed", rank=1, cause="a bad day"), KeyboardInterrupt()
+        mark_agreed(failure)
+        struck.__context__ = failure
+        broadcast_failure(comm, "round", struck)
+        struck.__context__ = None
+        broadcast_failure(comm, "close", struck)
+        return comm.exchanges
+
+    assert on_ranks(2, run) == [0, 0]
+
+
 @pytest.mark.parametrize("failing", [{0}, {1}, {0, 1, 2}])
 def test_what_is_not_an_exception_is_broadcast_once_and_leaves_no_rank_waiting(failing):
     def run(comm):
