@@ -398,14 +398,31 @@ class FileView:
 
     def _quickly(self, section: str, path: str) -> Encoded | None:
         """Read an entry from its header, without an HDF5 object for it and each of its values."""
-        if self._peek is None:
-            return None
         try:
-            parent, name = self._parent(section, path)
-            link = parent.links.get_info(name)
-            return self._from_header(section, key_of(path), link.u) if link.type == h5l.TYPE_HARD else None
+            address = self._address_of(section, path)
+            return None if address is None else self._from_header(section, key_of(path), address)
         except (DamagedEntry, *UNREADABLE):  # `read` finds out why
             return None
+
+    def _address_of(self, section: str, path: str) -> int | None:
+        """Return where the header of an entry is, for `_peek`; None where HDF5 has to be asked."""
+        if self._peek is None:
+            return None
+        parent, name = self._parent(section, path)
+        link = parent.links.get_info(name)
+        return int(link.u) if link.type == h5l.TYPE_HARD else None
+
+    def has_seal(self, section: str, path: str, seal: bytes) -> bool:
+        """Whether the entry at a path has this seal, as one read of its header tells; False says
+        nothing.
+        """
+        try:
+            address = self._address_of(section, path)
+            if address is None or self._peek is None:
+                return False
+            return object_header.has_text(self._peek, address, b"seal", seal)
+        except (DamagedEntry, *UNREADABLE):  # `stored_seal` finds out why
+            return False
 
     def _vectors(self, gid: Any) -> dict[str, Any]:
         """Read the vectors, asking no further than there are attributes: most entries have two."""
@@ -430,8 +447,6 @@ class FileView:
         None says nothing: the key may be missing, damaged, of several entries, or stored in
         datasets. What is returned is what `read` would return, by the same seal.
         """
-        if self._peek is None:
-            return None
         self._left_to_hdf5 = key
         return self._quickly(RECORDS, key)
 

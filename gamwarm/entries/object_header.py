@@ -20,7 +20,7 @@ from h5py import h5t
 
 from gamwarm.storage import Peek
 
-__all__ = ["FLOATS", "INTEGERS", "TEXT", "Attribute", "attributes", "string_type"]
+__all__ = ["FLOATS", "INTEGERS", "TEXT", "Attribute", "attributes", "has_text", "string_type"]
 
 Attribute = tuple[int, bytes]
 """Kind of the elements (`FLOATS`, `INTEGERS`, `TEXT`), and the bytes."""
@@ -64,6 +64,43 @@ def attributes(peek: Peek, address: int) -> dict[bytes, Attribute] | None:
         Of the object header: bytes from the start of the HDF5 image, as its links have it and
         `peek` counts.
     """
+    first = _first_block(peek, address)
+    if first is None:
+        return None
+    block, at, end = first
+    found: dict[bytes, Attribute] = {}
+    more: list[tuple[int, int]] = []
+    if not _messages(block, at, end, found, more):
+        return None
+    for at, count in more:  # grows while it is walked
+        if at > _MOST_ADDRESS or not _CHECKSUM_BYTES < count <= _MOST_BYTES or len(more) > _MOST_BLOCKS:
+            return None
+        block = peek(count, at)
+        if block[:4] != b"OCHK" or not _messages(block, 4, count - _CHECKSUM_BYTES, found, more):
+            return None
+    return found
+
+
+def has_text(peek: Peek, address: int, name: bytes, text: bytes) -> bool:
+    """Whether the object whose header is at `address` has this attribute; False says nothing.
+
+    Linked objects and whatever else it has do not matter.
+    """
+    block, at, end = _first_block(peek, address) or (b"", 0, 0)
+    while at + 4 + _NAME <= min(end, len(block)):
+        kind, count, flags = _MESSAGE.unpack_from(block, at)
+        at += 4
+        if kind == _ATTRIBUTE and not flags:
+            version, _, name_bytes, type_bytes, space_bytes, _ = _ATTRIBUTE_HEAD.unpack_from(block, at)
+            data = at + _NAME + name_bytes + type_bytes + space_bytes
+            if version == 3 and block[at + _NAME : at + _NAME + name_bytes - 1] == name:
+                return block[data : at + count] == text
+        at += count
+    return False
+
+
+def _first_block(peek: Peek, address: int) -> tuple[bytes, int, int] | None:
+    """Return the first block of a header, and where its messages begin and end."""
     if address > _MOST_ADDRESS:
         return None
     block = peek(_FIRST_READ, address)
@@ -79,17 +116,7 @@ def attributes(peek: Peek, address: int) -> dict[bytes, Attribute] | None:
         if end > _MOST_BYTES:
             return None
         block = peek(end, address)
-    found: dict[bytes, Attribute] = {}
-    more: list[tuple[int, int]] = []
-    if not _messages(block, start + width, end, found, more):
-        return None
-    for at, count in more:  # grows while it is walked
-        if at > _MOST_ADDRESS or not _CHECKSUM_BYTES < count <= _MOST_BYTES or len(more) > _MOST_BLOCKS:
-            return None
-        block = peek(count, at)
-        if block[:4] != b"OCHK" or not _messages(block, 4, count - _CHECKSUM_BYTES, found, more):
-            return None
-    return found
+    return block, start + width, end
 
 
 def _messages(block: bytes, at: int, end: int, found: dict[bytes, Attribute], more: list[tuple[int, int]]) -> bool:

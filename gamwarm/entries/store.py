@@ -538,6 +538,9 @@ class EntryStore:
 
     def _artifact_in(self, view: EntryEditor, path: str, damaged: list[_Damaged]) -> StoredArtifact | None:
         """Return the artifact at a path; None if nothing is there, or what is there is damaged."""
+        known = self._parents.get(path.rpartition("/")[2])
+        if known is not None and known.path == path and view.has_seal(ARTIFACTS, path, known.seal):
+            return known.stored
         seal = view.stored_seal(ARTIFACTS, path)
         if seal is None and not view.may_have(ARTIFACTS, path):
             return None

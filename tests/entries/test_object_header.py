@@ -181,3 +181,26 @@ def test_a_header_of_any_bytes_gives_attributes_or_none(data):
 
     found = object_header.attributes(peek, address)
     assert found is None or all(type(name) is bytes and type(value) is bytes for name, (_, value) in found.items())
+
+
+def test_a_seal_is_recognised_in_the_header_that_has_it_and_in_no_other(path):
+    with Container.open(path, create=lambda h5: h5.create_group("g")) as container, container.write() as h5:
+        for number, name in enumerate(("one", "two", "long")):
+            group = h5["g"].create_group(name)
+            text = b"%032d" % number
+            group.attrs.create("meta", np.array(b"x" * (20_000 if name == "long" else 50)))
+            group.attrs.create("other", np.array(b"y" * 32))
+            group.attrs.create("seal", np.array(text))
+            group.create_group("below")
+    with Container.open(path, mode="r") as container:
+
+        def look(h5):
+            address = {name: h5py.h5o.get_info(h5["g"][name].id).addr for name in h5["g"]}
+            return {
+                (name, number)
+                for name in address
+                for number in range(3)
+                if object_header.has_text(h5.peek, address[name], b"seal", b"%032d" % number)
+            }
+
+        assert container.read(look) == {("one", 0), ("two", 1), ("long", 2)}
