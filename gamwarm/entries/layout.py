@@ -561,26 +561,42 @@ class FileView:
         if damaged:
             self.recount()
 
-    def write_child(self, entry: Encoded, *, is_new: bool = False) -> None:
-        """File one entry below its key, in place of a damaged one. ``is_new``: there is none.
+    def write_new_child(self, entry: Encoded) -> bool:
+        """File an entry below its key if there is none of its id; return whether that was so.
+
+        Raises
+        ------
+        Irreplaceable
+            HDF5 cannot open what is there.
+        """
+        gid = self._group_to_write(entry.section, entry.key)
+        child = entry.entry_id.encode()
+        if _may_link_to(gid, child):
+            return False
+        self._write_entry(h5g.create(gid, child, gcpl=_GROUP), entry)
+        return True
+
+    def _group_to_write(self, section: str, key: str) -> Any:
+        """Return the group of a key, made if it is missing."""
+        parent, name = self.section_to_write(section), key.encode()
+        try:
+            there = stored_values.has(parent, name)
+            return stored_values.open_group(parent, name) if there else h5g.create(parent, name, gcpl=_GROUP)
+        except (DamagedEntry, *UNREADABLE) as error:
+            pass_on_others(error)
+            raise _irreplaceable(section, key) from error
+
+    def write_child(self, entry: Encoded) -> None:
+        """File one entry below its key, in place of a damaged one.
 
         Raises
         ------
         Irreplaceable
             The object there is so damaged that HDF5 cannot open or remove it; nothing was changed.
         """
-        section = entry.section
-        parent = self.section_to_write(section)
-        name = entry.key.encode()
-        try:
-            there = stored_values.has(parent, name)
-            gid = stored_values.open_group(parent, name) if there else h5g.create(parent, name, gcpl=_GROUP)
-        except (DamagedEntry, *UNREADABLE) as error:
-            pass_on_others(error)
-            raise _irreplaceable(section, entry.key) from error
+        gid = self._group_to_write(entry.section, entry.key)
         child = entry.entry_id.encode()
-        there = there and not is_new
-        damaged = there and _may_link_to(gid, child) and self._remove(section, f"{entry.key}/{entry.entry_id}")
+        damaged = _may_link_to(gid, child) and self._remove(entry.section, f"{entry.key}/{entry.entry_id}")
         self._write_entry(h5g.create(gid, child, gcpl=_GROUP), entry)
         if damaged:
             self.recount()

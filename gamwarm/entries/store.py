@@ -338,16 +338,15 @@ class EntryStore:
 
     def _file_child(self, view: EntryEditor, new: Encoded) -> PutOutcome:
         section, path = new.section, f"{new.key}/{new.entry_id}"
-        if view.has_child(section, new.key, new.entry_id):
+        stamped = stamped_at(new, view.next_created(clock.now()))
+        if not view.write_new_child(stamped):
             try:
                 view.read(section, path)
             except DamagedEntry as error:
                 self._warn_damaged(section, [(path, str(error))])
             else:
                 return self._again(new.entry_id)
-            view.write_child(stamped_at(new, view.next_created(clock.now())))
-            return PutOutcome(pending=True, entry_id=new.entry_id)
-        view.write_child(stamped_at(new, view.next_created(clock.now())), is_new=True)
+            view.write_child(stamped)
         return PutOutcome(pending=True, entry_id=new.entry_id)
 
     # -- looking up --------------------------------------------------------------------------------
@@ -440,6 +439,8 @@ class EntryStore:
         check_exact_key(key)
 
         def look(view: EntryEditor) -> tuple[list[_Whole], list[_Damaged]]:
+            if not view.has(RECORDS, key):  # of most fits; HDF5's own error takes long
+                return [], []
             lone = view.read_lone_record(key)
             if lone is not None:
                 with suppress(DamagedEntry):

@@ -17,7 +17,7 @@ What cannot be read counts as not there, until `verify` makes it anew.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
@@ -125,6 +125,7 @@ class StoredIndex:
         self._root, self._section, self._size = root, section_group, size
         self._keeps, self._is_unchanging = keeps_tables, is_unchanging
         self._kept: dict[tuple[str, bytes], list[Any]] = {}
+        self._counts: dict[tuple[str, bytes], int] = {}  # rows of attributes, by who wrote them last
         self._unwritten: set[tuple[str, bytes]] = set()
         self._unreadable: dict[str, str] = {}
         self._kept_recent: list[Recent] | None = None
@@ -275,24 +276,34 @@ class StoredIndex:
     def write(self) -> None:
         """Write what has changed in memory."""
         if not self._recent_is_written:
-            texts = [row.text() for row in self._recent()]
-            stored_values.set_strings(self._root, _RECENT, texts + [""] * (RECENT_ROWS - len(texts)))
+            self._set_rows("", _RECENT, self._root, self._recent(), RECENT_ROWS)
             self._recent_is_written = True
         while self._unwritten:
             key, name = self._unwritten.pop()
             group = self._table_group(key)
             if group is not None:
-                texts = [row.text() for row in self._kept[key, name]]
+                rows = self._kept[key, name]
                 # A full or emptied row changes in place, another number of rows costs the space of
                 # the attribute.
-                rows = 1 << (len(texts) - 1).bit_length() if texts else 0
-                stored_values.set_strings(group, name, texts + [""] * (rows - len(texts)))
+                self._set_rows(key, name, group, rows, 1 << (len(rows) - 1).bit_length() if rows else 0)
+
+    def _set_rows(self, key: str, name: bytes, group: Any, rows: Sequence[Any], count: int) -> None:
+        """Write an attribute of so many rows, those that are left empty."""
+        texts = [row.text() for row in rows] + [""] * (count - len(rows))
+        in_place = self._counts.get((key, name)) == count
+        self._counts[key, name] = count
+        stored_values.set_strings(group, name, texts, in_place=in_place)
 
     def _table_group(self, key: str) -> Any:
         section = self._section(ARTIFACTS)
         if not key:
             return section
-        return stored_values.open_group(section, key.encode()) if stored_values.has(section, key.encode()) else None
+        try:
+            return stored_values.open_group(section, key.encode())
+        except (DamagedEntry, *UNREADABLE):
+            if stored_values.has(section, key.encode()):
+                raise
+            return None  # removed since
 
     def forget(self, section: str, entry_id: str) -> None:
         """Take a removed entry out of the ids; for an artifact call `drop` or `rebuild` too."""

@@ -12,6 +12,7 @@ Low-level h5py and cached types, since the high-level calls cost several times t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -146,7 +147,7 @@ def form_of(name: bytes) -> Form:
 _DTYPES: Final = {Kind.FLOATS: np.dtype("<f8"), Kind.INTEGERS: np.dtype("<i8")}
 _TYPES: Final = {Kind.FLOATS: h5t.IEEE_F64LE, Kind.INTEGERS: h5t.STD_I64LE, Kind.OCTETS: h5t.STD_U8LE}
 # Few: with every handle that is closed, h5py looks at each of its objects.
-_string_type: Final = lru_cache(maxsize=32)(object_header.string_type)
+_string_type: Final = lru_cache(maxsize=128)(object_header.string_type)
 _SCALAR: Final = h5s.create(h5s.SCALAR)
 
 
@@ -384,12 +385,20 @@ def rewrite_integer(stored: Any, value: int) -> None:
     stored.write(np.array(value, dtype="<i8"), h5t.STD_I64LE)
 
 
-def set_strings(gid: Any, name: bytes, values: Sequence[str]) -> None:
-    """Make an attribute a list of strings of one length; of none, remove it."""
-    if values:
-        _set(gid, name, _strings(name, values), _string_type(form_of(name).width))
-    else:
+def set_strings(gid: Any, name: bytes, values: Sequence[str], *, in_place: bool = False) -> None:
+    """Make an attribute a list of strings of one length; of none, remove it.
+
+    ``in_place``: if it is there, it is of as many, since this handle wrote it so.
+    """
+    if not values:
         remove_attribute(gid, name)
+        return
+    array, type_ = _strings(name, values), _string_type(form_of(name).width)
+    if in_place:
+        with suppress(KeyError):  # removed since
+            h5a.open(gid, name).write(array, type_)
+            return
+    _set(gid, name, array, type_)
 
 
 def _strings(name: bytes, values: Sequence[str]) -> Any:

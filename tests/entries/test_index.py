@@ -180,6 +180,24 @@ def test_a_table_that_grows_is_written_in_place_until_its_rows_double(entries, p
         assert [row.entry_id for row in rows] == ids[:TABLE_ROWS]
 
 
+def test_tables_of_a_key_that_was_removed_are_made_anew(entries, path):
+    wanted = Wanted(artifact_of().descriptor.key, artifact_of().structural_key)
+    for value in (1.0, 2.0):
+        first, second = (entries.put_artifact(artifact_of(value=value + n)).entry_id for n in (0.0, 0.5))
+        assert entries.find_parent(wanted).entry_id == second
+        with entries.editing() as editor:
+            editor.remove([(s.section, s.path, s.entry_id) for s in list_entries(entries)[0]], {})
+        assert entries.find_parent(wanted) is None
+        again = entries.put_artifact(artifact_of(value=value)).entry_id
+
+        assert entries.find_parent(wanted).entry_id == again == first
+        assert verify(entries).verdict == "sound"
+        with h5py.File(path, "r") as h5:
+            assert len(h5["fit_artifacts"][artifact_of().descriptor.key].attrs["candidates"]) == 1
+        with entries.editing() as editor:
+            editor.remove([(s.section, s.path, s.entry_id) for s in list_entries(entries)[0]], {})
+
+
 # -- what happens to a file ------------------------------------------------------------------------
 
 
