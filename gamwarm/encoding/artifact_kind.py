@@ -94,8 +94,13 @@ def encode_artifact(artifact: FitArtifact) -> Encoded:
         meta["nuisance"] = list(artifact.nuisance)
     seeds = artifact.seeds
     if seeds is not None:
-        meta["seeds"] = {"column": seeds.column, "labels": list(seeds.labels), "n_outer": seeds.rho.shape[1]}
-        arrays["seeds"] = np.hstack([seeds.rho, seeds.beta]).ravel()
+        q = seeds.rho.shape[1]
+        meta["seeds"] = {"column": seeds.column, "labels": list(seeds.labels), "n_outer": q}
+        parts = [seeds.rho, seeds.beta]
+        if seeds.hessian is not None:
+            meta["seeds"]["has_hessian"] = True
+            parts.append(seeds.hessian[:, *np.tril_indices(q)])
+        arrays["seeds"] = np.hstack(parts).ravel()
     return encoded(ARTIFACTS, artifact.descriptor.key, meta, arrays)
 
 
@@ -151,8 +156,14 @@ def _decode_seeds(meta: Meta, arrays: dict[str, Array]) -> GroupSeeds | None:
         return None
     groups, q = len(stored["labels"]), int(stored["n_outer"])
     width = q + sum(t["raw_width"] for t in meta["terms"])
-    rows = split(arrays.get("seeds"), [groups * width])[0].reshape(groups, width)
-    seeds: GroupSeeds = over_bytes(GroupSeeds(stored["column"], stored["labels"], rows[:, :q], rows[:, q:]))
+    lower = np.tril_indices(q) if stored.get("has_hessian", False) else (np.zeros(0, dtype=np.intp),) * 2
+    rows = split(arrays.get("seeds"), [groups * (width + lower[0].size)])[0].reshape(groups, width + lower[0].size)
+    hessian = None
+    if lower[0].size:
+        hessian = np.empty((groups, q, q))
+        hessian[:, *lower] = hessian[:, *lower[::-1]] = rows[:, width:]
+    parts = rows[:, :q], rows[:, q:width], hessian
+    seeds: GroupSeeds = over_bytes(GroupSeeds(stored["column"], stored["labels"], *parts))
     return seeds
 
 
@@ -218,7 +229,7 @@ _FIELDS: Final[dict[str, Check]] = {
             plateau=or_none(list_of(is_bool)),
         )
     ),
-    "seeds": object_of(column=is_string, labels=list_of(is_string), n_outer=is_count),
+    "seeds": object_of({"has_hessian": is_bool}, column=is_string, labels=list_of(is_string), n_outer=is_count),
 }
 
 ARTIFACT: Final = register(
@@ -231,8 +242,9 @@ ARTIFACT: Final = register(
         key_of=lambda artifact: str(artifact.descriptor.key),
         readme=(
             "One group per strict descriptor key, one child per fit. beta: raw (gauge-free) coefficients, terms "
-            "concatenated; meta.terms[].raw_width and n_rho cut beta and rho. seeds: per left-out group the first-"
-            "order change of the outer coordinates, then of beta. Attributes are an index: "
+            "concatenated; meta.terms[].raw_width and n_rho cut beta and rho. seeds: per left-out group the "
+            "change of the outer coordinates, then of beta; with meta.seeds.has_hessian then the lower "
+            "triangle of its outer Hessian, row by row. Attributes are an index: "
             "under each entry id its strict key; structural:, widths:, related: and candidates the best parents of a "
             "kind of model, fit: the artifact of a fit."
         ),

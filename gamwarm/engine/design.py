@@ -8,8 +8,9 @@ U = X). Both give the same numbers up to rounding.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -448,3 +449,15 @@ class Products:
                 x[:, part.columns] = part.table[picked] if group is None else part.table[group.index[picked]]
             out.append(x)
         return out
+
+    def of_rows(self, picked: IntArray) -> Products:
+        """Return the design of the picked rows; what it forms is not counted."""
+        part = copy.copy(self)
+        part.n, part.counters = picked.shape[0], Counters()
+        part._groups = [None if group is None else Group(group.index[picked], group.size) for group in self._groups]
+        part._parts = [
+            [replace(each, table=each.table[picked]) if self._groups[each.group] is None else each for each in parts]
+            for parts in self._parts
+        ]
+        part._pair_index, part._row_order = {}, {}
+        return part

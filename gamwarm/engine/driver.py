@@ -81,7 +81,7 @@ def fit(
         with the same terms.
     group_seeds : str, optional
         Column of the data whose values folds will leave out, one at a time: the result then carries
-        what leaving each of them out changes, to first order, and so does the artifact. An exact
+        what leaving each of them out changes, and so does the artifact. An exact
         hit computes none.
     leave_out : optional
         The value of that column that this case leaves out: the parent's seeds for it move the
@@ -255,10 +255,10 @@ class CaseObjective:
         return make
 
     def group_seeds(self, at: gamwarm.Evaluation, column: str) -> GroupSeeds:
-        """Return what leaving each value of ``column`` out changes, to first order."""
+        """Return what leaving each value of ``column`` out changes."""
         began, before = time.perf_counter(), self.counters.hessian_formations
         labels, changes = self._changes(at.state, column)
-        seeds = GroupSeeds(column, labels, changes.rho, changes.theta)
+        seeds = GroupSeeds(column, labels, changes.rho, changes.theta, changes.hessian)
         self.seed_cost = SeedCost(self.counters.hessian_formations - before, time.perf_counter() - began)
         return seeds
 

@@ -1,4 +1,5 @@
-"""Group seeds: the first-order change of rho and theta by leaving each group out, all at once.
+"""Group seeds: the change of rho and theta by leaving each group out, all groups at once: to first
+order, and where rows are many to second order, with an outer Hessian of each fold.
 
 An infinitesimal jackknife at the parent. With weights ``w`` on the rows, ``dV/dw_i`` at the mode is
 
@@ -21,6 +22,7 @@ from gamwarm.engine.arrays import FloatArray, IntArray
 from gamwarm.engine.gaussian import GaussianReml, Moments
 from gamwarm.engine.laml import Laml
 from gamwarm.engine.objective import Evaluation
+from gamwarm.engine.quadratic import QuadraticFit
 from gamwarm.families import Table
 from gamwarm.records import PLATEAU_EDF
 from gamwarm.transfer import SEED_STEP, floored_eigen
@@ -29,6 +31,10 @@ __all__ = ["GroupChanges", "downdated_changes", "group_changes", "vanishing"]
 
 # Without a pass over rows a step of a Gaussian fold costs next to nothing.
 _DOWNDATED_STEPS = 3
+# On a fold's quadratic, whose steps converge like Newton's: more change nothing.
+_QUADRATIC_STEPS = 4
+# Of log lambda: what the quadratic neglects is larger than another step.
+_SHORT_STEP = 0.005
 # Levels that vanish with one group, each one more pass over the rows.
 _MAX_LAYERS = 4
 
@@ -42,10 +48,13 @@ class GroupChanges:
     rho : array of shape (m, q)
     theta : array of shape (m, p)
         The move along ``dtheta/drho`` that belongs to ``rho`` included.
+    hessian : array of shape (m, q, q), optional
+        The outer Hessian of the fold there, up to its approximations.
     """
 
     rho: FloatArray
     theta: FloatArray
+    hessian: FloatArray | None = None
 
 
 def vanishing(owner_levels: list[tuple[IntArray, IntArray]], index: IntArray, p: int) -> IntArray:
@@ -89,8 +98,9 @@ def group_changes(laml: Laml, at: Evaluation, index: IntArray, size: int, gone: 
     tables = laml.tables(at.etas, (1, 2))
     first = [tables[1][(k,)] for k in range(len(laml.family.predictors))]
     score = laml.products.adjoint_by_group(first, index, size)
-    gradient = _gradient_changes(laml, at, tables, index, size)
-    gradient += _eliminated(laml, at, tables, index, gone, score)
+    derivative = _gradient_changes(laml, at, tables, index, size)
+    whole_score = np.array(score)
+    gradient = derivative + _eliminated(laml, at, tables, index, gone, score)
     straight = score @ at.mode_inverse
     # The level's own equation is gone with it. Solving with the rest of H^-1 is solving with the
     # level profiled out.
@@ -105,7 +115,68 @@ def group_changes(laml: Laml, at: Evaluation, index: IntArray, size: int, gone: 
         own = penalties.slots == j
         gradient[:, j] += 0.5 * (at.penalties.lambdas[own] * better[:, penalties.columns[own]]).sum(axis=1)
     rho = np.clip(_newton(hessian, at, gradient, laml.smoothing), -SEED_STEP, SEED_STEP)
-    return GroupChanges(rho, theta + rho @ at.tangent.T)
+    linear = GroupChanges(rho, theta + rho @ at.tangent.T)
+    return _second_order(laml, at, linear, derivative, whole_score, tables[2], index, gone)
+
+
+def _second_order(
+    laml: Laml,
+    at: Evaluation,
+    first: GroupChanges,
+    derivative: FloatArray,
+    score: FloatArray,
+    second: Table,
+    index: IntArray,
+    gone: IntArray,
+) -> GroupChanges:
+    """Return better changes by Newton steps on each fold's objective with the weights of the
+    parent.
+
+    With these weights fixed the likelihood is a quadratic, X'WX of a fold all rows' less its
+    group's, and the levels that only the group has are dropped. What the quadratic neglects is
+    taken from the parent: its outer gradient and Hessian, and the exact ``derivative`` (m, q) of a
+    fold's gradient.
+    """
+    if laml.q > laml.smoothing or at.face is not None or not _is_long(laml):
+        return first
+    assert at.gram is not None
+    assert at.hessian is not None
+    linear = at.gram @ at.theta + at.penalties.diagonal * at.theta
+    whole = QuadraticFit(at.gram, linear, laml.penalties).at(at.rho)
+    if whole is None:
+        return first
+    laml.counters.hessian_formations += 1  # of all groups together
+    rest, bend = at.gradient - whole.gradient, at.hessian - whole.hessian
+    rho, theta = np.array(first.rho), np.array(first.theta)
+    hessian = np.repeat(at.hessian[None], rho.shape[0], axis=0)
+    order = np.argsort(index, kind="stable")
+    ends = np.cumsum(np.bincount(index, minlength=rho.shape[0]))
+    for g, picked in enumerate(np.split(order, ends[:-1])):
+        gram = laml.products.of_rows(picked).gram({pair: d[picked] for pair, d in second.items()})  # type: ignore[misc]
+        left = np.flatnonzero(gone != g)
+        offset = rest + derivative[g] - whole.without(gram, score[g])
+        lost = linear - gram @ at.theta + score[g]
+        own = QuadraticFit((at.gram - gram)[np.ix_(left, left)], lost[left], laml.penalties.of(left))
+        moved = rho[g]
+        for _ in range(_QUADRATIC_STEPS):
+            there = own.at(at.rho + moved)
+            if there is None:
+                break
+            curvature = there.hessian + bend
+            slope = there.gradient + offset + bend @ moved
+            before = moved
+            moved = np.clip(moved + _newton(curvature, at, slope[None], laml.smoothing)[0], -SEED_STEP, SEED_STEP)
+            rho[g], hessian[g] = moved, curvature
+            theta[g] = 0.0
+            theta[g, left] = there.theta - at.theta[left] + there.tangent @ (moved - before)
+            if np.abs(moved - before).max(initial=0.0) < _SHORT_STEP:
+                break
+    return GroupChanges(rho, theta, hessian)
+
+
+def _is_long(laml: Laml) -> bool:
+    """Whether a pass over the rows, which a fold saves, takes longer than a fold's matrices."""
+    return laml.products.n * len(laml.family.predictors) > laml.products.width**2
 
 
 def downdated_changes(

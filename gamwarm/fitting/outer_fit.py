@@ -22,7 +22,7 @@ from gamwarm.fitting.search import End, Outcome, Search
 from gamwarm.identity import FitProblem
 from gamwarm.records import Cost, Curvature, FitResult, GroupSeeds, StartSource, normalize_active_sets, plateau_flags
 from gamwarm.store import FitInProgress, FitStore, refuse_without_store
-from gamwarm.transfer import START_MARGIN, StartGuard, StartReport, is_same_objective, off_plateau
+from gamwarm.transfer import START_MARGIN, StartGuard, StartReport, TransferredStart, is_same_objective, off_plateau
 
 __all__ = ["fit"]
 
@@ -552,9 +552,10 @@ class _Fit:
         known = getattr(start, "curvature", None)
         hessian = None if callable(at.hessian) else at.outer_hessian
         if hessian is None and known is not None and known.hessian is not None:
-            # A stored Hessian is kept on only where it was computed: at this very point.
+            # A stored Hessian is kept on only where it was computed: at this point of this fit.
             theta = np.concatenate([np.zeros(0), *start.block_beta])
             stayed = np.array_equal(start.rho, at.rho) and np.array_equal(theta, at.theta)
+            stayed &= not isinstance(start, TransferredStart)
             hessian = known.hessian if stayed else None
         if hessian is None and self.outer_hessian and converged:
             hessian = self._extra("the outer Hessian", lambda: self.search.hessian(at))

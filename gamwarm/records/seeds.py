@@ -1,4 +1,4 @@
-"""Group seeds: what leaving each group out would change, to first order, made at a parent."""
+"""Group seeds: what leaving each group out would change, made at a parent."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def group_label(value: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class GroupSeeds(ContentEquality):
-    """First-order changes of rho and coefficients for every group that may be left out.
+    """Changes of rho and coefficients for every group that may be left out.
 
     They move the *start* of a fit with ``leave_out=group``, and nothing else.
 
@@ -56,12 +56,16 @@ class GroupSeeds(ContentEquality):
         Change of the outer coordinates.
     beta : array of shape (m, p)
         Change of all coefficients, block after block: reduced in a `FitResult`, raw in an artifact.
+    hessian : array of shape (m, n_outer, n_outer), optional
+        About the outer Hessian of the fit without the group: the metric that its search begins
+        with, instead of the parent's.
     """
 
     column: str
     labels: Sequence[str]
     rho: Any
     beta: Any
+    hessian: Any = None
 
     def __post_init__(self) -> None:
         as_str(self.column, "seeds column")
@@ -76,6 +80,15 @@ class GroupSeeds(ContentEquality):
                 raise InvalidInput(f"seeds {name} has shape {array.shape}; expected {len(labels)} rows, one per label")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+        if self.hessian is None:
+            return
+        array = real_array(self.hessian, "seeds hessian", "matrices of real numbers")
+        q = self.rho.shape[1]
+        if array.shape != (len(labels), q, q):
+            raise InvalidInput(f"seeds hessian has shape {array.shape}; expected ({len(labels)}, {q}, {q})")
+        array = 0.5 * (array + array.transpose(0, 2, 1))
+        array.flags.writeable = False
+        object.__setattr__(self, "hessian", array)
 
     def invalid_reason(self, n_outer: int | None, width: int) -> str | None:
         """Return why these are not finite or not of ``width`` coefficients, else None."""
@@ -83,7 +96,7 @@ class GroupSeeds(ContentEquality):
             return f"group seeds have {self.rho.shape[1]} rho; the fit has {n_outer}"
         if self.beta.shape[1] != width:
             return f"group seeds have {self.beta.shape[1]} coefficients; the fit has {width}"
-        if not (is_finite(self.rho) and is_finite(self.beta)):
+        if not (is_finite(self.rho) and is_finite(self.beta) and (self.hessian is None or is_finite(self.hessian))):
             return "group seeds hold a non-finite number"
         return None
 

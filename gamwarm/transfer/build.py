@@ -113,6 +113,7 @@ def build_warm_start(
             f"the terms have {[c.reduced_width for c in contexts]}"
         )
     terms_of_parent, seed_rho, seeds = _seeded(parent, leave_out)
+    curvature = _seeded_curvature(parent, leave_out)
     matches = match_terms(contexts, terms_of_parent)
     if partial and not any(matches):
         raise _mismatch(descriptor, contexts, parent, "no term of the parent matches")
@@ -131,8 +132,8 @@ def build_warm_start(
     return TransferredStart(
         rho=rho,
         block_beta=tuple(beta[0] for beta in betas),
-        curvature=_child_curvature(parent.curvature, sources, len(rho)),
-        partial_hessian=_partial_hessian(parent.curvature, sources, len(rho)),
+        curvature=_child_curvature(curvature, sources, len(rho)),
+        partial_hessian=_partial_hessian(curvature, sources, len(rho)),
         provenance=tuple(r.provenance for r in reports),
         terms=reports,
         seeds=seeds,
@@ -159,6 +160,15 @@ def _seeded(parent: FitArtifact, leave_out: Any) -> tuple[tuple[TermArtifact, ..
         start, end = end, end + len(term.raw_beta)
         moved.append(term.with_raw_beta(term.raw_beta + change[start:end]))
     return tuple(moved), seeds.rho[place], "used"
+
+
+def _seeded_curvature(parent: FitArtifact, leave_out: Any) -> Curvature | None:
+    """Return the parent's curvature, with a group's own Hessian where the seeds have one."""
+    curvature, seeds = parent.curvature, parent.seeds
+    if curvature is None or seeds is None or seeds.hessian is None or leave_out is None:
+        return curvature
+    place = seeds.place(leave_out)
+    return curvature if place is None else replace(curvature, hessian=seeds.hessian[place])
 
 
 def _add_seed_rho(

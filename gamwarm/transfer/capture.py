@@ -4,6 +4,7 @@ coordinates.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -199,7 +200,7 @@ def _raw_seeds(problem: FitProblem, result: FitResult) -> GroupSeeds | None:
     if problem.gauge is None:
         return seeds
     # A change has no shift.
-    return GroupSeeds(seeds.column, seeds.labels, seeds.rho, seeds.beta @ problem.gauge.lift.T)
+    return replace(seeds, beta=seeds.beta @ problem.gauge.lift.T)
 
 
 def _capture_refusal(problem: FitProblem, result: FitResult) -> str:

@@ -40,7 +40,9 @@ def store(tmp_path):
         opened.put_artifact(artifact_of())
         problem = carrier_fit()
         width = sum(problem.block_dims)
-        seeds = gamwarm.GroupSeeds("carrier", ["AA", "ü"], np.zeros((2, 2)), np.full((2, width), 0.5))
+        seeds = gamwarm.GroupSeeds(
+            "carrier", ["AA", "ü"], np.zeros((2, 2)), np.full((2, width), 0.5), np.ones((2, 2, 2))
+        )
         with opened.fit(problem) as fit:
             assert fit.keep(result_of(problem, seeds=seeds)).artifact.written
     return path

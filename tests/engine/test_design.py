@@ -45,6 +45,27 @@ def test_products_on_distinct_rows_are_the_dense_products(seed, sizes, n_predict
         assert np.allclose(a, b, atol=1e-9)
 
 
+@settings(max_examples=30)
+@given(seeds, st.lists(st.integers(1, 40), min_size=1, max_size=4), st.booleans())
+def test_products_of_some_rows_are_those_of_all_with_no_weight_elsewhere(seed, sizes, on_distinct_rows):
+    rng = np.random.default_rng(seed)
+    groups = {f"g{i}": Group(rng.integers(0, size, 60).astype(np.intp), size) for i, size in enumerate(sizes)}
+    pieces = [
+        Piece(k, name, rng.normal(size=(group.size, 2)), slice(4 * i + 2 * k, 4 * i + 2 * k + 2))
+        for i, (name, group) in enumerate(groups.items())
+        for k in (0, 1)
+    ]
+    whole = Products(60, 2, pieces, groups, Counters(), on_distinct_rows)
+    picked = np.flatnonzero(rng.random(60) < 0.3)
+    weights = {pair: rng.normal(size=60) for pair in ((0, 0), (0, 1), (1, 1))}
+    elsewhere = np.isin(np.arange(60), picked, invert=True)
+
+    part = whole.of_rows(picked).gram({pair: w[picked] for pair, w in weights.items()})
+
+    assert whole.counters.hessian_formations == 0
+    assert np.allclose(part, whole.gram({pair: np.where(elsewhere, 0.0, w) for pair, w in weights.items()}), atol=1e-10)
+
+
 @settings(max_examples=20)
 @given(seeds, st.integers(8, 30))
 def test_levels_with_one_column_each_have_the_dense_products(seed, size):

@@ -4,13 +4,18 @@ nearer their end.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import gamwarm
+import gamwarm.engine.seeds
 from gamwarm import InvalidInput
 from gamwarm.engine import Binomial, Factor, Intercept, RandomEffect, Smooth, bind, fit
 from gamwarm.engine.arrays import Counters
+from gamwarm.engine.penalty import DiagonalPenalties
+from gamwarm.engine.quadratic import QuadraticFit
 from gamwarm.engine.seeds import _gradient_changes, group_changes
 from tests.support.models import FAMILIES, TIGHT, USUAL, columns, mcycle, model
 
@@ -61,6 +66,95 @@ def test_seeds_come_at_least_twice_as_near_to_the_fold_as_the_parent_is(family):
             )
 
     assert (2.0 * near < far).all(), (near, far)
+
+
+def quadratic(seed, q=3, p=8):
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(30, p))
+    penalties = DiagonalPenalties(
+        p, q, [(j, np.where(np.arange(p) % (q + 1) >= j, rng.uniform(0.5, 2.0, p), 0.0)) for j in range(q)]
+    )
+    return QuadraticFit(root.T @ root, rng.normal(size=p) * 20.0, penalties), rng.normal(size=q), root
+
+
+def laplace(quad, rho):
+    """The objective that a quadratic fit has the derivatives of."""
+    penalties = quad.penalties.at(rho)
+    matrix = quad.gram + np.diag(penalties.diagonal)
+    mode = np.linalg.solve(matrix, quad.linear)
+    return 0.5 * (np.linalg.slogdet(matrix)[1] - penalties.log_det - quad.linear @ mode)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_quadratic_fits_gradient_and_hessian_are_those_of_its_objective(seed):
+    quad, rho, _ = quadratic(seed)
+    at, h = quad.at(rho), 1e-5
+
+    for j, e in enumerate(h * np.eye(rho.size)):
+        assert at.gradient[j] == pytest.approx((laplace(quad, rho + e) - laplace(quad, rho - e)) / (2 * h), abs=1e-6)
+        up, down = quad.at(rho + e), quad.at(rho - e)
+        assert at.hessian[j] == pytest.approx((up.gradient - down.gradient) / (2 * h), abs=1e-6)
+        assert at.tangent[:, j] == pytest.approx((up.theta - down.theta) / (2 * h), abs=1e-6)
+
+
+def test_what_rows_mean_to_a_quadratic_fit_is_its_gradients_derivative_with_respect_to_their_weight():
+    quad, rho, root = quadratic(4)
+    gram, score, h = root[:5].T @ root[:5], np.linspace(-1.0, 1.0, 8), 1e-6
+    at = quad.at(rho)
+
+    moved = [
+        QuadraticFit(quad.gram - s * gram, quad.linear + s * (score - gram @ at.theta), quad.penalties).at(rho).gradient
+        for s in (h, -h)
+    ]
+
+    assert at.without(gram, score) == pytest.approx((moved[0] - moved[1]) / (2 * h), abs=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "poisson", "binomial", "loglogistic"])
+def test_seeds_of_second_order_are_nearer_than_those_of_first_order_and_know_the_folds_hessian(family, monkeypatch):
+    case, laml, at = at_optimum(family)
+    index, labels, gone = case.grouped("group")
+    found = []
+    for is_long in (False, True):
+        monkeypatch.setattr(gamwarm.engine.seeds, "_is_long", lambda laml, is_long=is_long: is_long)
+        found.append(group_changes(laml, at, index, len(labels), gone))
+    linear, second = found
+    assert linear.hessian is None
+    off = np.zeros((2, 2))
+    bent = np.zeros(2)
+    for g, label in enumerate(labels):
+        fold = fit(model(family).case(DATA["group"] != label), options=TIGHT, outer_hessian=True).result
+        theta, kept = np.concatenate(fold.block_beta), gone != g
+        for i, changes in enumerate(found):
+            off[i, 0] += np.abs(fold.rho - at.rho - changes.rho[g]).max()
+            off[i, 1] += np.abs(theta - (at.theta + changes.theta[g])[kept]).max()
+        bent += [np.abs(h - fold.curvature.hessian).max() for h in (at.hessian, second.hessian[g])]
+
+    assert 2.5 * off[1, 0] < off[0, 0], off
+    assert 1.5 * off[1, 1] < off[0, 1], off
+    assert 4.0 * bent[1] < bent[0], bent
+
+
+def test_a_fold_begins_with_its_own_hessian_and_stores_none_that_was_not_computed_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(gamwarm.engine.seeds, "_is_long", lambda laml: True)
+    bound = model("poisson")
+    rows = DATA["group"] != GROUPS[3]
+    with gamwarm.open(tmp_path / "s.gamwarm") as store:
+        parent = fit(bound.case(), options=USUAL, store=store, group_seeds="group")
+        entry = parent.kept.artifact.entry_id
+        seeds = store.get_artifact(bound.case().problem(USUAL).descriptor.key).seeds
+        report = store.start_for(bound.case(rows).problem(USUAL), entry, GROUPS[3])
+        assert np.array_equal(seeds.hessian, parent.result.seeds.hessian)
+        assert np.array_equal(report.start.curvature.hessian, seeds.hessian[3])
+        assert np.array_equal(_offer(store, bound.case(rows), entry).curvature.hessian, parent.result.curvature.hessian)
+
+        case = bound.case(rows)
+        answer = fit(case, options=USUAL).result
+        at_once = replace(report.start, rho=answer.rho, block_beta=tuple(answer.block_beta))
+        found = fit(bound.case(rows), options=USUAL, start=at_once).result
+
+    assert np.array_equal(found.rho, answer.rho)
+    assert found.curvature.hessian is None
 
 
 def test_a_held_out_level_is_dropped_exactly_and_not_by_its_derivative():

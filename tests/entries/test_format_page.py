@@ -120,9 +120,10 @@ def read(section, key, group):
         out["rho"] = cut(vectors.get("rho"), [t["n_rho"] for t in terms])
         if "seeds" in fields:
             told = fields["seeds"]
-            width = told["n_outer"] + sum(t["raw_width"] for t in terms)
-            rows = cut(vectors.get("seeds"), [width] * len(told["labels"]))
-            out["seeds"] = {label: [row[: told["n_outer"]], row[told["n_outer"] :]]
+            q, width = told["n_outer"], sum(t["raw_width"] for t in terms)
+            lower = q * (q + 1) // 2 if told.get("has_hessian") else 0
+            rows = cut(vectors.get("seeds"), [q + width + lower] * len(told["labels"]))
+            out["seeds"] = {label: [row[:q], row[q : q + width], row[q + width :]]
                             for label, row in zip(told["labels"], rows, strict=True)}
     return out
 
@@ -216,7 +217,9 @@ def seeded_artifact():
     width = sum(len(t.raw_beta) for t in plain.terms)
     labels = [f"group é {i}" for i in range(9000)]
     rng = np.random.default_rng(1)
-    seeds = GroupSeeds("carrier", labels, rng.normal(size=(9000, 2)), rng.normal(size=(9000, width)))
+    seeds = GroupSeeds(
+        "carrier", labels, rng.normal(size=(9000, 2)), rng.normal(size=(9000, width)), rng.normal(size=(9000, 2, 2))
+    )
     return replace(plain, summary=GlobalFitSummary(1.0, True, 99), seeds=seeds)
 
 
@@ -277,7 +280,8 @@ def test_the_page_alone_is_enough_to_read_every_number_and_check_every_digest(pa
         seeded = next(a for a in found["fit_artifacts"] if "seeds" in a)
         seeds = seeded_artifact().seeds
         assert list(seeded["seeds"]) == list(seeds.labels)
-        for place, (rho, beta) in enumerate(seeded["seeds"].values()):
+        for place, (rho, beta, hessian) in enumerate(seeded["seeds"].values()):
+            assert hessian == seeds.hessian[place][np.tril_indices(2)].tolist()
             assert rho == seeds.rho[place].tolist()
             assert beta == seeds.beta[place].tolist()
 
