@@ -48,9 +48,6 @@ _LEAST_CURVATURE = 1e-4
 _CLEARLY_CURVED = 2.0
 # Of a log scale, below the null model's: a row with so little noise is fitted exactly.
 _LOST_SCALE = 10.0
-_ONLY_ON_FACE = (
-    "the penalized Hessian is positive definite on the face of the constraints that hold with equality, and not off it"
-)
 # A step compares its end point with its starting point, and the next one begins at one of them.
 _POINTS = 3
 
@@ -282,9 +279,10 @@ class Laml(Objective):
                     )
                 if not observed and decrement <= tol:
                     # Not a minimum: leave it along the most negative curvature.
-                    escape = self._escape(self._factor(self.products.gram(second), s)[0], theta)  # type: ignore[arg-type]
+                    whole = self._factor(self.products.gram(second), s)[0]  # type: ignore[arg-type]
+                    escape = self._escape(whole, theta)
                     if escape is None:
-                        return self._failed(rho, theta, cycles, _ONLY_ON_FACE)
+                        return self._failed(rho, theta, cycles, self._held_message(whole))
                     step = escape
                 reused = factor if observed and self.reuse else None
                 reached, before = decrement, np.inf
@@ -374,7 +372,7 @@ class Laml(Objective):
         walls = None if face is None else self._walls(gram + np.diag(penalties.diagonal), face)
         if walls is not None:
             if walls.factor is None:
-                return self._failed(rho, theta, cycles, _ONLY_ON_FACE)
+                return self._failed(rho, theta, cycles, self._held_message(walls.matrix))
             factor = walls.factor
         unsafe = self.family.degeneracy(self.y, self.w, etas)
         unsafe = unsafe or self._nearly_singular(gram, penalties.diagonal, factor)

@@ -146,6 +146,13 @@ class Objective(ABC):
             return ""
         return f"the penalized Hessian is nearly singular along a combination of {self._culprits(gram + np.diag(s))}"
 
+    def _held_message(self, matrix: FloatArray) -> str:
+        return (
+            "the penalized Hessian is positive definite on the face of the constraints that hold with equality, and "
+            f"not off it, along a combination of {self._culprits(matrix)}; use fewer basis functions there, or "
+            "drop the constraint"
+        )
+
     def _singular_message(self, matrix: FloatArray) -> str:
         if not np.isfinite(matrix).all():
             return "the information matrix is not finite; look for huge covariate, offset or weight values"

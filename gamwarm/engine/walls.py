@@ -2,10 +2,10 @@
 
 Where a likelihood is not log-concave, constraints may hold a mode off whose face the Hessian H is
 not positive definite, and near such modes ``log|H|`` has no lower bound. But behind an active row
-of multiplier ``l`` the penalized likelihood falls off like ``exp(-l t)``, as far as a normal
-density of precision ``l^2``: so the determinant is that of ``M = H + sum_r l_r^2 a_r a_r'``. Where
-a row's multiplier vanishes, so does its part and the part's derivative; far from there, M is H on
-the face and the precision across it.
+of multiplier ``l`` the penalized likelihood falls off like ``exp(-l t)``, whose integral is that of
+an unnormalised normal density of precision ``2 pi l^2``: so the determinant is that of ``M = H + 2
+pi sum_r l_r^2 a_r a_r'``. Where a row's multiplier vanishes, so does its part and the part's
+derivative; far from there, M is H on the face and that precision across it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from gamwarm.engine.cholesky import Cholesky, factorise
 from gamwarm.engine.constraints import Face
 
 __all__ = ["Walls"]
+
+_SQRT_2PI = float(np.sqrt(2.0 * np.pi))
 
 
 class Walls:
@@ -38,7 +40,7 @@ class Walls:
 
     def __init__(self, face: Face, gradient: FloatArray) -> None:
         self._face = face
-        self._rows = face.constraints.rows[face.active]
+        self._rows = _SQRT_2PI * face.constraints.rows[face.active]
         self._dual = face.constraints.basis[:, face.constraints.place[face.active]].T
         self._multipliers = np.maximum(self._dual @ gradient, 0.0)
         self.matrix: FloatArray = face.matrix
