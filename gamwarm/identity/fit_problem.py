@@ -85,7 +85,7 @@ class FitProblem(NotebookTable):
         self.gauge = gauge
         self.nuisance = check_nuisance(nuisance)
         self._check_gauge()
-        self.__dict__["layout"] = PenaltyLayout.from_specs(self.specs)
+        self.__dict__["layout"] = PenaltyLayout.of_blocks(self.specs)
         self._sealed = True
 
     def __setattr__(self, name: str, value: object) -> None:

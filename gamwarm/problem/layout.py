@@ -49,7 +49,11 @@ class PenaltyLayout:
         InvalidInput
             Tied penalties whose initial values differ by more than 1e-10; both are named.
         """
-        blocks = check_specs(specs)
+        return cls.of_blocks(check_specs(specs))
+
+    @classmethod
+    def of_blocks(cls, blocks: Sequence[ParameterBlockSpec]) -> PenaltyLayout:
+        """`from_specs` of blocks that have been checked to be those of one fit."""
         initial: list[float] = []
         to_outer: list[int | None] = []
         fixed: list[float | None] = []
