@@ -26,6 +26,8 @@ __all__ = ["ConstrainedGaussian", "ConstrainedLaml", "least_of_hull"]
 # Where a move of this many units of log lambda changes the face, the objective has a kink: there it
 # is as flat as the least of the gradients on either side and between.
 _KINK = 1e-4
+# Where P is compared beyond a barrier, in units of its width.
+_BARRIERS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 # A side of a smaller share is rounding.
 _LEAST_SHARE = 1e-9
 
@@ -95,14 +97,26 @@ class ConstrainedLaml(_Constrained, Laml):
             return None
         return Walls(Face(self.constraints, matrix, face.active), self._gradient)
 
-    def _escape(self, matrix: FloatArray, theta: FloatArray) -> FloatArray | None:
+    def _escape(
+        self, rho: FloatArray, theta: FloatArray, matrix: FloatArray, gradient: FloatArray
+    ) -> FloatArray | None:
         along = self.constraints.basis[:, self.constraints.along(self._working)]
-        step = super()._escape(along.T @ matrix @ along, theta)
+        step = super()._escape(rho, theta, along.T @ matrix @ along, gradient)
         assert step is not None
         step = along @ step
-        if step @ matrix @ step >= 0.0:
+        if step @ matrix @ step < 0.0:
+            return self.admissible(theta + step) - theta
+        # On the face a minimum, but behind a barrier too low to hold it: beyond, P is lower.
+        held = Face(self.constraints, matrix, self.constraints.on_face(theta))
+        if not held.active.any():
             return None
-        return self.admissible(theta + step) - theta
+        off = Walls(held, gradient).lowest_barrier()
+        here = super().penalised_nll(rho, theta)
+        for length in _BARRIERS:
+            trial = self.admissible(theta + length * off)
+            if super().penalised_nll(rho, trial) < here - 1e-9 * (1.0 + abs(here)):
+                return trial - theta
+        return None
 
     def evaluate(
         self, rho: FloatArray, theta: FloatArray, tol: float, max_cycles: int, gram: FloatArray | None = None

@@ -280,7 +280,7 @@ class Laml(Objective):
                 if not observed and decrement <= tol:
                     # Not a minimum: leave it along the most negative curvature.
                     whole = self._factor(self.products.gram(second), s)[0]  # type: ignore[arg-type]
-                    escape = self._escape(whole, theta)
+                    escape = self._escape(rho, theta, whole, gradient)
                     if escape is None:
                         return self._failed(rho, theta, cycles, self._held_message(whole))
                     step = escape
@@ -343,8 +343,13 @@ class Laml(Objective):
         """
         return [*self.products.predict(at.tangent), *np.eye(self.q)[self.smoothing :, None]]
 
-    def _escape(self, matrix: FloatArray, theta: FloatArray) -> FloatArray | None:
-        """Return a step along the most negative curvature; None if there is none to be had."""
+    def _escape(
+        self, rho: FloatArray, theta: FloatArray, matrix: FloatArray, gradient: FloatArray
+    ) -> FloatArray | None:
+        """Return a step off a point that is flat and no minimum; None if there is none to be had.
+
+        ``matrix`` is the Hessian of P there: the step follows its most negative curvature.
+        """
         scale = 1.0 / np.sqrt(np.maximum(np.abs(np.diagonal(matrix)), 1e-300))
         _, vectors = np.linalg.eigh(scale[:, None] * matrix * scale)
         direction: FloatArray = scale * vectors[:, 0]

@@ -48,6 +48,20 @@ class Walls:
             self.matrix = face.matrix + self._rows.T @ ((self._multipliers**2)[:, None] * self._rows)
         self.factor: Cholesky | None = factorise(self.matrix)
 
+    def lowest_barrier(self) -> FloatArray:
+        """Return the step off the face (p,) to the top of the lowest barrier that P has there."""
+        dual = self._dual.T
+        off = dual - self._face.solve(self._face.matrix @ dual)
+        curvature = off.T @ self._face.matrix @ off
+        least = np.linalg.eigh(curvature + np.diag(self._multipliers**2))[1][:, 0]
+        sides = [*np.eye(least.size), np.maximum(least, 0.0), np.maximum(-least, 0.0)]
+        best, lowest = np.zeros(off.shape[0]), np.inf
+        for side in sides:
+            slope, bend = float(self._multipliers @ side), float(side @ curvature @ side)
+            if bend < 0.0 and slope**2 / -bend < lowest:
+                best, lowest = off @ (side * max(slope, 1e-9) / -bend), slope**2 / -bend
+        return best
+
     def move(self, tangent: FloatArray, force: FloatArray) -> None:
         """Set how the mode (p, q) and the penalty's force on it (p, q) change with rho."""
         assert self.factor is not None
