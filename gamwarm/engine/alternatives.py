@@ -22,7 +22,7 @@ from gamwarm.engine.objective import Evaluation, Objective
 __all__ = ["alternatives"]
 
 # Of log lambda: little changes beyond either end.
-_GRID = np.arange(-4.0, 13.0, 2.0)
+_GRID = np.arange(-4.0, 17.0, 2.0)
 # A minimum of the grid is looked at more closely twice, at these distances.
 _CLOSER = (0.8, 0.3)
 _AROUND = np.arange(-2.0, 3.0)
@@ -32,8 +32,8 @@ _APART = 1.0
 _MOST_COLUMNS = 150
 # Of the objective: what the other smoothing parameters may gain once these have moved.
 _GAIN = 0.5
-# Another minimum is lower by at least this; of an inexact model the minimum at hand is, too.
-_LOWER, _BIAS = 1e-4, 0.02
+# Another minimum is lower by at least this.
+_LOWER = 1e-4
 _UPDATES = 12
 # Fellner-Schall steps are too short where penalties overlap.
 _STRETCH, _MAX_MOVE = 1.5, 4.0
@@ -136,7 +136,7 @@ class _Quadratic:
         if profile is None:
             return
         here, d = self.at.rho[slots], slots.size
-        grid = np.clip(_GRID, -self.limits[0], self.limits[0])
+        grid = np.unique(np.clip(_GRID, -self.limits[0], self.limits[0]))
         mesh = _mesh(grid, d)
         values = profile(mesh.reshape(-1, d)).reshape(mesh.shape[:-1])
         padded = np.pad(values, 1, constant_values=np.inf)
@@ -154,7 +154,7 @@ class _Quadratic:
                 found = profile(near)
                 point, value = near[found.argmin()], float(found.min())
             # The grid may not tell two near minima apart.
-            limit = _GAIN if place != own else -_LOWER if self.freedom is not None else -_BIAS
+            limit = _GAIN if place != own else -_LOWER
             if value < limit and np.abs(point - here).max() > _APART:
                 rho = np.array(self.at.rho)
                 rho[slots] = point
