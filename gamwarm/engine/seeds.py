@@ -31,6 +31,9 @@ __all__ = ["GroupChanges", "downdated_changes", "group_changes", "vanishing"]
 
 # Without a pass over rows a step of a Gaussian fold costs next to nothing.
 _DOWNDATED_STEPS = 3
+# Of a p x p matrix: with more rows than that a pass over them takes longer, and the likelihood of a
+# fold is near its quadratic.
+_ROWS_PER_ENTRY = 10
 # On a fold's quadratic, whose steps converge like Newton's: more change nothing.
 _QUADRATIC_STEPS = 4
 # Of log lambda: what the quadratic neglects is larger than another step.
@@ -176,7 +179,7 @@ def _second_order(
 
 def _is_long(laml: Laml) -> bool:
     """Whether a pass over the rows, which a fold saves, takes longer than a fold's matrices."""
-    return laml.products.n * len(laml.family.predictors) > laml.products.width**2
+    return laml.products.n * len(laml.family.predictors) > _ROWS_PER_ENTRY * laml.products.width**2
 
 
 def downdated_changes(

@@ -12,7 +12,7 @@ import pytest
 import gamwarm
 import gamwarm.engine.seeds
 from gamwarm import InvalidInput
-from gamwarm.engine import Binomial, Factor, Intercept, RandomEffect, Smooth, bind, fit
+from gamwarm.engine import Binomial, Factor, Intercept, Poisson, RandomEffect, Smooth, bind, fit
 from gamwarm.engine.arrays import Counters
 from gamwarm.engine.penalty import DiagonalPenalties
 from gamwarm.engine.quadratic import QuadraticFit
@@ -277,3 +277,16 @@ def test_seed_formations_are_counted_and_at_most_those_of_two_outer_hessians(tmp
     q = len(plain.result.rho)
     assert seeded.cost.hessian_formations - plain.cost.hessian_formations <= 2 * q
     assert seeded.seeds.seconds > 0.0
+
+
+@pytest.mark.parametrize(("copies", "second"), [(1, False), (8, True)])
+def test_second_order_is_left_to_models_with_many_rows(copies, second):
+    data = {name: np.tile(values, copies) for name, values in columns(200).items()}
+    bound = bind(data, [Intercept(), Smooth("x", 6)], Poisson("poisson"))
+    case = bound.case()
+    done = fit(case, options=USUAL)
+    laml = case.objective(Counters())
+    at = laml.evaluate(np.array(done.result.rho), np.concatenate(done.result.block_beta), 1e-6, 500)
+    index, labels, gone = case.grouped("group")
+
+    assert (group_changes(laml, at, index, len(labels), gone).hessian is not None) is second
