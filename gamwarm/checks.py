@@ -304,6 +304,7 @@ def column_name(value: Any, what: str) -> str:
     """Return ``value`` if it is a string."""
     if isinstance(value, str):
         return as_str(value, what, empty=True)
-    shown, several = brief_repr(value), isinstance(value, (list, tuple, set, dict))
+    shown = "this" if hasattr(value, "__array__") else brief_repr(value)
+    several = isinstance(value, (list, tuple, set, dict))
     advice = "give names one by one" if several else "values belong in a column, numbered columns can be renamed"
     raise InvalidType(f"{what}: {shown} ({type(value).__name__}) is not the name of a column, a string; {advice}")

@@ -112,7 +112,10 @@ TERMS = {
     "increasing for convex": (lambda: Convex("x", direction="increasing"), "use one of ['convex', 'concave']"),
     "a number for a response": (lambda: Gaussian(5), f"Gaussian: response: 5 (int) {NOT_A_NAME}"),
     "None for a response": (lambda: Poisson(None), f"Poisson: response: None (NoneType) {NOT_A_NAME}"),
-    "values for weights": (lambda: Gaussian("y", weights=np.ones(3)), "Gaussian: weights: array([1., 1., 1.])"),
+    "values for weights": (
+        lambda: Gaussian("y", weights=np.ones(3)),
+        f"Gaussian: weights: this (ndarray) {NOT_A_NAME}",
+    ),
     "a number for an offset": (lambda: Poisson("count", offset=3.0), f"Poisson: offset: 3.0 (float) {NOT_A_NAME}"),
     "True for an event": (lambda: LogNormal("time", event=True), f"LogNormal: event: True (bool) {NOT_A_NAME}"),
 }
