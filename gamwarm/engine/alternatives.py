@@ -57,9 +57,10 @@ def alternatives(
     bound : float
         Of smoothing parameters.
     """
-    model = _Quadratic(laml, at, bound)
-    places = [rho for slots in _choices(laml, blocks) for rho in model.minima(slots)]
-    if not places:
+    choices = _choices(laml, blocks)
+    model = _Quadratic(laml, at, bound) if choices else None
+    places = [rho for slots in choices for rho in model.minima(slots)] if model else []
+    if model is None or not places:
         return
     here = model.settled(at.rho)[0]
     value, rho, theta = min(map(model.settled, places), key=lambda each: each[0])
