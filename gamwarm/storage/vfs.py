@@ -226,7 +226,7 @@ def refuse_existing(path: Path) -> None:
     ------
     StoreError
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # of a name that cannot be, `replace_text` says so
         raise StoreError(f"{path}: a directory; give the path of a file", path=str(path))
     if os.path.lexists(path):
         raise StoreError(f"{path}: exists already; give another path, or overwrite=True", path=str(path))
