@@ -270,7 +270,7 @@ class SoftLock(WriterLock):
                 return False
             raise
         except SoftFileLockProtocolError as exc:
-            if isinstance(exc.__cause__, FileNotFoundError) or self._break_dead_claims():
+            if isinstance(exc.__cause__, FileNotFoundError) or self._has_hidden_claims() or self._break_dead_claims():
                 return False
             if isinstance(exc.__cause__, OSError):
                 raise exc.__cause__ from exc
@@ -281,6 +281,13 @@ class SoftLock(WriterLock):
     def _is_claimed(self) -> bool:
         try:
             return any(name.endswith(".claim") for name in os.listdir(self._claims))
+        except OSError:
+            return False
+
+    def _has_hidden_claims(self) -> bool:
+        """Whether FUSE keeps a removed claim under another name, until nobody has it open."""
+        try:
+            return any(name.startswith(".fuse_hidden") for name in os.listdir(self._claims))
         except OSError:
             return False
 

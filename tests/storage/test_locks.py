@@ -421,3 +421,19 @@ def test_stores_that_close_do_not_trouble_those_that_take_the_soft_lock(tmp_path
     for visitor in visitors:
         visitor.join()
     assert not failed
+
+
+def test_a_removed_claim_that_fuse_still_keeps_is_waited_for(tmp_path):
+    path = tmp_path / "x.h5"
+    path.touch()
+    lock = SoftLock(path, 20.0)
+    with lock.held():
+        hidden = lock._claims / ".fuse_hidden0000000700000003"
+    lock._claims.mkdir(parents=True, exist_ok=True)
+    hidden.write_bytes(b"")
+    vanishing = threading.Timer(0.5, hidden.unlink)
+    vanishing.start()
+    began = time.monotonic()
+    with lock.held():
+        assert time.monotonic() - began > 0.4
+    vanishing.join()
