@@ -156,10 +156,12 @@ def _decode_seeds(meta: Meta, arrays: dict[str, Array]) -> GroupSeeds | None:
         return None
     groups, q = len(stored["labels"]), int(stored["n_outer"])
     width = q + sum(t["raw_width"] for t in meta["terms"])
-    lower = np.tril_indices(q) if stored.get("has_hessian", False) else (np.zeros(0, dtype=np.intp),) * 2
-    rows = split(arrays.get("seeds"), [groups * (width + lower[0].size)])[0].reshape(groups, width + lower[0].size)
+    metric = q * (q + 1) // 2 if stored.get("has_hessian", False) else 0
+    # The length of the vector is checked before anything as large as n_outer says is made.
+    rows = split(arrays.get("seeds"), [groups * (width + metric)])[0].reshape(groups, width + metric)
     hessian = None
-    if lower[0].size:
+    if rows.size and metric:
+        lower = np.tril_indices(q)
         hessian = np.empty((groups, q, q))
         hessian[:, *lower] = hessian[:, *lower[::-1]] = rows[:, width:]
     parts = rows[:, :q], rows[:, q:width], hessian

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from enum import Enum
 from itertools import count
 from pathlib import Path
@@ -114,7 +115,7 @@ def records() -> dict[str, BlockRecord]:
 
 
 def artifacts() -> dict[str, FitArtifact]:
-    """A rich artifact, and a bare one."""
+    """A rich artifact, a bare one, and one whose seeds have Hessians."""
     first, second = "a" * 64, "b" * 64
     smooth = TermArtifact(
         identity=first,
@@ -151,7 +152,22 @@ def artifacts() -> dict[str, FitArtifact]:
         rho_bound=10.0,
         producer=PRODUCER,
     )
-    return {"rich": rich, "bare": bare}
+    seeded = FitArtifact(
+        descriptor=FitDescriptor("poisson", (first,)),
+        terms=[replace(smooth, reduced_width=None, rho_slots=None)],
+        summary=GlobalFitSummary(12.5, True, 300),
+        curvature=Curvature([0.0, 0.0], [[2.0, 0.5], [0.5, 1.0]], [1.5, 1.0], [False, False]),
+        rho_bound=15.0,
+        producer=PRODUCER,
+        seeds=GroupSeeds(
+            "site",
+            ["north", "south"],
+            [[0.25, -0.5], [0.0, 1 / 3]],
+            [[0.0, 1.0, -1.0, 0.5], [0.125, 0.0, 0.0, -2.0]],
+            [[[2.0, 0.25], [0.25, 1.0]], [[1.5, -1 / 3], [-1 / 3, 0.75]]],
+        ),
+    )
+    return {"rich": rich, "bare": bare, "seeded": seeded}
 
 
 def plain(value: object) -> object:

@@ -43,6 +43,7 @@ from gamwarm.encoding.entry_kind import KINDS
 from gamwarm.encoding.record_kind import encode_record
 from gamwarm.encoding.texts import LATEST, parse_text
 from gamwarm.identity import Components
+from tests.data import make_golden
 from tests.support.stores import artifact_of, exact_key_of, record_of
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -440,6 +441,25 @@ def test_the_seal_tells_apart_bytes_that_moved_from_one_vector_to_the_next():
 def test_a_text_that_does_not_describe_its_vectors_is_damage_and_nothing_else(spoil):
     encoded = stored_again(encode_record(RECORD))
     spoil(encoded.meta)
+
+    with pytest.raises(DamagedEntry):
+        decode(encoded)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda seeds: seeds.update(n_outer=10**9),
+        lambda seeds: seeds.update(n_outer=10**9, labels=[]),
+        lambda seeds: seeds.update(has_hessian=False),
+        lambda seeds: seeds.update(labels=["north"]),
+    ],
+)
+def test_seeds_that_are_not_as_their_text_says_are_damage_found_before_anything_large_is_made(spoil):
+    artifact = replace(make_golden.artifacts()["seeded"], created=1)
+    encoded = stored_again(encode_artifact(artifact))
+    assert decode(encoded) == artifact
+    spoil(encoded.meta["seeds"])
 
     with pytest.raises(DamagedEntry):
         decode(encoded)

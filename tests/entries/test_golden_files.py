@@ -128,8 +128,8 @@ def test_plain_h5py_sees_the_layout_of_format_2(tmp_path):
     with h5py.File(path, "r") as h5:
         assert sorted(h5) == ["block_records", "fit_artifacts"]
         assert int(h5.attrs["format_version"]) == 2
-        assert int(h5.attrs["n_entries"]) == 6
-        assert int(h5.attrs["last_created"]) == make_golden.FIRST + 5
+        assert int(h5.attrs["n_entries"]) == 7
+        assert int(h5.attrs["last_created"]) == make_golden.FIRST + 6
         full = h5["block_records/cf-" + "1" * 64]
         assert full.attrs["beta"].tolist() == [1.0, -1 / 3, 5e-324, 1.7976931348623157e308]
         assert full.attrs["rho"].tolist() == [0.1, -2.5, 9.75]
@@ -142,6 +142,12 @@ def test_plain_h5py_sees_the_layout_of_format_2(tmp_path):
         big = h5["block_records/cf-" + "3" * 64]["beta"]
         assert isinstance(big, h5py.Dataset)
         assert big[()].tobytes() == (np.arange(8000) / 7.0).tobytes()
+        (seeded,) = h5["fit_artifacts/" + make_golden.artifacts()["seeded"].descriptor.key].values()
+        assert json.loads(bytes(seeded.attrs["meta"]))["seeds"]["has_hessian"] is True
+        assert seeded.attrs["seeds"].tolist() == [
+            *(0.25, -0.5, 0.0, 1.0, -1.0, 0.5, 2.0, 0.25, 1.0),  # north: rho, beta, lower triangle
+            *(0.0, 1 / 3, 0.125, 0.0, 0.0, -2.0, 1.5, -1 / 3, 0.75),
+        ]
 
 
 def test_the_generator_gives_the_same_entries_again(tmp_path):
