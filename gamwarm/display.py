@@ -18,8 +18,21 @@ from html import escape
 from itertools import accumulate
 from typing import Any, Final
 
-__all__ = ["COLUMNS", "NotebookTable", "brief_repr", "counted", "error_line", "few", "html", "json_text", "short"]
-__all__ += ["shortened", "visible", "visible_lines", "wrapped"]
+__all__ = [
+    "COLUMNS",
+    "NotebookTable",
+    "brief_repr",
+    "counted",
+    "error_line",
+    "few",
+    "html",
+    "json_text",
+    "short",
+    "shortened",
+    "visible",
+    "visible_lines",
+    "wrapped",
+]
 
 Facts = list[tuple[str, str]]
 

@@ -540,13 +540,17 @@ class EntryStore:
     def _artifact_in(self, view: EntryEditor, path: str, damaged: list[_Damaged]) -> StoredArtifact | None:
         """Return the artifact at a path; None if nothing is there, or what is there is damaged."""
         known = self._parents.get(path.rpartition("/")[2])
-        if known is not None and known.path == path and view.has_seal(ARTIFACTS, path, known.seal):
+        if known is not None and known.path != path:
+            known = None
+        if known is not None and view.has_seal(ARTIFACTS, path, known.seal):
             return known.stored
         seal = view.stored_seal(ARTIFACTS, path)
+        if known is not None and known.seal == seal:  # where its header alone does not tell
+            return known.stored
         if seal is None and not view.may_have(ARTIFACTS, path):
             return None
         try:
-            return self._known_artifact(view, path, seal)
+            return self._decoded_artifact(view, path, seal)
         except DamagedEntry as error:
             damaged.append((path, str(error)))
             return None
@@ -568,19 +572,15 @@ class EntryStore:
         self._warn_damaged(ARTIFACTS, damaged)
         return _handed_out_artifact(found)
 
-    def _known_artifact(self, view: EntryEditor, path: str, seal: bytes | None) -> StoredArtifact | None:
-        """Read an artifact, or recognise it by its seal: a campaign's parent is decoded once."""
-        entry_id = path.rpartition("/")[2]
-        known = self._parents.get(entry_id)
-        if known is not None and (known.path, known.seal) == (path, seal):
-            return known.stored
+    def _decoded_artifact(self, view: EntryEditor, path: str, seal: bytes | None) -> StoredArtifact | None:
+        """Read an artifact, and keep it by its seal: a campaign's parent is decoded once."""
         encoded = view.read(ARTIFACTS, path)
         artifact = decode(encoded)
         if not isinstance(artifact, FitArtifact):
             return None
         found = StoredArtifact(artifact, encoded.entry_id)
         if seal is not None:
-            self._parents.keep(entry_id, _KnownParent(path, seal, found), _DECODED_OVERHEAD + encoded.nbytes)
+            self._parents.keep(encoded.entry_id, _KnownParent(path, seal, found), _DECODED_OVERHEAD + encoded.nbytes)
         return found
 
     # -- the whole file ----------------------------------------------------------------------------

@@ -279,17 +279,17 @@ class SoftLock(WriterLock):
         return True
 
     def _is_claimed(self) -> bool:
-        try:
-            return any(name.endswith(".claim") for name in os.listdir(self._claims))
-        except OSError:
-            return False
+        return any(name.endswith(".claim") for name in self._names())
 
     def _has_hidden_claims(self) -> bool:
         """Whether FUSE keeps a removed claim under another name, until nobody has it open."""
+        return any(name.startswith(".fuse_hidden") for name in self._names())
+
+    def _names(self) -> list[str]:
         try:
-            return any(name.startswith(".fuse_hidden") for name in os.listdir(self._claims))
+            return os.listdir(self._claims)
         except OSError:
-            return False
+            return []
 
     def _break_dead_claims(self) -> bool:
         """Remove claims whose owner, on this host, is dead; names are unique, none live is hit."""

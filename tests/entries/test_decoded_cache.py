@@ -109,6 +109,21 @@ def test_a_parent_that_was_read_before_is_found_where_it_was_and_only_there(path
         assert entries.find_artifact(first) is None
 
 
+def test_a_parent_that_was_read_before_is_not_recognised_through_a_link_from_another_place(path):
+    key, elsewhere = artifact_of().descriptor.key, "f" * 64
+    with closing(EntryStore(path)) as entries:
+        entry_id = entries.put_artifact(artifact_of()).entry_id
+    damaged = []
+    with closing(EntryStore(path, mode="r")) as entries:
+        assert entries.find_artifact(entry_id) is not None
+        with h5py.File(path, "r+") as h5:
+            h5[f"fit_artifacts/{elsewhere}/{entry_id}"] = h5[f"fit_artifacts/{key}/{entry_id}"]
+        found = entries.read(lambda view: entries._artifact_in(view, f"{elsewhere}/{entry_id}", damaged))
+
+    assert found is None
+    assert [where for where, _ in damaged] == [f"{elsewhere}/{entry_id}"]
+
+
 def test_texts_of_many_lengths_leave_few_objects_of_hdf5_open(path):
     with gamwarm.open(path, engine="e", engine_version="1") as store, store.transaction():
         for number in range(140):
